@@ -1,0 +1,141 @@
+"""Joins a plan and what its run achieved into the `Results` that are written and reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mbench.interfaces import ExpertMask
+from mbench.plan import Cell, Plan, PlannedModel
+from mbench.results import UNPRUNED, CellResult, Results, TaskStatus
+from mbench.runner import Outcome
+from mbench.suite import Suite, TextSource
+
+
+def assemble(plan: Plan, outcome: Outcome, provenance: Mapping[str, Any]) -> Results:
+    """Every cell of the plan with its status, evaluated or not; the unpruned model first."""
+    cells: list[CellResult] = []
+    masks: dict[tuple[str, str], np.ndarray] = {}
+    for model in plan.models:
+        facts = model.facts
+        everything = ExpertMask(model.all_kept())
+        cells.append(
+            CellResult(
+                model=model.name,
+                method=UNPRUNED,
+                seed=None,
+                retain=1.0,
+                kept=facts.num_experts,
+                router=plan.suite.router,
+                status="ok",
+                reason="",
+                notes=(),
+                **_evaluated(plan, outcome, model, everything),
+            )
+        )
+        masks[model.name, everything.content_hash] = everything.keep
+        for cell in plan.cells_of(model.name):
+            if not cell.method.evaluated:
+                continue
+            mask = outcome.masks.get(cell.key) if cell.key else None
+            cells.append(_cell_result(plan, outcome, model, cell, mask))
+            if mask is not None:
+                masks[model.name, mask.content_hash] = mask.keep
+    average = plan.suite.average
+    return Results(
+        suite=plan.suite.name,
+        title=plan.suite.title or plan.suite.name,
+        description=plan.suite.description,
+        task_metrics={task.name: task.metric for task in plan.tasks},
+        average=average.name if average else "",
+        average_tasks=average.tasks if average else (),
+        cells=tuple(cells),
+        masks=masks,
+        provenance=provenance,
+        protocol=tuple(protocol_in_words(plan.suite)),
+    )
+
+
+def _cell_result(
+    plan: Plan, outcome: Outcome, model: PlannedModel, cell: Cell, mask: ExpertMask | None
+) -> CellResult:
+    unfinished = TaskStatus("interrupted", "the run ended before this")
+    problem = outcome.mask_problems.get(cell.label, unfinished)
+    status = TaskStatus("ok") if mask is not None else problem
+    evaluated = (
+        _evaluated(plan, outcome, model, mask)
+        if mask is not None
+        else {"mask": "", "evaluations": {}, "tasks": {task.name: status for task in plan.tasks}}
+    )
+    return CellResult(
+        model=model.name,
+        method=cell.method.name,
+        seed=cell.seed,
+        retain=cell.budget.retain,
+        kept=cell.budget.kept,
+        router=plan.suite.router,
+        status=status.status,
+        reason=status.reason,
+        notes=mask.notes if mask is not None else (),
+        **evaluated,
+    )
+
+
+def _evaluated(
+    plan: Plan, outcome: Outcome, model: PlannedModel, mask: ExpertMask
+) -> dict[str, Any]:
+    evaluations, tasks = {}, {}
+    for task in plan.tasks:
+        key = plan.evaluation_key(model, mask.content_hash, task)
+        if key in outcome.evaluations:
+            evaluations[task.name] = outcome.evaluations[key]
+            tasks[task.name] = TaskStatus("ok")
+        else:
+            problems = outcome.evaluation_problems
+            unfinished = TaskStatus("interrupted", "the run ended before this")
+            tasks[task.name] = problems.get(key) or problems.get(
+                f"{model.name} {task.name}", unfinished
+            )
+    return {"mask": mask.content_hash, "evaluations": evaluations, "tasks": tasks}
+
+
+def protocol_in_words(suite: Suite) -> list[tuple[str, str]]:
+    """The suite's choices that decide its figures, one short sentence each."""
+    sliced = "retained experts only: router rows of dropped experts are removed (sliced)"
+    preserved = "retained experts keep the gate values of the full model (preserved)"
+    words = [("Router after pruning", sliced if suite.router == "sliced" else preserved)]
+    for name, corpus in suite.corpora.items():
+        words.append(
+            (
+                f"Calibration corpus {name}",
+                f"{corpus.sequences} sequences of {corpus.length} tokens of"
+                f" {_source_in_words(corpus.source)}, {corpus.packing}, seed {corpus.seed}",
+            )
+        )
+    for name, task in suite.perplexity.items():
+        window = f"window {task.window}" + (f", stride {task.stride}" if task.stride else "")
+        limit = f", first {task.max_windows} windows" if task.max_windows else ""
+        words.append(
+            (
+                f"Perplexity {name}",
+                f"{task.protocol}, {window}{limit}; {_source_in_words(task.source)}",
+            )
+        )
+    for name, task in suite.tasks.items():
+        shots = "the task's own shots" if task.num_fewshot is None else f"{task.num_fewshot}-shot"
+        limit = f", first {task.limit} items" if task.limit else ""
+        words.append(
+            (f"Task {name}", f"lm-eval {task.task or name}, {task.metric}, {shots}{limit}")
+        )
+    if suite.average is not None:
+        listed = ", ".join(suite.average.tasks)
+        words.append((suite.average.name, f"unweighted mean of {listed}"))
+    return words
+
+
+def _source_in_words(source: TextSource) -> str:
+    if source.files is not None:
+        return "local files " + ", ".join(source.files)
+    return f"{source.hub or source.plugin} ({source.split})"

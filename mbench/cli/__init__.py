@@ -1,0 +1,66 @@
+"""The command line: one verb a file, loaded only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+VERBS = {
+    "run": "Run a suite and write its leaderboard.",
+    "plan": "Show what a run would do, without loading a model.",
+    "check": "Check a suite, its plugins and its budgets.",
+    "report": "Render leaderboards again from stored results.",
+    "plugins": "List what plugins offer, and those that failed to load.",
+}
+
+USER_ERROR = 2
+
+
+class _Verbs(click.Group):
+    """Knows its commands by name and help line, so that `--help` imports none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        return importlib.import_module(f"mbench.cli.{cmd_name}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        click.echo(f"mbench {version('mbench')}")
+        ctx.exit()
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+def group() -> None:
+    """Compare expert-pruning methods for sparse Mixture-of-Experts language models."""
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line and exit status 2."""
+    from mbench.errors import MbenchError
+
+    try:
+        group(prog_name="mbench")
+    except MbenchError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(USER_ERROR)

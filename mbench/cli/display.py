@@ -1,0 +1,116 @@
+"""How progress is shown: bars in a terminal, plain lines elsewhere, JSON lines for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from mbench.progress import Progress
+
+
+class PlainLines(Progress):
+    """One line per finished mask or profile on standard error; no escape codes."""
+
+    def event(self, kind: str, **values: Any) -> None:
+        """Say what ended, if it is worth a line."""
+        if kind == "profile":
+            click.echo(
+                f"profiled {values['model']} on {values['corpus']}: {values['tokens']:,} tokens",
+                err=True,
+            )
+        elif values.get("status") not in (None, "ok"):
+            name = values.get("cell") or f"{values.get('mask')}: {values.get('task')}"
+            click.echo(f"{values['status']} {name}: {values['reason']}", err=True)
+
+    def warning(self, text: str) -> None:
+        """Say it."""
+        click.echo(f"warning: {text}", err=True)
+
+    def figures(self, label: str, metrics: Mapping[str, float]) -> None:
+        """One line of figures."""
+        click.echo(f"{label}  {_figures(metrics)}", err=True)
+
+
+class JsonLines(Progress):
+    """One JSON object a line on standard output, nothing else."""
+
+    def event(self, kind: str, **values: Any) -> None:
+        """Print it."""
+        click.echo(json.dumps({"event": kind, **values}))
+
+    def warning(self, text: str) -> None:
+        """Print it as an event."""
+        self.event("warning", text=text)
+
+
+class Quiet(Progress):
+    """Warnings only."""
+
+    def warning(self, text: str) -> None:
+        """Say it."""
+        click.echo(f"warning: {text}", err=True)
+
+
+class LiveBar(PlainLines):
+    """A bar over all forward tokens with the time left; results scroll above it."""
+
+    def __init__(self) -> None:
+        """Start when entered through `watching`."""
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            TaskProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+        from rich.progress import Progress as Bars
+
+        self.bars = Bars(
+            BarColumn(24),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("elapsed,"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            TextColumn("{task.description}", markup=False),
+            console=Console(stderr=True),
+            # Speed over the last minutes: profiling and evaluation differ.
+            speed_estimate_period=60,
+        )
+        self._task = self.bars.add_task("starting", total=None)
+
+    def total(self, tokens: int) -> None:
+        """Set the bar's length."""
+        self.bars.update(self._task, total=tokens)
+
+    def advance(self, tokens: int) -> None:
+        """Move the bar."""
+        self.bars.advance(self._task, tokens)
+
+    def stage(self, text: str) -> None:
+        """Name what is being worked on."""
+        self.bars.update(self._task, description=text)
+
+
+@contextmanager
+def watching(*, as_json: bool, quiet: bool) -> Iterator[Progress]:
+    """The display that suits the options and the terminal."""
+    if as_json:
+        yield JsonLines()
+    elif quiet:
+        yield Quiet()
+    elif click.get_text_stream("stderr").isatty():
+        bar = LiveBar()
+        with bar.bars:
+            yield bar
+    else:
+        yield PlainLines()
+
+
+def _figures(metrics: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())

@@ -1,0 +1,107 @@
+"""Options that several verbs share, and the plan they lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from mbench.plan import Plan
+    from mbench.plugins import Registry
+    from mbench.store import Store
+
+_SUITE_OPTIONS = [
+    click.argument("suite", type=click.Path(path_type=Path)),
+    click.option(
+        "--model",
+        "models",
+        multiple=True,
+        metavar="NAME=PATH_OR_ID",
+        help="Take a model of the suite from another directory or hub id.",
+    ),
+    click.option(
+        "--retain", type=float, multiple=True, metavar="RATIO", help="Only this retain ratio."
+    ),
+    click.option(
+        "--method",
+        "methods",
+        multiple=True,
+        metavar="NAME",
+        help="Only this method: one of the suite's, or any ready-made one of a plugin.",
+    ),
+    click.option(
+        "--limit", type=int, metavar="N", help="At most N items per task and windows per text."
+    ),
+    click.option(
+        "--set",
+        "set_values",
+        multiple=True,
+        metavar="KEY.KEY=VALUE",
+        help="Change one value of the suite; VALUE is YAML.",
+    ),
+]
+
+plugin_option = click.option(
+    "--plugin",
+    "plugin_files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE.py",
+    help="Load a plugin from a single file.",
+)
+
+store_option = click.option(
+    "--store",
+    "store_root",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where artefacts are kept [default: $MBENCH_STORE, else the user's cache].",
+)
+
+
+def suite_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the suite argument and everything that narrows or redirects it."""
+    for option in reversed([*_SUITE_OPTIONS, plugin_option, store_option]):
+        function = option(function)
+    return function
+
+
+@dataclass(frozen=True)
+class Request:
+    """A suite as the command line asks for it, planned."""
+
+    plan: Plan
+    store: Store
+    registry: Registry
+    path: Path
+
+
+def request(
+    suite: Path,
+    plugin_files: tuple[Path, ...],
+    store_root: Path | None,
+    **narrowing: Any,
+) -> Request:
+    """Load plugins, read the suite, plan it; warnings of broken plugins go to standard error."""
+    from mbench.plan import make_plan
+    from mbench.plugins import load_registry
+    from mbench.quiet import quiet_libraries
+    from mbench.store import Store, default_root
+    from mbench.suite import load_suite
+
+    quiet_libraries()
+    registry = load_registry(plugin_files)
+    warn_of_failures(registry)
+    loaded, source = load_suite(suite, **narrowing)
+    store = Store(store_root or default_root())
+    return Request(make_plan(loaded, source, registry, store), store, registry, suite)
+
+
+def warn_of_failures(registry: Registry) -> None:
+    """One line on standard error for each plugin, or name, that could not be used."""
+    for failure in registry.failures:
+        click.echo(f"warning: plugin {failure.plugin}: {failure.reason}", err=True)

@@ -1,0 +1,43 @@
+"""`mbench plugins`: what is there to use, and from where."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from mbench.cli.options import plugin_option, warn_of_failures
+
+
+@click.command("plugins")
+@plugin_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(plugin_files: tuple[Path, ...], as_json: bool) -> None:
+    """List methods, components, corpora and models that suites may name.
+
+    Exit status 3 if a plugin, or one name of it, could not be used.
+    """
+    from mbench.plugins import load_registry
+
+    registry = load_registry(plugin_files)
+    rows = [
+        {
+            "kind": kind,
+            "name": name,
+            "from": origin.distribution,
+            "description": registry.describe(kind, name),
+        }
+        for (kind, name), origin in sorted(registry.origins.items())
+    ]
+    if as_json:
+        failures = [{"plugin": f.plugin, "reason": f.reason} for f in registry.failures]
+        click.echo(json.dumps({"plugins": rows, "failures": failures}))
+    else:
+        for row in rows:
+            line = f"{row['kind']:10} {row['name']:24} {row['from']:24} {row['description']}"
+            click.echo(line.rstrip())
+        warn_of_failures(registry)
+    if registry.failures:
+        sys.exit(3)

@@ -1,0 +1,75 @@
+"""`mbench run`: from a suite file to a leaderboard."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mbench.cli.options import request, suite_options
+
+SOME_FAILED = 3
+INTERRUPTED = 130
+
+
+@click.command("run")
+@suite_options
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("reports"),
+    show_default=True,
+    help="Folder in which the suite's own folder is made.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.option("--quiet", is_flag=True, help="Print only failures and the report's path.")
+def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
+    """Run SUITE and write its leaderboard to reports/<suite>/index.html.
+
+    What is in the store is not computed again; an interrupted run goes on where it stopped. Exit
+    status: 0 all done, 2 a mistake in the suite or its inputs, 3 something failed, 130
+    interrupted.
+    """
+    from mbench.assemble import assemble
+    from mbench.cli.display import watching
+    from mbench.cli.summary import list_problems, show_end, show_plan
+    from mbench.cost import estimate
+    from mbench.provenance import gather
+    from mbench.report import render
+    from mbench.results import write
+    from mbench.runner import Runner
+
+    asked = request(**options)
+    directory = output / asked.plan.suite.name
+    _check_writable(directory)
+    cost = estimate(asked.plan, asked.store)
+    if not as_json and not quiet:
+        show_plan(cost, asked.plan.suite.retain, err=True)
+    with watching(as_json=as_json, quiet=quiet) as progress:
+        progress.event("plan", **cost.to_json())
+        outcome = Runner(asked.plan, asked.store, progress).run()
+    provenance = gather(asked.plan, outcome, asked.path, ["mbench", *sys.argv[1:]])
+    results = assemble(asked.plan, outcome, provenance)
+    write(results, directory)
+    page = render(results, directory)
+    if as_json:
+        problems = [{"what": what, "why": why} for what, why in list_problems(results)]
+        progress.event("done", report=str(page), problems=problems)
+        failed = len(problems)
+    else:
+        failed = show_end(results, outcome, page, quiet=quiet)
+    if outcome.interrupted:
+        sys.exit(INTERRUPTED)
+    if failed:
+        sys.exit(SOME_FAILED)
+
+
+def _check_writable(directory: Path) -> None:
+    """Find out that the report cannot be written before hours of work, not after."""
+    from mbench.store import write_atomically
+
+    probe = directory / ".writable"
+    write_atomically(probe, lambda path: path.write_text(""))
+    probe.unlink()

@@ -1,0 +1,88 @@
+"""What the terminal says before and after a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from mbench.cost import Estimate, ModelCost
+    from mbench.results import Results
+    from mbench.runner import Outcome
+
+
+def show_plan(estimate: Estimate, retain: tuple[float, ...], *, err: bool) -> None:
+    """A line per model: budgets, cells, what is cached, what is left and how long it may take."""
+    budgets = " ".join(f"{100 * ratio:g}%" for ratio in retain)
+    for cost in estimate.models:
+        about = "" if cost.masks_final else "at most "
+        click.echo(
+            f"{cost.model}: {cost.cells} cells at {budgets}; {about}{cost.masks} distinct masks,"
+            f" {cost.evaluations_cached} of {about}{cost.evaluations} evaluations in the store",
+            err=err,
+        )
+        click.echo(f"  to do: {_to_do(cost)}", err=err)
+
+
+def _to_do(cost: ModelCost) -> str:
+    left = cost.evaluations - cost.evaluations_cached
+    if not left and not cost.profiles:
+        return "nothing, everything is in the store"
+    parts = []
+    if cost.profiles:
+        parts.append(f"{cost.profiles} profiles of {cost.profile_tokens:,} tokens in all")
+    parts.append(f"{left} evaluations, {cost.evaluation_tokens:,} tokens")
+    if cost.unknown_tasks:
+        parts[-1] += f" and those of {', '.join(cost.unknown_tasks)}, not built yet"
+    speed = "at the speed last measured" if cost.speed_measured else "roughly"
+    return "; ".join(parts) + f"; {speed} {duration(cost.seconds)}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, two digits at most."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def show_end(results: Results, outcome: Outcome, page: Path, *, quiet: bool) -> int:
+    """Failures, then totals on standard error; the report's path on standard output.
+
+    Returns the number of cells and tasks that did not end well.
+    """
+    problems = list_problems(results)
+    for label, reason in problems:
+        click.echo(f"{label}: {reason}", err=True)
+    if not quiet:
+        spent = sum(outcome.seconds.values())
+        ok = sum(cell.status == "ok" for cell in results.cells)
+        click.echo(
+            f"{ok} of {len(results.cells)} cells ok, {len(problems)} problems,"
+            f" {outcome.forward_tokens:,} forward tokens, {duration(spent)}",
+            err=True,
+        )
+    click.echo(str(page))
+    return len(problems)
+
+
+def list_problems(results: Results) -> list[tuple[str, str]]:
+    """(what, why) of every cell without a mask and every task without a result, merged."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for cell in results.cells:
+        seed = "" if cell.seed is None else f" seed {cell.seed}"
+        label = f"{cell.model} {100 * cell.retain:g}% {cell.method}{seed}"
+        if cell.status != "ok":
+            found.setdefault((cell.status, cell.reason), []).append(label)
+            continue
+        for task in results.task_metrics:
+            status = cell.task_status(task)
+            if status.status != "ok":
+                found.setdefault((f"{status.status} {task}", status.reason), []).append(label)
+    return [
+        (f"{what} ({labels[0]}{f' and {len(labels) - 1} more' if labels[1:] else ''})", reason)
+        for (what, reason), labels in found.items()
+    ]

@@ -1,0 +1,1 @@
+"""Evaluation of a masked model in memory: lm-eval tasks and perplexity."""

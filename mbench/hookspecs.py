@@ -1,0 +1,43 @@
+"""What a plugin may implement. Every hook is optional and takes no arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from mbench.interfaces import Component, Method
+
+PROJECT = "mbench"
+"""Name of the pluggy project and of the entry-point group that plugins register in."""
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def mbench_components() -> Sequence[type[Component]]:  # type: ignore[empty-body]
+    """Return the scorer, selector and mask-builder classes that suites may name."""
+
+
+@hookspec
+def mbench_methods() -> Sequence[Method]:  # type: ignore[empty-body]
+    """Return ready-made methods, each a named triple of components."""
+
+
+@hookspec
+def mbench_corpora() -> Mapping[str, Callable[[str], list[str]]]:  # type: ignore[empty-body]
+    """Return corpora by name; each is a function from a split's name to its documents."""
+
+
+@hookspec
+def mbench_models() -> Mapping[str, Path]:  # type: ignore[empty-body]
+    """Return directories of model checkpoints by name."""
+
+
+@hookspec
+def mbench_task_directories() -> Sequence[Path]:  # type: ignore[empty-body]
+    """Return directories with lm-eval task files."""

@@ -1,0 +1,334 @@
+"""From a suite to the cells it asks for, their keys, and what of it the store already holds."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mbench.corpora import Text
+from mbench.errors import Infeasible, MbenchError, ModelNotFound, SuiteError
+from mbench.evaluate.fingerprint import task_fingerprint
+from mbench.evaluate.specs import PerplexitySpec, TaskSpec
+from mbench.interfaces import Budget, ExpertMask, Statistic
+from mbench.methods import ResolvedMethod, resolve_methods
+from mbench.moe.identity import model_key
+from mbench.plugins import Registry
+from mbench.store import Store, key_of
+from mbench.suite import ModelSpec, Suite
+from mbench.yaml_source import YamlSource
+
+if TYPE_CHECKING:
+    from mbench.moe.load import ModelFacts
+
+SHARDS = 16
+"""Groups of calibration sequences whose sums are kept apart."""
+
+
+@dataclass(frozen=True)
+class PlannedModel:
+    """One model of the suite, found but not loaded."""
+
+    name: str
+    place: str
+    """Directory or hub id."""
+    revision: str | None
+    dtype: str
+    key: str
+    """Hash of the weights, or the hub's commit."""
+    facts: ModelFacts
+
+    def all_kept(self) -> np.ndarray:
+        """bool [layers, N], the mask of the unpruned model."""
+        return np.ones((len(self.facts.layers), self.facts.num_experts), dtype=bool)
+
+
+@dataclass(frozen=True)
+class StatisticJob:
+    """One statistic of one model on one corpus."""
+
+    corpus: str
+    statistic: Statistic
+    key: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method at one budget, and one seed where it draws at random, on one model."""
+
+    model: str
+    method: ResolvedMethod
+    seed: int | None
+    budget: Budget
+    key: str
+    """Of the mask; empty where the method is broken."""
+    candidate: str | None
+    """Key of the mask it builds upon."""
+    statistics: Mapping[str, tuple[StatisticJob, ...]]
+    """Per corpus, what its scorer and builder read."""
+    problem: str = ""
+    """Why no mask can be made, for a plugin that fails already here."""
+
+    @property
+    def label(self) -> str:
+        """How progress and errors name it."""
+        seed = "" if self.seed is None else f" seed {self.seed}"
+        return f"{self.model} {100 * self.budget.retain:g}% {self.method.name}{seed}"
+
+
+@dataclass(frozen=True)
+class PlannedTask:
+    """One task or perplexity text, the same for every mask."""
+
+    name: str
+    metric: str
+    spec: TaskSpec | PerplexitySpec
+    text: Text | None
+    """For perplexity, the documents."""
+    fingerprint: Mapping[str, Any]
+    """What decides its items and how they are scored."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run will do, before any model is loaded."""
+
+    suite: Suite
+    models: tuple[PlannedModel, ...]
+    cells: tuple[Cell, ...]
+    tasks: tuple[PlannedTask, ...]
+    texts: Mapping[str, Text]
+    registry: Registry = field(repr=False)
+
+    def cells_of(self, model: str) -> list[Cell]:
+        """A model's cells, candidates before those that build on them."""
+        return [cell for cell in self.cells if cell.model == model]
+
+    def evaluation_key(self, model: PlannedModel, mask_hash: str, task: PlannedTask) -> str:
+        """Key of one mask's outcome on one task, by the mask's content and not by its maker."""
+        everything = ExpertMask(model.all_kept()).content_hash
+        return key_of(
+            {
+                "kind": "evaluation",
+                "model": model.key,
+                "dtype": model.dtype,
+                "mask": mask_hash,
+                # Without a pruned expert there is nothing for the router mode to decide.
+                "router": "any" if mask_hash == everything else self.suite.router,
+                "task": dict(task.fingerprint),
+            }
+        )
+
+
+def make_plan(suite: Suite, source: YamlSource, registry: Registry, store: Store) -> Plan:
+    """Resolve every name, check every budget, and key every artefact.
+
+    Raises the user's first mistake as an `MbenchError`; a plugin's own failure only marks its
+    cells.
+    """
+    methods = {name: resolve_methods(suite, name, registry, source) for name in suite.models}
+    texts = {
+        name: Text(f"corpora.{name}", spec.source, registry.corpora)
+        for name, spec in suite.corpora.items()
+    }
+    tasks = (*_perplexities(suite, registry), *_lm_eval_tasks(suite, registry))
+    models = []
+    cells: list[Cell] = []
+    for name, spec in suite.models.items():
+        model = _find_model(name, spec, source, registry, store)
+        models.append(model)
+        used = {c for method in methods[name].values() for c in method.corpora}
+        identities = {
+            corpus: texts[corpus].identity() for corpus in suite.corpora if corpus in used
+        }
+        planner = _Planner(suite, source, model, identities)
+        cells += planner.cells(methods[name])
+    return Plan(suite, tuple(models), tuple(cells), tasks, texts, registry)
+
+
+def kept_experts(retain: float, num_experts: int) -> int:
+    """K = floor(rho * N), with rho the decimal that the suite states: 0.29 of 100 is 29."""
+    return int(Fraction(str(retain)) * num_experts)
+
+
+def _find_model(
+    name: str, spec: ModelSpec, source: YamlSource, registry: Registry, store: Store
+) -> PlannedModel:
+    place = ("models", name)
+    if spec.plugin is not None:
+        if spec.plugin not in registry.models:
+            where = (*place, "plugin")
+            raise source.unknown(where, "plugin model", spec.plugin, registry.models)
+        where = str(registry.models[spec.plugin])
+    else:
+        where = str(Path(spec.path).expanduser()) if spec.path else str(spec.hub)
+    try:
+        key = model_key(where, spec.revision)
+        facts = _facts(where, spec.revision, key, store)
+    except ModelNotFound as error:
+        raise ModelNotFound(f"model {name!r}: {error}") from None
+    if spec.expect is not None:
+        found = {"layers": len(facts.layers), "experts": facts.num_experts, "top_k": facts.top_k}
+        for fact, expected in spec.expect.model_dump().items():
+            if found[fact] != expected:
+                raise source.error(
+                    (*place, "expect", fact),
+                    f"the model has {fact} = {found[fact]}, the suite expects {expected}",
+                )
+    return PlannedModel(name, where, spec.revision, spec.dtype, key, facts)
+
+
+def _facts(where: str, revision: str | None, key: str, store: Store) -> ModelFacts:
+    from mbench.moe.facts import ModelFacts
+
+    known = store.read_json("facts", key)
+    if known is not None:
+        return ModelFacts.from_json(known)
+    from mbench.moe.load import describe
+
+    facts = describe(where, revision)
+    store.write_json("facts", key, facts.to_json())
+    return facts
+
+
+def _perplexities(suite: Suite, registry: Registry) -> list[PlannedTask]:
+    planned = []
+    for name, task in suite.perplexity.items():
+        text = Text(f"perplexity.{name}", task.source, registry.corpora)
+        spec = PerplexitySpec(
+            name=name,
+            protocol=task.protocol,
+            window=task.window,
+            stride=task.stride,
+            join=task.join,
+            max_windows=task.max_windows,
+        )
+        settings = {key: value for key, value in asdict(spec).items() if key != "name"}
+        fingerprint = {"kind": "perplexity", "text": text.identity(), **settings}
+        planned.append(PlannedTask(name, "perplexity", spec, text, fingerprint))
+    return planned
+
+
+def _lm_eval_tasks(suite: Suite, registry: Registry) -> list[PlannedTask]:
+    planned = []
+    for name, task in suite.tasks.items():
+        directories = [Path(task.directory).expanduser()] if task.directory else []
+        spec = TaskSpec(
+            name=name,
+            task=task.task or name,
+            directories=tuple([*directories, *registry.task_directories]),
+            limit=task.limit,
+            num_fewshot=task.num_fewshot,
+        )
+        planned.append(PlannedTask(name, task.metric, spec, None, task_fingerprint(spec)))
+    return planned
+
+
+@dataclass(frozen=True)
+class _Planner:
+    """The cells of one model."""
+
+    suite: Suite
+    source: YamlSource
+    model: PlannedModel
+    identities: Mapping[str, dict[str, Any]]
+
+    def cells(self, methods: Mapping[str, ResolvedMethod]) -> list[Cell]:
+        made: list[Cell] = []
+        for index, retain in enumerate(self.suite.retain):
+            budget = self._budget(retain, index)
+            keys: dict[str, str] = {}
+            for name, method in methods.items():
+                for seed in method.seeds:
+                    cell = self._cell(method, seed, budget, keys)
+                    made.append(cell)
+                    keys[name] = cell.key
+        return made
+
+    def _budget(self, retain: float, index: int) -> Budget:
+        facts = self.model.facts
+        kept = kept_experts(retain, facts.num_experts)
+        if kept < 1:
+            raise self.source.error(
+                ("retain", index),
+                f"retain {retain:g} of the {facts.num_experts} experts of {self.model.name!r}"
+                f" keeps none; the least is {1 / facts.num_experts:g}",
+            )
+        return Budget(
+            retain=retain,
+            kept=kept,
+            num_layers=len(facts.layers),
+            num_experts=facts.num_experts,
+            top_k=facts.top_k,
+            router=self.suite.router,
+        )
+
+    def _cell(
+        self, method: ResolvedMethod, seed: int | None, budget: Budget, keys: Mapping[str, str]
+    ) -> Cell:
+        candidate = keys[method.candidate] if method.candidate else None
+        statistics: dict[str, tuple[StatisticJob, ...]] = {}
+        try:
+            for part in method.parts.values():
+                part.check(budget)
+            identities = {kind: part.identity for kind, part in method.parts.items()}
+            for corpus in method.corpora:
+                jobs = (self._statistic_job(corpus, statistic) for statistic in method.needs)
+                statistics[corpus] = tuple(jobs)
+        except Infeasible as error:
+            place = ("methods", method.name if method.name in self.suite.methods else "")
+            problem = f"{method.name!r} cannot keep {budget.retain:g} of {self.model.name!r}"
+            raise self.source.error(place, f"{problem}: {error}") from None
+        except SuiteError:
+            raise
+        # A stranger's component may raise anything; only its own cells may suffer.
+        except Exception as error:
+            problem = str(error) if isinstance(error, MbenchError) else repr(error)
+            return Cell(self.model.name, method, seed, budget, "", candidate, {}, problem)
+        key = key_of(
+            {
+                "kind": "mask",
+                "model": self.model.key,
+                "dtype": self.model.dtype,
+                "components": identities,
+                "sources": {kind: o.source_hash for kind, o in method.origins.items()},
+                "statistics": [
+                    [job.key for job in jobs] for jobs in statistics.values()
+                ],  # in the order of the corpora, which decides who comes first in a round-robin
+                "corpora": [self._corpus_key(corpus) for corpus in method.corpora],
+                "experts": [budget.num_layers, budget.num_experts, budget.kept],
+                "retain": budget.retain,
+                "router": budget.router,
+                "candidate": candidate,
+                "seed": seed,
+            }
+        )
+        return Cell(self.model.name, method, seed, budget, key, candidate, statistics)
+
+    def _corpus_key(self, corpus: str) -> dict[str, Any]:
+        protocol = self.suite.corpora[corpus].model_dump(mode="json", exclude={"source"})
+        return {"text": self.identities[corpus], **protocol}
+
+    def _statistic_job(self, corpus: str, statistic: Statistic) -> StatisticJob:
+        key = key_of(
+            {
+                "kind": "statistic",
+                "model": self.model.key,
+                "dtype": self.model.dtype,
+                "corpus": self._corpus_key(corpus),
+                "statistic": statistic.identity,
+                "source": _source_hash(type(statistic)),
+                "shards": SHARDS,
+            }
+        )
+        return StatisticJob(corpus, statistic, key)
+
+
+def _source_hash(cls: type) -> str:
+    return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()

@@ -1,0 +1,28 @@
+"""What a run tells whoever watches it; the command line decides how to show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class Progress:
+    """Hears everything and shows nothing; displays override what they show."""
+
+    def total(self, tokens: int) -> None:
+        """Forward tokens of the whole run as far as known by now, cached ones left out."""
+
+    def advance(self, tokens: int) -> None:
+        """So many more forward tokens are done."""
+
+    def stage(self, text: str) -> None:
+        """What is being worked on now."""
+
+    def event(self, kind: str, **values: Any) -> None:
+        """Something ended: a profile, a mask, an evaluation. Values are plain JSON."""
+
+    def warning(self, text: str) -> None:
+        """Something the user should know and need not act upon."""
+
+    def figures(self, label: str, metrics: Mapping[str, float]) -> None:
+        """The declared figures of one evaluated mask."""

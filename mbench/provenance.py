@@ -1,0 +1,99 @@
+"""What a reader needs to know where figures came from, and to get them again."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from mbench.plan import Plan
+from mbench.runner import Outcome
+
+PACKAGES = ("mbench", "torch", "transformers", "lm-eval", "datasets", "numpy", "tokenizers")
+
+
+def gather(plan: Plan, outcome: Outcome, suite_path: Path, command: list[str]) -> dict[str, Any]:
+    """Command, versions, code state, hardware, hashes of all inputs, and what the run cost."""
+    return {
+        "command": " ".join(command),
+        "suite file sha256": hashlib.sha256(suite_path.read_bytes()).hexdigest(),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "git": _git_state(suite_path.resolve().parent),
+        "hardware": _hardware(),
+        "models": {
+            model.name: {
+                "content": model.key,
+                "revision": model.revision or "",
+                "dtype": model.dtype,
+                **model.facts.to_json(),
+            }
+            for model in plan.models
+        },
+        "texts": {
+            **{f"corpora.{name}": text.identity() for name, text in plan.texts.items()},
+            **{t.name: dict(t.fingerprint) for t in plan.tasks},
+        },
+        "plugins": _plugins(plan),
+        "this run": {
+            "forward tokens": outcome.forward_tokens,
+            "seconds": {name: round(spent, 1) for name, spent in outcome.seconds.items()},
+            "interrupted": outcome.interrupted,
+        },
+        "profiles": outcome.profiles,
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _git_state(folder: Path) -> str:
+    """Commit of the checkout that holds the suite, with a mark if it has changes."""
+    try:
+        run = lambda *words: subprocess.run(  # noqa: E731
+            ["git", "-C", str(folder), *words],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        ).stdout.strip()
+        commit = run("rev-parse", "HEAD")
+        return commit + (" with uncommitted changes" if run("status", "--porcelain") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "not a git checkout"
+
+
+def _hardware() -> dict[str, Any]:
+    hardware: dict[str, Any] = {
+        "machine": platform.machine(),
+        "system": f"{platform.system()} {platform.release()}",
+        "processors": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+    }
+    # Only a run that used the GPU has torch loaded; a report alone need not pay for it.
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        devices = range(torch.cuda.device_count())
+        hardware["gpus"] = [torch.cuda.get_device_name(device) for device in devices]
+    return hardware
+
+
+def _plugins(plan: Plan) -> dict[str, Any]:
+    used = {}
+    for cell in plan.cells:
+        for kind, origin in cell.method.origins.items():
+            name = f"{kind} {getattr(cell.method, kind).name}"
+            used[name] = {"from": origin.distribution, "source sha256": origin.source_hash}
+    return used

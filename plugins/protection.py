@@ -1,0 +1,94 @@
+"""Protected sets: B experts per layer that a mask must keep, merged into a candidate mask.
+
+Steps 4 and 5 of Generic TB-Coverage (arXiv 2607.01710, algorithm 1), shared by every rule that
+chooses the protected set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+import mbench
+
+
+class ProtectionParams(mbench.Parameters):
+    """How many experts per layer are protected."""
+
+    protected: int | None = Field(default=None, ge=0)
+    """B. None takes a third of the experts, the paper's ratio for Qwen1.5-MoE (20 of 60)."""
+    overflow: Literal["clamp", "error"] = "clamp"
+    """What happens where B exceeds K: protect only K, or refuse. The paper demands B <= K and yet
+    sets B = 20 where K = 15."""
+
+
+def requested(params: ProtectionParams, budget: mbench.Budget) -> int:
+    """B before clamping."""
+    return budget.num_experts // 3 if params.protected is None else params.protected
+
+
+def check_protection(params: ProtectionParams, budget: mbench.Budget) -> None:
+    """Raise `Infeasible` where B > N, or B > K under `overflow: error`."""
+    size = requested(params, budget)
+    if size > budget.num_experts:
+        raise mbench.Infeasible(f"protected: {size} exceeds the {budget.num_experts} experts")
+    if params.overflow == "error" and size > budget.kept:
+        raise mbench.Infeasible(
+            f"protected: {size} exceeds the {budget.kept} experts kept per layer at retain"
+            f" {budget.retain:g} (overflow: clamp would protect {budget.kept})"
+        )
+
+
+def protection_size(params: ProtectionParams, budget: mbench.Budget) -> tuple[int, tuple[str, ...]]:
+    """B after clamping, with the note that a reader needs where it was clamped."""
+    size = requested(params, budget)
+    if size <= budget.kept:
+        return size, ()
+    note = (
+        f"protection budget clamped from {size} to the {budget.kept} experts kept per layer,"
+        " so the candidate mask has no influence"
+    )
+    return budget.kept, (note,)
+
+
+def mean_scores(scores: Mapping[str, mbench.Scores]) -> np.ndarray:
+    """Unweighted mean over corpora, float64 [layers, N]."""
+    return np.mean([score.values for score in scores.values()], axis=0)
+
+
+def best_first(values: np.ndarray) -> np.ndarray:
+    """[layers, N] experts by descending value, ties by lower index."""
+    return np.argsort(-values, axis=1, kind="stable")
+
+
+class Protect(mbench.MaskBuilder):
+    """Candidate plus protected set, less the unprotected experts of lowest mean score."""
+
+    name = "protect"
+
+    def build(
+        self,
+        selection: mbench.Selection,
+        scores: Mapping[str, mbench.Scores],
+        budget: mbench.Budget,
+        candidate: mbench.ExpertMask | None,
+    ) -> mbench.ExpertMask:
+        """Return the mask; raises `PluginError` without a candidate to start from."""
+        if candidate is None:
+            raise mbench.PluginError("builder 'protect' needs a candidate method to start from")
+        keep = candidate.keep | selection.chosen
+        for layer, worst_first in enumerate(best_first(mean_scores(scores))[:, ::-1]):
+            removable = [
+                e for e in worst_first if keep[layer, e] and not selection.chosen[layer, e]
+            ]
+            keep[layer, removable[: keep[layer].sum() - budget.kept]] = False
+        return mbench.ExpertMask(keep, selection.notes)
+
+
+@mbench.hookimpl
+def mbench_components() -> list[type[mbench.Component]]:
+    """The builder above."""
+    return [Protect]

@@ -1,0 +1,60 @@
+"""Generic TB-Coverage: task-balanced coverage of several generic corpora.
+
+arXiv 2607.01710, algorithm 1: corpora take turns in protecting the best expert by their own
+ranking; the protected set is then merged into the reconstruction candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+import mbench
+from mbench_plugins.protection import ProtectionParams, check_protection, protection_size
+
+
+class RoundRobin(mbench.Selector):
+    """Corpora alternate in protecting their best expert not yet protected, until there are B."""
+
+    name = "round-robin"
+    Params = ProtectionParams
+    params: ProtectionParams
+
+    def check(self, budget: mbench.Budget) -> None:
+        """Raise `Infeasible` where B does not fit."""
+        check_protection(self.params, budget)
+
+    def select(
+        self, scores: Mapping[str, mbench.Scores], budget: mbench.Budget, rng: np.random.Generator
+    ) -> mbench.Selection:
+        """Return min(B, K) experts per layer; corpora take turns in the order of `scores`."""
+        size, notes = protection_size(self.params, budget)
+        rankings = [score.ranking() for score in scores.values()]
+        chosen = np.zeros((budget.num_layers, budget.num_experts), dtype=bool)
+        for layer, protected in enumerate(chosen):
+            for turn in range(size):
+                ranking = rankings[turn % len(rankings)][layer]
+                protected[next(e for e in ranking if not protected[e])] = True
+        return mbench.Selection(chosen, notes)
+
+
+@mbench.hookimpl
+def mbench_components() -> list[type[mbench.Component]]:
+    """The selector above."""
+    return [RoundRobin]
+
+
+@mbench.hookimpl
+def mbench_methods() -> list[mbench.Method]:
+    """The method `tb-coverage`."""
+    return [
+        mbench.Method(
+            "tb-coverage",
+            scorer="reap",
+            selector="round-robin",
+            builder="protect",
+            candidate="expert-sparsity",
+            description="per-corpus REAP rankings protect B experts by turns (arXiv 2607.01710)",
+        )
+    ]

@@ -1,0 +1,122 @@
+"""A suite that is wrong is refused in one line that says where and what would be right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mbench.errors import MbenchError
+from mbench.plan import kept_experts
+from mbench.suite import load_suite
+
+SUITES = Path(__file__).parents[1] / "suites"
+
+GOOD = """\
+name: tiny
+models:
+  demo: {plugin: demo}
+retain: [0.25, 0.5]
+corpora:
+  wiki: {source: {plugin: wiki, split: calibration}, sequences: 4, length: 32}
+calibration: [wiki]
+methods:
+  random:
+  reap: {corpora: [wiki]}
+tasks:
+  cloze_wiki: {metric: acc}
+average: {tasks: [cloze_wiki]}
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "suite.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_suites_of_the_project_are_valid():
+    for path in SUITES.glob("*.yaml"):
+        suite, _ = load_suite(path)
+        assert suite.name == path.stem
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("retain: [0.25", "retian: [0.25", ":4:1: unknown key 'retian'; did you mean 'retain'?"),
+        ("[0.25, 0.5]", "[0.25, 1.5]", ":4:16: retain.1: input should be less than 1, got 1.5"),
+        ("[0.25, 0.5]", "[0.25, 0]", ":4:16: retain.1: input should be greater than 0, got 0"),
+        ("[0.25, 0.5]", "[0.5, 0.5]", ":4:15: 0.5 is listed twice"),
+        ("[0.25, 0.5]", "half", ":4:1: retain: input should be a list, got 'half'"),
+        ("name: tiny", "name: tiny\nname: two", ':2:1: found duplicate key "name"'),
+        ("name: tiny", "name: ../tiny", ":1:1: name: string should match pattern"),
+        ("reap: {corpora: [wiki]}", "reap: {corpora: [wikki]}", ":10:20: unknown corpus 'wikki'"),
+        ("calibration: [wiki]", "calibration: [c4]", "unknown corpus 'c4' (valid: wiki)"),
+        ("metric: acc", "metric: 3", ":12:16: tasks.cloze_wiki.metric: input should be a valid"),
+        ("tasks: [cloze_wiki]", "tasks: [cloze]", "unknown task 'cloze'; did you mean"),
+        ("sequences: 4, ", "", ":6:3: missing key 'sequences'"),
+        ("{plugin: demo}", "{plugin: demo, hub: x/y}", "give exactly one of hub, path, plugin"),
+        ("random:\n", "none:\n", "'none' is the unpruned model"),
+        ("name: tiny", "name: [tiny", "expected ',' or ']'"),
+        (GOOD, "- 1\n", ":1:1: a suite is a mapping of keys to values"),
+    ],
+)
+def test_mistakes_are_one_line_with_place_and_choices(tmp_path, old, new, message):
+    assert old in GOOD
+    path = write(tmp_path, GOOD.replace(old, new))
+    with pytest.raises(MbenchError) as caught:
+        load_suite(path)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(f"{path}:")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_names_those_that_exist(tmp_path):
+    write(tmp_path, GOOD)
+    with pytest.raises(MbenchError, match=r"no such suite file \(there: .*suite.yaml\)"):
+        load_suite(tmp_path / "suit.yaml")
+
+
+def test_the_command_line_narrows_and_redirects(tmp_path):
+    path = write(tmp_path, GOOD)
+    suite, _ = load_suite(
+        path,
+        set_values=["corpora.wiki.sequences=9", "router=preserved"],
+        models=["demo=org/other"],
+        retain=[0.75],
+        methods=["reap", "frequency"],
+        limit=7,
+    )
+    assert suite.corpora["wiki"].sequences == 9
+    assert suite.router == "preserved"
+    assert suite.models["demo"].hub == "org/other"
+    assert suite.retain == (0.75,)
+    assert list(suite.methods) == ["reap", "frequency"]
+    assert suite.methods["reap"].corpora == ("wiki",)
+    assert suite.tasks["cloze_wiki"].limit == 7
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"models": ["dmo=x"]}, "unknown model 'dmo'; did you mean 'demo'?"),
+        ({"models": ["demo"]}, "--model takes NAME=PATH_OR_ID"),
+        ({"set_values": ["corpora.wiki.length=long"]}, "--set corpora.wiki.length=long: "),
+        ({"set_values": ["router"]}, "--set takes KEY.KEY=VALUE"),
+        ({"set_values": ["name.x=1"]}, "cannot set 'x' there"),
+        ({"retain": [2.0]}, "--retain: retain.0: input should be less than 1"),
+        ({"limit": 0}, "--limit takes a number of items from 1"),
+    ],
+)
+def test_a_wrong_option_is_named(tmp_path, options, message):
+    with pytest.raises(MbenchError) as caught:
+        load_suite(write(tmp_path, GOOD), **options)
+    assert message in str(caught.value)
+
+
+def test_kept_experts_is_the_floor_of_the_decimal_as_written():
+    # 0.29 * 100 is 28.999999999999996 in floating point.
+    assert kept_experts(0.29, 100) == 29
+    assert [kept_experts(ratio, 60) for ratio in (0.25, 0.5, 0.75)] == [15, 30, 45]
+    assert kept_experts(0.1, 8) == 0
