@@ -20,7 +20,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def mbench_components() -> Sequence[type[Component]]:  # type: ignore[empty-body]
-    """Return the scorer, selector and mask-builder classes that suites may name."""
+    """Return the statistic, scorer, selector and mask-builder classes that suites may name."""
 
 
 @hookspec

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,14 +17,12 @@ from mbench.evaluate.fingerprint import task_fingerprint
 from mbench.evaluate.specs import PerplexitySpec, TaskSpec
 from mbench.interfaces import Budget, ExpertMask, Statistic
 from mbench.methods import ResolvedMethod, resolve_methods
+from mbench.moe.facts import ModelFacts
 from mbench.moe.identity import model_key
-from mbench.plugins import Registry
+from mbench.plugins import Registry, source_hash
 from mbench.store import Store, key_of
 from mbench.suite import ModelSpec, Suite
 from mbench.yaml_source import YamlSource
-
-if TYPE_CHECKING:
-    from mbench.moe.load import ModelFacts
 
 SHARDS = 16
 """Groups of calibration sequences whose sums are kept apart."""
@@ -185,14 +182,12 @@ def _find_model(
 
 
 def _facts(where: str, revision: str | None, key: str, store: Store) -> ModelFacts:
-    from mbench.moe.facts import ModelFacts
-
     known = store.read_json("facts", key)
     if known is not None:
         return ModelFacts.from_json(known)
     from mbench.moe.load import describe
 
-    facts = describe(where, revision)
+    facts = ModelFacts.from_json(asdict(describe(where, revision)))
     store.write_json("facts", key, facts.to_json())
     return facts
 
@@ -323,12 +318,8 @@ class _Planner:
                 "dtype": self.model.dtype,
                 "corpus": self._corpus_key(corpus),
                 "statistic": statistic.identity,
-                "source": _source_hash(type(statistic)),
+                "source": source_hash(sys.modules[type(statistic).__module__]),
                 "shards": SHARDS,
             }
         )
         return StatisticJob(corpus, statistic, key)
-
-
-def _source_hash(cls: type) -> str:
-    return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()

@@ -36,7 +36,7 @@ class Origin:
     distribution: str
     """Name and version of the installed package, or the path of a single file."""
     source_hash: str
-    """sha256 of the plugin module's source: a changed method never meets its old results."""
+    """See `source_hash`: a changed method never meets its old masks."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def load_registry(files: Sequence[Path] = ()) -> Registry:
         distribution = entry_point.dist
         source = f"{distribution.name} {distribution.version}" if distribution else "unknown"
         _attempt(registry, entry_point.name, source, entry_point.load)
-    for path in files:
+    for path in map(Path, files):
         _attempt(registry, str(path), str(path), lambda path=path: _import_file(path))
     return registry
 
@@ -154,7 +154,7 @@ def _add(registry: Registry, module: ModuleType, plugin: str, source: str) -> No
     for method in methods:
         if not isinstance(method, Method):
             raise TypeError(f"mbench_methods returned {method!r}, which is not an mbench.Method")
-    origin = Origin(plugin, source, _source_hash(module))
+    origin = Origin(plugin, source, source_hash(module))
 
     def put(table: dict[str, Any], kind: str, name: str, value: Any) -> None:
         if name in table:
@@ -191,6 +191,11 @@ def _kind(item: type[Component]) -> str:
     raise TypeError(f"{item!r} is not a Scorer, Selector, MaskBuilder or Statistic")
 
 
-def _source_hash(module: ModuleType) -> str:
-    source = Path(module.__file__ or "").read_bytes()
-    return hashlib.sha256(source).hexdigest()
+def source_hash(module: ModuleType) -> str:
+    """sha256 of a single file's source, or of all modules of a package: plugins share helpers."""
+    file = Path(module.__file__ or "")
+    files = sorted(file.parent.glob("*.py")) if module.__package__ else [file]
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()

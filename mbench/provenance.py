@@ -29,8 +29,8 @@ def gather(plan: Plan, outcome: Outcome, suite_path: Path, command: list[str]) -
             model.name: {
                 "content": model.key,
                 "revision": model.revision or "",
-                "dtype": model.dtype,
                 **model.facts.to_json(),
+                "dtype": model.facts.dtype if model.dtype == "auto" else model.dtype,
             }
             for model in plan.models
         },

@@ -333,10 +333,10 @@ def _plain(value: Any) -> Any:
 def _from_json(data: Mapping[str, Any], items: pd.DataFrame) -> Results:
     columns = {entry["task"]: entry["columns"] for entry in data["tasks"]}
     evaluations = {}
-    for key, rows in items.groupby(KEY, sort=False):
-        task = key[3]
-        table = rows[list(columns[task])].astype(columns[task]).reset_index(drop=True)
-        evaluations[key] = evaluation(task, table)
+    for task, rows in items.groupby("task", sort=False):
+        table = rows[list(columns[task])].astype(columns[task])
+        for key, index in rows.groupby(KEY, sort=False).indices.items():
+            evaluations[key] = evaluation(task, table.iloc[index].reset_index(drop=True))
     masks = {}
     for entry in data["masks"]:
         keep = np.zeros((len(entry["kept"]), entry["experts"]), bool)

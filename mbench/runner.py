@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mbench.corpora import sequences
+from mbench.cost import speed_key, task_cost_key
 from mbench.errors import MbenchError, StoreError
 from mbench.evaluate.outcome import Evaluation, evaluation
 from mbench.interfaces import ExpertMask
@@ -19,7 +20,7 @@ from mbench.results import TaskStatus
 from mbench.store import Store
 
 if TYPE_CHECKING:
-    from mbench.evaluate.protocol import Evaluator
+    from mbench.evaluate.outcome import Evaluator
     from mbench.moe.load import LoadedModel
 
 
@@ -216,9 +217,14 @@ class _ModelRun:
                 if task.name in self._evaluators
             )
         )
+        tokens, start = self.outcome.forward_tokens, time.perf_counter()
         with self.runner.timed("evaluate"):
             for label, mask, missing in pending:
                 self._evaluate_mask(label, mask, missing)
+        done = self.outcome.forward_tokens - tokens
+        speed = {"tokens_per_second": done / (time.perf_counter() - start)}
+        if done:
+            self.store.write_json("facts", speed_key(self.model), speed)
 
     def unpruned(self) -> ExpertMask:
         """The mask that keeps every expert."""
@@ -234,20 +240,26 @@ class _ModelRun:
 
     def _prepare(self, tasks: list[PlannedTask]) -> None:
         """Build and tokenise each task once; one that cannot be built fails for every mask."""
-        from mbench.evaluate import prepare
+        from mbench.evaluate.prepare import prepare_task
 
         for task in {task.name: task for task in tasks}.values():
             self.progress.stage(f"prepare {task.name}")
             try:
                 with self.runner.timed("prepare"):
                     loaded = self._load()
-                    batch = self.plan.suite.batch_tokens
-                    evaluator = prepare(task.spec, task.text, loaded, batch_tokens=batch)
-                    self._evaluators[task.name] = evaluator
+                    evaluator = prepare_task(task, loaded.tokenizer, self._positions(loaded))
+                self._evaluators[task.name] = evaluator
+                cost = {"tokens": evaluator.tokens, "items": evaluator.items}
+                self.store.write_json("facts", task_cost_key(self.model, task), cost)
             except StoreError:
                 raise
             except Exception as error:
                 self._task_problem(task, _reason(error))
+
+    @staticmethod
+    def _positions(loaded: LoadedModel) -> int | None:
+        """Longest input that the model was made for, if it says."""
+        return getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
 
     def _task_problem(self, task: PlannedTask, reason: str) -> None:
         self.progress.warning(f"task {task.name}: {reason}")
@@ -255,13 +267,17 @@ class _ModelRun:
         self.outcome.evaluation_problems[f"{self.model.name} {task.name}"] = problem
 
     def _evaluate_mask(self, label: str, mask: ExpertMask, tasks: list[PlannedTask]) -> None:
+        from mbench.moe.experts import fast_experts
         from mbench.moe.mask import masked
 
         loaded = self._load()
         tasks = [task for task in tasks if task.name in self._evaluators]
         figures = {}
         try:
-            with masked(loaded.layers, mask.keep, self.plan.suite.router):
+            with (
+                fast_experts(loaded.layers),
+                masked(loaded.layers, mask, self.plan.suite.router),
+            ):
                 for task in tasks:
                     self.progress.stage(f"{label}: {task.name}")
                     figures |= self._evaluate_task(loaded, label, mask, task)
@@ -282,7 +298,9 @@ class _ModelRun:
     ) -> dict[str, float]:
         key = self.plan.evaluation_key(self.model, mask.content_hash, task)
         try:
-            result = self._evaluators[task.name].evaluate(loaded.model, advance=self._advance)
+            result = self._evaluators[task.name].evaluate(
+                loaded.model, batch_tokens=self.plan.suite.batch_tokens, advance=self._advance
+            )
         except Exception as error:
             self.outcome.evaluation_problems[key] = TaskStatus("failed", _reason(error))
             self.progress.event(

@@ -10,11 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
 RESAMPLES = 10_000
 """Enough for the smallest p-value, 2 / (RESAMPLES + 1), to survive 200 comparisons."""
+
+
+def enough_resamples(comparisons: int) -> int:
+    """Resamples whose smallest p-value, corrected for so many comparisons, is 0.02 or less."""
+    return max(RESAMPLES, 100 * comparisons)
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,8 @@ class Summary:
 def summarize(values: Iterable[float]) -> Summary:
     """Mean, sample standard deviation and range of one figure over seeds."""
     array = np.fromiter(values, float)
-    std = float(array.std(ddof=1)) if len(array) > 1 else math.nan
+    with np.errstate(invalid="ignore"):  # an overflown perplexity has no deviation
+        std = float(array.std(ddof=1)) if len(array) > 1 else math.nan
     return Summary(float(array.mean()), std, float(array.min()), float(array.max()), len(array))
 
 
@@ -96,20 +103,24 @@ class Difference:
 def difference(
     value: float, first: np.ndarray, second: np.ndarray, confidence: float = 0.95
 ) -> Difference:
-    """Compare two methods by their paired draws [resamples]; `value` is the observed difference.
+    """Compare two methods by their paired draws [resamples]; `value` is the observed difference."""
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(first - second, [tail, 1 - tail])
+    return Difference(value, float(low), float(high), p_value(first, second))
 
-    The p-value is twice the smaller share of draws at or beyond zero, counting the observation
-    itself once, and therefore never zero.
+
+def p_value(first: np.ndarray, second: np.ndarray) -> float:
+    """Two-sided p-value of "no difference" from paired draws [resamples].
+
+    Twice the smaller share of draws at or beyond zero, counting the observation itself once, and
+    therefore never zero.
     """
     draws = first - second
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
     # Equal figures differ by rounding; that must not count as a difference.
     noise = 1e-12 * max(1.0, float(np.abs(first).max()))
     below = np.count_nonzero(draws <= noise)
     above = np.count_nonzero(draws >= -noise)
-    p = min(1.0, 2 * (min(below, above) + 1) / (len(draws) + 1))
-    return Difference(value, float(low), float(high), p)
+    return min(1.0, 2 * (min(below, above) + 1) / (len(draws) + 1))
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
@@ -122,19 +133,33 @@ def holm(p: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def ranks(count: int, p: Callable[[int, int], float], level: float = 0.05) -> list[int]:
-    """Ranks with ties of `count` methods that are ordered from best to worst.
+def separated(count: int, p: Callable[[int, int], float], level: float = 0.05) -> np.ndarray:
+    """Which of `count` methods differ: bool [count, count], symmetric.
 
-    The best method leads the first group. Its comparisons with all methods below it are one
-    family, corrected by Holm's method. The group ends before the first method that is separated
-    from its leader, which then leads the next group. All of a group share a rank: one more than
-    the number of methods in better groups. `p(a, b)` is the uncorrected p-value of methods a, b.
+    Holm's method corrects over all pairs, not only over those with the best method: the best one
+    is chosen by the same figures, and a comparison chosen by looking is one of all it was chosen
+    from. `p(a, b)` is the uncorrected p-value of a < b.
+    """
+    pairs = list(combinations(range(count), 2))
+    adjusted = holm([p(*pair) for pair in pairs])
+    result = np.zeros((count, count), bool)
+    for (first, second), value in zip(pairs, adjusted, strict=True):
+        result[first, second] = result[second, first] = value < level
+    return result
+
+
+def ranks(differ: np.ndarray) -> list[int]:
+    """Ranks with ties of methods ordered from best to worst, from `separated`'s [count, count].
+
+    The best method leads the first group, which ends before the first method that is separated
+    from its leader; that one leads the next group. All of a group share a rank: one more than
+    the number of methods in better groups.
     """
     result: list[int] = []
-    while len(result) < count:
+    while len(result) < len(differ):
         leader = len(result)
-        separated = holm([p(leader, other) for other in range(leader + 1, count)]) < level
-        size = 1 + (int(separated.argmax()) if separated.any() else len(separated))
+        below = differ[leader, leader:]
+        size = int(below.argmax()) if below.any() else len(below)
         result += [leader + 1] * size
     return result
 

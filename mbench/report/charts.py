@@ -1,0 +1,202 @@
+"""The geometry of a chart: a score against the retain ratio. Lengths are SVG user units."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from mbench.report.arrange import RANDOM, Group, Score
+from mbench.report.ranking import Standing
+from mbench.report.words import percent
+
+WIDTH, HEIGHT = 460, 300
+LEFT, RIGHT, TOP, BOTTOM = 48, 452, 12, 258
+
+SHAPES = (
+    "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0Z",
+    "M-3.6-3.6H3.6V3.6H-3.6Z",
+    "M0-5L5 0L0 5L-5 0Z",
+    "M0-5L4.8 3.6H-4.8Z",
+    "M0 5L4.8-3.6H-4.8Z",
+    "M-1.5-5H1.5V-1.5H5V1.5H1.5V5H-1.5V1.5H-5V-1.5H-1.5Z",
+    "M-4.6-2.6L-2.6-4.6L0-2L2.6-4.6L4.6-2.6L2 0L4.6 2.6L2.6 4.6L0 2L-2.6 4.6L-4.6 2.6L-2 0Z",
+)
+"""Circle, square, diamond, two triangles, plus and cross; seven shapes against twelve colours,
+so that no two of 84 methods share both."""
+
+COLOURS = 12
+"""Classes c0 .. c11 of the style sheet."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a method is drawn in every chart of a model."""
+
+    colour: int
+    shape: str
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One method at one budget."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+    title: str
+
+
+@dataclass(frozen=True)
+class Series:
+    """One method across the budgets."""
+
+    method: str
+    look: Look
+    marks: tuple[Mark, ...]
+    line: str
+    """Path through the marks."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Everything the template draws."""
+
+    id: str
+    caption: str
+    title: str
+    description: str
+    x_ticks: tuple[tuple[float, str], ...]
+    y_ticks: tuple[tuple[float, str], ...]
+    series: tuple[Series, ...]
+    bands: tuple[tuple[float, float, float, float, float], ...]
+    """Random pruning per budget: left, right, top, bottom and mean."""
+    band_title: str
+    level: float | None
+    """Height of the unpruned model's line."""
+    level_title: str
+
+
+def looks(methods: Sequence[str]) -> dict[str, Look]:
+    """A colour and a shape for every method but random pruning, which is drawn as a band."""
+    names = [method for method in methods if method != RANDOM]
+    return {
+        name: Look(index % COLOURS, SHAPES[index % len(SHAPES)]) for index, name in enumerate(names)
+    }
+
+
+def chart(group: Group, score: Score, standings: dict[float, Sequence[Standing]], id: str) -> Chart:
+    """Draw a score of every method at every budget with 95 % intervals over the items."""
+    points, random = {}, {}
+    for retain, ranked in standings.items():
+        for standing in ranked:
+            if standing.rank is None:
+                continue
+            if standing.entry.method == RANDOM:
+                random[retain] = standing.summary
+            else:
+                points[standing.entry.method, retain] = _extent(score, standing)
+    level = score.value(group.unpruned) if group.unpruned else None
+    heights = [height for extent in points.values() for height in extent]
+    heights += [height for s in random.values() for height in (s.minimum, s.maximum)]
+    heights += [level] if level is not None else []
+    lowest, highest = min(heights, default=0.0), max(heights, default=1.0)
+    margin = 0.04 * (highest - lowest) or 0.1
+    bottom, top = lowest - margin, highest + margin
+    y_values = ticks(bottom, top)
+
+    def to_y(value: float) -> float:
+        return round(BOTTOM - (value - bottom) / (top - bottom) * (BOTTOM - TOP), 1)
+
+    retains = [setting.retain for setting in group.settings]
+    centres, width = _columns(retains)
+    styles = looks(group.methods)
+    series = []
+    for index, (method, look) in enumerate(styles.items()):
+        marks = []
+        for retain in retains:
+            if (method, retain) not in points:
+                continue
+            value, low, high = points[method, retain]
+            shift = (index + 0.5) / len(styles) - 0.5
+            x = round(centres[retain] + shift * width, 1)
+            title = f"{method}, {percent(retain)} kept: {value:.3f} ({low:.3f} to {high:.3f})"
+            marks.append(Mark(x, to_y(value), to_y(low), to_y(high), title))
+        line = "M" + "L".join(f"{mark.x} {mark.y}" for mark in marks) if marks else ""
+        series.append(Series(method, look, tuple(marks), line))
+    decimals = max(0, -math.floor(math.log10(y_values[1] - y_values[0]) + 1e-9))
+    counts = sorted({summary.count for summary in random.values()})
+    seeds = " or ".join(str(count) for count in counts)
+    direction = "higher" if score.higher else "lower"
+    return Chart(
+        id=id,
+        caption=f"{score.name}, {direction} is better (router {group.router})",
+        title=f"{score.name} against experts kept, {group.model}, router {group.router}",
+        description=_describe(group, score, points, random, level),
+        x_ticks=tuple((centres[retain], percent(retain)) for retain in retains),
+        y_ticks=tuple((to_y(value), f"{value:.{decimals}f}") for value in y_values),
+        series=tuple(series),
+        bands=tuple(
+            (
+                round(centres[retain] - width * 0.56, 1),
+                round(centres[retain] + width * 0.56, 1),
+                to_y(max(s.minimum, s.maximum)),
+                to_y(min(s.minimum, s.maximum)),
+                to_y(s.mean),
+            )
+            for retain, s in random.items()
+        ),
+        band_title=f"{RANDOM}, {seeds} seeds: minimum to maximum, and mean" if random else "",
+        level=None if level is None else to_y(level),
+        level_title="" if level is None else f"unpruned {level:.3f}",
+    )
+
+
+def _extent(score: Score, standing: Standing) -> tuple[float, float, float]:
+    """Value and bounds: over items for a single cell, minimum and maximum over several seeds."""
+    summary = standing.summary
+    if summary.count > 1:
+        return summary.mean, summary.minimum, summary.maximum
+    error = 1.96 * score.stderr(standing.entry.cells[0])
+    error = error if math.isfinite(error) else 0.0
+    return summary.mean, summary.mean - error, summary.mean + error
+
+
+def _columns(retains: Sequence[float]) -> tuple[dict[float, float], float]:
+    """Centre of each budget, to scale, and the width within which its methods stand abreast."""
+    gaps = [b - a for a, b in pairwise(retains)]
+    narrowest = min(gaps, default=1.0)
+    span = (retains[-1] - retains[0] if gaps else 0.0) + narrowest
+    unit = (RIGHT - LEFT) / span
+    start = retains[0] - narrowest / 2 if retains else 0.0
+    return {r: round(LEFT + (r - start) * unit, 1) for r in retains}, 0.68 * narrowest * unit
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Round values between low and high, three to nine of them; low < high."""
+    spread = high - low
+    exponent = math.floor(math.log10(spread / 6))
+    step = next(
+        factor * 10.0**exponent for factor in (1, 2, 5, 10) if factor * 10.0**exponent >= spread / 6
+    )
+    first, last = math.ceil(low / step), math.floor(high / step)
+    return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+def _describe(group: Group, score: Score, points: dict, random: dict, level: float | None) -> str:
+    parts = []
+    for setting in group.settings:
+        found = {m: p[0] for (m, retain), p in points.items() if retain == setting.retain}
+        text = f"{percent(setting.retain)} kept:"
+        if found:
+            best = (max if score.higher else min)(found, key=found.get)
+            text += f" best {best} {found[best]:.3f};"
+        if setting.retain in random:
+            s = random[setting.retain]
+            text += f" random mean {s.mean:.3f}, {s.minimum:.3f} to {s.maximum:.3f};"
+        parts.append(text)
+    if level is not None:
+        parts.append(f"unpruned {level:.3f}.")
+    return " ".join(parts)

@@ -1,0 +1,71 @@
+"""Which experts each method keeps: pictures, overlaps, and masks that coincide."""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mbench.report.arrange import Entry, Group, Setting
+
+PALETTE = bytes([0, 0, 0, 47, 120, 196, 217, 119, 6])
+"""Dropped (transparent), kept as the reference does, kept where the reference does not."""
+
+
+def picture(keep: np.ndarray, reference: np.ndarray) -> str:
+    """One pixel per expert as a PNG data URI; rows are layers. Both masks are bool [layers, N]."""
+    pixels = np.where(keep, np.where(reference, 1, 2), 0).astype(np.uint8)
+    height, width = pixels.shape
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
+        (b"PLTE", PALETTE),
+        (b"tRNS", bytes([0])),
+        (b"IDAT", zlib.compress(rows, 9)),
+        (b"IEND", b""),
+    ]
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, data in chunks:
+        checksum = struct.pack(">I", zlib.crc32(kind + data))
+        content += struct.pack(">I", len(data)) + kind + data + checksum
+    return "data:image/png;base64," + base64.b64encode(content).decode()
+
+
+def jaccard(first: np.ndarray, second: np.ndarray) -> float:
+    """Experts both keep over experts either keeps, averaged over layers; bool [layers, N]."""
+    both = (first & second).sum(axis=1)
+    either = (first | second).sum(axis=1)
+    return float((both / either).mean())
+
+
+def entry_masks(
+    entry: Entry, group: Group, masks: Mapping[tuple[str, str], np.ndarray]
+) -> list[np.ndarray]:
+    """The masks of a method at one budget, one per seed; those that came about."""
+    keys = [(group.model, cell.mask) for cell in entry.cells if cell.mask]
+    return [masks[key] for key in keys if key in masks]
+
+
+def overlap(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> float | None:
+    """Mean Jaccard over pairs of seeds; a method with itself compares different seeds only."""
+    pairs = [
+        jaccard(a, b)
+        for i, a in enumerate(first)
+        for k, b in enumerate(second)
+        if first is not second or i != k
+    ]
+    return float(np.mean(pairs)) if pairs else None
+
+
+def coinciding(setting: Setting) -> list[list[str]]:
+    """Groups of methods whose masks are equal at this budget."""
+    by_mask: dict[str, list[str]] = {}
+    for entry in setting.entries:
+        for cell in entry.cells:
+            if cell.mask:
+                name = entry.method if cell.seed is None else f"{entry.method} (seed {cell.seed})"
+                by_mask.setdefault(cell.mask, []).append(name)
+    return [names for names in by_mask.values() if len(names) > 1]

@@ -1,0 +1,238 @@
+"""The tables of figures: leaderboard, seeds and failures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+from mbench.evaluate.outcome import LOWER_IS_BETTER
+from mbench.report.arrange import RANDOM, Entry, Group, Score, Setting
+from mbench.report.ranking import Standing
+from mbench.report.tables import MISSING, Cell, Column, Row, Table
+from mbench.report.words import interval, number, percent, shorten, signed
+from mbench.results import CellResult, Results
+from mbench.stats import Summary, summarize
+
+
+def leaderboard(
+    results: Results,
+    group: Group,
+    score: Score | None,
+    ranked: Sequence[Standing],
+    id: str,
+    where: str,
+) -> Table:
+    """Every declared figure of every method: the unpruned model, then by rank, then the rest."""
+    columns = [Column("Method", number=False)]
+    if score:
+        columns += [
+            Column("Rank", "ties share"),
+            Column(score.name, "more is better" if score.higher else "less is better"),
+            Column("Over random" if score.higher else "Against random", "95 % interval"),
+            Column("Recovered", "of the gap"),
+            Column("From the best", "95 % interval"),
+        ]
+    for task, metric in results.task_metrics.items():
+        columns.append(Column(task, metric + (" ↓" if metric in LOWER_IS_BETTER else "")))
+    rows = []
+    if group.unpruned:
+        entry = Entry("unpruned", (group.unpruned,))
+        own = _unpruned_cells(score, group.unpruned, ranked) if score else ()
+        rows.append(Row(Cell("unpruned"), (*own, *_task_cells(results, entry)), "pinned"))
+    bounds = [s.summary.mean for s in ranked if s.rank is not None]
+    for standing in ranked:
+        entry = standing.entry
+        own = _standing_cells(score, standing, bounds) if score else ()
+        incomplete = score is not None and standing.rank is None
+        kind = "incomplete" if incomplete else "random" if entry.method == RANDOM else ""
+        head = Cell(entry.method, _seed_count(entry))
+        if all(cell.status != "ok" for cell in entry.cells):
+            first = entry.cells[0]
+            reason = (first.reason,) if first.reason else ()
+            span = len(columns) - 1
+            rows.append(
+                Row(head, (Cell(first.status, reason, kind="failed whole", span=span),), kind)
+            )
+            continue
+        rows.append(Row(head, (*own, *_task_cells(results, entry)), kind))
+    return Table(id, f"Leaderboard: {where}", tuple(columns), tuple(rows))
+
+
+def _seed_count(entry: Entry) -> tuple[str, ...]:
+    count = len(entry.cells)
+    return (f"mean ± std of {count} seeds", "and range") if count > 1 else ()
+
+
+def _unpruned_cells(
+    score: Score, unpruned: CellResult, ranked: Sequence[Standing]
+) -> tuple[Cell, ...]:
+    value = score.value(unpruned)
+    if value is None:
+        return (MISSING,) * 5
+    own = Cell(f"{value:.3f}", (f"± {number(score.name, score.stderr(unpruned))}",), value)
+    random = [s.summary.mean for s in ranked if s.entry.method == RANDOM and s.rank is not None]
+    gap = Cell(signed(value - random[0]), sort=value - random[0]) if random else MISSING
+    whole = Cell(percent(1.0), sort=1.0) if random else MISSING
+    return (MISSING, own, gap, whole, MISSING)
+
+
+def _standing_cells(score: Score, standing: Standing, bounds: Sequence[float]) -> tuple[Cell, ...]:
+    if standing.rank is None:
+        return (MISSING, Cell("incomplete", kind="failed"), MISSING, MISSING, MISSING)
+    summary, entry = standing.summary, standing.entry
+    details = _spread(score.name, summary) or (
+        f"± {number(score.name, score.stderr(entry.cells[0]))}",
+    )
+    worst, best = sorted((bounds[-1], bounds[0]), key=lambda v: v if score.higher else -v)
+    share = (summary.mean - worst) / (best - worst) if best != worst else 1.0
+    kind = "bar best" if standing.rank == 1 else "bar"
+    own = Cell(f"{summary.mean:.3f}", details, summary.mean, kind, 8 + round(92 * share))
+    return (
+        Cell(str(standing.rank), sort=standing.rank),
+        own,
+        _random_cell(standing),
+        _recovered_cell(standing),
+        _best_cell(standing),
+    )
+
+
+def _random_cell(standing: Standing) -> Cell:
+    found = standing.from_random
+    if found is None:
+        return Cell("reference" if standing.entry.method == RANDOM else "–", kind="quiet")
+    kind = "real" if standing.differs_from_random else "quiet"
+    return Cell(signed(found.value), (interval(found.low, found.high),), found.value, kind)
+
+
+def _recovered_cell(standing: Standing) -> Cell:
+    share = standing.recovered
+    if share is None or math.isnan(share):
+        return MISSING
+    return Cell(f"{percent(round(share, 2))}", sort=share)
+
+
+def _best_cell(standing: Standing) -> Cell:
+    found = standing.from_leader
+    if found is None:
+        return Cell("best", sort=0.0, kind="quiet")
+    bounds = interval(found.low, found.high)
+    if standing.tied:
+        return Cell(signed(found.value), (bounds, "not separated"), found.value, "quiet")
+    return Cell(signed(found.value), (bounds,), found.value, "real")
+
+
+def _task_cells(results: Results, entry: Entry) -> Iterator[Cell]:
+    for task, metric in results.task_metrics.items():
+        figures = [cell.metric(task, metric) for cell in entry.cells]
+        present = [figure for figure in figures if figure is not None]
+        if len(present) < len(figures):
+            yield _failed_cell(entry, task, len(present))
+            continue
+        summary = summarize(figure.value for figure in present)
+        error = present[0].stderr
+        details = _spread(metric, summary)
+        if not details and math.isfinite(error):
+            details = (f"± {number(metric, error, scale=summary.mean)}",)
+        yield Cell(number(metric, summary.mean), details, summary.mean)
+
+
+def _spread(metric: str, summary: Summary) -> tuple[str, ...]:
+    """Standard deviation and range over seeds, if there are several."""
+    if summary.count < 2:
+        return ()
+    low, high = (number(metric, value) for value in (summary.minimum, summary.maximum))
+    return (f"± {number(metric, summary.std, scale=summary.mean)}", f"{low}–{high}")
+
+
+def _failed_cell(entry: Entry, task: str, present: int) -> Cell:
+    status = next(s for s in _statuses(entry, task) if s.status != "ok")
+    text, total = status.status, len(entry.cells)
+    if total > 1:
+        text = f"{text}: {total - present} of {total} seeds"
+    return Cell(text, (shorten(status.reason),) if status.reason else (), kind="failed")
+
+
+def _statuses(entry: Entry, task: str) -> list:
+    return [cell.task_status(task) for cell in entry.cells]
+
+
+def seeds(
+    results: Results, setting: Setting, score: Score | None, id: str, where: str
+) -> Table | None:
+    """Each seed's figures and their summary; None where nothing was run with several seeds."""
+    entries = [entry for entry in setting.entries if len(entry.cells) > 1]
+    if not entries:
+        return None
+    columns = [Column("Method and seed", number=False)]
+    getters: list[tuple[str, Callable[[CellResult], float | None]]] = []
+    if score:
+        columns.append(Column(score.name))
+        getters.append((score.name, score.value))
+    for task, metric in results.task_metrics.items():
+        columns.append(Column(task, metric))
+        getters.append((metric, _getter(task, metric)))
+    rows = []
+    for entry in entries:
+        for cell in entry.cells:
+            values = [(name, get(cell)) for name, get in getters]
+            figures = (
+                Cell("–") if value is None else Cell(number(name, value), sort=value)
+                for name, value in values
+            )
+            rows.append(Row(Cell(f"{entry.method}, seed {cell.seed}"), tuple(figures)))
+        rows += _summary_rows(entry, getters)
+    return Table(id, f"Every seed: {where}", tuple(columns), tuple(rows))
+
+
+def _getter(task: str, metric: str) -> Callable[[CellResult], float | None]:
+    def get(cell: CellResult) -> float | None:
+        figure = cell.metric(task, metric)
+        return None if figure is None else figure.value
+
+    return get
+
+
+def _summary_rows(
+    entry: Entry, getters: Sequence[tuple[str, Callable[[CellResult], float | None]]]
+) -> Iterator[Row]:
+    summaries = []
+    for name, get in getters:
+        values = [value for value in map(get, entry.cells) if value is not None]
+        summaries.append((name, summarize(values) if values else None))
+    labels = {"mean": "mean", "std": "standard deviation", "minimum": "min", "maximum": "max"}
+    for attribute, label in labels.items():
+        cells = []
+        for name, summary in summaries:
+            if summary is None:
+                cells.append(MISSING)
+            else:
+                cells.append(Cell(number(name, getattr(summary, attribute), scale=summary.mean)))
+        yield Row(Cell(f"{entry.method}, {label}"), tuple(cells), "summary")
+
+
+def failures(results: Results) -> Table | None:
+    """Everything without a result, with its whole reason; None if there is nothing to tell."""
+    rows = []
+    for cell in results.cells:
+        where = (cell.model, percent(cell.retain), cell.method)
+        if cell.status != "ok":
+            rows.append(_failure(cell, where, "mask", cell.status, cell.reason))
+            continue
+        for task in results.task_metrics:
+            status = cell.task_status(task)
+            if status.status != "ok":
+                rows.append(_failure(cell, where, task, status.status, status.reason))
+    names = ("Method", "Model", "Kept", "Seed", "What", "Status", "Reason")
+    columns = tuple(Column(name, number=False) for name in names)
+    return Table("failures-table", "Without a result", columns, tuple(rows)) if rows else None
+
+
+def _failure(
+    cell: CellResult, where: tuple[str, str, str], what: str, status: str, reason: str
+) -> Row:
+    model, kept, method = where
+    seed = "" if cell.seed is None else str(cell.seed)
+    entries = (Cell(model), Cell(kept, sort=cell.retain), Cell(seed, sort=cell.seed), Cell(what))
+    return Row(
+        Cell(method), (*entries, Cell(status, kind="failed"), Cell(reason or "–", kind="prose"))
+    )

@@ -1,0 +1,39 @@
+"""From the view model to one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from mbench.report.figures import page
+from mbench.results import Results, write_file
+
+HERE = Path(__file__).parent
+
+
+def render(results: Results, directory: str | Path) -> Path:
+    """Write `index.html` into `directory` and return its path; equal results give equal bytes."""
+    path = Path(directory) / "index.html"
+    write_file(path, to_html(results).encode())
+    return path
+
+
+def to_html(results: Results) -> str:
+    """The page as text. Everything that comes from the results is escaped."""
+    environment = Environment(
+        loader=PackageLoader("mbench.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.globals["asset"] = _asset
+    return environment.get_template("report.html.j2").render(page=page(results))
+
+
+def _asset(name: str) -> Markup:
+    """One of our own style or script files, to be inlined as it is."""
+    return Markup((HERE / "templates" / name).read_text(encoding="utf-8"))

@@ -1,0 +1,54 @@
+"""What any table of the page is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry: a figure or a word, and smaller lines under it."""
+
+    text: str
+    details: tuple[str, ...] = ()
+    sort: float | None = None
+    """None sorts last in both directions."""
+    kind: str = ""
+    """A class of the style sheet: `best`, `bar`, `heat`, `failed`, `prose`."""
+    fill: int | None = None
+    """Per cent: length of the bar behind the figure, or strength of the colour of `heat`."""
+    span: int = 1
+    """Columns it takes."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's head."""
+
+    text: str
+    detail: str = ""
+    number: bool = True
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row, headed by its first entry."""
+
+    head: Cell
+    cells: tuple[Cell, ...]
+    kind: str = ""
+    """A class of the style sheet: `pinned` rows stay on top, `random`, `incomplete`."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a caption."""
+
+    id: str
+    caption: str
+    columns: tuple[Column, ...]
+    """The first one is over the rows' heads."""
+    rows: tuple[Row, ...]
+
+
+MISSING = Cell("–")

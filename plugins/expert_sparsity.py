@@ -1,0 +1,271 @@
+"""ExpertSparsity: keep the experts that reconstruct every layer's output best.
+
+Lu et al. 2024, "Not All Experts are Equal: Efficient Expert Pruning and Skipping for
+Mixture-of-Experts Large Language Models", is the candidate method of arXiv 2607.01710. Layers are
+pruned independently, with inputs from the full model. The original tries all sets of experts,
+possible for 8 of them; here backward elimination and exchanges search among more.
+
+One statistic serves scorer and builder. Give both the same `tokens`, `held_out` and `seed`, in a
+suite file by an anchor and an alias; different values are collected separately.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+import mbench
+from mbench_plugins.gram_statistics import Gates, GramStatistics, packed_size, renormalises
+from mbench_plugins.reconstruction import best_subset, elimination_order, refine
+
+if TYPE_CHECKING:
+    import torch
+
+_VALUES_AT_ONCE = 1 << 26
+"""Expert outputs held at once: 256 MiB in float32."""
+
+
+class SampleParams(mbench.Parameters):
+    """Which tokens of the corpus are looked at; spread over all sequences."""
+
+    tokens: int = Field(default=8192, ge=1)
+    """Tokens that experts are chosen by."""
+    held_out: int = Field(default=1024, ge=0)
+    """Further tokens that only measure what the choice loses."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the sample."""
+
+
+@functools.lru_cache(maxsize=8)
+def sample_roles(total: int, tokens: int, held_out: int, seed: int) -> np.ndarray:
+    """int8 [total]: 1 for tokens to choose by, 2 for held-out tokens, 0 for all others.
+
+    A corpus with fewer tokens than asked is divided in the ratio asked for.
+    """
+    asked = tokens + held_out
+    if total < asked:
+        held_out = total * held_out // asked
+        tokens = total - held_out
+    order = np.random.default_rng(seed).permutation(total)
+    roles = np.zeros(total, dtype=np.int8)
+    roles[order[:tokens]] = 1
+    roles[order[tokens : tokens + held_out]] = 2
+    roles.flags.writeable = False
+    return roles
+
+
+class ReconstructionSample(mbench.Statistic):
+    """Router and inner products of all experts' unweighted outputs, on a sample of tokens."""
+
+    name = "reconstruction-sample"
+    Params = SampleParams
+    params: SampleParams
+    combine: ClassVar[Literal["sum", "concatenate"]] = "concatenate"
+
+    def measure(self, batch: mbench.LayerBatch) -> Mapping[str, torch.Tensor]:
+        """Return arrays of the t sampled tokens in the batch.
+
+        `router_logits` [t, N]; `gram` [t, N (N + 1) / 2], the upper triangle of the inner
+        products; `top_k_index` and `top_k_weight` [t, k]; `token` [t]; `held_out` bool [t]. Raises
+        `UnsupportedModel` where the router has no logits.
+        """
+        import torch
+
+        roles = sample_roles(batch.total_tokens, **self.params.model_dump())
+        role = torch.from_numpy(roles[batch.token.cpu().numpy()])
+        rows = role.nonzero()[:, 0].to(batch.hidden.device)
+        experts = batch.num_experts
+        upper = torch.triu_indices(experts, experts, device=rows.device)
+        grams = [torch.empty(0, packed_size(experts), device=rows.device)]
+        at_once = max(1, _VALUES_AT_ONCE // (experts * batch.hidden.shape[1]))
+        for start in range(0, len(rows), at_once):
+            outputs = batch.expert_outputs(rows[start : start + at_once]).float()
+            grams.append((outputs @ outputs.mT)[:, upper[0], upper[1]])
+        return {
+            "router_logits": batch.router_logits()[rows].float(),
+            "gram": torch.cat(grams),
+            "top_k_index": batch.top_k_index[rows],
+            "top_k_weight": batch.top_k_weight[rows].float(),
+            "token": batch.token[rows.to(batch.token.device)],
+            "held_out": role[rows.cpu()] == 2,
+        }
+
+
+def layer_statistics(
+    profile: mbench.Profile, layer: int, sample: ReconstructionSample
+) -> tuple[GramStatistics, GramStatistics | None, np.ndarray]:
+    """One layer on the tokens to choose by, on those held out if any, and the former's numbers.
+
+    Raises `UnsupportedModel` for a router whose gates are not those the search simulates.
+    """
+    arrays = profile.samples(sample, layer)
+    try:
+        renormalised = renormalises(
+            arrays["router_logits"], arrays["top_k_index"], arrays["top_k_weight"]
+        )
+    except ValueError as error:
+        raise mbench.UnsupportedModel(
+            f"{profile.layers[layer]}: the reconstruction search is not defined for this router:"
+            f" {error}"
+        ) from None
+    gates: Gates = "retained" if profile.router == "sliced" else "full"
+    if renormalised:
+        gates = "renormalised"
+    held_out = np.asarray(arrays["held_out"])
+
+    def part(rows: np.ndarray) -> GramStatistics:
+        return GramStatistics(
+            arrays["router_logits"][rows], arrays["gram"][rows], profile.top_k, gates
+        )
+
+    return part(~held_out), part(held_out) if held_out.any() else None, arrays["token"][~held_out]
+
+
+class Reconstruction(mbench.Scorer):
+    """The step in which backward elimination drops an expert, 0 to N - 1 for the last to stay."""
+
+    name = "reconstruction"
+    Params = SampleParams
+    params: SampleParams
+
+    @property
+    def needs(self) -> tuple[ReconstructionSample]:
+        """The sample."""
+        return (ReconstructionSample(self.params),)
+
+    def score(self, profile: mbench.Profile) -> np.ndarray:
+        """Return float64 [layers, N]; raises `UnsupportedModel` as `layer_statistics` does."""
+        scores = np.empty((len(profile.layers), profile.num_experts))
+        for layer, row in enumerate(scores):
+            statistics, _, _ = layer_statistics(profile, layer, self.needs[0])
+            row[elimination_order(statistics)] = np.arange(profile.num_experts)
+        return scores
+
+
+class RefinedParams(SampleParams):
+    """The sample, and how sets are searched and compared."""
+
+    search: Literal["auto", "backward", "enumerate"] = "auto"
+    """`backward` improves the selection by exchanges; `enumerate` tries every set; `auto`
+    enumerates where there are at most `enumerate_limit` sets."""
+    enumerate_limit: int = Field(default=1000, ge=1)
+    """Sets per layer that `enumerate` may try."""
+    loss: Literal["squared", "original"] = "squared"
+    """`squared`: J, the sum of squared errors over tokens. `original`: the sum over batches of
+    their errors' Frobenius norm, not squared, as Lu et al. have it; only by enumeration. It is
+    theirs exactly if the sample is the whole corpus, `held_out: 0`."""
+    batch_tokens: int = Field(default=2048, ge=1)
+    """Tokens of the corpus per batch in the `original` loss."""
+
+    @model_validator(mode="after")
+    def _original_enumerates(self) -> RefinedParams:
+        if self.loss == "original" and self.search == "backward":
+            raise ValueError("loss: original needs search: enumerate (or auto)")
+        return self
+
+
+class ReconstructionRefined(mbench.MaskBuilder):
+    """The selection improved by exchanging experts, or the best of all sets where they are few."""
+
+    name = "reconstruction-refined"
+    Params = RefinedParams
+    params: RefinedParams
+
+    @property
+    def needs(self) -> tuple[ReconstructionSample]:
+        """The sample."""
+        return (
+            ReconstructionSample(**self.params.model_dump(include={*SampleParams.model_fields})),
+        )
+
+    def _enumerates(self, budget: mbench.Budget) -> bool:
+        few = math.comb(budget.num_experts, budget.kept) <= self.params.enumerate_limit
+        must = self.params.search == "enumerate" or self.params.loss == "original"
+        return must or (few and self.params.search == "auto")
+
+    def check(self, budget: mbench.Budget) -> None:
+        """Raise `Infeasible` where more sets than allowed would have to be enumerated."""
+        subsets = math.comb(budget.num_experts, budget.kept)
+        if self._enumerates(budget) and subsets > self.params.enumerate_limit:
+            raise mbench.Infeasible(
+                f"{subsets:,} sets of {budget.kept} of {budget.num_experts} experts are more than"
+                f" enumerate_limit: {self.params.enumerate_limit}"
+            )
+
+    def build(
+        self,
+        selection: mbench.Selection,
+        scores: Mapping[str, mbench.Scores],
+        budget: mbench.Budget,
+        candidate: mbench.ExpertMask | None,
+    ) -> mbench.ExpertMask:
+        """Return K experts per layer, noting what is lost on held-out tokens.
+
+        Raises `PluginError` unless there is one corpus, `UnsupportedModel` as `layer_statistics`.
+        """
+        if len(scores) != 1:
+            raise mbench.PluginError(f"builder {self.name!r} takes one corpus, got {len(scores)}")
+        (profile,) = (score.profile for score in scores.values())
+        keep = selection.chosen.copy()
+        losses, total_swaps, measured_on = [], 0, ""
+        for layer in range(budget.num_layers):
+            chosen_by, held_out, tokens = layer_statistics(profile, layer, self.needs[0])
+            if self._enumerates(budget):
+                keep[layer] = best_subset(chosen_by, budget.kept, self._objective(tokens))
+            else:
+                keep[layer], swaps = refine(chosen_by, keep[layer])
+                total_swaps += swaps
+            measured = held_out or chosen_by
+            losses.append(measured.relative_loss(keep[layer]))
+            kind = "held-out tokens" if held_out else "tokens that the experts were chosen by"
+            measured_on = f"{len(measured.energy):,} {kind}"
+        if self._enumerates(budget):
+            subsets = math.comb(budget.num_experts, budget.kept)
+            found = f"best of all {subsets:,} sets per layer, {self.params.loss} loss"
+        else:
+            found = f"{total_swaps} exchanges after the selection, {budget.num_layers} layers"
+        notes = [
+            f"relative reconstruction error {np.mean(losses):.4g} on {measured_on}, mean of layers",
+            f"reconstruction search: {found}",
+        ]
+        asked = self.params.tokens + self.params.held_out
+        if profile.tokens < asked:
+            notes.append(
+                f"reconstruction sample: {asked:,} tokens asked for, and all {profile.tokens:,} of"
+                f" {profile.corpus} used"
+            )
+        return mbench.ExpertMask(keep, (*selection.notes, *notes))
+
+    def _objective(self, tokens: np.ndarray) -> Callable[[np.ndarray], float]:
+        """What makes one number of squared errors [T] of the tokens with these numbers."""
+        if self.params.loss == "squared":
+            return np.sum
+        batch = tokens // self.params.batch_tokens
+        # Rounding can leave an error a little below 0.
+        return lambda errors: np.sqrt(np.maximum(np.bincount(batch, errors), 0)).sum()
+
+
+@mbench.hookimpl
+def mbench_components() -> list[type[mbench.Component]]:
+    """The statistic, the scorer and the builder above."""
+    return [ReconstructionSample, Reconstruction, ReconstructionRefined]
+
+
+@mbench.hookimpl
+def mbench_methods() -> list[mbench.Method]:
+    """The method `expert-sparsity`."""
+    return [
+        mbench.Method(
+            "expert-sparsity",
+            scorer="reconstruction",
+            selector="top-k",
+            builder="reconstruction-refined",
+            corpora=1,
+            description="least error of every layer's output (Lu et al. 2024)",
+        )
+    ]
