@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         Use,
     )
     from mbench.moe.routing_sums import RoutingSums
-    from mbench.results import load_results
+    from mbench.results_files import load_results
 
 _HOME = {
     "AsSelected": "basics",
@@ -55,7 +55,7 @@ _HOME = {
     "UnsupportedModel": "errors",
     "Use": "interfaces",
     "hookimpl": "hookspecs",
-    "load_results": "results",
+    "load_results": "results_files",
 }
 
 __all__ = [

@@ -10,7 +10,7 @@ import numpy as np
 from mbench.interfaces import ExpertMask
 from mbench.plan import Cell, Plan, PlannedModel
 from mbench.results import UNPRUNED, CellResult, Results, TaskStatus
-from mbench.runner import Outcome
+from mbench.session import Outcome
 from mbench.suite import Suite, TextSource
 
 

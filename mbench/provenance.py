@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mbench.plan import Plan
-from mbench.runner import Outcome
+from mbench.session import Outcome
 
 PACKAGES = ("mbench", "torch", "transformers", "lm-eval", "datasets", "numpy", "tokenizers")
 
@@ -42,6 +42,7 @@ def gather(plan: Plan, outcome: Outcome, suite_path: Path, command: list[str]) -
         "this run": {
             "forward tokens": outcome.forward_tokens,
             "seconds": {name: round(spent, 1) for name, spent in outcome.seconds.items()},
+            "log-likelihoods": outcome.scoring,
             "interrupted": outcome.interrupted,
         },
         "profiles": outcome.profiles,

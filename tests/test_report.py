@@ -21,7 +21,7 @@ from mbench.report.arrange import arrange, average_score, perplexity_score, prim
 from mbench.report.figures import page
 from mbench.report.ranking import standings
 from mbench.report.render import to_html
-from mbench.results import read, write
+from mbench.results_files import read, write
 
 CHROMIUM = "/usr/bin/chromium"
 HOSTILE = "<script>alert(1)</script>\"'&</style>{{ 7 * 7 }}"
@@ -360,8 +360,8 @@ def test_rendering_is_deterministic_and_follows_from_the_files(tmp_path):
     assert path == tmp_path / "index.html"
     once = path.read_bytes()
     # In another process, where hashing of strings is seeded otherwise.
-    code = "import sys; from mbench import report, results;"
-    code += "report.render(results.read(sys.argv[1]), sys.argv[1])"
+    code = "import sys; from mbench import report, results_files;"
+    code += "report.render(results_files.read(sys.argv[1]), sys.argv[1])"
     environment = {**os.environ, "PYTHONHASHSEED": "5"}
     subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],

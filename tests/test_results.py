@@ -15,11 +15,9 @@ from mbench.results import (
     CellResult,
     Results,
     TaskStatus,
-    load_results,
     long_form,
-    read,
-    write,
 )
+from mbench.results_files import load_results, read, write
 
 MODEL = "demo/tiny-moe"
 LAYERS, EXPERTS = 8, 32
@@ -377,7 +375,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mbench.results.os.replace", full)
+    monkeypatch.setattr("mbench.store.Path.replace", full)
     with pytest.raises(StoreError, match="No space left on device"):
         write(synthetic(failures=False), tmp_path)
     assert (tmp_path / "results.csv").read_bytes() == before

@@ -12,7 +12,7 @@ import click
 def command(directories: tuple[Path, ...]) -> None:
     """Render index.html again from the results in each of DIRECTORIES, e.g. reports/quickstart."""
     from mbench.report import render
-    from mbench.results import read
+    from mbench.results_files import read
 
     for directory in directories:
         click.echo(str(render(read(directory), directory)))

@@ -38,7 +38,7 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     from mbench.cost import estimate
     from mbench.provenance import gather
     from mbench.report import render
-    from mbench.results import write
+    from mbench.results_files import write
     from mbench.runner import Runner
 
     asked = request(**options)

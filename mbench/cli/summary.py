@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from mbench.cost import Estimate, ModelCost
     from mbench.results import Results
-    from mbench.runner import Outcome
+    from mbench.session import Outcome
 
 
 def show_plan(estimate: Estimate, retain: tuple[float, ...], *, err: bool) -> None:

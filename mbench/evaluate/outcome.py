@@ -11,13 +11,16 @@ whatever the mask, plus either
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LOWER_IS_BETTER = frozenset({"perplexity", "mean_nll", "bits_per_byte"})
+PERPLEXITY_METRICS = ("perplexity", "mean_nll", "bits_per_byte")
+
+LOWER_IS_BETTER = frozenset(PERPLEXITY_METRICS)
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,46 @@ class Evaluation:
     metrics: tuple[Metric, ...]
 
 
+class Evaluator(Protocol):
+    """A task or perplexity text made ready once, to be run on one mask after another."""
+
+    @property
+    def name(self) -> str:
+        """What results call it."""
+
+    @property
+    def items(self) -> int:
+        """Rows of the per-item table."""
+
+    @property
+    def tokens(self) -> int:
+        """Forward tokens of one mask; of generating tasks, the most it can be."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that an evaluation will have."""
+
+    @property
+    def scoring(self) -> str:
+        """How the last evaluation went: `packed`, `split` (head on scored positions only) or
+        `reference` (the model's own forward throughout); empty before the first."""
+
+    def evaluate(
+        self, model: Any, *, batch_tokens: int = 8192, advance: Callable[[int], None] | None = None
+    ) -> Evaluation:
+        """Evaluate the model as it is now, e.g. with a mask active.
+
+        Args:
+            model: a causal language model of transformers, in evaluation mode.
+            batch_tokens: tokens per forward, padding included; one row may exceed it. Bounds
+                memory; can be lowered from one call to the next.
+            advance: told the number of tokens done since its last call, `tokens` in sum.
+
+        Raises:
+            TaskError: the model's output is not finite; the text names the task and the item.
+        """
+
+
 def evaluation(task: str, items: pd.DataFrame) -> Evaluation:
     """Derive the metrics from the per-item table (see the module's docstring)."""
     if {"nll", "tokens", "bytes"} <= set(items.columns):
@@ -51,6 +94,7 @@ def evaluation(task: str, items: pd.DataFrame) -> Evaluation:
 
 
 def _mean_metric(name: str, values: pd.Series) -> Metric:
+    values = values.dropna()  # in a group, not every task has every metric
     count = len(values)
     stderr = float(values.std(ddof=1) / math.sqrt(count)) if count > 1 else math.nan
     return Metric(str(name), float(values.mean()), stderr, count)
@@ -63,7 +107,7 @@ def _perplexity_metrics(items: pd.DataFrame) -> tuple[Metric, ...]:
 
     def ratio(size: str) -> tuple[float, float]:
         sizes = items[size].to_numpy(float)
-        value = nll.sum() / sizes.sum()
+        value = float(nll.sum() / sizes.sum())
         if count < 2:
             return value, math.nan
         residual = nll - value * sizes

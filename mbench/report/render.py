@@ -8,7 +8,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from mbench.report.figures import page
-from mbench.results import Results, write_file
+from mbench.results import Results
+from mbench.store import write_atomically
 
 HERE = Path(__file__).parent
 
@@ -16,7 +17,8 @@ HERE = Path(__file__).parent
 def render(results: Results, directory: str | Path) -> Path:
     """Write `index.html` into `directory` and return its path; equal results give equal bytes."""
     path = Path(directory) / "index.html"
-    write_file(path, to_html(results).encode())
+    content = to_html(results).encode()
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
     return path
 
 

@@ -1,0 +1,186 @@
+"""The third stage of a run: every distinct mask on every task, the unpruned model first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mbench.cost import speed_key, task_cost_key
+from mbench.errors import StoreError, TaskError
+from mbench.evaluate.outcome import Evaluation, evaluation
+from mbench.interfaces import ExpertMask
+from mbench.plan import PlannedTask
+from mbench.plugins import unknown
+from mbench.results import TaskStatus
+from mbench.session import ModelSession, reason
+
+if TYPE_CHECKING:
+    from mbench.evaluate.outcome import Evaluator
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A mask with the tasks that it still has to be evaluated on."""
+
+    label: str
+    mask: ExpertMask
+    tasks: tuple[PlannedTask, ...]
+
+
+class EvaluationStage:
+    """Prepares tasks once, then runs them on one mask after another."""
+
+    def __init__(self, session: ModelSession) -> None:
+        """Nothing is prepared yet."""
+        self._session = session
+        self._evaluators: dict[str, Evaluator] = {}
+
+    def pending(self) -> list[Pending]:
+        """Distinct masks known by now with their missing tasks; takes the others from the store."""
+        session = self._session
+        unpruned = ExpertMask(session.model.all_kept())
+        masks = {unpruned.content_hash: (f"{session.model.name} unpruned", unpruned)}
+        for cell in session.cells:
+            mask = session.outcome.masks.get(cell.key)
+            if mask is not None and cell.method.evaluated:
+                masks.setdefault(mask.content_hash, (cell.label, mask))
+        pending = []
+        for label, mask in masks.values():
+            missing = [task for task in session.plan.tasks if not self._restore(mask, task)]
+            if missing:
+                pending.append(Pending(label, mask, tuple(missing)))
+        return pending
+
+    def _restore(self, mask: ExpertMask, task: PlannedTask) -> bool:
+        key = self._key(mask, task)
+        if key not in self._session.outcome.evaluations:
+            items = self._session.store.read_items(key)
+            if items is None:
+                return False
+            self._session.outcome.evaluations[key] = evaluation(task.name, items)
+        return True
+
+    def _key(self, mask: ExpertMask, task: PlannedTask) -> str:
+        session = self._session
+        return session.plan.evaluation_key(session.model, mask.content_hash, task)
+
+    def prepare(self, tasks: Iterable[PlannedTask]) -> None:
+        """Build and tokenise each task once; one that cannot be built fails for every mask."""
+        session = self._session
+        for task in {task.name: task for task in tasks}.values():
+            session.progress.stage(f"prepare {task.name}")
+            try:
+                with session.timed("prepare"):
+                    self._prepare(task)
+            except StoreError:
+                raise
+            except Exception as error:
+                session.progress.warning(f"task {task.name}: {reason(error)}")
+                problem = TaskStatus("failed", reason(error))
+                problems = session.outcome.evaluation_problems
+                problems[f"{session.model.name} {task.name}"] = problem
+
+    def _prepare(self, task: PlannedTask) -> None:
+        from mbench.evaluate.prepare import prepare_task
+
+        session = self._session
+        loaded = session.load()
+        config = loaded.model.config.get_text_config()
+        longest = getattr(config, "max_position_embeddings", None)
+        evaluator = prepare_task(task, loaded.tokenizer, longest)
+        if task.metric not in evaluator.metrics:
+            raise TaskError(unknown("metric", task.metric, evaluator.metrics))
+        self._evaluators[task.name] = evaluator
+        cost = {"tokens": evaluator.tokens, "items": evaluator.items}
+        session.store.write_json("facts", task_cost_key(session.model, task), cost)
+
+    def tokens(self, task: PlannedTask) -> int:
+        """Forward tokens of a prepared task on one mask; 0 for one that could not be prepared."""
+        evaluator = self._evaluators.get(task.name)
+        return evaluator.tokens if evaluator else 0
+
+    def run(self, pending: list[Pending]) -> None:
+        """Evaluate and store, then remember the speed for later estimates."""
+        session = self._session
+        before, start = session.outcome.forward_tokens, time.perf_counter()
+        with session.timed("evaluate"):
+            for item in pending:
+                tasks = [task for task in item.tasks if task.name in self._evaluators]
+                if tasks:
+                    self._run_mask(item.label, item.mask, tasks)
+        done = session.outcome.forward_tokens - before
+        if done:
+            speed = {"tokens_per_second": done / (time.perf_counter() - start)}
+            session.store.write_json("facts", speed_key(session.model), speed)
+
+    def _run_mask(self, label: str, mask: ExpertMask, tasks: list[PlannedTask]) -> None:
+        from mbench.moe.experts import fast_experts
+        from mbench.moe.mask import masked
+
+        session = self._session
+        figures = {}
+        try:
+            layers = session.load().layers
+            with fast_experts(layers), masked(layers, mask, session.plan.suite.router):
+                for task in tasks:
+                    session.progress.stage(f"{label}: {task.name}")
+                    figures |= self._run_task(label, mask, task)
+        except StoreError:
+            raise
+        except Exception as error:
+            self._fail(label, mask, tasks, error)
+        if figures:
+            session.progress.figures(label, figures)
+
+    def _run_task(self, label: str, mask: ExpertMask, task: PlannedTask) -> dict[str, float]:
+        session = self._session
+        try:
+            result = self._evaluate_within_memory(task)
+        except Exception as error:
+            self._fail(label, mask, [task], error)
+            return {}
+        key = self._key(mask, task)
+        session.store.write_items(key, result.items)
+        session.outcome.evaluations[key] = result
+        scoring = self._evaluators[task.name].scoring
+        session.outcome.scoring[f"{session.model.name} {task.name}"] = scoring
+        values = {metric.name: metric.value for metric in result.metrics}
+        session.progress.event("evaluation", mask=label, task=task.name, status="ok", **values)
+        return {task.name: values[task.metric]}
+
+    def _evaluate_within_memory(self, task: PlannedTask) -> Evaluation:
+        """Evaluate; where memory runs out, again with half the batch, and say so."""
+        import torch
+
+        session = self._session
+        loaded = session.load()
+        batch_tokens = session.plan.suite.batch_tokens
+        while True:
+            counted = session.outcome.forward_tokens
+            try:
+                return self._evaluators[task.name].evaluate(
+                    loaded.model, batch_tokens=batch_tokens, advance=session.advance
+                )
+            except torch.OutOfMemoryError:
+                if batch_tokens == 1:
+                    raise
+            session.advance(counted - session.outcome.forward_tokens)
+            batch_tokens //= 2
+            session.progress.warning(
+                f"{task.name}: out of memory, tried again with batch_tokens {batch_tokens}"
+            )
+
+    def _fail(
+        self, label: str, mask: ExpertMask, tasks: list[PlannedTask], error: Exception
+    ) -> None:
+        """Record why tasks have no outcome, except those that have one already."""
+        outcome = self._session.outcome
+        for task in tasks:
+            key = self._key(mask, task)
+            if key not in outcome.evaluations and key not in outcome.evaluation_problems:
+                outcome.evaluation_problems[key] = TaskStatus("failed", reason(error))
+                self._session.progress.event(
+                    "evaluation", mask=label, task=task.name, status="failed", reason=reason(error)
+                )

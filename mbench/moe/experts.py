@@ -1,0 +1,131 @@
+"""Computing routed experts: the loop used on the CPU, and switching a model to it.
+
+A model asks a registry of transformers for the function that computes its experts, so another one
+can be put in place without touching the model's code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, grouped_mm_experts_forward
+
+from mbench.moe.adapter import MoELayer
+
+ExpertsFunction = Callable[[nn.Module, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""(experts, hidden [T, H], top_k_index [T, k], top_k_weights [T, k]) -> output [T, H]."""
+
+
+def apply_expert(experts: nn.Module, expert: int, hidden: torch.Tensor) -> torch.Tensor:
+    """Return one expert's unweighted output [T, H] for hidden [T, H]."""
+    if experts.has_gate:
+        inner = experts._apply_gate(_project(experts, "gate_up_proj", expert, hidden))
+    else:
+        inner = experts.act_fn(_project(experts, "up_proj", expert, hidden))
+    output = _project(experts, "down_proj", expert, inner)
+    return experts.post_expert_norm(output) if experts.has_post_expert_norm else output
+
+
+def _project(experts: nn.Module, name: str, expert: int, hidden: torch.Tensor) -> torch.Tensor:
+    weight = getattr(experts, name)[expert]
+    bias = getattr(experts, f"{name}_bias")[expert] if experts.has_bias else None
+    return functional.linear(hidden, weight.T if experts.is_transposed else weight, bias)
+
+
+def sorted_loop(
+    experts: nn.Module,
+    hidden: torch.Tensor,
+    top_k_index: torch.Tensor,
+    top_k_weights: torch.Tensor,
+    norms: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Compute experts one after another on the rows routed to them; return [T, H].
+
+    If `norms` (float32 [T, k]) is given, it receives the L2 norms of the unweighted outputs, taken
+    while the outputs are still in the cache.
+    """
+    top_k = top_k_index.shape[1]
+    order = torch.argsort(top_k_index.reshape(-1), stable=True)
+    counts = torch.bincount(top_k_index.reshape(-1), minlength=experts.num_experts)
+    tokens = order // top_k
+    weights = top_k_weights.reshape(-1)[order].unsqueeze(-1)
+    flat_norms = norms.view(-1) if norms is not None else None
+    # Sums of a few experts lose bits in bfloat16: add in float32 as the stock grouped sum does.
+    total = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
+    start = 0
+    for expert, count in enumerate(counts.tolist()):
+        if count == 0:
+            continue
+        rows = slice(start, start + count)
+        start += count
+        output = apply_expert(experts, expert, hidden[tokens[rows]])
+        if flat_norms is not None:
+            flat_norms[order[rows]] = torch.linalg.vector_norm(output, dim=-1, dtype=torch.float32)
+        total.index_add_(0, tokens[rows], (output * weights[rows]).to(torch.float32))
+    return total.to(hidden.dtype)
+
+
+def pairwise_grouped(
+    experts: nn.Module,
+    hidden: torch.Tensor,
+    top_k_index: torch.Tensor,
+    top_k_weights: torch.Tensor,
+    norms: torch.Tensor,
+) -> torch.Tensor:
+    """The same through the stock grouped kernel, one row per token and expert with weight one.
+
+    The loop would wait for the accelerator to learn the counts and start thousands of small
+    kernels. The grouped kernel does the same matrix products in one launch each; the price is the
+    copying of [T * k, H], which is small beside them.
+    """
+    num_tokens, top_k = top_k_index.shape
+    pairs = hidden.repeat_interleave(top_k, dim=0)
+    ones = torch.ones_like(pairs[:, :1])
+    output = grouped_mm_experts_forward(experts, pairs, top_k_index.reshape(-1, 1), ones)
+    output = output.view(num_tokens, top_k, -1)
+    norms.copy_(torch.linalg.vector_norm(output, dim=-1, dtype=torch.float32))
+    return (output * top_k_weights.unsqueeze(-1)).sum(dim=1).to(hidden.dtype)
+
+
+def apply_with_norms(
+    experts: nn.Module,
+    hidden: torch.Tensor,
+    top_k_index: torch.Tensor,
+    top_k_weights: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the weighted sum [T, H] and the float32 norms [T, k] of the unweighted outputs."""
+    norms = torch.empty(top_k_index.shape, dtype=torch.float32, device=hidden.device)
+    compute = sorted_loop if hidden.device.type == "cpu" else pairwise_grouped
+    return compute(experts, hidden, top_k_index, top_k_weights, norms), norms
+
+
+@contextlib.contextmanager
+def experts_function(layers: Sequence[MoELayer], function: ExpertsFunction) -> Iterator[None]:
+    """Let `function` compute the experts of `layers`, and restore what did before."""
+    name = f"mbench-{id(function)}"
+    # The decorator of an experts class reads this field of the config the experts were built with.
+    configs = {id(layer.experts.config): layer.experts.config for layer in layers}
+    before = {key: config._experts_implementation for key, config in configs.items()}
+    ALL_EXPERTS_FUNCTIONS[name] = function
+    try:
+        for config in configs.values():
+            config._experts_implementation = name
+        yield
+    finally:
+        for key, config in configs.items():
+            config._experts_implementation = before[key]
+        del ALL_EXPERTS_FUNCTIONS[name]
+
+
+def fast_experts(layers: Sequence[MoELayer]) -> contextlib.AbstractContextManager[None]:
+    """Compute experts the fastest way on the layers' device; outputs are equal to rounding.
+
+    On the CPU that is the sorted loop; accelerators keep the model's own implementation.
+    """
+    if all(layer.experts.down_proj.device.type == "cpu" for layer in layers):
+        return experts_function(layers, sorted_loop)
+    return contextlib.nullcontext()

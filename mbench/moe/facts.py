@@ -1,0 +1,35 @@
+"""What is known of a model without its weights; light, so that plans need not import torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Sizes and names from a model's configuration."""
+
+    model_type: str
+    architecture: str
+    layers: tuple[str, ...]
+    """Module paths of the MoE layers' experts, in model order."""
+    num_experts: int
+    top_k: int
+    hidden_size: int
+    parameters: int
+    """Parameters of the whole model, tied ones counted once."""
+    expert_parameters: int
+    """Parameters of one routed expert in one layer."""
+    dtype: str
+    """The dtype the checkpoint is stored in, e.g. `bfloat16`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "layers": list(self.layers)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ModelFacts:
+        """What `to_json` gave."""
+        return cls(**{**data, "layers": tuple(data["layers"])})

@@ -1,0 +1,140 @@
+"""Which model is meant, decided by content; needs no torch, so that planning stays quick."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from mbench.errors import ModelNotFound
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+)
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+HINT = "give a local directory with --model NAME=PATH, or run suites/quickstart.yaml offline"
+
+
+def local_directory(path_or_id: str) -> Path | None:
+    """Return the directory that is meant, or None for a model id of the Hugging Face hub.
+
+    Raises `ModelNotFound` for a path that is not a directory.
+    """
+    path = Path(path_or_id).expanduser()
+    if path.is_dir():
+        return path
+    is_id = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path_or_id) and not path_or_id.startswith(".")
+    if path.exists() or not is_id:
+        raise ModelNotFound(f"model {path_or_id}: no such directory")
+    return None
+
+
+def config_file(directory: Path) -> Path:
+    """Return the model's config.json; raises `ModelNotFound` if it is not there."""
+    path = directory / "config.json"
+    if not path.is_file():
+        raise ModelNotFound(f"model {directory}: there is no config.json")
+    return path
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """Return the weight files that would be loaded, sorted by name.
+
+    Raises `ModelNotFound` if there are none or if the index names files that are missing.
+    """
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        index = directory / f"{name}.index.json"
+        if (directory / name).is_file():
+            return [directory / name]
+        if index.is_file():
+            try:
+                parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            except (ValueError, KeyError, AttributeError):
+                raise ModelNotFound(f"model {directory}: {index.name} cannot be read") from None
+            missing = [part for part in parts if not (directory / part).is_file()]
+            if missing:
+                raise ModelNotFound(
+                    f"model {directory}: {len(missing)} of {len(parts)} weight files are missing, "
+                    f"e.g. {missing[0]}"
+                )
+            return [index, *(directory / part for part in parts)]
+    raise ModelNotFound(f"model {directory}: there are no weights (model.safetensors)")
+
+
+def tokenizer_files(directory: Path) -> list[Path]:
+    """Return the tokenizer's files; raises `ModelNotFound` if there is no vocabulary."""
+    if not any((directory / name).is_file() for name in VOCABULARIES):
+        raise ModelNotFound(f"model {directory}: there is no tokenizer (tokenizer.json)")
+    return [directory / name for name in TOKENIZER_FILES if (directory / name).is_file()]
+
+
+def model_key(path_or_id: str, revision: str | None = None) -> str:
+    """Return what identifies the model's content: a hash of its files, or the hub's commit.
+
+    For a directory every byte of configuration, tokenizer and weights enters, its path does not.
+    Raises `ModelNotFound` if files are missing, or if the hub is needed and cannot be reached.
+    """
+    directory = local_directory(path_or_id)
+    if directory is None:
+        return f"commit:{hub_commit(path_or_id, revision)}"
+    files = [config_file(directory), *tokenizer_files(directory), *weight_files(directory)]
+    total = hashlib.sha256()
+    for path in sorted(files, key=lambda path: path.name):
+        with path.open("rb") as file:
+            total.update(
+                f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
+            )
+    return f"sha256:{total.hexdigest()}"
+
+
+def hub_commit(repository: str, revision: str | None) -> str:
+    """Return the commit that `revision` (None: the default branch) of a model of the hub means.
+
+    Raises `ModelNotFound` if the hub refuses or cannot be reached and no snapshot is cached.
+    """
+    # Ask the hub first: loading would also prefer its answer to an older snapshot in the cache.
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    reason = "the Hugging Face hub cannot be reached"
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            commit = HfApi().model_info(repository, revision=revision, timeout=10).sha
+            if commit:
+                return commit
+        except HfHubHTTPError as error:
+            reason = hub_refusal(error) or reason
+        except (OSError, OfflineModeIsEnabled):
+            pass
+        except Exception as error:
+            # The hub's client lets the exceptions of its HTTP library through, whichever it is.
+            if not type(error).__module__.startswith(("httpx", "httpcore", "requests")):
+                raise
+    cached = try_to_load_from_cache(repository, "config.json", revision=revision)
+    if isinstance(cached, str):
+        return Path(cached).parent.name
+    raise ModelNotFound(f"model {repository}: {reason} and it is not in the local cache; {HINT}")
+
+
+def hub_refusal(error: BaseException) -> str | None:
+    """Return why the hub refused, or None if it could not be asked."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    reasons = {
+        GatedRepoError: "the Hugging Face hub asks for access to be granted",
+        RevisionNotFoundError: "the Hugging Face hub has no such revision",
+        RepositoryNotFoundError: "the Hugging Face hub has no such public model",
+    }
+    return next((text for kind, text in reasons.items() if isinstance(error, kind)), None)

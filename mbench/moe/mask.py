@@ -1,0 +1,263 @@
+"""Running a model as if experts had been removed, without removing them.
+
+The router's own code runs on the rows of the retained experts only, whatever it does with them
+(softmax, sigmoid, correction bias, renormalisation). Its choices are mapped back to the original
+experts just before these are called. That is what a physically pruned model computes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakSet
+
+import numpy as np
+import torch
+from torch import nn
+
+from mbench.errors import UnsupportedModel
+from mbench.interfaces import ExpertMask, RouterMode
+from mbench.moe.adapter import EXPERT_COUNTS, MoELayer
+from mbench.moe.gates import renormalises
+
+_masked_routers: WeakSet[nn.Module] = WeakSet()
+
+
+@contextlib.contextmanager
+def masked(
+    layers: Sequence[MoELayer], mask: ExpertMask | np.ndarray, router: RouterMode = "sliced"
+) -> Iterator[None]:
+    """Let the model of `layers` use only the experts that `mask` (bool [L, N]) keeps.
+
+    On exit, also after an exception, the model is what it was, down to the identity of its tensors.
+    Raises `UnsupportedModel`, on entry or in the first forward call, for routers that cannot be
+    masked in the asked mode; `ValueError` for a mask of the wrong shape or with an empty layer;
+    `RuntimeError` if the layers are masked already.
+    """
+    keep = _checked(layers, mask.keep if isinstance(mask, ExpertMask) else mask)
+    if any(layer.router in _masked_routers for layer in layers):
+        raise RuntimeError("masks do not nest: leave the first one before entering another")
+    with contextlib.ExitStack() as stack:
+        for layer, row in zip(layers, keep, strict=True):
+            stack.enter_context(_masked_layer(layer, np.flatnonzero(row), router))
+        yield
+
+
+def _checked(layers: Sequence[MoELayer], keep: np.ndarray) -> np.ndarray:
+    shape = (len(layers), layers[0].num_experts)
+    if keep.shape != shape or keep.dtype != np.bool_:
+        raise ValueError(f"a mask must be bool {shape}, not {keep.dtype} {keep.shape}")
+    if not keep.any(axis=1).all():
+        raise ValueError("a mask must keep at least one expert in every layer")
+    for layer, row in zip(layers, keep, strict=True):
+        if layer.groups > 1:
+            per_group = row.reshape(layer.groups, -1).sum(axis=1)
+            # Groups are ranked by their two best experts, and all have to be equally long.
+            if per_group.min() != per_group.max() or per_group.min() < 2:
+                raise UnsupportedModel(
+                    f"{layer.path}: a router limited to groups needs the same number of experts, "
+                    f"at least 2, in each of its {layer.groups} groups, not {per_group.tolist()}"
+                )
+    return keep
+
+
+@contextlib.contextmanager
+def _masked_layer(layer: MoELayer, kept: np.ndarray, mode: RouterMode) -> Iterator[None]:
+    _masked_routers.add(layer.router)
+    full = RouterState.current(layer)
+    handles = []
+    try:
+        # A router with all of its experts is left alone, so that nothing can differ by a bit.
+        if len(kept) < layer.num_experts:
+            sliced = full.sliced(layer, kept)
+            routing = _LayerRouting(layer, kept, mode, full, sliced)
+            sliced.install()
+            handles.append(
+                layer.experts.register_forward_pre_hook(routing.before_experts, with_kwargs=True)
+            )
+            if mode == "preserved":
+                handles.append(
+                    layer.router.register_forward_hook(routing.after_router, with_kwargs=True)
+                )
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        full.install()
+        _masked_routers.discard(layer.router)
+
+
+class _LayerRouting:
+    """The hooks of one masked layer."""
+
+    def __init__(
+        self,
+        layer: MoELayer,
+        kept: np.ndarray,
+        mode: RouterMode,
+        full: RouterState,
+        sliced: RouterState,
+    ) -> None:
+        if mode == "preserved" and layer.groups > 1:
+            raise UnsupportedModel(
+                f"{layer.path}: `preserved` gates are not defined for a router limited to groups"
+            )
+        self._layer = layer
+        self._original = torch.from_numpy(kept)
+        self._mode = mode
+        self._full = full
+        self._sliced = sliced
+        self._call: RouterCall | None = None
+        self._renormalises: bool | None = None
+
+    def after_router(self, router: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        """Remember the call, to repeat it with all experts."""
+        self._call = RouterCall(args, kwargs, output)
+
+    def before_experts(self, experts: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Give the experts their original numbers and, if they are preserved, their gates."""
+        if len(args) != 3 or kwargs:
+            raise UnsupportedModel(f"{self._layer.path} is called with unknown arguments")
+        hidden, index, weights = args
+        expected = self._layer.top_k_with(len(self._original))
+        if index.shape[-1] != expected:
+            raise UnsupportedModel(
+                f"{self._layer.path}: the router chooses {index.shape[-1]} experts per token "
+                f"where {expected} were asked for"
+            )
+        if self._original.device != index.device:
+            self._original = self._original.to(index.device)
+        original = self._original[index]
+        if self._mode == "preserved":
+            weights = self._preserve(weights, index, original)
+        return (hidden, original, weights), kwargs
+
+    def _preserve(
+        self, weights: torch.Tensor, index: torch.Tensor, original: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the full model's gates [T, k] of the chosen experts `original` [T, k]."""
+        call, self._call = self._call, None
+        position = call.position_of(weights) if call else None
+        index_position = call.position_of(index) if call else None
+        if call is None or position is None or index_position is None or not call.args:
+            raise UnsupportedModel(
+                f"{self._layer.path}: `preserved` gates need a router whose weights go to the "
+                "experts unchanged"
+            )
+
+        def gates(top_k: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+            output = self._route_in_full(call, top_k, scale)
+            return output[position], output[index_position]
+
+        if self._renormalises is None:
+            self._renormalises = renormalises(self._layer, gates)
+        if self._renormalises:
+            return weights
+        full_gates, full_index = gates(self._layer.num_experts, 1.0)
+        # The order of the full router's choice is its own affair: [T, N] by expert number.
+        table = torch.zeros_like(full_gates).scatter_(1, full_index, full_gates)
+        return table.gather(1, original)
+
+    def _route_in_full(self, call: RouterCall, top_k: int, scale: float) -> Any:
+        tensors = {
+            id(tensor.value): self._full.tensor_at(position)
+            for position, tensor in enumerate(self._layer.router_tensors)
+        }
+        hidden, *others = call.args
+        args = [tensors.get(id(value), value) for value in others]
+        kwargs = {name: tensors.get(id(value), value) for name, value in call.kwargs.items()}
+        self._full.choosing(self._layer, top_k).install()
+        try:
+            return self._layer.router.forward(hidden * scale, *args, **kwargs)
+        finally:
+            self._sliced.install()
+
+
+@dataclass(frozen=True)
+class RouterCall:
+    """One call of a router."""
+
+    args: tuple
+    kwargs: dict
+    output: Any
+
+    def position_of(self, tensor: torch.Tensor) -> int | None:
+        """Return where in the output this very tensor is, or None."""
+        outputs = self.output if isinstance(self.output, tuple) else ()
+        return next((i for i, value in enumerate(outputs) if value is tensor), None)
+
+
+class RouterState:
+    """All a router's behaviour hangs on, to be swapped as a whole."""
+
+    def __init__(self, settings: list[tuple[Callable[[Any], None], Any]]) -> None:
+        self._settings = settings
+
+    @classmethod
+    def current(cls, layer: MoELayer) -> RouterState:
+        """Return what the router of `layer` is now."""
+        return cls(
+            [(_setter(owner, name), getattr(owner, name)) for owner, name in _variables(layer)]
+        )
+
+    def sliced(self, layer: MoELayer, kept: np.ndarray) -> RouterState:
+        """Return the state of a router that has only the experts `kept`."""
+        rows = {(t.owner, t.attribute): t for t in layer.router_tensors}
+        settings = []
+        for (owner, name), (setter, value) in zip(_variables(layer), self._settings, strict=True):
+            if (owner, name) in rows:
+                index = torch.from_numpy(kept).to(value.device)
+                new = value.detach().index_select(rows[owner, name].dim, index)
+                if isinstance(value, nn.Parameter):
+                    new = nn.Parameter(new, requires_grad=value.requires_grad)
+            elif name in (*EXPERT_COUNTS, "out_features"):
+                new = len(kept)
+            else:
+                new = _with_top_k(layer, value, layer.top_k_with(len(kept)))
+            settings.append((setter, new))
+        return RouterState(settings)
+
+    def choosing(self, layer: MoELayer, top_k: int) -> RouterState:
+        """Return this state with another number of experts per token."""
+        *rest, (setter, value) = self._settings
+        return RouterState([*rest, (setter, _with_top_k(layer, value, top_k))])
+
+    def install(self) -> None:
+        """Put the state in place."""
+        for setter, value in self._settings:
+            setter(value)
+
+    def tensor_at(self, position: int) -> torch.Tensor:
+        """Return the tensor in the place of `layer.router_tensors[position]`."""
+        return self._settings[position][1]
+
+
+def _variables(layer: MoELayer) -> list[tuple[nn.Module, str]]:
+    """What differs between router states: tensors first, k last."""
+    counts = [
+        (module, name)
+        for module in layer.router.modules()
+        for name in (*EXPERT_COUNTS, "out_features")
+        if getattr(module, name, None) == layer.num_experts
+    ]
+    tensors = [(tensor.owner, tensor.attribute) for tensor in layer.router_tensors]
+    return [*tensors, *counts, (layer.router, "config" if layer.top_k_field else "top_k")]
+
+
+def _setter(owner: nn.Module, name: str) -> Callable[[Any], None]:
+    for store in (owner._parameters, owner._buffers):
+        if name in store:
+            return lambda value: store.__setitem__(name, value)
+    return lambda value: setattr(owner, name, value)
+
+
+def _with_top_k(layer: MoELayer, value: Any, top_k: int) -> Any:
+    if layer.top_k_field is None:
+        return top_k
+    # Other modules read the same config, so the router gets its own.
+    config = copy.copy(value)
+    setattr(config, layer.top_k_field, top_k)
+    return config

@@ -1,0 +1,77 @@
+"""One forward pass over a corpus that collects every statistic asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from mbench.corpora import TokenSequences
+from mbench.interfaces import Statistic
+from mbench.moe.accumulate import Accumulator
+from mbench.moe.adapter import MoELayer
+from mbench.moe.experts import experts_function
+from mbench.moe.record import Recorder
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a pass collected, by the statistics' identities."""
+
+    sums: dict[str, dict[str, np.ndarray]]
+    """identity -> array name -> float64 [shards, L, N, ...]."""
+    samples: dict[str, dict[str, list[np.ndarray]]]
+    """identity -> array name -> one array [t, ...] per layer, in corpus order."""
+
+
+def profile_model(
+    model: PreTrainedModel,
+    layers: Sequence[MoELayer],
+    sequences: TokenSequences,
+    statistics: Sequence[Statistic],
+    *,
+    batch_size: int,
+    shards: int = 16,
+    advance: Callable[[int], None] = lambda tokens: None,
+) -> Collected:
+    """Run `sequences` through `model` once and return what `statistics` measured.
+
+    Shards are contiguous groups of sequences, as equal as possible and never more than there are
+    sequences; no batch crosses their borders, so `batch_size` changes only the rounding. Padding is
+    not seen by any statistic. `advance` is told the number of tokens done after every batch.
+
+    Raises `UnsupportedModel` if the model does not call its experts as expected or gives values
+    that are not finite, `PluginError` for a statistic that breaks its contract.
+    """
+    if model.training:
+        raise ValueError("a model must be in eval mode to be profiled")
+    if not sequences.tokens:
+        raise ValueError("there is nothing to profile: the corpus has no tokens")
+    groups = np.array_split(np.arange(len(sequences.ids)), min(shards, len(sequences.ids)))
+    accumulator = Accumulator(layers, statistics, len(groups))
+    recorder = Recorder(layers, sequences.tokens, accumulator.add)
+    with torch.no_grad(), experts_function(layers, recorder.apply_experts), recorder.watch():
+        for shard, rows in enumerate(groups):
+            for batch in np.array_split(rows, range(batch_size, len(rows), batch_size)):
+                tokens = int(sequences.lengths[batch].sum())
+                if tokens:
+                    _forward(model, recorder, sequences, batch)
+                advance(tokens)
+            accumulator.close_shard(shard)
+    return Collected(accumulator.sums(), accumulator.samples())
+
+
+def _forward(
+    model: PreTrainedModel, recorder: Recorder, sequences: TokenSequences, batch: np.ndarray
+) -> None:
+    lengths = torch.from_numpy(sequences.lengths[batch])
+    longest = int(lengths.max())
+    ids = torch.from_numpy(sequences.ids[batch, :longest]).to(model.device)
+    inside = torch.arange(longest) < lengths[:, None]
+    mask = {} if inside.all() else {"attention_mask": inside.long().to(model.device)}
+    with recorder.batch(inside):
+        # The body alone: the head's logits over the vocabulary would be thrown away.
+        model.base_model(input_ids=ids, use_cache=False, **mask)

@@ -1,0 +1,150 @@
+"""Watching a forward pass: every MoE layer's batch, as statistics are shown it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from mbench.errors import UnsupportedModel
+from mbench.interfaces import LayerBatch
+from mbench.moe.adapter import MoELayer
+from mbench.moe.experts import apply_expert, apply_with_norms
+
+
+class Recorder:
+    """Computes the experts in the model's place and hands on what it saw."""
+
+    def __init__(
+        self,
+        layers: Sequence[MoELayer],
+        total_tokens: int,
+        receive: Callable[[int, LayerBatch], None],
+    ) -> None:
+        self._layers = layers
+        self._number = {layer.experts: number for number, layer in enumerate(layers)}
+        self._total_tokens = total_tokens
+        self._receive = receive
+        self._tokens_before = 0
+        self._inside = torch.empty(0, dtype=torch.bool)
+        self._router_output: dict[int, Any] = {}
+        self._seen: list[int] = []
+
+    @contextlib.contextmanager
+    def watch(self) -> Iterator[None]:
+        """Keep each router's last output until its experts have been computed."""
+        handles = []
+        try:
+            for number, layer in enumerate(self._layers):
+                handles.append(layer.router.register_forward_hook(self._router_hook(number)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _router_hook(self, number: int) -> Callable[[nn.Module, Any, Any], None]:
+        def keep(router: nn.Module, args: Any, output: Any) -> None:
+            self._router_output[number] = output
+
+        return keep
+
+    @contextlib.contextmanager
+    def batch(self, inside: torch.Tensor) -> Iterator[None]:
+        """Expect one forward call; `inside` is bool [sequences, length], False for padding."""
+        self._inside = inside.reshape(-1)
+        self._seen = []
+        yield
+        if sorted(self._seen) != list(range(len(self._layers))):
+            missed = [
+                layer.path for i, layer in enumerate(self._layers) if self._seen.count(i) != 1
+            ]
+            raise UnsupportedModel(f"{missed[0]} was not called exactly once in a forward call")
+        self._tokens_before += int(self._inside.sum())
+
+    def apply_experts(
+        self,
+        experts: nn.Module,
+        hidden: torch.Tensor,
+        top_k_index: torch.Tensor,
+        top_k_weights: torch.Tensor,
+    ) -> torch.Tensor:
+        """Compute the experts of one layer; registered in the place of the model's own function."""
+        number = self._number[experts]
+        layer = self._layers[number]
+        if top_k_index.shape != (len(self._inside), layer.top_k):
+            raise UnsupportedModel(
+                f"{layer.path} got routing {list(top_k_index.shape)} where "
+                f"[{len(self._inside)}, {layer.top_k}] was expected"
+            )
+        output, norms = apply_with_norms(experts, hidden, top_k_index, top_k_weights)
+        router_output = self._router_output.pop(number, None)
+        keep = self._padding_filter(hidden.device)
+        routing = keep(top_k_index), keep(top_k_weights)
+        start = self._tokens_before
+        self._seen.append(number)
+        self._receive(
+            number,
+            LayerBatch(
+                layer=layer.path,
+                num_experts=layer.num_experts,
+                hidden=keep(hidden),
+                top_k_index=routing[0],
+                top_k_weight=routing[1],
+                output_norm=keep(norms),
+                token=torch.arange(start, start + len(routing[0]), device=hidden.device),
+                total_tokens=self._total_tokens,
+                router_logits=lambda: raw_logits(layer, router_output, keep, *routing),
+                expert_outputs=lambda rows: all_outputs(experts, keep(hidden)[rows]),
+            ),
+        )
+        return output
+
+    def _padding_filter(self, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+        if self._inside.all():
+            return lambda tensor: tensor
+        rows = self._inside.nonzero().squeeze(1).to(device)
+        return lambda tensor: tensor[rows]
+
+
+def all_outputs(experts: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+    """Return the unweighted outputs [t, N, H] of all experts for hidden [t, H]."""
+    outputs = [apply_expert(experts, expert, hidden) for expert in range(experts.num_experts)]
+    return torch.stack(outputs, dim=1)
+
+
+def raw_logits(
+    layer: MoELayer,
+    output: Any,
+    keep: Callable[[torch.Tensor], torch.Tensor],
+    top_k_index: torch.Tensor,
+    top_k_weight: torch.Tensor,
+) -> torch.Tensor:
+    """Return the float32 logits [T, N] among a router's outputs; T leaves out padding.
+
+    Raises `UnsupportedModel` if there are none, if they are probabilities, or if a chosen expert
+    with a higher logit has a lower weight, so that they are not what the weights came from.
+    """
+    found = [
+        keep(value.reshape(-1, layer.num_experts)).float()
+        for value in (output if isinstance(output, tuple) else (output,))
+        if isinstance(value, torch.Tensor)
+        and value.is_floating_point()
+        and value.shape[-1] == layer.num_experts
+    ]
+    name = f"{layer.path}: {type(layer.router).__name__}"
+    # Where k equals N the weights have the logits' shape; the logits come first in transformers.
+    if not found or (len(found) > 1 and layer.top_k < layer.num_experts):
+        raise UnsupportedModel(f"{name} does not return its logits")
+    logits = found[0]
+    if bool((logits >= 0).all()) and bool(((logits.sum(dim=1) - 1).abs() < 1e-2).all()):
+        raise UnsupportedModel(f"{name} returns probabilities where its logits were expected")
+    by_weight = top_k_weight.argsort(dim=1, stable=True)
+    weights = top_k_weight.gather(1, by_weight)
+    ordered = logits.gather(1, top_k_index.gather(1, by_weight))
+    # Equal weights may belong to logits that differ by less than the weights' precision.
+    if bool(((ordered.diff(dim=1) < 0) & (weights.diff(dim=1) > 0)).any()):
+        raise UnsupportedModel(f"{name} does not rank the chosen experts by the logits it returns")
+    return logits
