@@ -59,7 +59,11 @@ class EvaluationStage:
             items = self._session.store.read_items(key)
             if items is None:
                 return False
-            self._session.outcome.evaluations[key] = evaluation(task.name, items)
+            found = evaluation(task.name, items)
+            if task.metric not in {metric.name for metric in found.metrics}:
+                # Preparing the task will say which metrics it has.
+                return False
+            self._session.outcome.evaluations[key] = found
         return True
 
     def _key(self, mask: ExpertMask, task: PlannedTask) -> str:

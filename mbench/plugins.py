@@ -10,6 +10,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -64,11 +65,13 @@ class Registry:
 
     def component(self, kind: str, name: str) -> type[Component]:
         """Return a component class; raises `SuiteError` naming the choices."""
-        return _lookup(self, self.components[kind], kind, name)
+        found: type[Component] = _lookup(self, self.components[kind], kind, name)
+        return found
 
     def method(self, name: str) -> Method:
         """Return a ready-made method; raises `SuiteError` naming the choices."""
-        return _lookup(self, self.methods, "method", name)
+        found: Method = _lookup(self, self.methods, "method", name)
+        return found
 
     def describe(self, kind: str, name: str) -> str:
         """One line on what a name stands for."""
@@ -104,7 +107,7 @@ def load_registry(files: Sequence[Path] = ()) -> Registry:
         source = f"{distribution.name} {distribution.version}" if distribution else "unknown"
         _attempt(registry, entry_point.name, source, entry_point.load)
     for path in map(Path, files):
-        _attempt(registry, str(path), str(path), lambda path=path: _import_file(path))
+        _attempt(registry, str(path), str(path), partial(_import_file, path))
     return registry
 
 

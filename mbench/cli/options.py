@@ -87,13 +87,13 @@ def request(
     **narrowing: Any,
 ) -> Request:
     """Load plugins, read the suite, plan it; warnings of broken plugins go to standard error."""
+    from mbench.environment import set_up_libraries
     from mbench.plan import make_plan
     from mbench.plugins import load_registry
-    from mbench.quiet import quiet_libraries
     from mbench.store import Store, default_root
     from mbench.suite import load_suite
 
-    quiet_libraries()
+    set_up_libraries()
     registry = load_registry(plugin_files)
     warn_of_failures(registry)
     loaded, source = load_suite(suite, **narrowing)

@@ -56,7 +56,7 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     page = render(results, directory)
     if as_json:
         problems = [{"what": what, "why": why} for what, why in list_problems(results)]
-        progress.event("done", report=str(page), problems=problems)
+        progress.event("done", report=str(page), problems=problems, interrupted=outcome.interrupted)
         failed = len(problems)
     else:
         failed = show_end(results, outcome, page, quiet=quiet)

@@ -1,4 +1,4 @@
-"""Keeps libraries' chatter off the user's terminal; their errors still arrive as exceptions."""
+"""Settings that libraries read when they are imported, so they come first."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import os
 import warnings
 
 
-def quiet_libraries() -> None:
-    """Silence progress bars, advice and warnings of the model and data libraries.
+def set_up_libraries() -> None:
+    """Keep libraries' chatter off the terminal, and threads from waiting busily.
 
-    Call it before they are imported: most read their environment only then.
+    Their errors still arrive as exceptions. What the user has set stays.
     """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DATASETS_VERBOSITY", "error")
     # Forking after the tokenizer ran in threads would warn, and once hung.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Threads that spin at every barrier while another program has their core made small models
+    # forty times slower; benchmarks/waiting.py measures it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for name in ("transformers", "datasets", "lm_eval", "lm-eval", "huggingface_hub", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")

@@ -1,0 +1,147 @@
+"""The command line as a user meets it: exit status, what is printed where, one line a mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_runner import SUITE
+
+import mbench
+
+ROOT = Path(__file__).parents[1]
+ESCAPE = "\x1b"
+
+
+def call(*words: str, cwd: Path, store: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MBENCH_STORE": str(store or cwd / "s")}
+    return subprocess.run(
+        [sys.executable, "-m", "mbench", *words],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder in which the tiny suite has been run once, with what was printed."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.yaml").write_text(SUITE)
+    return folder, call("run", "tiny.yaml", cwd=folder)
+
+
+def test_a_run_prints_the_report_on_stdout_and_the_rest_on_stderr(finished):
+    folder, run = finished
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "reports/tiny/index.html\n"
+    assert ESCAPE not in run.stderr
+    assert "Warning" not in run.stderr
+    assert "demo: 12 cells at 25% 50%" in run.stderr
+    assert re.search(r"demo 50% reap +ppl-wiki [\d.]+", run.stderr)
+    names = {path.name for path in (folder / "reports" / "tiny").iterdir()}
+    assert names == {"index.html", "results.csv", "results.json", "items.parquet"}
+    table = mbench.load_results(folder / "reports" / "tiny")
+    assert set(table["method"]) >= {"none", "random", "expert-sparsity", "tb-coverage"}
+
+
+def test_json_is_json_lines_and_nothing_else(finished):
+    folder, _ = finished
+    run = call("run", "tiny.yaml", "--json", cwd=folder)
+    assert run.returncode == 0
+    events = [json.loads(line) for line in run.stdout.splitlines()]
+    assert events[0]["event"] == "plan"
+    assert events[-1] == {
+        "event": "done",
+        "report": "reports/tiny/index.html",
+        "problems": [],
+        "interrupted": False,
+    }
+    assert run.stderr == ""
+
+
+def test_plan_tells_settings_cost_and_what_is_cached(finished):
+    folder, _ = finished
+    done = call("plan", "tiny.yaml", cwd=folder)
+    assert "to do: nothing, everything is in the store" in done.stdout
+    new = call("plan", "tiny.yaml", cwd=folder, store=folder / "other")
+    assert "at most 13 distinct masks, 0 of at most 26 evaluations in the store" in new.stdout
+    assert "2 profiles of 384 tokens" in new.stdout
+    assert "selector round-robin (protected=10, overflow=clamp)" in new.stdout
+    as_json = json.loads(call("plan", "tiny.yaml", "--json", cwd=folder).stdout)
+    assert as_json["models"][0]["evaluations_cached"] == as_json["models"][0]["evaluations"]
+
+
+def test_report_renders_the_same_page_again(finished):
+    folder, _ = finished
+    page = folder / "reports" / "tiny" / "index.html"
+    before = page.read_bytes()
+    page.unlink()
+    assert call("report", "reports/tiny", cwd=folder).returncode == 0
+    assert page.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "none.yaml"], "none.yaml: no such suite file (there: tiny.yaml)"),
+        (["run", "tiny.yaml", "--set", "retian=[0.5]"], "unknown key 'retian'; did you mean"),
+        (["run", "tiny.yaml", "--method", "rendom"], "unknown method 'rendom'; did you mean"),
+        (["run", "tiny.yaml", "--retain", "0.001"], "keeps none"),
+        (["run", "tiny.yaml", "--model", "demo=./nowhere"], "nowhere"),
+        (["run", "tiny.yaml", "--model", "demo=org/model"], "suites/quickstart.yaml"),
+        (["run", "tiny.yaml", "--output", "tiny.yaml"], "cannot write"),
+        (["run", "tiny.yaml", "--store", "tiny.yaml"], "cannot use the store"),
+        (["report", "nothing-here"], "no results in nothing-here"),
+        (["check", "tiny.yaml", "--set", "methods.reap.corpora=[bibel]"], "'bibel'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(finished, words, message):
+    folder, _ = finished
+    run = call(*words, cwd=folder)
+    assert run.returncode == 2, run.stderr
+    assert run.stdout == ""
+    (line,) = run.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+
+
+def test_failures_are_named_and_the_status_says_so(finished):
+    folder, _ = finished
+    run = call("run", "tiny.yaml", "--set", "tasks.cloze_bible.metric=f1", cwd=folder)
+    assert run.returncode == 3
+    assert "unknown metric 'f1' (valid: acc, acc_norm)" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert run.stdout == "reports/tiny/index.html\n"
+
+
+def test_help_and_version_load_nothing_heavy():
+    code = "import sys, mbench.cli; mbench.cli.group(['--help'], standalone_mode=False);"
+    code += "heavy = {'torch', 'numpy', 'pydantic', 'pandas', 'rich'} & set(sys.modules);"
+    code += "sys.exit(f'imported {heavy}' if heavy else 0)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "Run a suite and write its leaderboard." in run.stdout
+
+
+def test_the_readme_plugin_works_as_printed(finished):
+    folder, _ = finished
+    (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    (folder / "frequency.py").write_text(block)
+    listed = call("plugins", "--plugin", "frequency.py", cwd=folder)
+    assert listed.returncode == 0
+    assert re.search(r"scorer +frequency +frequency.py +How often the router", listed.stdout)
+    run = call(
+        *("run", "tiny.yaml", "--plugin", "frequency.py", "--method", "frequency"),
+        *("--set", "calibration=[wiki]", "--quiet"),
+        cwd=folder,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "frequency" in set(mbench.load_results(folder / "reports" / "tiny")["method"])
