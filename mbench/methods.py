@@ -68,10 +68,12 @@ def resolve_methods(
             raise source.error(("methods", asked_by[0]), f"candidates form a cycle: {chain}")
         if name in ordered:
             return
-        spec = suite.methods.get(name)
-        place = ("methods", name if spec else asked_by[-1])
+        section = "methods" if name in suite.methods else "candidates"
+        listed = suite.methods.get(name) or suite.candidates.get(name)
+        place = (section, name) if listed else ("methods", asked_by[-1])
         resolver = _Resolver(suite, model, registry, source, place)
-        method = resolver.resolve(name, spec or MethodSpec(), evaluated=spec is not None)
+        evaluated = section == "methods"
+        method = resolver.resolve(name, listed or MethodSpec(), evaluated=evaluated)
         if method.candidate is not None:
             visit(method.candidate, (*asked_by, name))
             if ordered[method.candidate].selector.stochastic:

@@ -173,6 +173,8 @@ class Suite(_Strict):
     calibration: tuple[str, ...] = ()
     """The corpora, in order, of methods that name none of their own."""
     methods: Mapping[Name, MethodSpec] = Field(min_length=1)
+    candidates: Mapping[Name, MethodSpec] = Field(default_factory=dict)
+    """Methods that others build upon and that are not evaluated themselves."""
     perplexity: Mapping[Name, PerplexityTask] = Field(default_factory=dict)
     tasks: Mapping[Name, LmEvalTask] = Field(default_factory=dict)
     average: Average | None = None
@@ -209,16 +211,15 @@ def load_suite(
     if retain:
         source.replace(("retain",), list(retain), "--retain")
     if methods:
-        listed = source.data.get("methods")
-        listed = listed if isinstance(listed, dict) else {}
-        chosen = {name: listed.get(name) or {} for name in methods}
-        source.replace(("methods",), chosen, "--method")
+        _choose_methods(source, methods)
     if limit is not None:
         _limit(source, limit)
     # `random:` alone is a method with nothing changed.
-    for name, method in (source.data.get("methods") or {}).items():
-        if method is None:
-            source.data["methods"][name] = {}
+    for section in ("methods", "candidates"):
+        listed = source.data.get(section)
+        for name, method in listed.items() if isinstance(listed, dict) else ():
+            if method is None:
+                listed[name] = {}
     try:
         suite = Suite.model_validate(source.plain())
     except ValidationError as error:
@@ -240,6 +241,20 @@ def _redirect(source: YamlSource, redirection: str) -> None:
     source.replace(("models", name), kept | place, f"--model {redirection}")
 
 
+def _choose_methods(source: YamlSource, methods: Sequence[str]) -> None:
+    """The suite's other methods stay as candidates that the chosen ones may build upon."""
+    listed = source.data.get("methods")
+    if not isinstance(listed, dict):
+        return
+    candidates = source.data.setdefault("candidates", {})
+    for name in [name for name in listed if name not in methods]:
+        candidates[name] = listed.pop(name)
+    for name in methods:
+        if name not in listed:
+            known = candidates.pop(name, None)
+            source.replace(("methods", name), known or {}, f"--method {name}")
+
+
 def _limit(source: YamlSource, limit: int) -> None:
     if limit < 1:
         raise source.error((), f"--limit takes a number of items from 1, got {limit}")
@@ -257,6 +272,10 @@ def _check_references(suite: Suite, source: YamlSource) -> None:
     for place, names in [
         (("calibration",), suite.calibration),
         *[(("methods", name, "corpora"), m.corpora or ()) for name, m in suite.methods.items()],
+        *[
+            (("candidates", name, "corpora"), m.corpora or ())
+            for name, m in suite.candidates.items()
+        ],
     ]:
         _no_repeats(source, place, names)
         for index, name in enumerate(names):

@@ -111,10 +111,13 @@ class YamlSource:
         line, column = 0, 0
         for key in place:
             try:
-                if isinstance(node, CommentedMap):
+                if isinstance(node, CommentedMap) and key in (node.lc.data or {}):
                     line, column = node.lc.key(key)
                 elif isinstance(node, CommentedSeq):
                     line, column = node.lc.item(key)
+                elif isinstance(node[key], CommentedMap):
+                    # Moved here from elsewhere in the file: what counts is where it was written.
+                    line, column = node[key].lc.line, node[key].lc.col
                 node = node[key]
             except (KeyError, IndexError, TypeError, AttributeError):
                 break

@@ -349,3 +349,15 @@ def test_a_cell_is_named_by_everything_that_distinguishes_it(tmp_path, store):
     labels = [cell.label for cell in plan_of(tmp_path, store).cells]
     assert len(set(labels)) == len(labels)
     assert "demo 25% random seed 1" in labels
+
+
+def test_narrowing_keeps_the_suites_candidates(tmp_path, store):
+    plan = plan_of(tmp_path, store, methods=["tb-coverage"])
+    whole = {cell.label: cell.key for cell in plan_of(tmp_path, store).cells}
+    assert {cell.method.name for cell in plan.cells if cell.method.evaluated} == {"tb-coverage"}
+    assert {cell.method.name for cell in plan.cells} == {"tb-coverage", "expert-sparsity"}
+    # The candidate is the suite's own, so it is the same mask as in a whole run.
+    assert all(whole[cell.label] == cell.key for cell in plan.cells)
+    change = "methods.expert-sparsity.scorer.tokns=3"
+    with pytest.raises(MbenchError, match="'tokns'; did you mean 'tokens'"):
+        plan_of(tmp_path, store, methods=["tb-coverage"], set_values=[change])
