@@ -66,9 +66,9 @@ class Text:
         return self._documents
 
     def identity(self) -> dict[str, Any]:
-        """What decides the documents: a pinned hub revision, else a hash of the text itself."""
-        if self.source.hub is not None and self.source.revision is not None:
-            return self.source.model_dump(mode="json")
+        """What decides the documents: the hub's commit, else a hash of the text itself."""
+        if self.source.hub is not None:
+            return {**self.source.model_dump(mode="json"), "revision": self._commit()}
         digest = hashlib.sha256()
         for document in self.documents:
             digest.update(json.dumps(document).encode())
@@ -98,26 +98,40 @@ class Text:
                 ) from None
         return documents
 
+    def _commit(self) -> str:
+        from mbench import hub
+
+        try:
+            return self.source.revision or hub.commit(
+                str(self.source.hub), None, "dataset", "README.md"
+            )
+        except hub.HubRefusal as error:
+            raise self._unreachable(str(error)) from None
+
+    def _unreachable(self, reason: str) -> CorpusError:
+        return CorpusError(
+            f"{self.name}: cannot load dataset {self.source.hub} (split {self.source.split}):"
+            f" {reason}; to use local text: --set '{self.name}.source={{files: [PATH]}}'"
+        )
+
     def _hub(self) -> list[str]:
         import datasets
 
         source = self.source
+        commit = self._commit()
         datasets.disable_progress_bars()
         try:
             loaded = datasets.load_dataset(
                 source.hub,
                 source.subset,
                 split=source.split,
-                revision=source.revision,
+                revision=commit,
                 data_files=source.data_files,
             )
         # The library raises its own, requests', and built-in errors for the same few causes.
         except Exception as error:
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            raise CorpusError(
-                f"{self.name}: cannot load dataset {source.hub} (split {source.split}): {reason};"
-                f" to use local text instead: --set '{self.name}.source={{files: [PATH]}}'"
-            ) from None
+            raise self._unreachable(reason) from None
         if source.field not in loaded.column_names:
             problem = unknown("field", source.field, loaded.column_names)
             raise CorpusError(f"{self.name}: {source.hub}: {problem}")

@@ -13,6 +13,7 @@ def set_up_libraries() -> None:
     Their errors still arrive as exceptions. What the user has set stays.
     """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DATASETS_VERBOSITY", "error")
     # Forking after the tokenizer ran in threads would warn, and once hung.

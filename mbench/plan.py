@@ -134,19 +134,20 @@ def make_plan(suite: Suite, source: YamlSource, registry: Registry, store: Store
         name: Text(f"corpora.{name}", spec.source, registry.corpora)
         for name, spec in suite.corpora.items()
     }
+    # Models first: the likeliest thing to be missing, and found out without reading any text.
+    models = tuple(
+        _find_model(name, spec, source, registry, store) for name, spec in suite.models.items()
+    )
     tasks = (*_perplexities(suite, registry), *_lm_eval_tasks(suite, registry))
-    models = []
     cells: list[Cell] = []
-    for name, spec in suite.models.items():
-        model = _find_model(name, spec, source, registry, store)
-        models.append(model)
-        used = {c for method in methods[name].values() for c in method.corpora}
+    for model in models:
+        used = {c for method in methods[model.name].values() for c in method.corpora}
         identities = {
             corpus: texts[corpus].identity() for corpus in suite.corpora if corpus in used
         }
         planner = _Planner(suite, source, model, identities)
-        cells += planner.cells(methods[name])
-    return Plan(suite, tuple(models), tuple(cells), tasks, texts, registry)
+        cells += planner.cells(methods[model.name])
+    return Plan(suite, models, tuple(cells), tasks, texts, registry)
 
 
 def kept_experts(retain: float, num_experts: int) -> int:

@@ -141,7 +141,7 @@ def unreachable(monkeypatch, tmp_path):
     def refuse(*args, **kwargs):
         raise ConnectionError("no route")
 
-    monkeypatch.setattr(HfApi, "model_info", refuse)
+    monkeypatch.setattr(HfApi, "repo_info", refuse)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 

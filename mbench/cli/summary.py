@@ -33,11 +33,12 @@ def _to_do(cost: ModelCost) -> str:
     parts = []
     if cost.profiles:
         parts.append(f"{cost.profiles} profiles of {cost.profile_tokens:,} tokens in all")
-    parts.append(f"{left} evaluations, {cost.evaluation_tokens:,} tokens")
-    if cost.unknown_tasks:
-        parts[-1] += f" and those of {', '.join(cost.unknown_tasks)}, not built yet"
+    parts.append(f"{left} evaluations of {cost.evaluation_tokens:,} tokens in all")
     speed = "at the speed last measured" if cost.speed_measured else "roughly"
-    return "; ".join(parts) + f"; {speed} {duration(cost.seconds)}"
+    parts.append(f"{speed} {duration(cost.seconds)}")
+    if cost.unknown_tasks:
+        parts.append(f"not counted, as never built: {', '.join(cost.unknown_tasks)}")
+    return "; ".join(parts)
 
 
 def duration(seconds: float) -> str:

@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 
+from mbench import hub
 from mbench.errors import ModelNotFound
 
 TOKENIZER_FILES = (
@@ -84,7 +85,7 @@ def model_key(path_or_id: str, revision: str | None = None) -> str:
     """
     directory = local_directory(path_or_id)
     if directory is None:
-        return f"commit:{hub_commit(path_or_id, revision)}"
+        return f"commit:{model_commit(path_or_id, revision)}"
     files = [config_file(directory), *tokenizer_files(directory), *weight_files(directory)]
     total = hashlib.sha256()
     for path in sorted(files, key=lambda path: path.name):
@@ -95,46 +96,9 @@ def model_key(path_or_id: str, revision: str | None = None) -> str:
     return f"sha256:{total.hexdigest()}"
 
 
-def hub_commit(repository: str, revision: str | None) -> str:
-    """Return the commit that `revision` (None: the default branch) of a model of the hub means.
-
-    Raises `ModelNotFound` if the hub refuses or cannot be reached and no snapshot is cached.
-    """
-    # Ask the hub first: loading would also prefer its answer to an older snapshot in the cache.
-    from huggingface_hub import HfApi, constants, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-    reason = "the Hugging Face hub cannot be reached"
-    if not constants.HF_HUB_OFFLINE:
-        try:
-            commit = HfApi().model_info(repository, revision=revision, timeout=10).sha
-            if commit:
-                return commit
-        except HfHubHTTPError as error:
-            reason = hub_refusal(error) or reason
-        except (OSError, OfflineModeIsEnabled):
-            pass
-        except Exception as error:
-            # The hub's client lets the exceptions of its HTTP library through, whichever it is.
-            if not type(error).__module__.startswith(("httpx", "httpcore", "requests")):
-                raise
-    cached = try_to_load_from_cache(repository, "config.json", revision=revision)
-    if isinstance(cached, str):
-        return Path(cached).parent.name
-    raise ModelNotFound(f"model {repository}: {reason} and it is not in the local cache; {HINT}")
-
-
-def hub_refusal(error: BaseException) -> str | None:
-    """Return why the hub refused, or None if it could not be asked."""
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    reasons = {
-        GatedRepoError: "the Hugging Face hub asks for access to be granted",
-        RevisionNotFoundError: "the Hugging Face hub has no such revision",
-        RepositoryNotFoundError: "the Hugging Face hub has no such public model",
-    }
-    return next((text for kind, text in reasons.items() if isinstance(error, kind)), None)
+def model_commit(repository: str, revision: str | None) -> str:
+    """Return the commit that `revision` of a model of the hub means; see `mbench.hub.commit`."""
+    try:
+        return hub.commit(repository, revision, "model", "config.json")
+    except hub.HubRefusal as error:
+        raise ModelNotFound(f"model {repository}: {error}; {HINT}") from None

@@ -20,14 +20,14 @@ from transformers import (
 )
 
 from mbench.errors import ModelNotFound, UnsupportedModel
+from mbench.hub import refusal
 from mbench.moe.adapter import MoELayer, find_moe_layers
 from mbench.moe.facts import ModelFacts
 from mbench.moe.identity import (
     HINT,
     config_file,
-    hub_commit,
-    hub_refusal,
     local_directory,
+    model_commit,
     tokenizer_files,
     weight_files,
 )
@@ -106,7 +106,7 @@ def _pinned(path_or_id: str, revision: str | None) -> str | None:
     """
     if local_directory(path_or_id) is not None:
         return None
-    return hub_commit(path_or_id, revision)
+    return model_commit(path_or_id, revision)
 
 
 def _load_config(path_or_id: str, revision: str | None) -> PreTrainedConfig:
@@ -170,7 +170,7 @@ def _reachable(path_or_id: str) -> Iterator[None]:
             first_line = str(error).strip().splitlines()[0]
             raise ModelNotFound(f"model {path_or_id}: {first_line}") from None
         cause = error.__cause__ or error.__context__
-        reason = (cause and hub_refusal(cause)) or "the Hugging Face hub cannot be reached"
+        reason = (cause and refusal(cause)) or "the Hugging Face hub cannot be reached"
         raise ModelNotFound(f"model {path_or_id}: {reason}; {HINT}") from None
 
 

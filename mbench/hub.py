@@ -1,0 +1,58 @@
+"""What the Hugging Face hub is asked: which commit a repository stands for, and why it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+
+class HubRefusal(Exception):
+    """The hub refuses or cannot be reached, and the local cache does not help; one line."""
+
+
+def commit(
+    repository: str, revision: str | None, kind: Literal["model", "dataset"], probe: str
+) -> str:
+    """Return the commit that `revision` (None: the default branch) of a repository means.
+
+    Raises `HubRefusal` if the hub refuses or cannot be reached and the local cache has no snapshot
+    with the file `probe`.
+    """
+    # Ask the hub first: loading would also prefer its answer to an older snapshot in the cache.
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    reason = "the Hugging Face hub cannot be reached"
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            found = HfApi().repo_info(repository, revision=revision, repo_type=kind, timeout=10)
+            if found.sha:
+                return found.sha
+        except HfHubHTTPError as error:
+            reason = refusal(error) or reason
+        except (OSError, OfflineModeIsEnabled):
+            pass
+        except Exception as error:
+            # The hub's client lets the exceptions of its HTTP library through, whichever it is.
+            if not type(error).__module__.startswith(("httpx", "httpcore", "requests")):
+                raise
+    cached = try_to_load_from_cache(repository, probe, revision=revision, repo_type=kind)
+    if isinstance(cached, str):
+        return Path(cached).parent.name
+    raise HubRefusal(f"{reason} and it is not in the local cache")
+
+
+def refusal(error: BaseException) -> str | None:
+    """Return why the hub refused, or None if it could not be asked."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    reasons = {
+        GatedRepoError: "the Hugging Face hub asks for access to be granted",
+        RevisionNotFoundError: "the Hugging Face hub has no such revision",
+        RepositoryNotFoundError: "the Hugging Face hub has no such public repository",
+    }
+    return next((text for kind, text in reasons.items() if isinstance(error, kind)), None)
