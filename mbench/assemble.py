@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mbench.interfaces import ExpertMask
+from mbench.methods import ResolvedMethod
 from mbench.plan import Cell, Plan, PlannedModel
 from mbench.results import UNPRUNED, CellResult, Results, TaskStatus
 from mbench.session import Outcome
@@ -54,7 +55,7 @@ def assemble(plan: Plan, outcome: Outcome, provenance: Mapping[str, Any]) -> Res
         cells=tuple(cells),
         masks=masks,
         provenance=provenance,
-        protocol=tuple(protocol_in_words(plan.suite)),
+        protocol=(*protocol_in_words(plan.suite), *methods_in_words(plan)),
     )
 
 
@@ -138,4 +139,41 @@ def protocol_in_words(suite: Suite) -> list[tuple[str, str]]:
 def _source_in_words(source: TextSource) -> str:
     if source.files is not None:
         return "local files " + ", ".join(source.files)
-    return f"{source.hub or source.plugin} ({source.split})"
+    if source.plugin is not None:
+        return f"{source.plugin} ({source.split})"
+    # A single data file is a split of its own, whatever the library calls it.
+    parts = [source.subset, source.data_files or source.split]
+    parts += [f"revision {source.revision[:12]}"] if source.revision else []
+    return f"{source.hub} ({', '.join(part for part in parts if part)})"
+
+
+def methods_in_words(plan: Plan) -> list[tuple[str, str]]:
+    """Every method's parts with all their parameters, by model where they differ."""
+    words: dict[str, dict[str, list[str]]] = {}
+    for cell in plan.cells:
+        method = cell.method
+        candidate_only = "" if method.evaluated else " (as a candidate only)"
+        texts = words.setdefault(f"Method {method.name}{candidate_only}", {})
+        models = texts.setdefault(_method_in_words(method), [])
+        if cell.model not in models:
+            models.append(cell.model)
+    return [
+        (name if len(texts) == 1 else f"{name} on {', '.join(models)}", text)
+        for name, texts in words.items()
+        for text, models in texts.items()
+    ]
+
+
+def _method_in_words(method: ResolvedMethod) -> str:
+    words = []
+    for kind, part in method.parts.items():
+        settings = part.params.model_dump()
+        listed = ", ".join(f"{key} {value}" for key, value in settings.items())
+        words.append(f"{kind} {part.name}" + (f" ({listed})" if listed else ""))
+    if method.corpora:
+        words.append("corpora " + ", ".join(method.corpora))
+    if method.candidate:
+        words.append(f"candidate {method.candidate}")
+    if method.seeds != (None,):
+        words.append("seeds " + ", ".join(map(str, method.seeds)))
+    return "; ".join(words)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mbench.errors import CorpusError
+from mbench.errors import CorpusError, MbenchError
 from mbench.plugins import unknown
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ class TokenSequences:
     lengths: np.ndarray
     """int64 [sequences], tokens that are not padding."""
 
+    def __getitem__(self, rows: slice | np.ndarray) -> TokenSequences:
+        """Some of the sequences."""
+        return TokenSequences(self.ids[rows], self.lengths[rows])
+
     @property
     def tokens(self) -> int:
         """Tokens in all sequences, padding excluded."""
@@ -41,27 +45,27 @@ class Text:
     """The documents of one source, read at most once and only if something needs them."""
 
     def __init__(self, name: str, source: TextSource, plugin_corpora: PluginCorpora) -> None:
-        """`name` is what errors call it; raises `CorpusError` for an unknown plugin corpus."""
+        """`name` is what errors call it."""
         self.name = name
         self.source = source
         self._plugin_corpora = plugin_corpora
         self._documents: list[str] | None = None
-        if source.plugin is not None and source.plugin not in plugin_corpora:
-            problem = unknown("plugin corpus", source.plugin, plugin_corpora)
-            raise CorpusError(f"{name}: {problem}")
 
     @property
     def documents(self) -> list[str]:
-        """The documents, none of them blank; raises `CorpusError` where they cannot be had."""
+        """The documents in order; raises `CorpusError` where they cannot be had.
+
+        Blank ones stay: some data sets have a row a line, and joining them needs the empty lines.
+        """
         if self._documents is None:
             if self.source.plugin is not None:
-                documents = self._plugin_corpora[self.source.plugin](self.source.split)
+                documents = self._plugin()
             elif self.source.files is not None:
                 documents = [text for path in self.source.files for text in self._file(Path(path))]
             else:
                 documents = self._hub()
-            self._documents = [text for text in documents if text.strip()]
-            if not self._documents:
+            self._documents = documents
+            if not any(text.strip() for text in documents):
                 raise CorpusError(f"{self.name}: the source holds no text")
         return self._documents
 
@@ -73,6 +77,17 @@ class Text:
         for document in self.documents:
             digest.update(json.dumps(document).encode())
         return {"documents": digest.hexdigest()}
+
+    def _plugin(self) -> list[str]:
+        try:
+            return list(self._plugin_corpora[str(self.source.plugin)](self.source.split))
+        except MbenchError:
+            raise
+        # A stranger's function may raise anything.
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            corpus = f"plugin corpus {self.source.plugin!r}, split {self.source.split!r}"
+            raise CorpusError(f"{self.name}: {corpus}: {reason}") from None
 
     def _file(self, path: Path) -> list[str]:
         try:
@@ -111,7 +126,8 @@ class Text:
     def _unreachable(self, reason: str) -> CorpusError:
         return CorpusError(
             f"{self.name}: cannot load dataset {self.source.hub} (split {self.source.split}):"
-            f" {reason}; to use local text: --set '{self.name}.source={{files: [PATH]}}'"
+            f" {reason}; to use local text: --set '{self.name}.source={{files: [PATH]}}';"
+            " suites/quickstart.yaml runs offline"
         )
 
     def _hub(self) -> list[str]:
@@ -141,13 +157,14 @@ class Text:
 def sequences(text: Text, spec: CorpusSpec, tokenizer: PreTrainedTokenizerBase) -> TokenSequences:
     """Cut a calibration corpus into the sequences that `spec` asks for.
 
-    Documents are taken in an order shuffled by `spec.seed`. `concatenate` joins them and cuts the
-    stream of tokens; `document` gives each a sequence of its own, cut or padded to `length`.
-    Raises `CorpusError` if the text is too short.
+    No special tokens are added. See `CorpusSpec.packing`; raises `CorpusError` if the text is too
+    short.
     """
-    documents = text.documents
-    order = np.random.default_rng(spec.seed).permutation(len(documents))
-    needed = spec.sequences * spec.length
+    generator = np.random.default_rng(spec.seed)
+    if spec.packing == "contiguous":
+        return _contiguous(text, spec, tokenizer, generator)
+    documents = [document for document in text.documents if document.strip()]
+    order = generator.permutation(len(documents))
     if spec.packing == "document":
         if len(documents) < spec.sequences:
             raise CorpusError(
@@ -160,18 +177,35 @@ def sequences(text: Text, spec: CorpusSpec, tokenizer: PreTrainedTokenizerBase) 
             ids[row, : len(tokens)] = tokens
             lengths[row] = len(tokens)
         return TokenSequences(ids, lengths)
+    needed = spec.sequences * spec.length
     stream: list[int] = []
     for position, document in enumerate(order):
         stream += _tokenize(tokenizer, (spec.join if position else "") + documents[document])
         if len(stream) >= needed:
             break
-    if len(stream) < needed:
+    return _cut(text, spec, stream)[: spec.sequences]
+
+
+def _contiguous(
+    text: Text,
+    spec: CorpusSpec,
+    tokenizer: PreTrainedTokenizerBase,
+    generator: np.random.Generator,
+) -> TokenSequences:
+    whole = _cut(text, spec, _tokenize(tokenizer, spec.join.join(text.documents)))
+    return whole[np.sort(generator.permutation(len(whole.ids))[: spec.sequences])]
+
+
+def _cut(text: Text, spec: CorpusSpec, stream: list[int]) -> TokenSequences:
+    """All whole sequences of a stream of tokens."""
+    count = len(stream) // spec.length
+    if count < spec.sequences:
         raise CorpusError(
             f"{text.name}: {len(stream)} tokens, but {spec.sequences} sequences of {spec.length}"
-            f" ({needed}) asked; ask for at most {len(stream) // spec.length} sequences"
+            f" ({spec.sequences * spec.length}) asked; ask for at most {count} sequences"
         )
-    ids = np.array(stream[:needed], dtype=np.int64).reshape(spec.sequences, spec.length)
-    return TokenSequences(ids, np.full(spec.sequences, spec.length, dtype=np.int64))
+    ids = np.array(stream[: count * spec.length], dtype=np.int64).reshape(count, spec.length)
+    return TokenSequences(ids, np.full(count, spec.length, dtype=np.int64))
 
 
 def _tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

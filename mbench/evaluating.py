@@ -17,6 +17,8 @@ from mbench.results import TaskStatus
 from mbench.session import ModelSession, reason
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from mbench.evaluate.outcome import Evaluator
 
 
@@ -36,6 +38,7 @@ class EvaluationStage:
         """Nothing is prepared yet."""
         self._session = session
         self._evaluators: dict[str, Evaluator] = {}
+        self._items: dict[str, list[str]] = {}
 
     def pending(self) -> list[Pending]:
         """Distinct masks known by now with their missing tasks; takes the others from the store."""
@@ -64,7 +67,22 @@ class EvaluationStage:
                 # Preparing the task will say which metrics it has.
                 return False
             self._session.outcome.evaluations[key] = found
-        return True
+        if self._fits(task, self._session.outcome.evaluations[key].items):
+            return True
+        del self._session.outcome.evaluations[key]
+        return False
+
+    def _fits(self, task: PlannedTask, items: pd.DataFrame) -> bool:
+        """Whether stored items are those of today.
+
+        What a hub data set holds, or what a task's code makes, can change under an unchanged key;
+        figures on other items are never compared with each other.
+        """
+        if task.name in self._evaluators:
+            wanted = self._evaluators[task.name].item_names
+        else:
+            wanted = self._items.setdefault(task.name, items["item"].tolist())
+        return wanted == items["item"].tolist()
 
     def _key(self, mask: ExpertMask, task: PlannedTask) -> str:
         session = self._session

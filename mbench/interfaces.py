@@ -33,7 +33,7 @@ RouterMode = Literal["sliced", "preserved"]
 class Parameters(BaseModel):
     """Base of a component's parameters: unknown keys are errors, values cannot change later."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Component(ABC):
@@ -215,6 +215,9 @@ class Selector(Component):
 
 class MaskBuilder(Component):
     """Turns a selection into a mask with exactly `budget.kept` experts per layer."""
+
+    takes_candidate: ClassVar[bool] = False
+    """Whether `build` starts from another method's mask, which a suite then must name."""
 
     @abstractmethod
     def build(

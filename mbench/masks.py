@@ -38,9 +38,10 @@ class MaskMaker:
         generator = np.random.default_rng(0 if cell.seed is None else cell.seed)
         selection = _guarded(method.selector, "select", scores, budget, generator)
         _check_selection(selection, method.selector.name, budget)
+        selection = Selection(_frozen(selection.chosen), tuple(selection.notes))
         mask = _guarded(method.builder, "build", selection, scores, budget, candidate)
         _check_mask(mask, method.builder.name, budget)
-        return mask
+        return ExpertMask(_frozen(mask.keep), tuple(mask.notes))
 
     def profile(self, cell: Cell, corpus: str) -> Profile:
         """The stored statistics that the cell's method asked for, on one corpus."""
@@ -80,7 +81,7 @@ def _guarded(component: Any, step: str, *arguments: Any) -> Any:
     except MbenchError:
         raise
     # A stranger's component may raise anything; the run goes on without its cells.
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise PluginError(f"{component.name!r} raised in {step}: {reason}") from error
 
@@ -106,17 +107,31 @@ def _check_selection(selection: Any, name: str, budget: Budget) -> None:
     shape = (budget.num_layers, budget.num_experts)
     if not isinstance(selection, Selection) or not _is_mask(selection.chosen, shape):
         raise PluginError(f"selector {name!r} must return a Selection of bool {list(shape)}")
+    _check_notes(selection.notes, f"selector {name!r}")
 
 
 def _check_mask(mask: Any, name: str, budget: Budget) -> None:
     shape = (budget.num_layers, budget.num_experts)
     if not isinstance(mask, ExpertMask) or not _is_mask(mask.keep, shape):
         raise PluginError(f"builder {name!r} must return an ExpertMask of bool {list(shape)}")
+    _check_notes(mask.notes, f"builder {name!r}")
     for layer, count in enumerate(mask.keep.sum(axis=1)):
         if count != budget.kept:
             raise PluginError(
                 f"builder {name!r} kept {count} experts in layer {layer}, not K = {budget.kept}"
             )
+
+
+def _check_notes(notes: Any, who: str) -> None:
+    if isinstance(notes, str) or not all(isinstance(note, str) for note in notes):
+        raise PluginError(f"{who} must give its notes as a tuple of texts")
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    """A copy that no later component can change."""
+    copy = array.copy()
+    copy.flags.writeable = False
+    return copy
 
 
 def _is_mask(array: Any, shape: tuple[int, int]) -> bool:

@@ -123,12 +123,21 @@ class _Resolver:
             seeds = self.suite.seeds if spec.seeds is None else spec.seeds
             if not seeds:
                 raise self.source.error(self.place, f"{name!r} draws at random: it needs seeds")
+        candidate = spec.candidate or preset.candidate
+        if components["builder"].takes_candidate != (candidate is not None):
+            problem = f"a candidate that its builder {components['builder'].name!r} does not use"
+            if candidate is None:
+                problem = f"no candidate, which its builder {components['builder'].name!r} needs"
+            raise self.source.error(self.place, f"{name!r} has {problem}")
+        if spec.corpora is not None and "scorer" not in components:
+            at = (*self.place, "corpora")
+            raise self.source.error(at, f"{name!r} has no scorer: it looks at no corpus")
         return ResolvedMethod(
             name=name,
             scorer=components.get("scorer"),
             selector=selector,
             builder=components["builder"],
-            candidate=spec.candidate or preset.candidate,
+            candidate=candidate,
             corpora=self._corpora(name, spec, preset) if "scorer" in components else (),
             seeds=seeds,
             origins=origins,
@@ -154,7 +163,7 @@ class _Resolver:
         except SuiteError as error:
             raise self.source.error(at, str(error)) from None
         try:
-            return component(component.Params(**use.params))
+            params = component.Params(**use.params)
         except ValidationError as error:
             first = error.errors()[0]
             key = str(first["loc"][0]) if first["loc"] else ""
@@ -164,6 +173,12 @@ class _Resolver:
                 message = f"{kind} {use.name!r}: {key}: {first['msg'].lower()}"
                 message += f", got {first['input']!r}"
             raise self.source.error((*at, key), message) from None
+        try:
+            return component(params)
+        # A stranger's constructor may raise anything.
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise self.source.error(at, f"{kind} {use.name!r} cannot be made: {reason}") from None
 
     def _corpora(self, name: str, spec: MethodSpec, preset: Method) -> tuple[str, ...]:
         corpora = self.suite.calibration if spec.corpora is None else spec.corpora

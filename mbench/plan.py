@@ -6,13 +6,15 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mbench.corpora import Text
-from mbench.errors import Infeasible, MbenchError, ModelNotFound, SuiteError
+from mbench.errors import Infeasible, MbenchError, ModelNotFound, TaskError
+from mbench.evaluate import catalogue
 from mbench.evaluate.fingerprint import task_fingerprint
 from mbench.evaluate.specs import PerplexitySpec, TaskSpec
 from mbench.interfaces import Budget, ExpertMask, Statistic
@@ -21,8 +23,11 @@ from mbench.moe.facts import ModelFacts
 from mbench.moe.identity import model_key
 from mbench.plugins import Registry, source_hash
 from mbench.store import Store, key_of
-from mbench.suite import ModelSpec, Suite
-from mbench.yaml_source import YamlSource
+from mbench.suite import ModelSpec, Suite, TextSource
+from mbench.yaml_source import Place, YamlSource
+
+COMPUTED_BY = ("mbench", "torch", "transformers")
+"""Packages whose versions are part of the keys of whatever a forward pass gave."""
 
 SHARDS = 16
 """Groups of calibration sequences whose sums are kept apart."""
@@ -113,6 +118,7 @@ class Plan:
         return key_of(
             {
                 "kind": "evaluation",
+                "versions": versions(),
                 "model": model.key,
                 "dtype": model.dtype,
                 "mask": mask_hash,
@@ -123,6 +129,11 @@ class Plan:
         )
 
 
+def versions() -> dict[str, str]:
+    """Versions of the packages that compute, without the build's variant such as `+cpu`."""
+    return {name: version(name).partition("+")[0] for name in COMPUTED_BY}
+
+
 def make_plan(suite: Suite, source: YamlSource, registry: Registry, store: Store) -> Plan:
     """Resolve every name, check every budget, and key every artefact.
 
@@ -131,14 +142,14 @@ def make_plan(suite: Suite, source: YamlSource, registry: Registry, store: Store
     """
     methods = {name: resolve_methods(suite, name, registry, source) for name in suite.models}
     texts = {
-        name: Text(f"corpora.{name}", spec.source, registry.corpora)
+        name: _text(("corpora", name), spec.source, source, registry)
         for name, spec in suite.corpora.items()
     }
     # Models first: the likeliest thing to be missing, and found out without reading any text.
     models = tuple(
         _find_model(name, spec, source, registry, store) for name, spec in suite.models.items()
     )
-    tasks = (*_perplexities(suite, registry), *_lm_eval_tasks(suite, registry))
+    tasks = (*_perplexities(suite, source, registry), *_lm_eval_tasks(suite, source, registry))
     cells: list[Cell] = []
     for model in models:
         used = {c for method in methods[model.name].values() for c in method.corpora}
@@ -193,10 +204,17 @@ def _facts(where: str, revision: str | None, key: str, store: Store) -> ModelFac
     return facts
 
 
-def _perplexities(suite: Suite, registry: Registry) -> list[PlannedTask]:
+def _text(place: Place, spec: TextSource, source: YamlSource, registry: Registry) -> Text:
+    if spec.plugin is not None and spec.plugin not in registry.corpora:
+        at = (*place, "source", "plugin")
+        raise source.unknown(at, "plugin corpus", spec.plugin, registry.corpora)
+    return Text(".".join(place), spec, registry.corpora)
+
+
+def _perplexities(suite: Suite, source: YamlSource, registry: Registry) -> list[PlannedTask]:
     planned = []
     for name, task in suite.perplexity.items():
-        text = Text(f"perplexity.{name}", task.source, registry.corpora)
+        text = _text(("perplexity", name), task.source, source, registry)
         spec = PerplexitySpec(
             name=name,
             protocol=task.protocol,
@@ -211,7 +229,7 @@ def _perplexities(suite: Suite, registry: Registry) -> list[PlannedTask]:
     return planned
 
 
-def _lm_eval_tasks(suite: Suite, registry: Registry) -> list[PlannedTask]:
+def _lm_eval_tasks(suite: Suite, source: YamlSource, registry: Registry) -> list[PlannedTask]:
     planned = []
     for name, task in suite.tasks.items():
         directories = [Path(task.directory).expanduser()] if task.directory else []
@@ -222,7 +240,14 @@ def _lm_eval_tasks(suite: Suite, registry: Registry) -> list[PlannedTask]:
             limit=task.limit,
             num_fewshot=task.num_fewshot,
         )
-        planned.append(PlannedTask(name, task.metric, spec, None, task_fingerprint(spec)))
+        try:
+            local = catalogue.read(spec.directories).names
+            if spec.task not in local and spec.task not in catalogue.builtin_names():
+                raise catalogue.unknown(spec.task, {*local, *catalogue.builtin_names()})
+            fingerprint = task_fingerprint(spec)
+        except TaskError as error:
+            raise source.error(("tasks", name), str(error)) from None
+        planned.append(PlannedTask(name, task.metric, spec, None, fingerprint))
     return planned
 
 
@@ -281,8 +306,6 @@ class _Planner:
             place = ("methods", method.name if method.name in self.suite.methods else "")
             problem = f"{method.name!r} cannot keep {budget.retain:g} of {self.model.name!r}"
             raise self.source.error(place, f"{problem}: {error}") from None
-        except SuiteError:
-            raise
         # A stranger's component may raise anything; only its own cells may suffer.
         except Exception as error:
             problem = str(error) if isinstance(error, MbenchError) else repr(error)
@@ -315,6 +338,7 @@ class _Planner:
         key = key_of(
             {
                 "kind": "statistic",
+                "versions": versions(),
                 "model": self.model.key,
                 "dtype": self.model.dtype,
                 "corpus": self._corpus_key(corpus),

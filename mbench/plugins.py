@@ -152,6 +152,9 @@ def _add(registry: Registry, module: ModuleType, plugin: str, source: str) -> No
     hook = manager.hook
     classes = [item for items in hook.mbench_components() for item in items]
     methods = [item for items in hook.mbench_methods() for item in items]
+    corpora = {name: call for found in hook.mbench_corpora() for name, call in found.items()}
+    models = {name: path for found in hook.mbench_models() for name, path in found.items()}
+    directories = [Path(path) for found in hook.mbench_task_directories() for path in found]
     for item in classes:
         _kind(item)
     for method in methods:
@@ -172,14 +175,11 @@ def _add(registry: Registry, module: ModuleType, plugin: str, source: str) -> No
         put(registry.components[_kind(item)], _kind(item), item.name, item)
     for method in methods:
         put(registry.methods, "method", method.name, method)
-    for corpora in hook.mbench_corpora():
-        for name, documents in corpora.items():
-            put(registry.corpora, "corpus", name, documents)
-    for models in hook.mbench_models():
-        for name, path in models.items():
-            put(registry.models, "model", name, path)
-    for directories in hook.mbench_task_directories():
-        registry.task_directories.extend(directories)
+    for name, documents in corpora.items():
+        put(registry.corpora, "corpus", name, documents)
+    for name, path in models.items():
+        put(registry.models, "model", name, Path(path))
+    registry.task_directories.extend(directories)
 
 
 def _kind(item: type[Component]) -> str:

@@ -61,12 +61,12 @@ def _profile_corpus(session: ModelSession, corpus: str, jobs: list[StatisticJob]
         identity = job.statistic.identity
         sums = collected.sums.get(identity, {})
         samples = collected.samples.get(identity, {})
-        meta = {"tokens": tokens.tokens, "corpus": corpus, **_facts(sums, tokens.tokens)}
+        meta = {"tokens": tokens.tokens, "corpus": corpus, **routing_facts(sums, tokens.tokens)}
         session.store.write_statistic(job.key, meta, sums, samples)
     session.progress.event("profile", model=session.model.name, corpus=corpus, tokens=tokens.tokens)
 
 
-def _facts(sums: dict[str, np.ndarray], tokens: int) -> dict[str, Any]:
+def routing_facts(sums: dict[str, np.ndarray], tokens: int) -> dict[str, Any]:
     """What readers of a report should know of the routing, where it was counted.
 
     Experts that no token selected have no mean score; the gates' mass bounds how much a sliced

@@ -23,7 +23,10 @@ def gather(plan: Plan, outcome: Outcome, suite_path: Path, command: list[str]) -
         "command": " ".join(command),
         "suite file sha256": hashlib.sha256(suite_path.read_bytes()).hexdigest(),
         "versions": {"python": platform.python_version(), **_versions()},
-        "git": _git_state(suite_path.resolve().parent),
+        "git": {
+            "of the suite": _git_state(suite_path.resolve().parent),
+            "of mbench": _git_state(Path(__file__).parent),
+        },
         "hardware": _hardware(),
         "models": {
             model.name: {

@@ -121,6 +121,7 @@ class Store:
         samples: Mapping[str, list[np.ndarray]],
     ) -> None:
         """Store a statistic's sums [shards, layers, ...] and samples per layer [t, ...]."""
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         final = self.root / "statistics" / key
@@ -141,6 +142,8 @@ class Store:
             partial.replace(final)
         except OSError as error:
             raise StoreError(f"cannot write {final}: {error.strerror or error}") from error
+        except SafetensorError as error:
+            raise StoreError(f"cannot write {final}: {error}") from error
         finally:
             if partial is not None:
                 shutil.rmtree(partial, ignore_errors=True)

@@ -21,10 +21,7 @@ class _Strict(BaseModel):
 
 
 class Expected(_Strict):
-    """Facts of a model as its publisher states them, so that a plan needs neither hub nor weights.
-
-    They are compared with the real model before anything is computed.
-    """
+    """Facts of a model as its publisher states them; another model under its name is refused."""
 
     layers: Count
     experts: Count
@@ -71,12 +68,13 @@ class CorpusSpec(_Strict):
     source: TextSource
     sequences: Count
     length: Count
-    packing: Literal["concatenate", "document"] = "concatenate"
-    """`concatenate`: documents in shuffled order, joined and cut. `document`: the first `length`
-    tokens of one document a sequence, padded."""
+    packing: Literal["concatenate", "contiguous", "document"] = "concatenate"
+    """`concatenate`: documents in shuffled order, joined and cut. `contiguous`: documents in their
+    own order, joined and cut, and sequences drawn from them; for data sets with a row a line.
+    `document`: the first `length` tokens of one document a sequence, padded."""
     join: str = "\n\n"
     seed: int = 0
-    """Shuffles the documents."""
+    """Shuffles the documents, or draws the sequences."""
 
 
 class PerplexityTask(_Strict):
@@ -208,6 +206,11 @@ def load_suite(
         source.assign(assignment)
     for redirection in models:
         _redirect(source, redirection)
+    chosen = [redirection for redirection in models if "=" not in redirection]
+    listed = source.data.get("models")
+    for name in [name for name in listed if chosen] if isinstance(listed, dict) else ():
+        if name not in chosen:
+            del listed[name]
     if retain:
         source.replace(("retain",), list(retain), "--retain")
     if methods:
@@ -230,12 +233,16 @@ def load_suite(
 
 def _redirect(source: YamlSource, redirection: str) -> None:
     name, separator, target = redirection.partition("=")
-    listed = source.data.get("models") or {}
-    if not separator or not target:
-        raise source.error((), f"--model takes NAME=PATH_OR_ID, got {redirection!r}")
+    listed = source.data.get("models")
+    listed = listed if isinstance(listed, dict) else {}
+    if separator and not target:
+        raise source.error((), f"--model takes NAME or NAME=PATH_OR_ID, got {redirection!r}")
     if name not in listed:
         raise source.unknown(("models",), "model", name, listed, "--model")
-    kept = {key: listed[name][key] for key in ("dtype",) if key in listed[name]}
+    if not separator:
+        return
+    own = listed[name] if isinstance(listed[name], dict) else {}
+    kept = {key: own[key] for key in ("dtype",) if key in own}
     looks_local = Path(target).exists() or target.startswith((".", "/", "~"))
     place = {"path": target} if looks_local else {"hub": target}
     source.replace(("models", name), kept | place, f"--model {redirection}")
@@ -259,10 +266,15 @@ def _limit(source: YamlSource, limit: int) -> None:
     if limit < 1:
         raise source.error((), f"--limit takes a number of items from 1, got {limit}")
     for section, key in (("tasks", "limit"), ("perplexity", "max_windows")):
-        for name, value in (source.data.get(section) or {}).items():
+        listed = source.data.get(section)
+        for name, value in listed.items() if isinstance(listed, dict) else ():
             if value is None:
-                source.data[section][name] = {}
-            source.replace((section, name, key), limit, "--limit")
+                listed[name] = {}
+            elif not isinstance(value, dict):
+                continue
+            own = source.data[section][name].get(key)
+            if not isinstance(own, int) or own > limit:
+                source.replace((section, name, key), limit, "--limit")
 
 
 def _check_references(suite: Suite, source: YamlSource) -> None:

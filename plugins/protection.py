@@ -43,15 +43,15 @@ def check_protection(params: ProtectionParams, budget: mbench.Budget) -> None:
 
 
 def protection_size(params: ProtectionParams, budget: mbench.Budget) -> tuple[int, tuple[str, ...]]:
-    """B after clamping, with the note that a reader needs where it was clamped."""
+    """B after clamping, with the note that a reader needs where it fills the budget."""
     size = requested(params, budget)
-    if size <= budget.kept:
+    if size < budget.kept:
         return size, ()
-    note = (
-        f"protection budget clamped from {size} to the {budget.kept} experts kept per layer,"
-        " so the candidate mask has no influence"
-    )
-    return budget.kept, (note,)
+    no_influence = "so the candidate mask has no influence"
+    if size == budget.kept:
+        return size, (f"all {size} experts kept per layer are protected, {no_influence}",)
+    clamped = f"protection budget clamped from {size} to the {budget.kept} experts kept per layer"
+    return budget.kept, (f"{clamped}, {no_influence}",)
 
 
 def mean_scores(scores: Mapping[str, mbench.Scores]) -> np.ndarray:
@@ -68,6 +68,7 @@ class Protect(mbench.MaskBuilder):
     """Candidate plus protected set, less the unprotected experts of lowest mean score."""
 
     name = "protect"
+    takes_candidate = True
 
     def build(
         self,
@@ -76,9 +77,8 @@ class Protect(mbench.MaskBuilder):
         budget: mbench.Budget,
         candidate: mbench.ExpertMask | None,
     ) -> mbench.ExpertMask:
-        """Return the mask; raises `PluginError` without a candidate to start from."""
-        if candidate is None:
-            raise mbench.PluginError("builder 'protect' needs a candidate method to start from")
+        """Return the mask; the core gives every builder that `takes_candidate` one."""
+        assert candidate is not None
         keep = candidate.keep | selection.chosen
         for layer, worst_first in enumerate(best_first(mean_scores(scores))[:, ::-1]):
             removable = [

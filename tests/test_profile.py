@@ -10,11 +10,12 @@ import torch
 from tiny_models import FAMILIES, olmoe, qwen2_moe, random_sequences
 
 from mbench.errors import PluginError, UnsupportedModel
-from mbench.interfaces import Profile, Statistic
+from mbench.interfaces import Statistic
 from mbench.moe.adapter import find_moe_layers
 from mbench.moe.experts import pairwise_grouped, sorted_loop
 from mbench.moe.profile import profile_model
-from mbench.moe.routing_sums import RoutingSums, gate_mass
+from mbench.moe.routing_sums import RoutingSums
+from mbench.profiling import routing_facts
 
 SEQUENCES = random_sequences([10, 7, 12, 3, 12, 1, 9])
 RENORMALISES = {"qwen2_moe": False, "olmoe": False}
@@ -186,19 +187,12 @@ def test_gate_mass_is_the_probability_of_the_chosen_experts():
     collected = profile_model(
         model, layers, SEQUENCES, [RoutingSums(), Everything()], batch_size=4, shards=2
     )
-    profile = Profile(
-        corpus="any",
-        layers=tuple(layer.path for layer in layers),
-        num_experts=8,
-        top_k=3,
-        tokens=SEQUENCES.tokens,
-        router="sliced",
-        shard_sums=collected.sums,
-        load_samples=lambda identity, layer: {},
-    )
+    facts = routing_facts(collected.sums[ROUTING], SEQUENCES.tokens)
+    counts = collected.sums[ROUTING]["count"].sum(axis=0)
+    assert facts["experts never selected"] == sum(count == 0 for count in counts.reshape(-1))
     logits = torch.from_numpy(np.array(collected.samples[Everything().identity]["logits"]))
     expected = logits.softmax(dim=-1).topk(3).values.sum(dim=-1).mean(dim=1)
-    np.testing.assert_allclose(gate_mass(profile), expected, rtol=1e-5)
+    np.testing.assert_allclose(facts["top-k gate mass by layer"], expected, atol=1e-4)
 
 
 def test_progress_counts_every_token():
@@ -284,3 +278,19 @@ def test_logits_are_checked_before_they_are_believed(output, reason):
         profile_model(
             model, find_moe_layers(model), SEQUENCES, [Everything()], batch_size=3, shards=1
         )
+
+
+class Meddler(Statistic):
+    """Changes what it should only read."""
+
+    name = "meddler"
+
+    def measure(self, batch):
+        batch.top_k_weight.mul_(3)
+        return {"count": torch.zeros(batch.num_experts)}
+
+
+def test_a_statistic_that_changes_the_models_tensors_is_refused():
+    model, layers = model_and_layers("qwen2_moe")
+    with pytest.raises(PluginError, match="'meddler' changed a tensor"):
+        profile_model(model, layers, SEQUENCES, [Meddler()], batch_size=4)

@@ -95,13 +95,18 @@ def test_the_command_line_narrows_and_redirects(tmp_path):
     assert list(suite.methods) == ["reap", "frequency"]
     assert suite.methods["reap"].corpora == ("wiki",)
     assert suite.tasks["cloze_wiki"].limit == 7
+    few = load_suite(path, set_values=["tasks.cloze_wiki.limit=3"], limit=7)[0]
+    assert few.tasks["cloze_wiki"].limit == 3
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"models": ["dmo=x"]}, "unknown model 'dmo'; did you mean 'demo'?"),
-        ({"models": ["demo"]}, "--model takes NAME=PATH_OR_ID"),
+        ({"models": ["demo="]}, "--model takes NAME or NAME=PATH_OR_ID"),
+        ({"set_values": ["methods=[random, mean]"]}, "methods: input should be a mapping"),
+        ({"set_values": ["tasks=[x]"], "limit": 3}, "tasks: input should be a mapping"),
+        ({"set_values": ["models=[demo]"], "models": ["demo=x"]}, "unknown model 'demo'"),
         ({"set_values": ["corpora.wiki.length=long"]}, "--set corpora.wiki.length=long: "),
         ({"set_values": ["router"]}, "--set takes KEY.KEY=VALUE"),
         ({"set_values": ["name.x=1"]}, "cannot set 'x' there"),

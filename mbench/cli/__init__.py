@@ -16,6 +16,7 @@ VERBS = {
 }
 
 USER_ERROR = 2
+INTERRUPTED = 130
 
 
 class _Verbs(click.Group):
@@ -60,7 +61,14 @@ def main() -> None:
     from mbench.errors import MbenchError
 
     try:
-        group(prog_name="mbench")
+        # Otherwise click turns Ctrl-C into exit status 1.
+        sys.exit(group(prog_name="mbench", standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(INTERRUPTED)
     except MbenchError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(USER_ERROR)

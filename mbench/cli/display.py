@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -40,7 +41,12 @@ class JsonLines(Progress):
 
     def event(self, kind: str, **values: Any) -> None:
         """Print it."""
-        click.echo(json.dumps({"event": kind, **values}))
+        # JSON has no infinity, which a perplexity can be.
+        finite = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in values.items()
+        }
+        click.echo(json.dumps({"event": kind, **finite}, allow_nan=False))
 
     def warning(self, text: str) -> None:
         """Print it as an event."""

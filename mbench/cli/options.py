@@ -20,8 +20,8 @@ _SUITE_OPTIONS = [
         "--model",
         "models",
         multiple=True,
-        metavar="NAME=PATH_OR_ID",
-        help="Take a model of the suite from another directory or hub id.",
+        metavar="NAME[=PATH_OR_ID]",
+        help="Take a model of the suite from another directory or hub id; a NAME alone: only it.",
     ),
     click.option(
         "--retain", type=float, multiple=True, metavar="RATIO", help="Only this retain ratio."

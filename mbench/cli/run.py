@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
+from mbench.cli import INTERRUPTED
 from mbench.cli.options import request, suite_options
 
 SOME_FAILED = 3
-INTERRUPTED = 130
 
 
 @click.command("run")

@@ -59,6 +59,10 @@ class Evaluator(Protocol):
         """Forward tokens of one mask; of generating tasks, the most it can be."""
 
     @property
+    def item_names(self) -> list[str]:
+        """The column `item` of its per-item tables."""
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the metrics that an evaluation will have."""
 

@@ -136,6 +136,11 @@ class PreparedText:
         self._checked: tuple[weakref.ref[Any], Halves | None] | None = None
 
     @property
+    def item_names(self) -> list[str]:
+        """`text:first scored token` of every window."""
+        return [f"{w.text}:{w.stop - w.scored}" for w in self._windows]
+
+    @property
     def items(self) -> int:
         """Windows, which are the rows of the per-item table."""
         return len(self._windows)
@@ -214,11 +219,11 @@ class PreparedText:
         return -sums.index_add_(0, owner, logs.double()).cpu().numpy()
 
     def _frame(self, losses: np.ndarray) -> pd.DataFrame:
-        """The per-item table; `item` is `text:first scored token`."""
+        """The per-item table."""
         scored = [(self._texts[w.text].size, w.stop - w.scored, w.stop) for w in self._windows]
         return pd.DataFrame(
             {
-                "item": [f"{w.text}:{w.stop - w.scored}" for w in self._windows],
+                "item": self.item_names,
                 "nll": losses,
                 "tokens": [w.scored for w in self._windows],
                 "bytes": [int(size[first:stop].sum()) for size, first, stop in scored],

@@ -114,6 +114,11 @@ class PreparedTask:
         self._checked: tuple[weakref.ref[Any], Halves | None] | None = None
 
     @property
+    def item_names(self) -> list[str]:
+        """The column `item` of its per-item tables."""
+        return [item.identity for item in self._table]
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the metrics that an evaluation will have."""
         if self._kind == "loglikelihood_rolling":

@@ -33,7 +33,7 @@ class Accumulator:
         norms = batch.output_norm.sum(dtype=torch.float64)
         self._norms[layer] = self._norms.get(layer, 0) + norms
         for statistic in self._statistics:
-            measured = statistic.measure(batch)
+            measured = _measured(statistic, batch)
             key = statistic.identity, layer
             if statistic.combine == "sum":
                 _add_sums(statistic, batch, measured, self._open.setdefault(key, {}))
@@ -76,6 +76,16 @@ class Accumulator:
             for name, parts in pieces.items():
                 arrays.setdefault(name, []).append(np.concatenate(parts))
         return joined
+
+
+def _measured(statistic: Statistic, batch: LayerBatch) -> Mapping[str, torch.Tensor]:
+    """Measure; the tensors are the model's own, and a change would go on into its output."""
+    looked_at = (batch.hidden, batch.top_k_index, batch.top_k_weight, batch.output_norm)
+    before = [tensor._version for tensor in looked_at]
+    measured = statistic.measure(batch)
+    if [tensor._version for tensor in looked_at] != before:
+        raise PluginError(f"statistic {statistic.name!r} changed a tensor that it only may read")
+    return measured
 
 
 def _add_sums(

@@ -58,7 +58,7 @@ def weight_files(directory: Path) -> list[Path]:
         if index.is_file():
             try:
                 parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            except (ValueError, KeyError, AttributeError):
+            except (ValueError, KeyError, AttributeError, TypeError):
                 raise ModelNotFound(f"model {directory}: {index.name} cannot be read") from None
             missing = [part for part in parts if not (directory / part).is_file()]
             if missing:
@@ -86,7 +86,9 @@ def model_key(path_or_id: str, revision: str | None = None) -> str:
     directory = local_directory(path_or_id)
     if directory is None:
         return f"commit:{model_commit(path_or_id, revision)}"
+    generation = directory / "generation_config.json"
     files = [config_file(directory), *tokenizer_files(directory), *weight_files(directory)]
+    files += [generation] if generation.is_file() else []
     total = hashlib.sha256()
     for path in sorted(files, key=lambda path: path.name):
         with path.open("rb") as file:

@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from mbench.errors import ModelNotFound, UnsupportedModel
+from mbench.errors import MbenchError, ModelNotFound, UnsupportedModel
 from mbench.hub import refusal
 from mbench.moe.adapter import MoELayer, find_moe_layers
 from mbench.moe.facts import ModelFacts
@@ -32,7 +32,7 @@ from mbench.moe.identity import (
     weight_files,
 )
 
-DtypeName = Literal["auto", "float32", "bfloat16"]
+DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -150,10 +150,15 @@ def _describe(path_or_id: str, config: PreTrainedConfig) -> ModelFacts:
 
 @contextlib.contextmanager
 def _unsupported_in_one_line(path_or_id: str) -> Iterator[None]:
-    """What transformers says about models it has no class for takes a paragraph."""
+    """What transformers says about models it has no class for takes a paragraph.
+
+    A wrong value in a configuration surfaces as whatever the model's own code happens to raise.
+    """
     try:
         yield
-    except (ValueError, KeyError, ImportError) as error:
+    except (MbenchError, OSError):
+        raise
+    except Exception as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise UnsupportedModel(
             f"model {path_or_id}: transformers {transformers.__version__} cannot build it without "

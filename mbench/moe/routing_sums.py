@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from mbench.interfaces import LayerBatch, Profile, Statistic
+from mbench.interfaces import LayerBatch, Statistic
 
 if TYPE_CHECKING:
     import torch
@@ -32,13 +30,3 @@ class RoutingSums(Statistic):
         sums = values.new_zeros(len(values), batch.num_experts)
         sums.index_add_(1, batch.top_k_index.reshape(-1), values.reshape(len(values), -1))
         return dict(zip(("count", "gate", "norm", "gate_norm"), sums, strict=True))
-
-
-def gate_mass(profile: Profile) -> np.ndarray:
-    """Return the mean sum of a token's gates per layer, [L], from collected `RoutingSums`.
-
-    For a router that does not renormalise its gates this is the probability mass of the chosen
-    experts; slicing the router can inflate the gates by up to its inverse. Otherwise it is the
-    constant the gates are scaled to.
-    """
-    return profile.sums(RoutingSums())["gate"].sum(axis=1) / profile.tokens
