@@ -35,13 +35,13 @@ except MissingText as missing:
     pytest.skip(str(missing), allow_module_level=True)
 
 LENGTH = 256
-ITEMS_DIGEST = {"bible": "8e1448e59acb5c05", "wiki": "5e647b6e362ba7ea", "code": "f132e558c8271944"}
+ITEMS_DIGEST = {"bible": "3626576e6a6c9833", "wiki": "e1b9edfb9f01a119", "code": "4d959bf3fc544631"}
 """Start of the sha256 of all items: they are the same on every machine."""
 SHARED_BY_FREQUENCY = 0.75
-"""Mean share of the half most used experts that two corpora have in common: 0.38 to 0.61 measured,
+"""Mean share of the half most used experts that two corpora have in common: 0.27 to 0.56 measured,
 0.5 by chance, 1 if experts were used alike."""
 SHARED_BY_SCORE = 0.9
-"""The same for the half with the highest mean gate x output norm: 0.75 to 0.83 measured."""
+"""The same for the half with the highest mean gate x output norm: 0.73 to 0.85 measured."""
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def test_model_beats_a_unigram_model_by_far(model, streams):
         logits = model(input_ids=rows).logits[:, :-1]
         targets = rows[:, 1:]
         loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten()).item()
-        assert math.exp(loss) < 0.25 * math.exp(-unigram[targets].mean().item())
+        assert math.exp(loss) < 0.15 * math.exp(-unigram[targets].mean().item())
 
 
 @torch.no_grad()
@@ -167,7 +167,7 @@ def test_experts_specialise_by_corpus(model, streams):
 
 
 def _best_halves(model, rows):
-    """The better half of the experts by use and by mean gate x output norm, each (layers, 16)."""
+    """The better half of the experts by use and by mean gate x output norm, each (layers, half)."""
     uses, sums = torch.zeros(2, model.config.num_hidden_layers, model.config.num_experts)
 
     def record(layer):
@@ -208,7 +208,7 @@ def test_cloze_tasks_run_in_lm_eval(model, tokenizer):
         task_manager=TaskManager(include_path=str(task_directory()), include_defaults=False),
     )
     accuracy = [results["results"][name]["acc,none"] for name in names]
-    assert sum(accuracy) / len(accuracy) > 0.35
+    assert sum(accuracy) / len(accuracy) > 0.45
 
 
 def test_imbalance_is_one_for_even_use_and_more_for_uneven_use():
