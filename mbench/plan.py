@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ class Plan:
         return key_of(
             {
                 "kind": "evaluation",
-                "versions": versions(),
+                "versions": dict(versions()),
                 "model": model.key,
                 "dtype": model.dtype,
                 "mask": mask_hash,
@@ -129,7 +130,8 @@ class Plan:
         )
 
 
-def versions() -> dict[str, str]:
+@cache
+def versions() -> Mapping[str, str]:
     """Versions of the packages that compute, without the build's variant such as `+cpu`."""
     return {name: version(name).partition("+")[0] for name in COMPUTED_BY}
 

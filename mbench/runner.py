@@ -39,6 +39,9 @@ def _run_model(session: ModelSession) -> None:
     cells = restore_masks(session)
     jobs = missing_jobs(session, cells)
     stage = EvaluationStage(session)
+    if not cells and not stage.pending():
+        remember_facts(session)
+        return
     # Tasks come before the passes over the corpora: a mistake in one shows within seconds.
     if cells:
         stage.prepare(session.plan.tasks)
