@@ -518,3 +518,28 @@ def test_page_is_readable_without_script(browser, written):
     assert "leads with a Common Avg" in text
     assert "Bold: separated" in text
     tab.context.close()
+
+
+def test_a_handful_of_items_separates_nothing(tmp_path):
+    whole = standings_of(synthetic())
+    assert any(standing.differs_from_random for standing in whole)
+    few = standings_of(synthetic(), items=19)
+    assert not any(standing.differs_from_random for standing in few)
+    assert {standing.rank for standing in few if standing.rank} == {1}
+
+
+def standings_of(results, items=None):
+    cells = tuple(
+        dataclasses.replace(
+            cell,
+            evaluations={
+                task: evaluation(task, found.items if items is None else found.items.head(items))
+                for task, found in cell.evaluations.items()
+            },
+        )
+        for cell in results.cells
+    )
+    results = dataclasses.replace(results, cells=cells)
+    (group,) = arrange(results)
+    found = standings(group, primary_score(results))
+    return [standing for each in found.values() for standing in each]

@@ -48,12 +48,13 @@ def standings(group: Group, score: Score) -> dict[float, tuple[Standing, ...]]:
         return {s.retain: tuple(Standing(e, None) for e in s.entries) for s in group.settings}
     rng = np.random.default_rng(0)
     strata = [_stratum(cells, *part) for part in score.parts]
+    enough = min(len(stratum.totals) for stratum in strata) >= stats.FEWEST_ITEMS
     most = max(math.comb(len(setting.entries), 2) for setting in group.settings)
     draws = stats.resample(strata, rng, stats.enough_resamples(most))
     columns = {id(cell): column for column, cell in enumerate(cells)}
     unpruned = score.value(group.unpruned) if group.unpruned else None
     return {
-        setting.retain: _rank(setting, score, draws, columns, unpruned, rng)
+        setting.retain: _rank(setting, score, draws, columns, unpruned, rng, enough)
         for setting in group.settings
     }
 
@@ -65,6 +66,7 @@ def _rank(
     columns: dict[int, int],
     unpruned: float | None,
     rng: np.random.Generator,
+    enough: bool,
 ) -> tuple[Standing, ...]:
     summaries, of_method, incomplete = {}, {}, []
     for entry in setting.entries:
@@ -87,7 +89,9 @@ def _rank(
     order = sorted(complete, key=lambda method: sign * summaries[method].mean)
     draws_of = [of_method[method] for method in order]
     differ = stats.separated(
-        len(order), lambda a, b: stats.p_value(draws_of[a], draws_of[b]), LEVEL
+        len(order),
+        lambda a, b: stats.p_value(draws_of[a], draws_of[b]) if enough else 1.0,
+        LEVEL,
     )
     random = order.index(RANDOM) if RANDOM in complete else None
     ranked = []
