@@ -124,12 +124,18 @@ class EvaluationStage:
         return evaluator.tokens if evaluator else 0
 
     def run(self, pending: list[Pending]) -> None:
-        """Evaluate and store, then remember the speed for later estimates."""
+        """Evaluate and store, then remember the speed for later estimates.
+
+        What another process has stored meanwhile is taken from it.
+        """
         session = self._session
         before, start = session.outcome.forward_tokens, time.perf_counter()
         with session.timed("evaluate"):
             for item in pending:
                 tasks = [task for task in item.tasks if task.name in self._evaluators]
+                others = [task for task in tasks if self._restore(item.mask, task)]
+                session.advance(sum(self.tokens(task) for task in others))
+                tasks = [task for task in tasks if task not in others]
                 if tasks:
                     self._run_mask(item.label, item.mask, tasks)
         done = session.outcome.forward_tokens - before

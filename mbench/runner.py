@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mbench.evaluating import EvaluationStage, Pending
 from mbench.masking import make_masks, restore_masks
 from mbench.plan import Cell, Plan, StatisticJob
@@ -14,8 +16,18 @@ from mbench.store import Store
 class Runner:
     """One run of one plan."""
 
-    def __init__(self, plan: Plan, store: Store, progress: Progress) -> None:
-        """Take what the plan asks from `store`, compute the rest, tell `progress`."""
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        progress: Progress,
+        before_evaluation: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Take what the plan asks from `store`, compute the rest, tell `progress`.
+
+        `before_evaluation` is called when all masks of a model are stored, e.g. to start helpers.
+        """
+        self._before_evaluation = before_evaluation
         self.plan = plan
         self.store = store
         self.progress = progress
@@ -29,13 +41,28 @@ class Runner:
         try:
             for model in self.plan.models:
                 session = ModelSession(self.plan, model, self.store, self.progress, self.outcome)
-                _run_model(session)
+                _run_model(session, self._before_evaluation)
         except KeyboardInterrupt:
             self.outcome.interrupted = True
         return self.outcome
 
 
-def _run_model(session: ModelSession) -> None:
+def help_evaluating(plan: Plan, store: Store, number: int) -> None:
+    """Evaluate masks that are stored, as one of several processes that share a store.
+
+    Every process starts at another mask and goes round, so all end where others have been.
+    """
+    for model in plan.models:
+        session = ModelSession(plan, model, store, Progress(), Outcome())
+        restore_masks(session)
+        stage = EvaluationStage(session)
+        pending = stage.pending()
+        stage.prepare(task for item in pending for task in item.tasks)
+        start = len(pending) * number // plan.suite.processes
+        stage.run([*pending[start:], *pending[:start]])
+
+
+def _run_model(session: ModelSession, before_evaluation: Callable[[], None]) -> None:
     cells = restore_masks(session)
     jobs = missing_jobs(session, cells)
     stage = EvaluationStage(session)
@@ -53,6 +80,8 @@ def _run_model(session: ModelSession) -> None:
     make_masks(session, cells, problems)
     pending = stage.pending()
     session.progress.total(session.outcome.forward_tokens + _evaluation_tokens(stage, pending))
+    if pending:
+        before_evaluation()
     stage.run(pending)
 
 

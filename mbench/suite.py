@@ -178,6 +178,9 @@ class Suite(_Strict):
     average: Average | None = None
     batch_tokens: Count = 8192
     """Tokens in one forward call."""
+    processes: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes that evaluate masks side by side, each on one thread, where there is no GPU: for
+    models so small that one operation cannot keep several cores busy."""
 
 
 def _exactly_one(model: Any, *fields: str) -> Any:

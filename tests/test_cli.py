@@ -145,3 +145,34 @@ def test_the_readme_plugin_works_as_printed(finished):
     )
     assert run.returncode == 0, run.stderr
     assert "frequency" in set(mbench.load_results(folder / "reports" / "tiny")["method"])
+
+
+def test_several_processes_give_the_same_figures(finished, tmp_path):
+    folder, _ = finished
+    (tmp_path / "tiny.yaml").write_text(SUITE)
+    run = call("run", "tiny.yaml", "--set", "processes=3", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    # What is compared is each run's own page-side table, from a store of its own.
+    again = call("run", "tiny.yaml", "--output", "fresh", cwd=folder)
+    assert again.returncode == 0
+    one = mbench.load_results(folder / "fresh" / "tiny").drop(columns=["value", "stderr"])
+    three = mbench.load_results(tmp_path / "reports" / "tiny").drop(columns=["value", "stderr"])
+    assert one.equals(three)
+    values = [
+        mbench.load_results(path)["value"].to_numpy()
+        for path in (folder / "fresh" / "tiny", tmp_path / "reports" / "tiny")
+    ]
+    assert values[0] == pytest.approx(values[1], rel=1e-4)
+
+
+def test_a_helper_evaluates_what_is_pending_and_writes_no_report(finished, tmp_path):
+    folder, _ = finished
+    store = tmp_path / "store"
+    first = call("run", "tiny.yaml", "--output", str(tmp_path / "a"), cwd=folder, store=store)
+    assert first.returncode == 0
+    evaluations = sorted((store / "evaluations").iterdir())
+    for path in evaluations[:5]:
+        path.unlink()
+    helper = call("run", "tiny.yaml", "--helper", "1", cwd=folder, store=store)
+    assert (helper.returncode, helper.stdout, helper.stderr) == (0, "", "")
+    assert sorted((store / "evaluations").iterdir()) == evaluations

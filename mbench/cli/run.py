@@ -25,7 +25,8 @@ SOME_FAILED = 3
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @click.option("--quiet", is_flag=True, help="Print only failures and the report's path.")
-def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
+@click.option("--helper", type=int, hidden=True, help="Be this helper of another run.")
+def command(output: Path, as_json: bool, quiet: bool, helper: int | None, **options: Any) -> None:
     """Run SUITE and write its leaderboard to reports/<suite>/index.html.
 
     What is in the store is not computed again; an interrupted run goes on where it stopped. Exit
@@ -34,22 +35,26 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     """
     from mbench.assemble import assemble
     from mbench.cli.display import watching
+    from mbench.cli.helpers import Helpers
     from mbench.cli.summary import list_problems, show_end, show_plan
     from mbench.cost import estimate
     from mbench.provenance import gather
     from mbench.report import render
     from mbench.results_files import write
-    from mbench.runner import Runner
+    from mbench.runner import Runner, help_evaluating
 
     asked = request(**options)
+    if helper is not None:
+        help_evaluating(asked.plan, asked.store, helper)
+        return
     directory = output / asked.plan.suite.name
     _check_writable(directory)
     cost = estimate(asked.plan, asked.store)
     if not as_json and not quiet:
         show_plan(cost, asked.plan.suite.retain, err=True)
-    with watching(as_json=as_json, quiet=quiet) as progress:
+    with watching(as_json=as_json, quiet=quiet) as progress, Helpers(asked.plan) as helpers:
         progress.event("plan", **cost.to_json())
-        outcome = Runner(asked.plan, asked.store, progress).run()
+        outcome = Runner(asked.plan, asked.store, progress, helpers.start).run()
     provenance = gather(asked.plan, outcome, asked.path, ["mbench", *sys.argv[1:]])
     results = assemble(asked.plan, outcome, provenance)
     write(results, directory)
