@@ -7,7 +7,8 @@ from typing import Any
 
 from mbench.interfaces import ExpertMask
 from mbench.masks import mask_from_json
-from mbench.plan import Plan, PlannedModel, PlannedTask
+from mbench.plan import Plan, PlannedModel
+from mbench.planned_tasks import PlannedTask
 from mbench.store import Store, key_of
 
 ASSUMED_FLOPS = 4e10

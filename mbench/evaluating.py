@@ -11,7 +11,7 @@ from mbench.cost import speed_key, task_cost_key
 from mbench.errors import StoreError, TaskError
 from mbench.evaluate.outcome import Evaluation, evaluation
 from mbench.interfaces import ExpertMask
-from mbench.plan import PlannedTask
+from mbench.planned_tasks import PlannedTask
 from mbench.plugins import unknown
 from mbench.results import TaskStatus
 from mbench.session import ModelSession, reason

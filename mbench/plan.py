@@ -14,18 +14,16 @@ from typing import Any
 import numpy as np
 
 from mbench.corpora import Text
-from mbench.errors import Infeasible, MbenchError, ModelNotFound, TaskError
-from mbench.evaluate import catalogue
-from mbench.evaluate.fingerprint import task_fingerprint
-from mbench.evaluate.specs import PerplexitySpec, TaskSpec
+from mbench.errors import Infeasible, MbenchError, ModelNotFound
 from mbench.interfaces import Budget, ExpertMask, Statistic
 from mbench.methods import ResolvedMethod, resolve_methods
 from mbench.moe.facts import ModelFacts
 from mbench.moe.identity import model_key
+from mbench.planned_tasks import PlannedTask, find_text, plan_tasks
 from mbench.plugins import Registry, source_hash
 from mbench.store import Store, key_of
-from mbench.suite import ModelSpec, Suite, TextSource
-from mbench.yaml_source import Place, YamlSource
+from mbench.suite import ModelSpec, Suite
+from mbench.yaml_source import YamlSource
 
 COMPUTED_BY = ("mbench", "torch", "transformers")
 """Packages whose versions are part of the keys of whatever a forward pass gave."""
@@ -86,19 +84,6 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class PlannedTask:
-    """One task or perplexity text, the same for every mask."""
-
-    name: str
-    metric: str
-    spec: TaskSpec | PerplexitySpec
-    text: Text | None
-    """For perplexity, the documents."""
-    fingerprint: Mapping[str, Any]
-    """What decides its items and how they are scored."""
-
-
-@dataclass(frozen=True)
 class Plan:
     """Everything a run will do, before any model is loaded."""
 
@@ -144,14 +129,14 @@ def make_plan(suite: Suite, source: YamlSource, registry: Registry, store: Store
     """
     methods = {name: resolve_methods(suite, name, registry, source) for name in suite.models}
     texts = {
-        name: _text(("corpora", name), spec.source, source, registry)
+        name: find_text(("corpora", name), spec.source, source, registry)
         for name, spec in suite.corpora.items()
     }
     # Models first: the likeliest thing to be missing, and found out without reading any text.
     models = tuple(
         _find_model(name, spec, source, registry, store) for name, spec in suite.models.items()
     )
-    tasks = (*_perplexities(suite, source, registry), *_lm_eval_tasks(suite, source, registry))
+    tasks = plan_tasks(suite, source, registry)
     cells: list[Cell] = []
     for model in models:
         used = {c for method in methods[model.name].values() for c in method.corpora}
@@ -204,53 +189,6 @@ def _facts(where: str, revision: str | None, key: str, store: Store) -> ModelFac
     facts = ModelFacts.from_json(asdict(describe(where, revision)))
     store.write_json("facts", key, facts.to_json())
     return facts
-
-
-def _text(place: Place, spec: TextSource, source: YamlSource, registry: Registry) -> Text:
-    if spec.plugin is not None and spec.plugin not in registry.corpora:
-        at = (*place, "source", "plugin")
-        raise source.unknown(at, "plugin corpus", spec.plugin, registry.corpora)
-    return Text(".".join(place), spec, registry.corpora)
-
-
-def _perplexities(suite: Suite, source: YamlSource, registry: Registry) -> list[PlannedTask]:
-    planned = []
-    for name, task in suite.perplexity.items():
-        text = _text(("perplexity", name), task.source, source, registry)
-        spec = PerplexitySpec(
-            name=name,
-            protocol=task.protocol,
-            window=task.window,
-            stride=task.stride,
-            join=task.join,
-            max_windows=task.max_windows,
-        )
-        settings = {key: value for key, value in asdict(spec).items() if key != "name"}
-        fingerprint = {"kind": "perplexity", "text": text.identity(), **settings}
-        planned.append(PlannedTask(name, "perplexity", spec, text, fingerprint))
-    return planned
-
-
-def _lm_eval_tasks(suite: Suite, source: YamlSource, registry: Registry) -> list[PlannedTask]:
-    planned = []
-    for name, task in suite.tasks.items():
-        directories = [Path(task.directory).expanduser()] if task.directory else []
-        spec = TaskSpec(
-            name=name,
-            task=task.task or name,
-            directories=tuple([*directories, *registry.task_directories]),
-            limit=task.limit,
-            num_fewshot=task.num_fewshot,
-        )
-        try:
-            local = catalogue.read(spec.directories).names
-            if spec.task not in local and spec.task not in catalogue.builtin_names():
-                raise catalogue.unknown(spec.task, {*local, *catalogue.builtin_names()})
-            fingerprint = task_fingerprint(spec)
-        except TaskError as error:
-            raise source.error(("tasks", name), str(error)) from None
-        planned.append(PlannedTask(name, task.metric, spec, None, fingerprint))
-    return planned
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,13 @@
-"""Suite files: YAML into frozen models, or one line saying where it is wrong and what is valid."""
+"""What a suite file may say: its keys, their types and their meaning."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mbench.interfaces import RouterMode
-from mbench.yaml_source import YamlSource, describe_error
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 Count = Annotated[int, Field(ge=1)]
@@ -188,138 +186,3 @@ def _exactly_one(model: Any, *fields: str) -> Any:
     if len(given) != 1:
         raise ValueError(f"give exactly one of {', '.join(fields)}; got {len(given)}")
     return model
-
-
-def load_suite(
-    path: Path,
-    *,
-    set_values: Sequence[str] = (),
-    models: Sequence[str] = (),
-    retain: Sequence[float] = (),
-    methods: Sequence[str] = (),
-    limit: int | None = None,
-) -> tuple[Suite, YamlSource]:
-    """Read and validate a suite file, narrowed or redirected by the command line.
-
-    Raises `SuiteError`, one line `file:line:column: what is wrong (valid choices)`. Names of
-    methods that the file does not list are left for the plan, which knows the plugins.
-    """
-    source = YamlSource.read(path)
-    for assignment in set_values:
-        source.assign(assignment)
-    for redirection in models:
-        _redirect(source, redirection)
-    chosen = [redirection for redirection in models if "=" not in redirection]
-    listed = source.data.get("models")
-    for name in [name for name in listed if chosen] if isinstance(listed, dict) else ():
-        if name not in chosen:
-            del listed[name]
-    if retain:
-        source.replace(("retain",), list(retain), "--retain")
-    if methods:
-        _choose_methods(source, methods)
-    if limit is not None:
-        _limit(source, limit)
-    # `random:` alone is a method with nothing changed.
-    for section in ("methods", "candidates"):
-        listed = source.data.get(section)
-        for name, method in listed.items() if isinstance(listed, dict) else ():
-            if method is None:
-                listed[name] = {}
-    try:
-        suite = Suite.model_validate(source.plain())
-    except ValidationError as error:
-        raise describe_error(source, error, Suite) from None
-    _check_references(suite, source)
-    return suite, source
-
-
-def _redirect(source: YamlSource, redirection: str) -> None:
-    name, separator, target = redirection.partition("=")
-    listed = source.data.get("models")
-    listed = listed if isinstance(listed, dict) else {}
-    if separator and not target:
-        raise source.error((), f"--model takes NAME or NAME=PATH_OR_ID, got {redirection!r}")
-    if name not in listed:
-        raise source.unknown(("models",), "model", name, listed, "--model")
-    if not separator:
-        return
-    own = listed[name] if isinstance(listed[name], dict) else {}
-    kept = {key: own[key] for key in ("dtype",) if key in own}
-    looks_local = Path(target).exists() or target.startswith((".", "/", "~"))
-    place = {"path": target} if looks_local else {"hub": target}
-    source.replace(("models", name), kept | place, f"--model {redirection}")
-
-
-def _choose_methods(source: YamlSource, methods: Sequence[str]) -> None:
-    """The suite's other methods stay as candidates that the chosen ones may build upon."""
-    listed = source.data.get("methods")
-    if not isinstance(listed, dict):
-        return
-    candidates = source.data.setdefault("candidates", {})
-    for name in [name for name in listed if name not in methods]:
-        candidates[name] = listed.pop(name)
-    for name in methods:
-        if name not in listed:
-            known = candidates.pop(name, None)
-            source.replace(("methods", name), known or {}, f"--method {name}")
-
-
-def _limit(source: YamlSource, limit: int) -> None:
-    if limit < 1:
-        raise source.error((), f"--limit takes a number of items from 1, got {limit}")
-    for section, key in (("tasks", "limit"), ("perplexity", "max_windows")):
-        listed = source.data.get(section)
-        for name, value in listed.items() if isinstance(listed, dict) else ():
-            if value is None:
-                listed[name] = {}
-            elif not isinstance(value, dict):
-                continue
-            own = source.data[section][name].get(key)
-            if not isinstance(own, int) or own > limit:
-                source.replace((section, name, key), limit, "--limit")
-
-
-def _check_references(suite: Suite, source: YamlSource) -> None:
-    """Names inside the suite must exist in it, and nothing may be listed twice."""
-    for field in ("retain", "seeds", "calibration"):
-        _no_repeats(source, (field,), getattr(suite, field))
-    for place, names in [
-        (("calibration",), suite.calibration),
-        *[(("methods", name, "corpora"), m.corpora or ()) for name, m in suite.methods.items()],
-        *[
-            (("candidates", name, "corpora"), m.corpora or ())
-            for name, m in suite.candidates.items()
-        ],
-    ]:
-        _no_repeats(source, place, names)
-        for index, name in enumerate(names):
-            if name not in suite.corpora:
-                raise source.unknown((*place, index), "corpus", name, suite.corpora)
-    for name, method in suite.methods.items():
-        _no_repeats(source, ("methods", name, "seeds"), method.seeds or ())
-        for model in method.models:
-            if model not in suite.models:
-                raise source.unknown(
-                    ("methods", name, "models", model), "model", model, suite.models
-                )
-    evaluated = [*suite.perplexity, *suite.tasks]
-    if not evaluated:
-        raise source.error((), "nothing to evaluate: give `tasks`, `perplexity` or both")
-    _no_repeats(source, ("tasks",), evaluated)
-    if suite.average is not None:
-        _no_repeats(source, ("average", "tasks"), suite.average.tasks)
-        if suite.average.name in evaluated:
-            place = ("average", "name")
-            raise source.error(place, f"{suite.average.name!r} is also the name of a task")
-        for index, name in enumerate(suite.average.tasks):
-            if name not in suite.tasks:
-                raise source.unknown(("average", "tasks", index), "task", name, suite.tasks)
-    if "none" in suite.methods:
-        raise source.error(("methods", "none"), "'none' is the unpruned model, always included")
-
-
-def _no_repeats(source: YamlSource, place: tuple[Any, ...], values: Sequence[Any]) -> None:
-    for index, value in enumerate(values):
-        if value in values[:index]:
-            raise source.error((*place, index), f"{value!r} is listed twice")

@@ -24,7 +24,7 @@ from mbench.results_files import write
 from mbench.runner import Runner
 from mbench.session import Outcome
 from mbench.store import Store
-from mbench.suite import load_suite
+from mbench.suite_file import load_suite
 
 SUITE = """\
 name: tiny

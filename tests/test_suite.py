@@ -8,7 +8,7 @@ import pytest
 
 from mbench.errors import MbenchError
 from mbench.plan import kept_experts
-from mbench.suite import load_suite
+from mbench.suite_file import load_suite
 
 SUITES = Path(__file__).parents[1] / "suites"
 

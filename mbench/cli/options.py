@@ -91,7 +91,7 @@ def request(
     from mbench.plan import make_plan
     from mbench.plugins import load_registry
     from mbench.store import Store, default_root
-    from mbench.suite import load_suite
+    from mbench.suite_file import load_suite
 
     set_up_libraries()
     registry = load_registry(plugin_files)

@@ -10,7 +10,7 @@ from mbench.evaluate.specs import PerplexitySpec
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from mbench.plan import PlannedTask
+    from mbench.planned_tasks import PlannedTask
 
 
 def prepare_task(
