@@ -132,23 +132,30 @@ class EvaluationStage:
         before, start = session.outcome.forward_tokens, time.perf_counter()
         with session.timed("evaluate"):
             for item in pending:
-                tasks = [task for task in item.tasks if task.name in self._evaluators]
-                others = [task for task in tasks if self._restore(item.mask, task)]
-                session.advance(sum(self.tokens(task) for task in others))
-                tasks = [task for task in tasks if task not in others]
-                if tasks:
-                    self._run_mask(item.label, item.mask, tasks)
+                figures, missing = {}, []
+                for task in item.tasks:
+                    if task.name not in self._evaluators:
+                        continue
+                    if self._restore(item.mask, task):
+                        session.advance(self.tokens(task))
+                        figures |= self._tell(item.label, item.mask, task)
+                    else:
+                        missing.append(task)
+                if missing:
+                    figures |= self._run_mask(item.label, item.mask, missing)
+                if figures:
+                    session.progress.figures(item.label, figures)
         done = session.outcome.forward_tokens - before
         if done:
             speed = {"tokens_per_second": done / (time.perf_counter() - start)}
             session.store.write_json("facts", speed_key(session.model), speed)
 
-    def _run_mask(self, label: str, mask: ExpertMask, tasks: list[PlannedTask]) -> None:
+    def _run_mask(self, label: str, mask: ExpertMask, tasks: list[PlannedTask]) -> dict[str, float]:
         from mbench.moe.experts import fast_experts
         from mbench.moe.mask import masked
 
         session = self._session
-        figures = {}
+        figures: dict[str, float] = {}
         try:
             layers = session.load().layers
             with fast_experts(layers), masked(layers, mask, session.plan.suite.router):
@@ -159,8 +166,7 @@ class EvaluationStage:
             raise
         except Exception as error:
             self._fail(label, mask, tasks, error)
-        if figures:
-            session.progress.figures(label, figures)
+        return figures
 
     def _run_task(self, label: str, mask: ExpertMask, task: PlannedTask) -> dict[str, float]:
         session = self._session
@@ -174,6 +180,12 @@ class EvaluationStage:
         session.outcome.evaluations[key] = result
         scoring = self._evaluators[task.name].scoring
         session.outcome.scoring[f"{session.model.name} {task.name}"] = scoring
+        return self._tell(label, mask, task)
+
+    def _tell(self, label: str, mask: ExpertMask, task: PlannedTask) -> dict[str, float]:
+        """Announce an outcome; returns the task's declared figure."""
+        session = self._session
+        result = session.outcome.evaluations[self._key(mask, task)]
         values = {metric.name: metric.value for metric in result.metrics}
         session.progress.event("evaluation", mask=label, task=task.name, status="ok", **values)
         return {task.name: values[task.metric]}

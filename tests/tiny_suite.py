@@ -1,0 +1,78 @@
+"""A small suite on the embedded model, and ways to plan and run it inside a test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mbench.assemble import assemble
+from mbench.plan import Plan, make_plan
+from mbench.plugins import load_registry
+from mbench.progress import Progress
+from mbench.results import long_form
+from mbench.runner import Runner
+from mbench.session import Outcome
+from mbench.store import Store
+from mbench.suite_file import load_suite
+
+SUITE = """\
+name: tiny
+models:
+  demo: {plugin: demo, dtype: float32}
+retain: [0.25, 0.5]
+seeds: [0, 1]
+corpora:
+  bible: {source: {plugin: bible, split: calibration}, sequences: 6, length: 32}
+  wiki: {source: {plugin: wiki, split: calibration}, sequences: 6, length: 32}
+calibration: [bible, wiki]
+methods:
+  random:
+  reap: {corpora: [bible]}
+  same-as-reap: {use: reap, corpora: [bible]}
+  expert-sparsity: {corpora: [wiki]}
+  tb-coverage: {selector: {protected: 10}}
+perplexity:
+  ppl-wiki:
+    {source: {plugin: wiki, split: evaluation}, window: 64, stride: 32, max_windows: 4}
+tasks:
+  cloze_bible: {metric: acc, limit: 6}
+"""
+
+
+class Watcher(Progress):
+    """Counts forward tokens; may press Ctrl-C."""
+
+    def __init__(self, interrupt_after: int | None = None) -> None:
+        self.tokens = 0
+        self.warnings: list[str] = []
+        self.evaluated: list[tuple[str, str]] = []
+        """(mask, task) of every outcome that was announced."""
+        self.interrupt_after = interrupt_after
+
+    def advance(self, tokens: int) -> None:
+        self.tokens += tokens
+        if self.interrupt_after is not None and self.tokens > self.interrupt_after:
+            raise KeyboardInterrupt
+
+    def event(self, kind: str, **values: Any) -> None:
+        if kind == "evaluation":
+            self.evaluated.append((values["mask"], values["task"]))
+
+    def warning(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def plan_of(
+    tmp_path: Path, store: Store, text: str = SUITE, plugins: tuple[Path, ...] = (), **narrowing
+) -> Plan:
+    path = tmp_path / "suite.yaml"
+    path.write_text(text)
+    suite, source = load_suite(path, **narrowing)
+    return make_plan(suite, source, load_registry(plugins), store)
+
+
+def go(plan: Plan, store: Store, progress: Progress | None = None) -> tuple[Outcome, pd.DataFrame]:
+    outcome = Runner(plan, store, progress or Watcher()).run()
+    return outcome, long_form(assemble(plan, outcome, {}))
