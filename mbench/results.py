@@ -14,7 +14,7 @@ from mbench.evaluate.outcome import Evaluation, Metric
 if TYPE_CHECKING:
     import pandas as pd
 
-Status = Literal["ok", "failed", "skipped", "blocked", "interrupted"]
+Status = Literal["ok", "failed", "blocked", "interrupted"]
 
 UNPRUNED = "none"
 """The method name of the unpruned model, at retain ratio 1."""

@@ -177,24 +177,18 @@ def _members(group: TaskFile) -> list[str]:
     return names
 
 
-def locate(
-    config: Mapping[str, Any], chain: Sequence[Path], data_dir: Path | None
-) -> dict[str, list[str]] | None:
+def locate(config: Mapping[str, Any], chain: Sequence[Path]) -> dict[str, list[str]] | None:
     """The task's data files by split, or None if it has no files on this machine.
 
-    A relative path is looked for in `data_dir` if given; otherwise in the folder of the task file
-    (and of those it includes), then in the folder above, then in the working directory. URLs and
-    absolute paths stay.
+    A relative path is looked for in the folder of the task file (and of those it includes), then
+    in the folder above, then in the working directory. URLs and absolute paths stay.
     """
     listed = (config.get("dataset_kwargs") or {}).get("data_files")
     if listed is None or config.get("dataset_path") not in LOCAL_FORMATS:
         return None
     splits = listed if isinstance(listed, Mapping) else {"train": listed}
-    if data_dir is not None:
-        folders = [Path(data_dir)]
-    else:
-        own = list(dict.fromkeys(path.parent for path in chain))
-        folders = list(dict.fromkeys([*own, *(folder.parent for folder in own), Path.cwd()]))
+    own = list(dict.fromkeys(path.parent for path in chain))
+    folders = list(dict.fromkeys([*own, *(folder.parent for folder in own), Path.cwd()]))
 
     def absolute(pattern: str) -> str:
         if "://" in pattern or Path(pattern).is_absolute():
@@ -209,11 +203,6 @@ def locate(
         str(split): [absolute(part) for part in ([parts] if isinstance(parts, str) else parts)]
         for split, parts in splits.items()
     }
-
-
-def list_tasks(directories: Iterable[Path]) -> list[str]:
-    """Names of all tasks, groups and tags that the directories define."""
-    return read(directories).names
 
 
 @cache

@@ -37,17 +37,16 @@ def task_fingerprint(spec: TaskSpec) -> dict[str, Any]:
         "task": spec.task,
         "limit": spec.limit,
         "num_fewshot": spec.num_fewshot,
-        "metrics": None if spec.metrics is None else sorted(spec.metrics),
         "builtin": sorted(builtin),
         "yaml": _digests(chain),
         "code": _digests(code),
-        "data": [_data(file, spec.data_dir) for file in files],
+        "data": [_data(file) for file in files],
     }
 
 
-def _data(file: TaskFile, data_dir: Path | None) -> dict[str, list[str]]:
+def _data(file: TaskFile) -> dict[str, list[str]]:
     """Digests of the data files by split; of URLs, the address."""
-    located = catalogue.locate(file.config, file.chain, data_dir) or {}
+    located = catalogue.locate(file.config, file.chain) or {}
     return {
         split: [
             part if "://" in pattern else _digest(Path(part))

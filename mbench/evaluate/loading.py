@@ -65,9 +65,8 @@ def quiet() -> Iterator[None]:
 class _Factory(TaskFactory):
     """Finds data files beside the task file, and remembers what it was about to load."""
 
-    def __init__(self, data_dir: Path | None, chains: Mapping[Path, tuple[Path, ...]]) -> None:
+    def __init__(self, chains: Mapping[Path, tuple[Path, ...]]) -> None:
         super().__init__()
-        self.data_dir = data_dir
         self.chains = chains
         self.dataset = ""
 
@@ -78,7 +77,7 @@ class _Factory(TaskFactory):
         parts = (config.get("dataset_path"), config.get("dataset_name"))
         self.dataset = "/".join(str(part) for part in parts if part)
         chain = self.chains.get(Path(entry.yaml_path).resolve()) if entry.yaml_path else None
-        located = catalogue.locate(config, chain, self.data_dir) if chain else None
+        located = catalogue.locate(config, chain) if chain else None
         if located is not None:
             config["dataset_kwargs"] = {**config["dataset_kwargs"], "data_files": located}
         return config
@@ -98,9 +97,7 @@ def load(spec: TaskSpec) -> dict[str, Task]:
     with quiet():
         directories = tuple(Path(path).expanduser().resolve() for path in spec.directories)
         manager = _manager(directories, bool(builtin))
-        manager._factory = factory = _Factory(
-            spec.data_dir, {file.path: file.chain for file in files}
-        )
+        manager._factory = factory = _Factory({file.path: file.chain for file in files})
         try:
             loaded = manager.load(spec.task)
         except MbenchError:

@@ -23,10 +23,6 @@ class TaskSpec:
     """The first so many items of every task; None: all."""
     num_fewshot: int | None = None
     """Solved examples in the prompt; None: as the task itself says."""
-    metrics: tuple[str, ...] | None = None
-    """Metrics to keep; None: all that lm-eval aggregates by their mean over items."""
-    data_dir: Path | None = None
-    """Where relative `data_files` of local task files are; None: see `catalogue.locate`."""
 
 
 @dataclass(frozen=True)
