@@ -158,10 +158,25 @@ def methods_in_words(plan: Plan) -> list[tuple[str, str]]:
         if cell.model not in models:
             models.append(cell.model)
     return [
-        (name if len(texts) == 1 else f"{name} on {', '.join(models)}", text)
-        for name, texts in words.items()
-        for text, models in texts.items()
+        *(
+            (name if len(texts) == 1 else f"{name} on {', '.join(models)}", text)
+            for name, texts in words.items()
+            for text, models in texts.items()
+        ),
+        *_notes_in_words(plan),
     ]
+
+
+def _notes_in_words(plan: Plan) -> list[tuple[str, str]]:
+    """What components say of their budgets, once for all seeds and methods it is true of."""
+    said: dict[tuple[str, str], list[str]] = {}
+    for cell in plan.cells:
+        for note in cell.notes:
+            where = f"{cell.model} at {100 * cell.budget.retain:g} %"
+            methods = said.setdefault((where, note), [])
+            if cell.method.name not in methods:
+                methods.append(cell.method.name)
+    return [(f"On {where}", f"{', '.join(m)}: {note}") for (where, note), m in said.items()]
 
 
 def _method_in_words(method: ResolvedMethod) -> str:

@@ -14,6 +14,39 @@ from mbench.store import Store, key_of
 ASSUMED_FLOPS = 4e10
 """Floating-point operations a second where no speed was measured yet: a few CPU cores."""
 
+UTILISATION = 0.25
+"""Share of a device's peak that forward passes through routed experts are assumed to reach."""
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class DeviceClass:
+    """A kind of accelerator, by its maker's data sheet."""
+
+    name: str
+    flops: float
+    """Dense bfloat16 operations a second at the peak."""
+    memory: float
+    """Bytes."""
+
+
+DEVICE_CLASSES = (
+    DeviceClass("RTX 4090 24 GB", 165e12, 24e9),
+    DeviceClass("A100 80 GB", 312e12, 80e9),
+    DeviceClass("H100 80 GB", 989e12, 80e9),
+)
+
+
+@dataclass(frozen=True)
+class DeviceTime:
+    """What a plan is guessed to take on a kind of accelerator."""
+
+    device: str
+    hours: float
+    fits: bool
+    """Whether the weights leave room for anything else in its memory."""
+
 
 @dataclass(frozen=True)
 class ModelCost:
@@ -36,8 +69,16 @@ class ModelCost:
     """Of the evaluations still to do, as far as their tasks are known."""
     unknown_tasks: tuple[str, ...]
     """Tasks whose size is known only after they were built once."""
+    expected_tasks: tuple[str, ...]
+    """Tasks never built, whose tokens are what the suite expects."""
+    weight_bytes: int
+    """Of the unpruned model in memory."""
     seconds: float
     speed_measured: bool
+    devices: tuple[DeviceTime, ...]
+    """The same work on other machines."""
+    seen: bool
+    """False where the model's sizes are the suite's word, because its files are out of reach."""
 
 
 @dataclass(frozen=True)
@@ -81,19 +122,28 @@ def _model_cost(plan: Plan, store: Store, model: PlannedModel) -> ModelCost:
                     corpora.add(corpus)
         elif cell.method.evaluated:
             hashes.add(mask_from_json(stored, model.facts.layers).content_hash)
-    tokens, cached, unknown = 0, 0, []
+    tokens, cached = 0, 0
+    unknown: list[str] = []
+    expected: list[str] = []
     for task in plan.tasks:
         done = sum(store.has_items(plan.evaluation_key(model, h, task)) for h in hashes)
         cached += done
         known = store.read_json("facts", task_cost_key(model, task))
-        if known is None:
-            unknown.append(task.name)
+        if known is not None:
+            own = known["tokens"]
+        elif task.expected_tokens is not None:
+            own = task.expected_tokens
+            expected.append(task.name)
         else:
-            tokens += known["tokens"] * (len(hashes) + unmade - done)
+            own = 0
+            unknown.append(task.name)
+        tokens += own * (len(hashes) + unmade - done)
     specs = [plan.suite.corpora[corpus] for corpus in corpora]
     profile_tokens = sum(spec.sequences * spec.length for spec in specs)
     measured = store.read_json("facts", speed_key(model))
     per_second = measured["tokens_per_second"] if measured else ASSUMED_FLOPS / _flops(model)
+    dtype = model.facts.dtype if model.dtype == "auto" else model.dtype
+    weights = model.facts.parameters * DTYPE_BYTES[dtype]
     return ModelCost(
         model=model.name,
         cells=len(evaluated),
@@ -105,8 +155,19 @@ def _model_cost(plan: Plan, store: Store, model: PlannedModel) -> ModelCost:
         evaluations_cached=cached,
         evaluation_tokens=tokens,
         unknown_tasks=tuple(unknown),
+        expected_tasks=tuple(expected),
+        weight_bytes=weights,
         seconds=(tokens + profile_tokens) / per_second,
         speed_measured=measured is not None,
+        devices=tuple(
+            DeviceTime(
+                device=device.name,
+                hours=(tokens + profile_tokens) * _flops(model) / device.flops / UTILISATION / 3600,
+                fits=weights < 0.9 * device.memory,
+            )
+            for device in DEVICE_CLASSES
+        ),
+        seen=model.seen,
     )
 
 

@@ -114,6 +114,10 @@ class EvaluationStage:
         evaluator = prepare_task(task, loaded.tokenizer, longest)
         if task.metric not in evaluator.metrics:
             raise TaskError(unknown("metric", task.metric, evaluator.metrics))
+        if task.expected_items not in (None, evaluator.items):
+            raise TaskError(
+                f"{task.name} has {evaluator.items} items, the suite expects {task.expected_items}"
+            )
         self._evaluators[task.name] = evaluator
         cost = {"tokens": evaluator.tokens, "items": evaluator.items}
         session.store.write_json("facts", task_cost_key(session.model, task), cost)

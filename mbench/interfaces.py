@@ -58,6 +58,10 @@ class Component(ABC):
     def check(self, budget: Budget) -> None:
         """Raise `Infeasible` if this component cannot work at `budget`; called before any pass."""
 
+    def notes(self, budget: Budget) -> tuple[str, ...]:
+        """What a reader of the plan must know at `budget`, e.g. that a parameter is clamped."""
+        return ()
+
     @property
     def identity(self) -> str:
         """Name and parameters as canonical JSON: equal for components that do the same."""

@@ -44,6 +44,8 @@ class PlannedModel:
     key: str
     """Hash of the weights, or the hub's commit."""
     facts: ModelFacts
+    seen: bool = True
+    """False where the model's files are out of reach and its facts are what the suite expects."""
 
     def all_kept(self) -> np.ndarray:
         """bool [layers, N], the mask of the unpruned model."""
@@ -75,6 +77,8 @@ class Cell:
     """Per corpus, what its scorer and builder read."""
     problem: str = ""
     """Why no mask can be made, for a plugin that fails already here."""
+    notes: tuple[str, ...] = ()
+    """What its components say of this budget, e.g. that a parameter is clamped."""
 
     @property
     def label(self) -> str:
@@ -121,8 +125,18 @@ def versions() -> Mapping[str, str]:
     return {name: version(name).partition("+")[0] for name in COMPUTED_BY}
 
 
-def make_plan(suite: Suite, source: YamlSource, registry: Registry, store: Store) -> Plan:
+def make_plan(
+    suite: Suite,
+    source: YamlSource,
+    registry: Registry,
+    store: Store,
+    *,
+    trust_expected: bool = False,
+) -> Plan:
     """Resolve every name, check every budget, and key every artefact.
+
+    With `trust_expected`, a model whose files are out of reach is planned by what the suite
+    expects of it, which is enough to see a plan and not enough to run it.
 
     Raises the user's first mistake as an `MbenchError`; a plugin's own failure only marks its
     cells.
@@ -134,7 +148,8 @@ def make_plan(suite: Suite, source: YamlSource, registry: Registry, store: Store
     }
     # Models first: the likeliest thing to be missing, and found out without reading any text.
     models = tuple(
-        _find_model(name, spec, source, registry, store) for name, spec in suite.models.items()
+        _find_model(name, spec, source, registry, store, trust_expected)
+        for name, spec in suite.models.items()
     )
     tasks = plan_tasks(suite, source, registry)
     cells: list[Cell] = []
@@ -154,7 +169,12 @@ def kept_experts(retain: float, num_experts: int) -> int:
 
 
 def _find_model(
-    name: str, spec: ModelSpec, source: YamlSource, registry: Registry, store: Store
+    name: str,
+    spec: ModelSpec,
+    source: YamlSource,
+    registry: Registry,
+    store: Store,
+    trust_expected: bool,
 ) -> PlannedModel:
     place = ("models", name)
     if spec.plugin is not None:
@@ -168,16 +188,39 @@ def _find_model(
         key = model_key(where, spec.revision)
         facts = _facts(where, spec.revision, key, store)
     except ModelNotFound as error:
-        raise ModelNotFound(f"model {name!r}: {error}") from None
+        facts = _expected_facts(spec) if trust_expected else None
+        if facts is None:
+            raise ModelNotFound(f"model {name!r}: {error}") from None
+        key = f"commit:{spec.revision}"
+        return PlannedModel(name, where, spec.revision, spec.dtype, key, facts, seen=False)
     if spec.expect is not None:
         found = {"layers": len(facts.layers), "experts": facts.num_experts, "top_k": facts.top_k}
-        for fact, expected in spec.expect.model_dump().items():
+        found |= {"parameters": facts.parameters, "expert_parameters": facts.expert_parameters}
+        for fact, expected in spec.expect.model_dump(exclude_none=True).items():
             if found[fact] != expected:
                 raise source.error(
                     (*place, "expect", fact),
                     f"the model has {fact} = {found[fact]}, the suite expects {expected}",
                 )
     return PlannedModel(name, where, spec.revision, spec.dtype, key, facts)
+
+
+def _expected_facts(spec: ModelSpec) -> ModelFacts | None:
+    """Facts by the suite's own word, where it says enough."""
+    expect = spec.expect
+    if spec.hub is None or expect is None or not expect.parameters or not expect.expert_parameters:
+        return None
+    return ModelFacts(
+        model_type="",
+        architecture="",
+        layers=tuple(f"MoE layer {layer}" for layer in range(expect.layers)),
+        num_experts=expect.experts,
+        top_k=expect.top_k,
+        hidden_size=0,
+        parameters=expect.parameters,
+        expert_parameters=expect.expert_parameters,
+        dtype="bfloat16" if spec.dtype == "auto" else spec.dtype,
+    )
 
 
 def _facts(where: str, revision: str | None, key: str, store: Store) -> ModelFacts:
@@ -236,8 +279,10 @@ class _Planner:
         candidate = keys[method.candidate] if method.candidate else None
         statistics: dict[str, tuple[StatisticJob, ...]] = {}
         try:
+            notes: list[str] = []
             for part in method.parts.values():
                 part.check(budget)
+                notes += part.notes(budget)
             identities = {kind: part.identity for kind, part in method.parts.items()}
             for corpus in method.corpora:
                 jobs = (self._statistic_job(corpus, statistic) for statistic in method.needs)
@@ -268,7 +313,10 @@ class _Planner:
                 "seed": seed,
             }
         )
-        return Cell(self.model.name, method, seed, budget, key, candidate, statistics)
+        return Cell(
+            *(self.model.name, method, seed, budget, key, candidate, statistics),
+            notes=tuple(notes),
+        )
 
     def _corpus_key(self, corpus: str) -> dict[str, Any]:
         protocol = self.suite.corpora[corpus].model_dump(mode="json", exclude={"source"})

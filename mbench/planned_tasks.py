@@ -28,6 +28,10 @@ class PlannedTask:
     """For perplexity, the documents."""
     fingerprint: Mapping[str, Any]
     """What decides its items and how they are scored."""
+    expected_items: int | None = None
+    """What the suite states; another number is refused."""
+    expected_tokens: int | None = None
+    """Forward tokens of one mask as far as the suite tells, for plans made before it was built."""
 
 
 def plan_tasks(suite: Suite, source: YamlSource, registry: Registry) -> tuple[PlannedTask, ...]:
@@ -60,7 +64,13 @@ def _perplexities(suite: Suite, source: YamlSource, registry: Registry) -> list[
         )
         settings = {key: value for key, value in asdict(spec).items() if key != "name"}
         fingerprint = {"kind": "perplexity", "text": text.identity(), **settings}
-        planned.append(PlannedTask(name, "perplexity", spec, text, fingerprint))
+        windows = None if task.max_windows is None else task.max_windows * (task.window - 1)
+        planned.append(
+            PlannedTask(
+                *(name, "perplexity", spec, text, fingerprint),
+                expected_tokens=windows or task.expect_tokens,
+            )
+        )
     return planned
 
 
@@ -74,6 +84,7 @@ def _lm_eval_tasks(suite: Suite, source: YamlSource, registry: Registry) -> list
             directories=tuple([*directories, *registry.task_directories]),
             limit=task.limit,
             num_fewshot=task.num_fewshot,
+            max_gen_toks=task.max_gen_toks,
         )
         try:
             local = catalogue.read(spec.directories).names
@@ -82,5 +93,13 @@ def _lm_eval_tasks(suite: Suite, source: YamlSource, registry: Registry) -> list
             fingerprint = task_fingerprint(spec)
         except TaskError as error:
             raise source.error(("tasks", name), str(error)) from None
-        planned.append(PlannedTask(name, task.metric, spec, None, fingerprint))
+        # A limit counts within each task of a group, so what is left of a group is not known here.
+        expect = task.expect if task.limit is None else None
+        planned.append(
+            PlannedTask(
+                *(name, task.metric, spec, None, fingerprint),
+                expected_items=expect.items if expect else None,
+                expected_tokens=expect.tokens if expect else None,
+            )
+        )
     return planned

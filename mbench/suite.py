@@ -24,6 +24,19 @@ class Expected(_Strict):
     layers: Count
     experts: Count
     top_k: Count
+    parameters: Count | None = None
+    """Of the whole model; with `expert_parameters`, lets it be planned without its files."""
+    expert_parameters: Count | None = None
+    """Of one routed expert in one layer."""
+
+
+class ExpectedWork(_Strict):
+    """What one mask costs on a task, for plans made before the task was ever built."""
+
+    items: Count
+    """Items, or windows of a text; another number is refused when the task is built."""
+    tokens: Count
+    """Forward tokens, roughly: they depend on the tokenizer."""
 
 
 class ModelSpec(_Strict):
@@ -84,6 +97,8 @@ class PerplexityTask(_Strict):
     stride: Count | None = None
     join: str = "\n\n"
     max_windows: Count | None = None
+    expect_tokens: Count | None = None
+    """Roughly the forward tokens of one mask, for plans made before the text was read."""
 
     @model_validator(mode="after")
     def _stride_fits(self) -> PerplexityTask:
@@ -107,6 +122,9 @@ class LmEvalTask(_Strict):
     """The metric that ranks, enters the average, and is shown first; all are kept."""
     limit: Count | None = None
     num_fewshot: int | None = Field(default=None, ge=0)
+    max_gen_toks: Count | None = None
+    """Most tokens that are generated per item; omitted: as the task says."""
+    expect: ExpectedWork | None = None
 
 
 class ComponentSpec(BaseModel):

@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from mbench.errors import TaskError
+from mbench.evaluate import catalogue
 from mbench.suite import Suite
 from mbench.yaml_source import YamlSource, describe_error
 
@@ -20,6 +22,8 @@ def load_suite(
     retain: Sequence[float] = (),
     methods: Sequence[str] = (),
     limit: int | None = None,
+    texts: Sequence[str] = (),
+    tasks: Sequence[str] = (),
 ) -> tuple[Suite, YamlSource]:
     """Read and validate a suite file, narrowed or redirected by the command line.
 
@@ -30,12 +34,14 @@ def load_suite(
     for assignment in set_values:
         source.assign(assignment)
     for redirection in models:
-        _redirect(source, redirection)
+        _redirect_model(source, redirection)
+    for redirection in texts:
+        _redirect_text(source, redirection)
+    for redirection in tasks:
+        _redirect_task(source, redirection)
     chosen = [redirection for redirection in models if "=" not in redirection]
-    listed = source.data.get("models")
-    for name in [name for name in listed if chosen] if isinstance(listed, dict) else ():
-        if name not in chosen:
-            del listed[name]
+    if chosen:
+        _drop_models(source, [n for n in _listed(source, "models") if n not in chosen])
     if retain:
         source.replace(("retain",), list(retain), "--retain")
     if methods:
@@ -56,7 +62,7 @@ def load_suite(
     return suite, source
 
 
-def _redirect(source: YamlSource, redirection: str) -> None:
+def _redirect_model(source: YamlSource, redirection: str) -> None:
     name, separator, target = redirection.partition("=")
     listed = source.data.get("models")
     listed = listed if isinstance(listed, dict) else {}
@@ -71,6 +77,71 @@ def _redirect(source: YamlSource, redirection: str) -> None:
     looks_local = Path(target).exists() or target.startswith((".", "/", "~"))
     place = {"path": target} if looks_local else {"hub": target}
     source.replace(("models", name), kept | place, f"--model {redirection}")
+
+
+def _drop_models(source: YamlSource, names: Sequence[str]) -> None:
+    """Leave out models, with what methods say of them."""
+    for name in names:
+        del source.data["models"][name]
+        for section in ("methods", "candidates"):
+            for method in _listed(source, section).values():
+                of_models = method.get("models") if isinstance(method, dict) else None
+                if isinstance(of_models, dict):
+                    of_models.pop(name, None)
+
+
+def _split(source: YamlSource, option: str, redirection: str, what: str) -> tuple[str, str]:
+    name, separator, target = redirection.partition("=")
+    if not separator or not target:
+        raise source.error((), f"{option} takes NAME={what}, got {redirection!r}")
+    return name, target
+
+
+def _redirect_text(source: YamlSource, redirection: str) -> None:
+    """The documents of a corpus or a perplexity text from a file; the field of a record stays."""
+    name, target = _split(source, "--text", redirection, "FILE")
+    sections = [
+        section for section in ("corpora", "perplexity") if name in _listed(source, section)
+    ]
+    if len(sections) == 2:
+        raise source.error(
+            (), f"--text: {name!r} is both a corpus and a perplexity text: use --set"
+        )
+    if not sections:
+        known = [*_listed(source, "corpora"), *_listed(source, "perplexity")]
+        raise source.unknown((), "text", name, known, "--text")
+    entry = _listed(source, sections[0])[name]
+    own = entry.get("source") if isinstance(entry, dict) else None
+    field = {"field": own["field"]} if isinstance(own, dict) and "field" in own else {}
+    place = (sections[0], name, "source")
+    source.replace(place, {"files": [target], **field}, f"--text {redirection}")
+    if sections[0] == "perplexity":
+        entry.pop("expect_tokens", None)
+
+
+def _redirect_task(source: YamlSource, redirection: str) -> None:
+    """A task from a local task file, which may name it differently."""
+    name, target = _split(source, "--task", redirection, "FILE.yaml")
+    listed = _listed(source, "tasks")
+    if name not in listed:
+        raise source.unknown(("tasks",), "task", name, listed, "--task")
+    path = Path(target).expanduser()
+    try:
+        config = catalogue.read_file(path).config
+    except TaskError as error:
+        raise source.error((), f"--task: {error}") from None
+    found = config.get("task") if isinstance(config.get("task"), str) else config.get("group")
+    if not isinstance(found, str):
+        raise source.error((), f"--task: {path} names neither a task nor a group")
+    own = dict(listed[name] or {})
+    own.pop("expect", None)
+    place = {"task": found, "directory": str(path.parent)}
+    source.replace(("tasks", name), own | place, f"--task {redirection}")
+
+
+def _listed(source: YamlSource, section: str) -> dict[str, Any]:
+    listed = source.data.get(section)
+    return listed if isinstance(listed, dict) else {}
 
 
 def _choose_methods(source: YamlSource, methods: Sequence[str]) -> None:

@@ -88,6 +88,10 @@ class AggregateProtected(mbench.Selector):
         """Raise `Infeasible` where B does not fit."""
         check_protection(self.params, budget)
 
+    def notes(self, budget: mbench.Budget) -> tuple[str, ...]:
+        """Say where B fills the budget."""
+        return protection_size(self.params, budget)[1]
+
     def select(
         self, scores: Mapping[str, mbench.Scores], budget: mbench.Budget, rng: np.random.Generator
     ) -> mbench.Selection:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_runner import SUITE
+from tiny_suite import SUITE
 
 import mbench
 

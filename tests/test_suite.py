@@ -99,6 +99,28 @@ def test_the_command_line_narrows_and_redirects(tmp_path):
     assert few.tasks["cloze_wiki"].limit == 3
 
 
+def test_texts_and_tasks_are_taken_from_files(tmp_path):
+    (tmp_path / "local.yaml").write_text("task: other\ndataset_path: json\n")
+    path = write(tmp_path, GOOD)
+    suite, _ = load_suite(
+        path,
+        set_values=["corpora.wiki.source={hub: a/b, field: page}", "tasks.cloze_wiki.limit=3"],
+        texts=["wiki=own.jsonl"],
+        tasks=[f"cloze_wiki={tmp_path}/local.yaml"],
+    )
+    source = suite.corpora["wiki"].source
+    assert (source.hub, source.files, source.field) == (None, ("own.jsonl",), "page")
+    task = suite.tasks["cloze_wiki"]
+    assert (task.task, task.directory, task.limit) == ("other", str(tmp_path), 3)
+
+
+def test_a_model_left_out_takes_what_methods_say_of_it_along(tmp_path):
+    change = "methods.reap.models={demo: {scorer: {variant: sum}}, second: {}}"
+    both = [change, "models.second={hub: a/b}"]
+    suite, _ = load_suite(write(tmp_path, GOOD), set_values=both, models=["demo"])
+    assert list(suite.models) == list(suite.methods["reap"].models) == ["demo"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -111,6 +133,10 @@ def test_the_command_line_narrows_and_redirects(tmp_path):
         ({"set_values": ["router"]}, "--set takes KEY.KEY=VALUE"),
         ({"set_values": ["name.x=1"]}, "cannot set 'x' there"),
         ({"retain": [2.0]}, "--retain: retain.0: input should be less than 1"),
+        ({"texts": ["wik=x.txt"]}, "--text: unknown text 'wik'; did you mean 'wiki'?"),
+        ({"texts": ["wiki"]}, "--text takes NAME=FILE, got 'wiki'"),
+        ({"tasks": ["cloze=x.yaml"]}, "--task: unknown task 'cloze'"),
+        ({"tasks": ["cloze_wiki=no.yaml"]}, "--task: no.yaml: No such file or directory"),
         ({"limit": 0}, "--limit takes a number of items from 1"),
     ],
 )

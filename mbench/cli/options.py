@@ -24,6 +24,20 @@ _SUITE_OPTIONS = [
         help="Take a model of the suite from another directory or hub id; a NAME alone: only it.",
     ),
     click.option(
+        "--text",
+        "texts",
+        multiple=True,
+        metavar="NAME=FILE",
+        help="Take a corpus or perplexity text of the suite from a text or JSON-lines file.",
+    ),
+    click.option(
+        "--task",
+        "tasks",
+        multiple=True,
+        metavar="NAME=FILE.yaml",
+        help="Take a task of the suite from a local lm-eval task file.",
+    ),
+    click.option(
         "--retain", type=float, multiple=True, metavar="RATIO", help="Only this retain ratio."
     ),
     click.option(
@@ -84,6 +98,8 @@ def request(
     suite: Path,
     plugin_files: tuple[Path, ...],
     store_root: Path | None,
+    *,
+    trust_expected: bool = False,
     **narrowing: Any,
 ) -> Request:
     """Load plugins, read the suite, plan it; warnings of broken plugins go to standard error."""
@@ -98,7 +114,8 @@ def request(
     warn_of_failures(registry)
     loaded, source = load_suite(suite, **narrowing)
     store = Store(store_root or default_root())
-    return Request(make_plan(loaded, source, registry, store), store, registry, suite)
+    plan = make_plan(loaded, source, registry, store, trust_expected=trust_expected)
+    return Request(plan, store, registry, suite)
 
 
 def warn_of_failures(registry: Registry) -> None:

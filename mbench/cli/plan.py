@@ -19,7 +19,7 @@ def command(as_json: bool, **options: Any) -> None:
     from mbench.cli.summary import show_plan
     from mbench.cost import estimate
 
-    asked = request(**options)
+    asked = request(trust_expected=True, **options)
     suite = asked.plan.suite
     cost = estimate(asked.plan, asked.store)
     if as_json:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from mbench.session import Outcome
 
 
+LONG = 3600.0
+"""Seconds on a few CPU cores from which a plan says what it takes on accelerators."""
+
+
 def show_plan(estimate: Estimate, retain: tuple[float, ...], *, err: bool) -> None:
     """A line per model: budgets, cells, what is cached, what is left and how long it may take."""
     budgets = " ".join(f"{100 * ratio:g}%" for ratio in retain)
@@ -24,6 +28,19 @@ def show_plan(estimate: Estimate, retain: tuple[float, ...], *, err: bool) -> No
             err=err,
         )
         click.echo(f"  to do: {_to_do(cost)}", err=err)
+        if not cost.seen:
+            click.echo("  its files are out of reach: sizes are what the suite expects", err=err)
+        if cost.seconds > LONG and not cost.speed_measured:
+            click.echo(f"  elsewhere, roughly: {_elsewhere(cost)}", err=err)
+
+
+def _elsewhere(cost: ModelCost) -> str:
+    times = (
+        f"{time.device} {duration(3600 * time.hours)}"
+        + ("" if time.fits else " (does not hold the weights)")
+        for time in cost.devices
+    )
+    return f"{', '.join(times)}; the weights take {cost.weight_bytes / 1e9:.0f} GB"
 
 
 def _to_do(cost: ModelCost) -> str:
@@ -36,6 +53,8 @@ def _to_do(cost: ModelCost) -> str:
     parts.append(f"{left} evaluations of {cost.evaluation_tokens:,} tokens in all")
     speed = "at the speed last measured" if cost.speed_measured else "roughly"
     parts.append(f"{speed} {duration(cost.seconds)}")
+    if cost.expected_tasks:
+        parts.append(f"tokens as the suite expects: {', '.join(cost.expected_tasks)}")
     if cost.unknown_tasks:
         parts.append(f"not counted, as never built: {', '.join(cost.unknown_tasks)}")
     return "; ".join(parts)
@@ -47,7 +66,9 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+    if seconds < 172_800:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86_400:.0f} days"
 
 
 def show_end(results: Results, outcome: Outcome, page: Path, *, quiet: bool) -> int:

@@ -37,6 +37,7 @@ def task_fingerprint(spec: TaskSpec) -> dict[str, Any]:
         "task": spec.task,
         "limit": spec.limit,
         "num_fewshot": spec.num_fewshot,
+        "max_gen_toks": spec.max_gen_toks,
         "builtin": sorted(builtin),
         "yaml": _digests(chain),
         "code": _digests(code),

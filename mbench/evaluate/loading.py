@@ -114,6 +114,8 @@ def load(spec: TaskSpec) -> dict[str, Task]:
     for name, task in tasks.items():
         _check(name, task)
         _set_examples(name, task, spec.num_fewshot)
+        if spec.max_gen_toks is not None:
+            _set_generated(name, task, spec.max_gen_toks)
     return tasks
 
 
@@ -144,6 +146,12 @@ def _set_examples(name: str, task: Task, wanted: int | None) -> None:
     if own is None or wanted is not None:
         task.set_config(key="num_fewshot", value=wanted or 0)
     task.set_fewshot_seed(seed=FEWSHOT_SEED)
+
+
+def _set_generated(name: str, task: Task, most: int) -> None:
+    if task.OUTPUT_TYPE != "generate_until":
+        raise TaskError(f"task {name!r} generates nothing, so max_gen_toks cannot be given")
+    task.set_config(key="generation_kwargs", value={"max_gen_toks": most}, update=True)
 
 
 def _line(error: BaseException) -> str:

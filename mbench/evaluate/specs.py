@@ -23,6 +23,8 @@ class TaskSpec:
     """The first so many items of every task; None: all."""
     num_fewshot: int | None = None
     """Solved examples in the prompt; None: as the task itself says."""
+    max_gen_toks: int | None = None
+    """Most tokens generated per item; None: as the task itself says."""
 
 
 @dataclass(frozen=True)

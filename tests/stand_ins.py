@@ -1,0 +1,48 @@
+"""Small random checkpoints with the shapes that decide how a published model is pruned.
+
+`python tests/stand_ins.py DIR` makes both models of suites/paper.yaml, so that its whole grid can
+be tried where their weights are not.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, Qwen2MoeConfig, Qwen2MoeForCausalLM
+
+import mbench.demo
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "moe_intermediate_size": 16,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+}
+
+
+def qwen(directory: Path, layers: int = 2) -> Path:
+    """Qwen1.5-MoE-A2.7B's 60 experts, 4 per token, not renormalised, with shared experts."""
+    tokenizer = AutoTokenizer.from_pretrained(Path(mbench.demo.__file__).parent / "model")
+    torch.manual_seed(0)
+    config = Qwen2MoeConfig(
+        **SIZES,
+        vocab_size=len(tokenizer),
+        num_hidden_layers=layers,
+        num_experts=60,
+        num_experts_per_tok=4,
+        norm_topk_prob=False,
+        shared_expert_intermediate_size=64,
+        initializer_range=0.2,
+    )
+    Qwen2MoeForCausalLM(config).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+if __name__ == "__main__":
+    qwen(Path(sys.argv[1]) / "qwen")
