@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mbench.interfaces import ExpertMask
+from mbench.interfaces import ExpertMask, RouterMode
 from mbench.methods import ResolvedMethod
 from mbench.plan import Cell, Plan, PlannedModel
 from mbench.results import UNPRUNED, CellResult, Results, TaskStatus
@@ -33,7 +33,7 @@ def assemble(plan: Plan, outcome: Outcome, provenance: Mapping[str, Any]) -> Res
                 status="ok",
                 reason="",
                 notes=(),
-                **_evaluated(plan, outcome, model, everything),
+                **_evaluated(plan, outcome, model, everything, plan.suite.router),
             )
         )
         masks[model.name, everything.content_hash] = everything.keep
@@ -66,7 +66,7 @@ def _cell_result(
     problem = outcome.mask_problems.get(cell.label, unfinished)
     status = TaskStatus("ok") if mask is not None else problem
     evaluated = (
-        _evaluated(plan, outcome, model, mask)
+        _evaluated(plan, outcome, model, mask, cell.budget.router)
         if mask is not None
         else {"mask": "", "evaluations": {}, "tasks": {task.name: status for task in plan.tasks}}
     )
@@ -76,7 +76,7 @@ def _cell_result(
         seed=cell.seed,
         retain=cell.budget.retain,
         kept=cell.budget.kept,
-        router=plan.suite.router,
+        router=cell.budget.router,
         status=status.status,
         reason=status.reason,
         notes=mask.notes if mask is not None else (),
@@ -85,11 +85,11 @@ def _cell_result(
 
 
 def _evaluated(
-    plan: Plan, outcome: Outcome, model: PlannedModel, mask: ExpertMask
+    plan: Plan, outcome: Outcome, model: PlannedModel, mask: ExpertMask, router: RouterMode
 ) -> dict[str, Any]:
     evaluations, tasks = {}, {}
     for task in plan.tasks:
-        key = plan.evaluation_key(model, mask.content_hash, task)
+        key = plan.evaluation_key(model, mask.content_hash, router, task)
         if key in outcome.evaluations:
             evaluations[task.name] = outcome.evaluations[key]
             tasks[task.name] = TaskStatus("ok")
@@ -154,7 +154,8 @@ def methods_in_words(plan: Plan) -> list[tuple[str, str]]:
         method = cell.method
         candidate_only = "" if method.evaluated else " (as a candidate only)"
         texts = words.setdefault(f"Method {method.name}{candidate_only}", {})
-        models = texts.setdefault(_method_in_words(method), [])
+        own_router = f"; router {method.router}" if method.router != plan.suite.router else ""
+        models = texts.setdefault(_method_in_words(method) + own_router, [])
         if cell.model not in models:
             models.append(cell.model)
     return [

@@ -111,7 +111,7 @@ def _model_cost(plan: Plan, store: Store, model: PlannedModel) -> ModelCost:
     cells = plan.cells_of(model.name)
     evaluated = [cell for cell in cells if cell.method.evaluated]
     corpora: set[str] = set()
-    hashes = {ExpertMask(model.all_kept()).content_hash}
+    masks = {(ExpertMask(model.all_kept()).content_hash, plan.suite.router)}
     unmade = 0
     for cell in cells:
         stored = store.read_json("masks", cell.key) if cell.key else None
@@ -121,12 +121,13 @@ def _model_cost(plan: Plan, store: Store, model: PlannedModel) -> ModelCost:
                 if not all(store.has_statistic(job.key) for job in jobs):
                     corpora.add(corpus)
         elif cell.method.evaluated:
-            hashes.add(mask_from_json(stored, model.facts.layers).content_hash)
+            mask = mask_from_json(stored, model.facts.layers)
+            masks.add((mask.content_hash, cell.budget.router))
     tokens, cached = 0, 0
     unknown: list[str] = []
     expected: list[str] = []
     for task in plan.tasks:
-        done = sum(store.has_items(plan.evaluation_key(model, h, task)) for h in hashes)
+        done = sum(store.has_items(plan.evaluation_key(model, *mask, task)) for mask in masks)
         cached += done
         known = store.read_json("facts", task_cost_key(model, task))
         if known is not None:
@@ -137,7 +138,7 @@ def _model_cost(plan: Plan, store: Store, model: PlannedModel) -> ModelCost:
         else:
             own = 0
             unknown.append(task.name)
-        tokens += own * (len(hashes) + unmade - done)
+        tokens += own * (len(masks) + unmade - done)
     specs = [plan.suite.corpora[corpus] for corpus in corpora]
     profile_tokens = sum(spec.sequences * spec.length for spec in specs)
     measured = store.read_json("facts", speed_key(model))
@@ -147,11 +148,11 @@ def _model_cost(plan: Plan, store: Store, model: PlannedModel) -> ModelCost:
     return ModelCost(
         model=model.name,
         cells=len(evaluated),
-        masks=len(hashes) + unmade,
+        masks=len(masks) + unmade,
         masks_final=unmade == 0,
         profiles=len(corpora),
         profile_tokens=profile_tokens,
-        evaluations=(len(hashes) + unmade) * len(plan.tasks),
+        evaluations=(len(masks) + unmade) * len(plan.tasks),
         evaluations_cached=cached,
         evaluation_tokens=tokens,
         unknown_tasks=tuple(unknown),

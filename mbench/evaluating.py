@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mbench.cost import speed_key, task_cost_key
 from mbench.errors import StoreError, TaskError
 from mbench.evaluate.outcome import Evaluation, evaluation
-from mbench.interfaces import ExpertMask
+from mbench.interfaces import ExpertMask, RouterMode
 from mbench.planned_tasks import PlannedTask
 from mbench.plugins import unknown
 from mbench.results import TaskStatus
@@ -23,11 +23,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Pending:
-    """A mask with the tasks that it still has to be evaluated on."""
+class MaskedModel:
+    """What is evaluated; equal masks under equal router modes are one."""
 
     label: str
+    """The first cell that asked for it."""
     mask: ExpertMask
+    router: RouterMode
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A masked model with the tasks that it still has to be evaluated on."""
+
+    masked: MaskedModel
     tasks: tuple[PlannedTask, ...]
 
 
@@ -44,20 +53,24 @@ class EvaluationStage:
         """Distinct masks known by now with their missing tasks; takes the others from the store."""
         session = self._session
         unpruned = ExpertMask(session.model.all_kept())
-        masks = {unpruned.content_hash: (f"{session.model.name} unpruned", unpruned)}
+        router = session.plan.suite.router
+        first = MaskedModel(f"{session.model.name} unpruned", unpruned, router)
+        found = {(unpruned.content_hash, router): first}
         for cell in session.cells:
             mask = session.outcome.masks.get(cell.key)
             if mask is not None and cell.method.evaluated:
-                masks.setdefault(mask.content_hash, (cell.label, mask))
+                router = cell.budget.router
+                made = MaskedModel(cell.label, mask, router)
+                found.setdefault((mask.content_hash, router), made)
         pending = []
-        for label, mask in masks.values():
-            missing = [task for task in session.plan.tasks if not self._restore(mask, task)]
+        for masked in found.values():
+            missing = [task for task in session.plan.tasks if not self._restore(masked, task)]
             if missing:
-                pending.append(Pending(label, mask, tuple(missing)))
+                pending.append(Pending(masked, tuple(missing)))
         return pending
 
-    def _restore(self, mask: ExpertMask, task: PlannedTask) -> bool:
-        key = self._key(mask, task)
+    def _restore(self, masked: MaskedModel, task: PlannedTask) -> bool:
+        key = self._key(masked, task)
         if key not in self._session.outcome.evaluations:
             items = self._session.store.read_items(key)
             if items is None:
@@ -84,9 +97,10 @@ class EvaluationStage:
             wanted = self._items.setdefault(task.name, items["item"].tolist())
         return wanted == items["item"].tolist()
 
-    def _key(self, mask: ExpertMask, task: PlannedTask) -> str:
+    def _key(self, masked: MaskedModel, task: PlannedTask) -> str:
         session = self._session
-        return session.plan.evaluation_key(session.model, mask.content_hash, task)
+        mask = masked.mask.content_hash
+        return session.plan.evaluation_key(session.model, mask, masked.router, task)
 
     def prepare(self, tasks: Iterable[PlannedTask]) -> None:
         """Build and tokenise each task once; one that cannot be built fails for every mask."""
@@ -140,58 +154,60 @@ class EvaluationStage:
                 for task in item.tasks:
                     if task.name not in self._evaluators:
                         continue
-                    if self._restore(item.mask, task):
+                    if self._restore(item.masked, task):
                         session.advance(self.tokens(task))
-                        figures |= self._tell(item.label, item.mask, task)
+                        figures |= self._tell(item.masked, task)
                     else:
                         missing.append(task)
                 if missing:
-                    figures |= self._run_mask(item.label, item.mask, missing)
+                    figures |= self._run_mask(item.masked, missing)
                 if figures:
-                    session.progress.figures(item.label, figures)
+                    session.progress.figures(item.masked.label, figures)
         done = session.outcome.forward_tokens - before
         if done:
             speed = {"tokens_per_second": done / (time.perf_counter() - start)}
             session.store.write_json("facts", speed_key(session.model), speed)
 
-    def _run_mask(self, label: str, mask: ExpertMask, tasks: list[PlannedTask]) -> dict[str, float]:
+    def _run_mask(self, masked: MaskedModel, tasks: list[PlannedTask]) -> dict[str, float]:
         from mbench.moe.experts import fast_experts
-        from mbench.moe.mask import masked
+        from mbench.moe.mask import masked as applied
 
         session = self._session
         figures: dict[str, float] = {}
         try:
             layers = session.load().layers
-            with fast_experts(layers), masked(layers, mask, session.plan.suite.router):
+            with fast_experts(layers), applied(layers, masked.mask, masked.router):
                 for task in tasks:
-                    session.progress.stage(f"{label}: {task.name}")
-                    figures |= self._run_task(label, mask, task)
+                    session.progress.stage(f"{masked.label}: {task.name}")
+                    figures |= self._run_task(masked, task)
         except StoreError:
             raise
         except Exception as error:
-            self._fail(label, mask, tasks, error)
+            self._fail(masked, tasks, error)
         return figures
 
-    def _run_task(self, label: str, mask: ExpertMask, task: PlannedTask) -> dict[str, float]:
+    def _run_task(self, masked: MaskedModel, task: PlannedTask) -> dict[str, float]:
         session = self._session
         try:
             result = self._evaluate_within_memory(task)
         except Exception as error:
-            self._fail(label, mask, [task], error)
+            self._fail(masked, [task], error)
             return {}
-        key = self._key(mask, task)
+        key = self._key(masked, task)
         session.store.write_items(key, result.items)
         session.outcome.evaluations[key] = result
         scoring = self._evaluators[task.name].scoring
         session.outcome.scoring[f"{session.model.name} {task.name}"] = scoring
-        return self._tell(label, mask, task)
+        return self._tell(masked, task)
 
-    def _tell(self, label: str, mask: ExpertMask, task: PlannedTask) -> dict[str, float]:
+    def _tell(self, masked: MaskedModel, task: PlannedTask) -> dict[str, float]:
         """Announce an outcome; returns the task's declared figure."""
         session = self._session
-        result = session.outcome.evaluations[self._key(mask, task)]
+        result = session.outcome.evaluations[self._key(masked, task)]
         values = {metric.name: metric.value for metric in result.metrics}
-        session.progress.event("evaluation", mask=label, task=task.name, status="ok", **values)
+        session.progress.event(
+            "evaluation", mask=masked.label, task=task.name, status="ok", **values
+        )
         return {task.name: values[task.metric]}
 
     def _evaluate_within_memory(self, task: PlannedTask) -> Evaluation:
@@ -216,15 +232,17 @@ class EvaluationStage:
                 f"{task.name}: out of memory, tried again with batch_tokens {batch_tokens}"
             )
 
-    def _fail(
-        self, label: str, mask: ExpertMask, tasks: list[PlannedTask], error: Exception
-    ) -> None:
+    def _fail(self, masked: MaskedModel, tasks: list[PlannedTask], error: Exception) -> None:
         """Record why tasks have no outcome, except those that have one already."""
         outcome = self._session.outcome
         for task in tasks:
-            key = self._key(mask, task)
+            key = self._key(masked, task)
             if key not in outcome.evaluations and key not in outcome.evaluation_problems:
                 outcome.evaluation_problems[key] = TaskStatus("failed", reason(error))
                 self._session.progress.event(
-                    "evaluation", mask=label, task=task.name, status="failed", reason=reason(error)
+                    "evaluation",
+                    mask=masked.label,
+                    task=task.name,
+                    status="failed",
+                    reason=reason(error),
                 )

@@ -13,6 +13,7 @@ from mbench.interfaces import (
     Component,
     MaskBuilder,
     Method,
+    RouterMode,
     Scorer,
     Selector,
     Statistic,
@@ -37,6 +38,7 @@ class ResolvedMethod:
     """`(None,)` for deterministic methods."""
     origins: Mapping[str, Origin]
     description: str
+    router: RouterMode
     evaluated: bool = True
     """False for a candidate that the suite does not list: only its mask is needed."""
 
@@ -142,6 +144,7 @@ class _Resolver:
             seeds=seeds,
             origins=origins,
             description=preset.description,
+            router=spec.router or self.suite.router,
             evaluated=evaluated,
         )
 

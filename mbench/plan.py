@@ -15,7 +15,7 @@ import numpy as np
 
 from mbench.corpora import Text
 from mbench.errors import Infeasible, MbenchError, ModelNotFound
-from mbench.interfaces import Budget, ExpertMask, Statistic
+from mbench.interfaces import Budget, ExpertMask, RouterMode, Statistic
 from mbench.methods import ResolvedMethod, resolve_methods
 from mbench.moe.facts import ModelFacts
 from mbench.moe.identity import model_key
@@ -102,7 +102,9 @@ class Plan:
         """A model's cells, candidates before those that build on them."""
         return [cell for cell in self.cells if cell.model == model]
 
-    def evaluation_key(self, model: PlannedModel, mask_hash: str, task: PlannedTask) -> str:
+    def evaluation_key(
+        self, model: PlannedModel, mask_hash: str, router: RouterMode, task: PlannedTask
+    ) -> str:
         """Key of one mask's outcome on one task, by the mask's content and not by its maker."""
         everything = ExpertMask(model.all_kept()).content_hash
         return key_of(
@@ -113,7 +115,7 @@ class Plan:
                 "dtype": model.dtype,
                 "mask": mask_hash,
                 # Without a pruned expert there is nothing for the router mode to decide.
-                "router": "any" if mask_hash == everything else self.suite.router,
+                "router": "any" if mask_hash == everything else router,
                 "task": dict(task.fingerprint),
             }
         )
@@ -246,16 +248,16 @@ class _Planner:
     def cells(self, methods: Mapping[str, ResolvedMethod]) -> list[Cell]:
         made: list[Cell] = []
         for index, retain in enumerate(self.suite.retain):
-            budget = self._budget(retain, index)
             keys: dict[str, str] = {}
             for name, method in methods.items():
+                budget = self._budget(retain, index, method.router)
                 for seed in method.seeds:
                     cell = self._cell(method, seed, budget, keys)
                     made.append(cell)
                     keys[name] = cell.key
         return made
 
-    def _budget(self, retain: float, index: int) -> Budget:
+    def _budget(self, retain: float, index: int, router: RouterMode) -> Budget:
         facts = self.model.facts
         kept = kept_experts(retain, facts.num_experts)
         if kept < 1:
@@ -270,7 +272,7 @@ class _Planner:
             num_layers=len(facts.layers),
             num_experts=facts.num_experts,
             top_k=facts.top_k,
-            router=self.suite.router,
+            router=router,
         )
 
     def _cell(

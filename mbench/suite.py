@@ -161,6 +161,8 @@ class MethodSpec(Parts):
     """Calibration corpora, in order; omitted: the suite's `calibration`."""
     candidate: str | None = None
     seeds: tuple[int, ...] | None = None
+    router: RouterMode | None = None
+    """How its masked models route; omitted: as the suite says. A candidate keeps its own."""
     models: Mapping[str, Parts] = Field(default_factory=dict)
     """Parts that differ for one model, e.g. a protection budget for its expert count."""
 

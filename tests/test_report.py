@@ -299,25 +299,22 @@ def test_nothing_but_failures_renders():
     assert html.count("no weights") > len(cells)
 
 
-def test_models_and_router_modes_are_never_compared():
+def test_models_are_never_compared():
     keep = {"none", "random", "mean", "max"}  # a few are enough, and quick
     own = [c for c in synthetic().cells if c.method in keep]
-    other = [dataclasses.replace(c, router="preserved") for c in own]
     more = [dataclasses.replace(c, model="second/model") for c in own]
     masks = synthetic().masks
     results = dataclasses.replace(
         synthetic(),
-        cells=(*own, *other, *more),
+        cells=(*own, *more),
         masks={**masks, **{("second/model", mask): keep for (_, mask), keep in masks.items()}},
     )
     view = page(results)
     assert [group.heading for group in view.groups] == [
         f"{MODEL}, router sliced",
-        f"{MODEL}, router preserved",
         "second/model, router sliced",
     ]
     html = to_html(results)
-    assert "(router sliced, preserved)</title>" in html
     ids = Tables(html).ids
     assert len(ids) == len(set(ids))
 

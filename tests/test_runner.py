@@ -126,3 +126,22 @@ def test_what_another_process_evaluated_is_announced_all_the_same(tmp_path, stor
     assert len(shared.evaluated) == len(set(shared.evaluated)) > 0
     assert sorted(shared.evaluated) == sorted(alone.evaluated)
     assert shared.tokens == alone.tokens
+
+
+def test_a_method_may_have_a_router_mode_of_its_own(tmp_path, store):
+    changes = ["methods.reap-preserved={use: reap, corpora: [bible], router: preserved}"]
+    plan = plan_of(tmp_path, store, set_values=changes, methods=["reap"], retain=[0.5])
+    both = plan_of(tmp_path, store, set_values=changes, retain=[0.5])
+    _, alone = go(plan, store)
+    _, table = go(both, store)
+    table = table.set_index("method")
+    ours, theirs = table.loc["reap"], table.loc["reap-preserved"]
+    assert set(ours["mask"]) == set(theirs["mask"])
+    assert (set(ours["router"]), set(theirs["router"])) == ({"sliced"}, {"preserved"})
+    assert (ours["value"].to_numpy() != theirs["value"].to_numpy()).any()
+    whole = plan_of(tmp_path, store, set_values=["router=preserved"], retain=[0.5])
+    _, preserved = go(whole, store)
+    preserved = preserved.set_index("method").loc["reap"]
+    assert theirs["value"].tolist() == preserved["value"].tolist()
+    alone = alone.set_index("method").loc["reap"]
+    assert ours["value"].tolist() == alone["value"].tolist()

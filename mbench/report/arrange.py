@@ -60,10 +60,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Group:
-    """All that may be compared: one model under one router mode."""
+    """All that may be compared: one model."""
 
     model: str
     router: str
+    """The suite's mode; a method may have its own."""
     unpruned: CellResult | None
     settings: tuple[Setting, ...]
     """By rising retain ratio."""
@@ -77,14 +78,15 @@ class Group:
 def arrange(results: Results) -> tuple[Group, ...]:
     """Sort the cells into groups, budgets and methods, all in the order of the run."""
     groups = []
-    for model, router in _unique((cell.model, cell.router) for cell in results.cells):
-        cells = [cell for cell in results.cells if (cell.model, cell.router) == (model, router)]
+    for model in _unique(cell.model for cell in results.cells):
+        cells = [cell for cell in results.cells if cell.model == model]
         pruned = [cell for cell in cells if cell.method != UNPRUNED]
         settings = tuple(
             _setting([cell for cell in pruned if cell.retain == retain])
             for retain in sorted({cell.retain for cell in pruned})
         )
         unpruned = next((cell for cell in cells if cell.method == UNPRUNED), None)
+        router = (unpruned or cells[0]).router
         groups.append(Group(model, router, unpruned, settings))
     return tuple(groups)
 
