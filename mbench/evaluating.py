@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from mbench.evaluate.outcome import Evaluator
 
+LONG_ENOUGH = 10.0
+"""Seconds of evaluation from which its speed says something of longer ones."""
+
 
 @dataclass(frozen=True)
 class MaskedModel:
@@ -164,8 +167,9 @@ class EvaluationStage:
                 if figures:
                     session.progress.figures(item.masked.label, figures)
         done = session.outcome.forward_tokens - before
-        if done:
-            speed = {"tokens_per_second": done / (time.perf_counter() - start)}
+        seconds = time.perf_counter() - start
+        if seconds > LONG_ENOUGH:
+            speed = {"tokens_per_second": done / seconds}
             session.store.write_json("facts", speed_key(session.model), speed)
 
     def _run_mask(self, masked: MaskedModel, tasks: list[PlannedTask]) -> dict[str, float]:

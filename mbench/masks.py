@@ -36,7 +36,13 @@ class MaskMaker:
             if method.scorer is not None
         }
         generator = np.random.default_rng(0 if cell.seed is None else cell.seed)
+        untouched = str(generator.bit_generator.state)
         selection = _guarded(method.selector, "select", scores, budget, generator)
+        if not method.selector.stochastic and str(generator.bit_generator.state) != untouched:
+            raise PluginError(
+                f"selector {method.selector.name!r} draws at random without saying so: it needs"
+                " `stochastic = True`, and is then run with every seed of the suite"
+            )
         _check_selection(selection, method.selector.name, budget)
         selection = Selection(_frozen(selection.chosen), tuple(selection.notes))
         mask = _guarded(method.builder, "build", selection, scores, budget, candidate)

@@ -73,7 +73,7 @@ def resolve_methods(
         section = "methods" if name in suite.methods else "candidates"
         listed = suite.methods.get(name) or suite.candidates.get(name)
         place = (section, name) if listed else ("methods", asked_by[-1])
-        resolver = _Resolver(suite, model, registry, source, place)
+        resolver = _Resolver(suite, model, registry, source, section, place)
         evaluated = section == "methods"
         method = resolver.resolve(name, listed or MethodSpec(), evaluated=evaluated)
         if method.candidate is not None:
@@ -94,6 +94,8 @@ class _Resolver:
     model: str
     registry: Registry
     source: YamlSource
+    section: str
+    """Where the suite lists the method, or would."""
     place: Place
 
     def resolve(self, name: str, spec: MethodSpec, evaluated: bool) -> ResolvedMethod:
@@ -183,6 +185,10 @@ class _Resolver:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise self.source.error(at, f"{kind} {use.name!r} cannot be made: {reason}") from None
 
+    def _wanted_by(self, name: str) -> str:
+        """Why a method that the suite does not list is looked at."""
+        return "" if name == self.place[-1] else f", which {self.place[-1]!r} builds upon,"
+
     def _corpora(self, name: str, spec: MethodSpec, preset: Method) -> tuple[str, ...]:
         corpora = self.suite.calibration if spec.corpora is None else spec.corpora
         at = (*self.place, "corpora") if spec.corpora is not None else self.place
@@ -193,8 +199,10 @@ class _Resolver:
         if preset.corpora is not None and len(corpora) != preset.corpora:
             raise self.source.error(
                 at,
-                f"{name!r} takes {preset.corpora} calibration corpus, got {len(corpora)}:"
-                f" say which, e.g. corpora: [{corpora[0]}] (the suite has: {listed})",
+                f"{name!r}{self._wanted_by(name)} takes {preset.corpora} calibration corpus,"
+                f" got {len(corpora)}:"
+                f" say which, e.g. --set '{self.section}.{name}.corpora=[{corpora[0]}]'"
+                f" (the suite has: {listed})",
             )
         return tuple(corpora)
 

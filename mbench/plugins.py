@@ -62,6 +62,8 @@ class Registry:
     origins: dict[tuple[str, str], Origin] = field(default_factory=dict)
     """(kind or "method", name) -> origin."""
     failures: list[PluginFailure] = field(default_factory=list)
+    files: set[str] = field(default_factory=set)
+    """Single files, which the user asked for by name."""
 
     def component(self, kind: str, name: str) -> type[Component]:
         """Return a component class; raises `SuiteError` naming the choices."""
@@ -72,6 +74,11 @@ class Registry:
         """Return a ready-made method; raises `SuiteError` naming the choices."""
         found: Method = _lookup(self, self.methods, "method", name)
         return found
+
+    @property
+    def rejected_files(self) -> list[PluginFailure]:
+        """What went wrong with files that the user asked for by name."""
+        return [failure for failure in self.failures if failure.plugin in self.files]
 
     def describe(self, kind: str, name: str) -> str:
         """One line on what a name stands for."""
@@ -85,7 +92,8 @@ class Registry:
 def _lookup(registry: Registry, table: Mapping[str, Any], kind: str, name: str) -> Any:
     if name not in table:
         broken = "; ".join(f"{f.plugin} failed to load: {f.reason}" for f in registry.failures)
-        raise SuiteError(unknown(kind, name, table) + (f" ({broken})" if broken else ""))
+        hint = f" ({broken})" if broken else "; one of your own needs --plugin FILE.py"
+        raise SuiteError(unknown(kind, name, table) + hint)
     return table[name]
 
 
@@ -107,6 +115,7 @@ def load_registry(files: Sequence[Path] = ()) -> Registry:
         source = f"{distribution.name} {distribution.version}" if distribution else "unknown"
         _attempt(registry, entry_point.name, source, entry_point.load)
     for path in map(Path, files):
+        registry.files.add(str(path))
         _attempt(registry, str(path), str(path), partial(_import_file, path))
     return registry
 

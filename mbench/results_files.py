@@ -55,7 +55,9 @@ def read(directory: str | Path) -> Results:
         items = pd.read_parquet(directory / ITEMS)
         return _from_json(data, items)
     except FileNotFoundError as error:
-        raise StoreError(f"no results in {directory}: {error.filename} is missing") from error
+        within = sorted(path.parent.name for path in directory.glob(f"*/{JSON}"))
+        hint = f"; did you mean {directory / within[0]}?" if within else ""
+        raise StoreError(f"no results in {directory}: {error.filename} is missing{hint}") from error
     except OSError as error:
         raise StoreError(f"cannot read results in {directory}: {_line(error)}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

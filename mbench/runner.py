@@ -9,7 +9,8 @@ from mbench.masking import make_masks, restore_masks
 from mbench.plan import Cell, Plan, StatisticJob
 from mbench.profiling import missing_jobs, profile, remember_facts
 from mbench.progress import Progress
-from mbench.session import ModelSession, Outcome
+from mbench.results import TaskStatus
+from mbench.session import ModelSession, Outcome, reason
 from mbench.store import Store
 
 
@@ -69,6 +70,8 @@ def _run_model(session: ModelSession, before_evaluation: Callable[[], None]) -> 
     if not cells and not stage.pending():
         remember_facts(session)
         return
+    if not _load(session):
+        return
     # Tasks come before the passes over the corpora: a mistake in one shows within seconds.
     if cells:
         stage.prepare(session.plan.tasks)
@@ -83,6 +86,21 @@ def _run_model(session: ModelSession, before_evaluation: Callable[[], None]) -> 
     if pending:
         before_evaluation()
     stage.run(pending)
+
+
+def _load(session: ModelSession) -> bool:
+    """Whether there is a model to work with; without one, everything unfinished has its reason."""
+    try:
+        session.load()
+    except Exception as error:
+        problem = TaskStatus("failed", reason(error))
+        session.progress.warning(problem.reason)
+        for cell in session.cells:
+            session.outcome.mask_problems.setdefault(cell.label, problem)
+        for task in session.plan.tasks:
+            session.outcome.evaluation_problems[f"{session.model.name} {task.name}"] = problem
+        return False
+    return True
 
 
 def _announce_total(

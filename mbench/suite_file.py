@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mbench.errors import TaskError
+from mbench.errors import SuiteError, TaskError
 from mbench.evaluate import catalogue
 from mbench.suite import Suite
 from mbench.yaml_source import YamlSource, describe_error
@@ -67,7 +67,7 @@ def _redirect_model(source: YamlSource, redirection: str) -> None:
     listed = source.data.get("models")
     listed = listed if isinstance(listed, dict) else {}
     if separator and not target:
-        raise source.error((), f"--model takes NAME or NAME=PATH_OR_ID, got {redirection!r}")
+        raise SuiteError(f"--model takes NAME or NAME=PATH_OR_ID, got {redirection!r}")
     if name not in listed:
         raise source.unknown(("models",), "model", name, listed, "--model")
     if not separator:
@@ -129,10 +129,10 @@ def _redirect_task(source: YamlSource, redirection: str) -> None:
     try:
         config = catalogue.read_file(path).config
     except TaskError as error:
-        raise source.error((), f"--task: {error}") from None
+        raise SuiteError(f"--task: {error}") from None
     found = config.get("task") if isinstance(config.get("task"), str) else config.get("group")
     if not isinstance(found, str):
-        raise source.error((), f"--task: {path} names neither a task nor a group")
+        raise SuiteError(f"--task: {path} names neither a task nor a group")
     own = dict(listed[name] or {})
     own.pop("expect", None)
     place = {"task": found, "directory": str(path.parent)}
@@ -160,7 +160,7 @@ def _choose_methods(source: YamlSource, methods: Sequence[str]) -> None:
 
 def _limit(source: YamlSource, limit: int) -> None:
     if limit < 1:
-        raise source.error((), f"--limit takes a number of items from 1, got {limit}")
+        raise SuiteError(f"--limit takes a number of items from 1, got {limit}")
     for section, key in (("tasks", "limit"), ("perplexity", "max_windows")):
         listed = source.data.get(section)
         for name, value in listed.items() if isinstance(listed, dict) else ():

@@ -61,11 +61,11 @@ class YamlSource:
         """Carry out `--set a.b.c=VALUE`, VALUE in YAML."""
         target, separator, text = assignment.partition("=")
         if not separator or not target:
-            raise self.error((), f"--set takes KEY.KEY=VALUE, got {assignment!r}")
+            raise SuiteError(f"--set takes KEY.KEY=VALUE, got {assignment!r}")
         try:
             value = YAML(typ="safe").load(text)
         except YAMLError:
-            raise self.error((), f"--set {assignment}: the value is not YAML") from None
+            raise SuiteError(f"--set {assignment}: the value is not YAML") from None
         self.replace(tuple(self._keys(target.split("."))), value, f"--set {assignment}")
 
     def _keys(self, parts: Sequence[str]) -> Iterable[Any]:
@@ -95,11 +95,11 @@ class YamlSource:
             try:
                 node = node[key]
             except (KeyError, IndexError, TypeError):
-                raise self.error((), f"{option}: no {key!r} to set anything in") from None
+                raise SuiteError(f"{option}: no {key!r} to set anything in") from None
         try:
             node[place[-1]] = value
         except (IndexError, TypeError):
-            raise self.error((), f"{option}: cannot set {place[-1]!r} there") from None
+            raise SuiteError(f"{option}: cannot set {place[-1]!r} there") from None
         self.changed[place] = option
 
     def where(self, place: Place) -> str:

@@ -53,6 +53,14 @@ class TooMany(mbench.MaskBuilder):
     def build(self, selection, scores, budget, candidate):
         return mbench.ExpertMask(np.ones_like(selection.chosen))
 
+class Gambles(mbench.Selector):
+    """Random, and does not say so."""
+    name = "gambles"
+    def select(self, scores, budget, rng):
+        chosen = np.zeros((budget.num_layers, budget.num_experts), bool)
+        chosen[:, rng.permutation(budget.num_experts)[: budget.kept]] = True
+        return mbench.Selection(chosen)
+
 class Count(mbench.Scorer):
     """Fine."""
     name = "count"
@@ -69,7 +77,7 @@ class Needs(Count):
 
 @mbench.hookimpl
 def mbench_components():
-    return [Raises, Nan, Shape, TooMany, Count, Needs, Meddles, Exits]
+    return [Raises, Nan, Shape, TooMany, Count, Needs, Meddles, Exits, Gambles]
 
 @mbench.hookimpl
 def mbench_methods():
@@ -77,6 +85,7 @@ def mbench_methods():
     return [
         *bad,
         mbench.Method("too-many", scorer="count", builder="too-many", corpora=1),
+        mbench.Method("gambles", scorer="count", selector="gambles", corpora=1),
         mbench.Method("count", scorer="count", corpora=1),
         mbench.Method("meddles", scorer="reap", builder="meddles", candidate="count", corpora=1),
         mbench.Method("on-raises", scorer="count", builder="protect", candidate="raises"),
@@ -88,7 +97,7 @@ def test_a_broken_plugin_costs_only_its_own_cells(tmp_path, store):
     plugin = tmp_path / "broken.py"
     plugin.write_text(BROKEN)
     methods = ["raises", "nan", "shape", "needs", "exits", "too-many", "on-raises", "meddles"]
-    methods += ["count", "random"]
+    methods += ["gambles", "count", "random"]
     plan = _plan_with(tmp_path, store, plugin, methods)
     outcome, _ = go(plan, store)
     cells = {cell.method: cell for cell in assemble(plan, outcome, {}).cells}
@@ -98,6 +107,11 @@ def test_a_broken_plugin_costs_only_its_own_cells(tmp_path, store):
         "shape": ("failed", "scorer 'shape' must return float64 [4, 24], got float64 [3]"),
         "needs": ("failed", "KeyError('statistic')"),
         "too-many": ("failed", "builder 'too-many' kept 24 experts in layer 0, not K = 12"),
+        "gambles": (
+            "failed",
+            "selector 'gambles' draws at random without saying so: it needs `stochastic = True`, "
+            "and is then run with every seed of the suite",
+        ),
         "exits": ("failed", "'exits' raised in score: SystemExit: 5"),
         "meddles": (
             "failed",

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from tiny_suite import SUITE, Watcher, go, plan_of
 
+import mbench.demo
 from mbench.assemble import assemble
+from mbench.cli.summary import list_problems
 from mbench.results_files import write
 from mbench.runner import Runner, help_evaluating
 from mbench.store import Store
+
+DEMO = Path(mbench.demo.__file__).parent / "model"
 
 
 def test_a_run_is_complete_and_a_second_one_does_no_forward_pass(tmp_path, store):
@@ -126,6 +132,19 @@ def test_what_another_process_evaluated_is_announced_all_the_same(tmp_path, stor
     assert len(shared.evaluated) == len(set(shared.evaluated)) > 0
     assert sorted(shared.evaluated) == sorted(alone.evaluated)
     assert shared.tokens == alone.tokens
+
+
+def test_weights_that_cannot_be_read_are_one_problem(tmp_path, store):
+    broken = tmp_path / "model"
+    shutil.copytree(DEMO, broken)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1_000_000])
+    plan = plan_of(tmp_path, store, models=[f"demo={broken}"], retain=[0.5])
+    watcher = Watcher()
+    outcome = Runner(plan, store, watcher).run()
+    ((_, why),) = list_problems(assemble(plan, outcome, {}))
+    assert "the weights are damaged" in why
+    assert len(watcher.warnings) == 1
 
 
 def test_a_method_may_have_a_router_mode_of_its_own(tmp_path, store):

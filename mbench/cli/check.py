@@ -15,13 +15,16 @@ from mbench.cli.options import request, suite_options
 def command(**options: Any) -> None:
     """Check SUITE without running it: keys, names, parameters, models, corpora and budgets.
 
+    What only the weights, tokens or items can show, such as a corpus that is too short or a metric
+    that a task has not, `run` finds before its first forward pass.
+
     Exit status: 0 all right, 2 a mistake in the suite, 3 a plugin's component is broken.
     """
     asked = request(**options)
     broken = [cell for cell in asked.plan.cells if cell.problem]
     for cell in broken:
         click.echo(f"{cell.label}: {cell.problem}", err=True)
-    if broken:
+    if broken or asked.registry.rejected_files:
         sys.exit(3)
     suite = asked.plan.suite
     cells = sum(cell.method.evaluated for cell in asked.plan.cells)

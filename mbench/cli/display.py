@@ -69,20 +69,28 @@ class LiveBar(PlainLines):
         from rich.console import Console
         from rich.progress import (
             BarColumn,
+            Task,
             TaskProgressColumn,
             TextColumn,
             TimeElapsedColumn,
             TimeRemainingColumn,
         )
         from rich.progress import Progress as Bars
+        from rich.text import Text
+
+        class _TimeLeft(TimeRemainingColumn):
+            """Nothing until there is something to say."""
+
+            def render(self, task: Task) -> Text:
+                left = super().render(task) if task.time_remaining is not None else Text("")
+                return Text(f"{left} left") if left.plain else left
 
         self.bars = Bars(
             BarColumn(24),
             TaskProgressColumn(),
             TimeElapsedColumn(),
-            TextColumn("elapsed,"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("left"),
+            TextColumn("elapsed"),
+            _TimeLeft(compact=True),
             TextColumn("{task.description}", markup=False),
             console=Console(stderr=True),
             # Speed over the last minutes: profiling and evaluation differ.

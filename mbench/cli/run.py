@@ -67,7 +67,7 @@ def command(output: Path, as_json: bool, quiet: bool, helper: int | None, **opti
         failed = show_end(results, outcome, page, quiet=quiet)
     if outcome.interrupted:
         sys.exit(INTERRUPTED)
-    if failed:
+    if failed or asked.registry.rejected_files:
         sys.exit(SOME_FAILED)
 
 

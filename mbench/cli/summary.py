@@ -23,7 +23,8 @@ def show_plan(estimate: Estimate, retain: tuple[float, ...], *, err: bool) -> No
     for cost in estimate.models:
         about = "" if cost.masks_final else "at most "
         click.echo(
-            f"{cost.model}: {cost.cells} cells at {budgets}; {about}{cost.masks} distinct masks,"
+            f"{cost.model}: {counted(cost.cells, 'cell')} at {budgets};"
+            f" {about}{counted(cost.masks, 'distinct mask')},"
             f" {cost.evaluations_cached} of {about}{cost.evaluations} evaluations in the store",
             err=err,
         )
@@ -49,15 +50,23 @@ def _to_do(cost: ModelCost) -> str:
         return "nothing, everything is in the store"
     parts = []
     if cost.profiles:
-        parts.append(f"{cost.profiles} profiles of {cost.profile_tokens:,} tokens in all")
-    parts.append(f"{left} evaluations of {cost.evaluation_tokens:,} tokens in all")
+        profiles = counted(cost.profiles, "profile")
+        parts.append(f"{profiles} of {cost.profile_tokens:,} tokens in all")
+    if cost.unknown_tasks:
+        unknown = ", ".join(cost.unknown_tasks)
+        parts.append(f"{counted(left, 'evaluation')}, their size unknown until built: {unknown}")
+        return "; ".join(parts)
+    parts.append(f"{counted(left, 'evaluation')} of {cost.evaluation_tokens:,} tokens in all")
     speed = "at the speed last measured" if cost.speed_measured else "roughly"
     parts.append(f"{speed} {duration(cost.seconds)}")
     if cost.expected_tasks:
         parts.append(f"tokens as the suite expects: {', '.join(cost.expected_tasks)}")
-    if cost.unknown_tasks:
-        parts.append(f"not counted, as never built: {', '.join(cost.unknown_tasks)}")
     return "; ".join(parts)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 cell`, `2 cells`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def duration(seconds: float) -> str:
@@ -80,10 +89,15 @@ def show_end(results: Results, outcome: Outcome, page: Path, *, quiet: bool) -> 
     for label, reason in problems:
         click.echo(f"{label}: {reason}", err=True)
     if not quiet:
+        tasks = results.task_metrics
         spent = sum(outcome.seconds.values())
-        ok = sum(cell.status == "ok" for cell in results.cells)
+        ok = sum(
+            cell.status == "ok" and all(cell.task_status(t).status == "ok" for t in tasks)
+            for cell in results.cells
+        )
         click.echo(
-            f"{ok} of {len(results.cells)} cells ok, {len(problems)} problems,"
+            f"{ok} of {counted(len(results.cells), 'cell')} complete,"
+            f" {counted(len(problems), 'problem')},"
             f" {outcome.forward_tokens:,} forward tokens, {duration(spent)}",
             err=True,
         )
@@ -92,19 +106,30 @@ def show_end(results: Results, outcome: Outcome, page: Path, *, quiet: bool) -> 
 
 
 def list_problems(results: Results) -> list[tuple[str, str]]:
-    """(what, why) of every cell without a mask and every task without a result, merged."""
-    found: dict[tuple[str, str], list[str]] = {}
+    """(what, why) of every cell without a mask and every task without a result, by reason."""
+    found: dict[tuple[str, str], tuple[dict[str, None], dict[str, None]]] = {}
+
+    def add(status: str, reason: str, label: str, task: str | None = None) -> None:
+        labels, tasks = found.setdefault((status, reason), ({}, {}))
+        labels[label] = None
+        if task is not None:
+            tasks[task] = None
+
     for cell in results.cells:
         seed = "" if cell.seed is None else f" seed {cell.seed}"
         label = f"{cell.model} {100 * cell.retain:g}% {cell.method}{seed}"
         if cell.status != "ok":
-            found.setdefault((cell.status, cell.reason), []).append(label)
+            add(cell.status, cell.reason, label)
             continue
         for task in results.task_metrics:
             status = cell.task_status(task)
             if status.status != "ok":
-                found.setdefault((f"{status.status} {task}", status.reason), []).append(label)
+                add(status.status, status.reason, label, task)
     return [
-        (f"{what} ({labels[0]}{f' and {len(labels) - 1} more' if labels[1:] else ''})", reason)
-        for (what, reason), labels in found.items()
+        (f"{status} {', '.join(tasks)}".rstrip() + f" ({_first_of(list(labels))})", reason)
+        for (status, reason), (labels, tasks) in found.items()
     ]
+
+
+def _first_of(labels: list[str]) -> str:
+    return labels[0] + (f" and {len(labels) - 1} more" if labels[1:] else "")
