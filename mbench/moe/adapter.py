@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from mbench.errors import UnsupportedModel
 
 ROUTER_CLASS = re.compile(r"Router|TopK|Gate(?![a-z])")
-EXPERTS_CLASS = re.compile(r"Experts$")
+EXPERTS_CLASS = re.compile(r"(?<!Shared)Experts$")
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 TOP_K_FIELDS = (
     "num_experts_per_tok",
@@ -113,7 +113,12 @@ def _refuse_other_experts(model: PreTrainedModel, blocks: dict[str, nn.Module]) 
             isinstance(getattr(module, count, None), int) and getattr(module, count) > 1
             for count in EXPERT_COUNTS
         )
-        if EXPERTS_CLASS.search(kind) or (counts_experts and not path.startswith(inside)):
+        holds_experts = isinstance(module, nn.ModuleList) and path.endswith(".experts")
+        if (
+            EXPERTS_CLASS.search(kind)
+            or holds_experts
+            or (counts_experts and not path.startswith(inside))
+        ):
             raise UnsupportedModel(
                 f"{type(model).__name__}: {path} ({kind}) does not use the experts interface of "
                 "transformers, so its experts can be neither profiled nor pruned"

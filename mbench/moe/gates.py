@@ -1,4 +1,4 @@
-"""Does a router renormalise the gates of the experts it chose?"""
+"""What `preserved` gates need to know of a router, found out by trying it."""
 
 from __future__ import annotations
 
@@ -42,6 +42,22 @@ def renormalises(layer: MoELayer, gates: Gates) -> bool:
             "which neither keeps nor renormalises the gates of the experts it chose"
         )
     return not always_equal
+
+
+def nested(
+    among_all: torch.Tensor, among_kept: torch.Tensor, kept: torch.Tensor, num_experts: int
+) -> bool:
+    """Tell whether two choices can come from one ranking of the experts.
+
+    `among_all` [T, m] are the best m of all experts, `among_kept` [T, k] the best k of `kept` [K].
+    """
+    first = torch.zeros(len(among_all), num_experts, dtype=torch.bool, device=kept.device)
+    first.scatter_(1, among_all, True)
+    second = torch.zeros_like(first).scatter_(1, among_kept, True)
+    first[:, ~torch.zeros_like(first[0]).scatter_(0, kept, True)] = False
+    larger = (first & ~second).any(dim=1)
+    smaller = (second & ~first).any(dim=1)
+    return not bool((larger & smaller).any())
 
 
 def _shares(gates: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,7 @@ from torch import nn
 from mbench.errors import UnsupportedModel
 from mbench.interfaces import ExpertMask, RouterMode
 from mbench.moe.adapter import EXPERT_COUNTS, MoELayer
-from mbench.moe.gates import renormalises
+from mbench.moe.gates import nested, renormalises
 
 _masked_routers: WeakSet[nn.Module] = WeakSet()
 
@@ -149,10 +149,11 @@ class _LayerRouting:
             )
 
         def gates(top_k: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
-            output = self._route_in_full(call, top_k, scale)
+            output = self._route(call, self._full.choosing(self._layer, top_k), scale)
             return output[position], output[index_position]
 
         if self._renormalises is None:
+            self._refuse_unless_choice_is_kept(call, index_position)
             self._renormalises = renormalises(self._layer, gates)
         if self._renormalises:
             return weights
@@ -161,15 +162,37 @@ class _LayerRouting:
         table = torch.zeros_like(full_gates).scatter_(1, full_index, full_gates)
         return table.gather(1, original)
 
-    def _route_in_full(self, call: RouterCall, top_k: int, scale: float) -> Any:
+    def _refuse_unless_choice_is_kept(self, call: RouterCall, index_position: int) -> None:
+        """Refuse a router that chooses other experts among the retained ones once it is sliced.
+
+        A bias on probabilities does that: they grow where others are gone, and the bias does not.
+        What a router's biases are in one model may hide it, so that random ones are tried.
+        """
+        half = max(self._layer.top_k, self._layer.num_experts // 2)
+        for magnitude in (1.0, 1 / self._layer.num_experts):
+            full = self._full.with_random_biases(self._layer, magnitude)
+            if full is None:
+                return
+            sliced = full.sliced(self._layer, self._original.cpu().numpy())
+            among_all = self._route(call, full.choosing(self._layer, half))[index_position]
+            among_kept = self._original[self._route(call, sliced)[index_position]]
+            if not nested(among_all, among_kept, self._original, self._layer.num_experts):
+                raise UnsupportedModel(
+                    f"{self._layer.path}: `preserved` gates are not defined for "
+                    f"{type(self._layer.router).__name__}, whose choice among the retained experts "
+                    "depends on the dropped ones"
+                )
+
+    def _route(self, call: RouterCall, state: RouterState, scale: float = 1.0) -> Any:
+        """Repeat a call of the sliced router in another state, with a scaled input."""
         tensors = {
-            id(tensor.value): self._full.tensor_at(position)
+            id(tensor.value): state.tensor_at(position)
             for position, tensor in enumerate(self._layer.router_tensors)
         }
         hidden, *others = call.args
         args = [tensors.get(id(value), value) for value in others]
         kwargs = {name: tensors.get(id(value), value) for name, value in call.kwargs.items()}
-        self._full.choosing(self._layer, top_k).install()
+        state.install()
         try:
             return self._layer.router.forward(hidden * scale, *args, **kwargs)
         finally:
@@ -193,21 +216,19 @@ class RouterCall:
 class RouterState:
     """All a router's behaviour hangs on, to be swapped as a whole."""
 
-    def __init__(self, settings: list[tuple[Callable[[Any], None], Any]]) -> None:
+    def __init__(self, settings: list[tuple[nn.Module, str, Any]]) -> None:
         self._settings = settings
 
     @classmethod
     def current(cls, layer: MoELayer) -> RouterState:
-        """Return what the router of `layer` is now."""
-        return cls(
-            [(_setter(owner, name), getattr(owner, name)) for owner, name in _variables(layer)]
-        )
+        """Return what the router of `layer`, which must be whole, is now."""
+        return cls([(owner, name, getattr(owner, name)) for owner, name in _variables(layer)])
 
     def sliced(self, layer: MoELayer, kept: np.ndarray) -> RouterState:
         """Return the state of a router that has only the experts `kept`."""
         rows = {(t.owner, t.attribute): t for t in layer.router_tensors}
         settings = []
-        for (owner, name), (setter, value) in zip(_variables(layer), self._settings, strict=True):
+        for owner, name, value in self._settings:
             if (owner, name) in rows:
                 index = torch.from_numpy(kept).to(value.device)
                 new = value.detach().index_select(rows[owner, name].dim, index)
@@ -217,22 +238,39 @@ class RouterState:
                 new = len(kept)
             else:
                 new = _with_top_k(layer, value, layer.top_k_with(len(kept)))
-            settings.append((setter, new))
+            settings.append((owner, name, new))
         return RouterState(settings)
 
     def choosing(self, layer: MoELayer, top_k: int) -> RouterState:
         """Return this state with another number of experts per token."""
-        *rest, (setter, value) = self._settings
-        return RouterState([*rest, (setter, _with_top_k(layer, value, top_k))])
+        *rest, (owner, name, value) = self._settings
+        return RouterState([*rest, (owner, name, _with_top_k(layer, value, top_k))])
+
+    def with_random_biases(self, layer: MoELayer, magnitude: float) -> RouterState | None:
+        """Return this state with other biases and scales of the experts; None without any."""
+        generator = torch.Generator().manual_seed(0)
+        settings, replaced = [], False
+        for owner, name, value in self._settings:
+            if isinstance(value, torch.Tensor) and value.numel() == layer.num_experts:
+                new = torch.rand(value.shape, generator=generator).to(value) * magnitude
+                value = nn.Parameter(new, False) if isinstance(value, nn.Parameter) else new
+                replaced = True
+            settings.append((owner, name, value))
+        return RouterState(settings) if replaced else None
 
     def install(self) -> None:
         """Put the state in place."""
-        for setter, value in self._settings:
-            setter(value)
+        for owner, name, value in self._settings:
+            # Past `Module.__setattr__`, which has rules of its own for parameters.
+            stores = [store for store in (owner._parameters, owner._buffers) if name in store]
+            if stores:
+                stores[0][name] = value
+            else:
+                setattr(owner, name, value)
 
     def tensor_at(self, position: int) -> torch.Tensor:
         """Return the tensor in the place of `layer.router_tensors[position]`."""
-        return self._settings[position][1]
+        return self._settings[position][2]
 
 
 def _variables(layer: MoELayer) -> list[tuple[nn.Module, str]]:
@@ -245,13 +283,6 @@ def _variables(layer: MoELayer) -> list[tuple[nn.Module, str]]:
     ]
     tensors = [(tensor.owner, tensor.attribute) for tensor in layer.router_tensors]
     return [*tensors, *counts, (layer.router, "config" if layer.top_k_field else "top_k")]
-
-
-def _setter(owner: nn.Module, name: str) -> Callable[[Any], None]:
-    for store in (owner._parameters, owner._buffers):
-        if name in store:
-            return lambda value: store.__setitem__(name, value)
-    return lambda value: setattr(owner, name, value)
 
 
 def _with_top_k(layer: MoELayer, value: Any, top_k: int) -> Any:
