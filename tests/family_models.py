@@ -1,13 +1,9 @@
-"""Every Mixture-of-Experts causal language model of transformers as a tiny random one.
-
-`python tests/family_models.py > docs/families.md` writes the table of what is treated.
-"""
+"""Every Mixture-of-Experts causal language model of transformers as a tiny random one."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,59 +25,28 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.configuration_auto import model_type_to_module_name
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from mbench.errors import UnsupportedModel
-from mbench.moe.adapter import find_moe_layers
-
 COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 TOP_K = ("num_experts_per_tok", "moe_topk", "moe_k", "top_k_experts")
-SMALL = {
-    "vocab_size": VOCABULARY,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "hidden_size": 32,
-    "intermediate_size": 24,
-    "moe_intermediate_size": 16,
-    "expert_ffn_hidden_size": 16,
-    "ffn_hidden_size": 24,
-    "shared_intermediate_size": 16,
-    "shared_expert_intermediate_size": 16,
-    "shared_experts_intermediate_size": 16,
-    "moe_shared_expert_intermediate_size": 16,
-    "n_shared_experts": 1,
-    "num_hidden_layers": 2,
-    "num_layers": 2,
-    "first_k_dense_replace": 1,
-    "num_dense_layers": 1,
-    "mlp_only_layers": [],
-    "n_group": 1,
-    "topk_group": 1,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 4,
-    "head_dim": 8,
-    "v_head_dim": 8,
-    "q_lora_rank": 8,
-    "kv_lora_rank": 8,
-    "qk_rope_head_dim": 8,
-    "qk_nope_head_dim": 8,
-    "index_n_heads": 2,
-    "index_head_dim": 8,
-    "index_topk": 8,
-    "linear_num_value_heads": 4,
-    "linear_num_key_heads": 4,
-    "linear_key_head_dim": 8,
-    "linear_value_head_dim": 8,
-    "linear_num_heads": 4,
-    "linear_head_dim": 8,
-    "mamba_num_heads": 4,
-    "mamba_head_dim": 8,
-    "mamba_n_heads": 4,
-    "mamba_d_head": 16,
-    "mamba_d_state": 8,
-    "ssm_state_size": 8,
-    "n_groups": 1,
+HEADS = "num_attention_heads num_key_value_heads linear_num_value_heads linear_num_key_heads"
+HEADS += " linear_num_heads mamba_num_heads mamba_n_heads"
+WIDTHS = "head_dim v_head_dim q_lora_rank kv_lora_rank qk_rope_head_dim qk_nope_head_dim"
+WIDTHS += " index_head_dim index_topk linear_key_head_dim linear_value_head_dim linear_head_dim"
+WIDTHS += " mamba_head_dim mamba_d_state ssm_state_size"
+INNER = "moe_intermediate_size expert_ffn_hidden_size shared_intermediate_size mamba_d_head"
+INNER += " shared_expert_intermediate_size shared_experts_intermediate_size"
+INNER += " moe_shared_expert_intermediate_size"
+ONE = "n_shared_experts first_k_dense_replace num_dense_layers n_group topk_group n_groups"
+SMALL: dict[str, Any] = {
+    **{"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
+    **{"num_hidden_layers": 2, "num_layers": 2, "mlp_only_layers": []},
+    **{"hidden_size": 32, "intermediate_size": 24, "ffn_hidden_size": 24, "index_n_heads": 2},
+    **{"max_position_embeddings": 64},
+    **dict.fromkeys(HEADS.split(), 4),
+    **dict.fromkeys(WIDTHS.split(), 8),
+    **dict.fromkeys(INNER.split(), 16),
+    **dict.fromkeys(ONE.split(), 1),
 }
+"""Values for whichever of these fields a configuration has."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +54,12 @@ class Family:
     """How a model type computes, and what its tiny configuration needs beside `SMALL`."""
 
     router: Router
-    experts: Experts = Experts()
+    experts: Experts = field(default_factory=Experts)
     config: dict[str, Any] = field(default_factory=dict)
     preserved: str | None = None
-    """Why gates cannot be preserved, as mbench says it; None where they can."""
+    """Why gates cannot be preserved, in mbench's words; None where they can."""
+    logits: str | None = None
+    """Why the router's logits are refused, in mbench's words; None where they are not."""
 
 
 PLAIN = Family(Router("softmax", renormalised="norm_topk_prob"))
@@ -134,7 +101,9 @@ FAMILIES = {
     "axk2": DEEPSEEK,
     "bailing_hybrid": DEEPSEEK,
     "beam": changed(DEEPSEEK, {"scale": None}, config=SPARSE),
-    "cohere2_moe": changed(ALWAYS, {"score": "expert_selection_fn"}, config={"num_shared_experts": 1}),
+    "cohere2_moe": changed(
+        ALWAYS, {"score": "expert_selection_fn"}, config={"num_shared_experts": 1}
+    ),
     "deepseek_v2": Family(Router("softmax", scale="routed_scaling_factor", groups="best")),
     "deepseek_v3": DEEPSEEK,
     "deepseek_v32": DEEPSEEK,
@@ -143,7 +112,8 @@ FAMILIES = {
     "ernie4_5_moe": changed(
         ALWAYS,
         {"bias": "gate.moe_statics.e_score_correction_bias"},
-        preserved="depends on",
+        preserved="are not defined for Ernie4_5_MoeTopKRouter, whose choice among the retained "
+        "experts depends on the dropped ones",
     ),
     "exaone_moe": DEEPSEEK,
     "flex_olmo": PLAIN,
@@ -158,7 +128,8 @@ FAMILIES = {
             prepare=rms_normalised,
         ),
         Experts(gelu_gated),
-        config={"enable_moe_block": True, "hidden_size_per_layer_input": 0},
+        {"enable_moe_block": True, "hidden_size_per_layer_input": 0},
+        logits="returns probabilities",
     ),
     "glm4_moe": DEEPSEEK,
     "glm4_moe_lite": DEEPSEEK,
@@ -187,7 +158,12 @@ FAMILIES = {
     "kolibri1": changed(DEEPSEEK, {"bias_on_logits": True, "scale": None, "groups": None}),
     "laguna": changed(
         DEEPSEEK,
-        {"renormalised": True, "scale": None, "groups": None, "softcap": "moe_router_logit_softcapping"},
+        {
+            "renormalised": True,
+            "scale": None,
+            "groups": None,
+            "softcap": "moe_router_logit_softcapping",
+        },
         config={"moe_router_logit_softcapping": 0.5, "moe_routed_scaling_factor": 1.5},
     ),
     "lfm2_moe": changed(
@@ -196,7 +172,7 @@ FAMILIES = {
         config={"layer_types": ["conv", "full_attention"]},
     ),
     "mellum": PLAIN,
-    "mimo_v2_flash": changed(DEEPSEEK, config={"head_dim": 24}),
+    "mimo_v2_flash": changed(DEEPSEEK, config={"head_dim": 24, "num_key_value_heads": 2}),
     "minimax": changed(ALWAYS, config={"block_size": 16}),
     "minimax_m2": BLOCK_BIAS,
     "minimax_m3_vl_text": changed(
@@ -209,14 +185,14 @@ FAMILIES = {
     "nemotron_h": changed(
         DEEPSEEK,
         experts=Experts(squared_relu),
-        config={"layers_block_type": ["attention", "moe", "mamba", "moe"], "moe_latent_size": 16}
-       ,
+        config={"layers_block_type": ["attention", "moe", "mamba", "moe"], "moe_latent_size": 16},
     ),
     "olmoe": PLAIN,
     "phimoe": Family(
         Router("sparsemixer", **ROUTER),
         config={"num_experts_per_tok": 2, "router_jitter_noise": 0.3},
-        preserved="cannot",
+        preserved="need a router that can choose any number of experts",
+        logits="does not rank",
     ),
     "qwen2_moe": PLAIN,
     "qwen3_5_moe_text": ALWAYS,
@@ -234,7 +210,12 @@ COMPOSITE = {
     "qwen4_exp": "qwen4_exp_text",
 }
 """Model types whose configuration has a part for text, which is what is built of them."""
-OUTER = {"dots3_note": {"vision_config": {"adapter_out_dim": 32}, "audio_config": {"adapter_out_dim": 32}}}
+OUTER = {
+    "dots3_note": {
+        "vision_config": {"adapter_out_dim": 32},
+        "audio_config": {"adapter_out_dim": 32},
+    }
+}
 
 NO_INTERFACE = "does not use the experts interface"
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -243,7 +224,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         | {"ffn_config": {"moe_num_experts": 4, "ffn_hidden_size": 16}},
         NO_INTERFACE,
     ),
-    "deepseek_v4": ({}, "table of token ids"),
+    "deepseek_v4": ({"mlp_layer_types": ["moe", "hash_moe"]}, "layers.1.* table of token ids"),
     "doge": ({"is_moe": True, "num_experts": 16}, NO_INTERFACE),
     "inkling_text": ({}, "scores classes that are no routed experts"),
     "jetmoe": ({}, NO_INTERFACE),
@@ -253,13 +234,13 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 }
 """Model types that are refused: their tiny configuration, and words of the reason."""
 
-GROUPS = {"num_experts": 16, "n_group": 4, "topk_group": 2, "top_k": 5}
+GROUPS = {"num_experts": 16, "top_k": 5, "n_group": 4, "topk_group": 2}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "cohere2_moe sigmoid": ("cohere2_moe", {"expert_selection_fn": "sigmoid"}),
     "deepseek_v2 grouped": ("deepseek_v2", GROUPS | {"topk_method": "group_limited_greedy"}),
+    "ernie4_5_moe of 64": ("ernie4_5_moe", {"num_experts": 64, "top_k": 6}),
     "glm4_moe not renormalised": ("glm4_moe", {"norm_topk_prob": False}),
     "qwen2_moe renormalised": ("qwen2_moe", {"norm_topk_prob": True}),
-    "qwen3_moe renormalised": ("qwen3_moe", {"norm_topk_prob": True}),
 } | {
     f"{name} grouped": (name, GROUPS)
     for name, family in FAMILIES.items()

@@ -147,7 +147,10 @@ def clamped_silu(config, inner):
 
 def clamped_swish(config, inner):
     gate, up = np.split(inner, 2)
-    gate, up = np.minimum(gate, config.swiglu_limit), np.clip(up, -config.swiglu_limit, config.swiglu_limit)
+    gate, up = (
+        np.minimum(gate, config.swiglu_limit),
+        np.clip(up, -config.swiglu_limit, config.swiglu_limit),
+    )
     return gate * sigmoid(config.swiglu_alpha * gate) * (up + 1)
 
 
@@ -158,7 +161,9 @@ def clamped_swish_interleaved(config, inner):
 def softcapped(config, inner):
     gate, up = np.split(inner, 2)
     gate_limit, up_limit = config.mlp_gate_softcap, config.mlp_up_softcap
-    return gate_limit * np.tanh(gate / gate_limit) * sigmoid(gate) * up_limit * np.tanh(up / up_limit)
+    return (
+        gate_limit * np.tanh(gate / gate_limit) * sigmoid(gate) * up_limit * np.tanh(up / up_limit)
+    )
 
 
 @dataclass(frozen=True)
@@ -169,13 +174,17 @@ class Experts:
     transposed: bool = False
     biased: bool = False
 
-    def output(self, experts: nn.Module, config: Any, expert: int, hidden: np.ndarray) -> np.ndarray:
+    def output(
+        self, experts: nn.Module, config: Any, expert: int, hidden: np.ndarray
+    ) -> np.ndarray:
         """One expert's unweighted output for one token's hidden [H]."""
         first = "up_proj" if self.inner is squared_relu else "gate_up_proj"
         inner = self.inner(config, self._project(experts, first, expert, hidden))
         return self._project(experts, "down_proj", expert, inner)
 
-    def _project(self, experts: nn.Module, name: str, expert: int, hidden: np.ndarray) -> np.ndarray:
+    def _project(
+        self, experts: nn.Module, name: str, expert: int, hidden: np.ndarray
+    ) -> np.ndarray:
         weight = array(experts, name)[expert]
         bias = array(experts, f"{name}_bias")[expert] if self.biased else 0
         return (weight.T if self.transposed else weight) @ hidden + bias

@@ -111,6 +111,14 @@ def uneven():
     return model
 
 
+def list_of_experts():
+    model = qwen2_moe()
+    block = nn.Module()
+    block.experts = nn.ModuleList(nn.Linear(32, 32) for _ in range(8))
+    model.model.layers[1].mlp = block
+    return model
+
+
 def two_routers():
     model = qwen2_moe()
     model.model.layers[0].mlp.second_gate = qwen2_moe().model.layers[0].mlp.gate
@@ -142,6 +150,7 @@ SMALL = {
         (hash_routed, "layers.0.mlp.experts is routed by a table"),
         (extra_classes, "layers.1.mlp.experts: the router scores classes"),
         (uneven, r"num_experts differs between layers \(\[6, 8\]\)"),
+        (list_of_experts, "layers.1.mlp.experts .ModuleList. does not use the experts interface"),
         (two_routers, "layers.0.mlp.experts: 2 modules .* look like its router"),
         (square_router, "as many experts as hidden dimensions"),
     ],

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from family_models import (
-    FAMILIES,
     COMPOSITE,
+    FAMILIES,
     REFUSED,
     VARIANTS,
     blocks,
@@ -20,10 +21,12 @@ from family_models import (
     tiny_model,
 )
 from family_oracle import captured
+from family_table import table
 from tiny_models import random_sequences
 from transformers import AutoModelForCausalLM
 
 from mbench.errors import UnsupportedModel
+from mbench.interfaces import Statistic
 from mbench.moe.adapter import find_moe_layers
 from mbench.moe.experts import experts_function, pairwise_grouped, sorted_loop
 from mbench.moe.mask import masked
@@ -44,13 +47,13 @@ def model_and_layers(case):
     return model, find_moe_layers(model)
 
 
-def a_keep(layers, seed=0):
-    """Half of the experts, the same number in every group."""
+def random_keep(layers, kept, seed=0):
+    """A mask of `kept` experts in each layer, as many in each group."""
     generator = np.random.default_rng(seed)
     keep = np.zeros((len(layers), layers[0].num_experts), dtype=bool)
     for row in keep:
         for group in np.split(row, layers[0].groups):
-            group[generator.permutation(len(group))[: len(group) // 2]] = True
+            group[generator.permutation(len(group))[: kept // layers[0].groups]] = True
     return keep
 
 
@@ -62,14 +65,25 @@ def test_no_family_is_forgotten():
     assert moe_model_types() == {*FAMILIES, *REFUSED, *COMPOSITE}
 
 
+class Logits(Statistic):
+    """The logits of all tokens."""
+
+    name = "logits"
+    combine = "concatenate"
+
+    def measure(self, batch):
+        return {"logits": batch.router_logits()}
+
+
 @each_case
 def test_profiling_changes_no_output_and_counts_what_a_slow_loop_counts(case):
     model, layers = model_and_layers(case)
-    model_type = CASES[case][0]
-    router, experts = family_of(model_type).router, family_of(model_type).experts
+    family = family_of(CASES[case][0])
+    router, experts = family.router, family.experts
+    statistics = [RoutingSums(), Logits()] if family.logits is None else [RoutingSums()]
     outputs = []
     handle = model.base_model.register_forward_hook(lambda *call: outputs.append(call[-1][0]))
-    collected = profile_model(model, layers, SEQUENCES, [RoutingSums()], batch_size=3, shards=1)
+    collected = profile_model(model, layers, SEQUENCES, statistics, batch_size=3, shards=1)
     handle.remove()
     sequences = [
         torch.from_numpy(ids[:length])
@@ -82,7 +96,9 @@ def test_profiling_changes_no_output_and_counts_what_a_slow_loop_counts(case):
     found = collected.sums[RoutingSums().identity]
     assert len(blocks(model)) == len(layers)
     for number, block in enumerate(blocks(model)):
-        seen, hidden = captured(model, [block.get_submodule(router.module), block.experts], sequences)
+        seen, hidden = captured(
+            model, [block.get_submodule(router.module), block.experts], sequences
+        )
         sums = np.zeros((4, layers[0].num_experts))
         for to_router, to_experts in zip(seen, hidden, strict=True):
             everything = np.ones(layers[0].num_experts, dtype=bool)
@@ -92,6 +108,18 @@ def test_profiling_changes_no_output_and_counts_what_a_slow_loop_counts(case):
                 sums[:, expert] += 1, gate, norm, gate * norm
         for name, expected in zip(("count", "gate", "norm", "gate_norm"), sums, strict=True):
             np.testing.assert_allclose(found[name][0, number], expected, rtol=1e-4, err_msg=name)
+        if family.logits is None:
+            logits = [router.logits(block, config, token) for token in seen]
+            found_logits = collected.samples[Logits().identity]["logits"][number]
+            np.testing.assert_allclose(found_logits, logits, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if family_of(CASES[case][0]).logits])
+def test_logits_that_gates_do_not_come_from_are_refused(case):
+    model, layers = model_and_layers(case)
+    reason = family_of(CASES[case][0]).logits
+    with pytest.raises(UnsupportedModel, match=reason):
+        profile_model(model, layers, SEQUENCES, [Logits()], batch_size=3)
 
 
 def sliced_by_hand(case, keep, tmp_path):
@@ -121,10 +149,13 @@ def sliced_by_hand(case, keep, tmp_path):
     return smaller, AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto").eval()
 
 
-@each_case
-def test_masked_is_sliced_is_reloaded_and_no_token_reaches_a_dropped_expert(case, tmp_path):
+@pytest.mark.parametrize(
+    ("case", "kept"),
+    [(case, "half") for case in CASES] + [(case, 2) for case in CASES if "grouped" not in case],
+)
+def test_masked_is_sliced_is_reloaded_and_no_token_reaches_a_dropped_expert(case, kept, tmp_path):
     model, layers = model_and_layers(case)
-    keep = a_keep(layers)
+    keep = random_keep(layers, layers[0].num_experts // 2 if kept == "half" else kept)
     reached = {layer.experts: set() for layer in layers}
 
     def watch(experts, hidden, index, weights):
@@ -145,7 +176,7 @@ def test_masked_is_sliced_is_reloaded_and_no_token_reaches_a_dropped_expert(case
 def test_preserved_gates_are_the_full_routers(case):
     model, layers = model_and_layers(case)
     family, config = family_of(CASES[case][0]), model.config.get_text_config()
-    keep = a_keep(layers, seed=1)
+    keep = random_keep(layers, layers[0].num_experts // 2, seed=1)
     reason = "limited to groups" if layers[0].groups > 1 else family.preserved
     if reason is not None:
         with pytest.raises(UnsupportedModel, match=reason), masked(layers, keep, "preserved"):
@@ -159,6 +190,34 @@ def test_preserved_gates_are_the_full_routers(case):
             family.router, block, config, layers[0].top_k, row
         )
     torch.testing.assert_close(logits, logits_of(oracle), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("case", ["afmoe", "gemma4_text", "gpt_oss", "hy_v3", "minimax_m2"])
+def test_in_bfloat16_too_renormalised_gates_are_preserved_by_slicing(case):
+    model = copy.deepcopy(model_and_layers(case)[0]).to(torch.bfloat16)
+    layers = find_moe_layers(model)
+    keep = random_keep(layers, 4)
+    with masked(layers, keep):
+        logits = logits_of(model)
+    with masked(layers, keep, "preserved"):
+        assert torch.equal(logits_of(model), logits)
+
+
+def test_fewer_experts_than_a_fixed_k_are_refused():
+    model, layers = model_and_layers("phimoe")
+    reason = "chooses 2 experts per token where 1"
+    with pytest.raises(UnsupportedModel, match=reason), masked(layers, random_keep(layers, 1)):
+        logits_of(model)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "grouped" in case])
+def test_uneven_groups_are_refused(case):
+    model, layers = model_and_layers(case)
+    keep = random_keep(layers, 8)
+    keep[-1] = np.roll(keep[-1], 1) | keep[-1]
+    keep[-1, :4] = True
+    with pytest.raises(UnsupportedModel, match="the same number of experts"), masked(layers, keep):
+        logits_of(model)
 
 
 def slow_router(router, block, config, top_k, keep):
@@ -197,3 +256,10 @@ def test_other_families_are_refused_by_name(model_type):
     with pytest.raises(UnsupportedModel, match=reason) as caught:
         find_moe_layers(model)
     assert str(caught.value).startswith(f"{type(model).__name__}: ")
+
+
+def test_the_table_is_up_to_date():
+    written = Path(__file__).parents[1] / "docs" / "families.md"
+    assert written.read_text(encoding="utf-8") == table(), (
+        "docs/families.md is out of date: python tests/family_table.py > docs/families.md"
+    )

@@ -12,18 +12,20 @@ from mbench.moe.adapter import MoELayer
 Gates = Callable[[int, float], tuple[torch.Tensor, torch.Tensor]]
 """(k, scale of the input) -> gates [T, k] and experts [T, k] of the full router."""
 
+SCALES = (1.0, 0.1, 0.01)
+"""Of a router's input. One that is sure of its choice shows little of how it would make others."""
+
 
 def renormalises(layer: MoELayer, gates: Gates) -> bool:
     """Tell whether an expert's gate depends on how many others were chosen with it.
 
     Compares the gates under a small k with those under k = N. They are equal in a router that does
-    not renormalise, and proportional within each token in one that does. Scaled inputs are tried
-    as well, because a router that is sure of its choice gives nearly all weight to it either way.
-    Raises `UnsupportedModel` if the gates are neither.
+    not renormalise, and proportional within each token in one that does. Raises `UnsupportedModel`
+    if the gates are neither.
     """
     few = min(max(2, min(layer.top_k, layer.num_experts // 2)), layer.num_experts - 1)
     always_equal = always_proportional = True
-    for scale in (1.0, 0.1, 0.01):
+    for scale in SCALES:
         some, index = gates(few, scale)
         every, every_index = gates(layer.num_experts, scale)
         if some.shape[-1] != few or every.shape[-1] != layer.num_experts:
@@ -44,20 +46,18 @@ def renormalises(layer: MoELayer, gates: Gates) -> bool:
     return not always_equal
 
 
-def nested(
+def contradiction(
     among_all: torch.Tensor, among_kept: torch.Tensor, kept: torch.Tensor, num_experts: int
-) -> bool:
-    """Tell whether two choices can come from one ranking of the experts.
+) -> float:
+    """Return the share of tokens whose two choices cannot come from one ranking of the experts.
 
     `among_all` [T, m] are the best m of all experts, `among_kept` [T, k] the best k of `kept` [K].
     """
-    first = torch.zeros(len(among_all), num_experts, dtype=torch.bool, device=kept.device)
-    first.scatter_(1, among_all, True)
-    second = torch.zeros_like(first).scatter_(1, among_kept, True)
-    first[:, ~torch.zeros_like(first[0]).scatter_(0, kept, True)] = False
-    larger = (first & ~second).any(dim=1)
-    smaller = (second & ~first).any(dim=1)
-    return not bool((larger & smaller).any())
+    none = torch.zeros(len(among_all), num_experts, dtype=torch.bool, device=kept.device)
+    best = none.scatter(1, among_all, True)[:, kept]
+    chosen = none.scatter(1, among_kept, True)[:, kept]
+    either = (best & ~chosen).any(dim=1) & (chosen & ~best).any(dim=1)
+    return float(either.float().mean())
 
 
 def _shares(gates: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
@@ -21,7 +21,7 @@ from torch import nn
 from mbench.errors import UnsupportedModel
 from mbench.interfaces import ExpertMask, RouterMode
 from mbench.moe.adapter import EXPERT_COUNTS, MoELayer
-from mbench.moe.gates import nested, renormalises
+from mbench.moe.gates import SCALES, contradiction, renormalises
 
 _masked_routers: WeakSet[nn.Module] = WeakSet()
 
@@ -149,7 +149,8 @@ class _LayerRouting:
             )
 
         def gates(top_k: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
-            output = self._route(call, self._full.choosing(self._layer, top_k), scale)
+            full = self._full.choosing(self._layer, top_k)
+            output = self._route(call, full, call.args[0] * scale)
             return output[position], output[index_position]
 
         if self._renormalises is None:
@@ -168,33 +169,36 @@ class _LayerRouting:
         A bias on probabilities does that: they grow where others are gone, and the bias does not.
         What a router's biases are in one model may hide it, so that random ones are tried.
         """
-        half = max(self._layer.top_k, self._layer.num_experts // 2)
-        for magnitude in (1.0, 1 / self._layer.num_experts):
-            full = self._full.with_random_biases(self._layer, magnitude)
-            if full is None:
-                return
-            sliced = full.sliced(self._layer, self._original.cpu().numpy())
-            among_all = self._route(call, full.choosing(self._layer, half))[index_position]
-            among_kept = self._original[self._route(call, sliced)[index_position]]
-            if not nested(among_all, among_kept, self._original, self._layer.num_experts):
+        experts, kept, hidden = self._layer.num_experts, self._original, call.args[0].float()
+        full = self._full.with_random_biases(self._layer, 1 / experts)
+        if full is None:
+            return
+        # Halves, for where the choice ends there are the most experts of nearly the same worth.
+        sliced = full.sliced(self._layer, kept.cpu().numpy())
+        sliced = sliced.choosing(self._layer, max(1, len(kept) // 2))
+        full = full.choosing(self._layer, experts // 2)
+        for scale in SCALES:
+            among_all = self._route(call, full, hidden * scale)[index_position]
+            among_kept = kept[self._route(call, sliced, hidden * scale)[index_position]]
+            # Rounding may tell two equal experts apart in one token of very many.
+            if contradiction(among_all, among_kept, kept, experts) > 0.01:
                 raise UnsupportedModel(
                     f"{self._layer.path}: `preserved` gates are not defined for "
                     f"{type(self._layer.router).__name__}, whose choice among the retained experts "
                     "depends on the dropped ones"
                 )
 
-    def _route(self, call: RouterCall, state: RouterState, scale: float = 1.0) -> Any:
-        """Repeat a call of the sliced router in another state, with a scaled input."""
+    def _route(self, call: RouterCall, state: RouterState, hidden: torch.Tensor) -> Any:
+        """Repeat a call of the sliced router in another state, with another input."""
         tensors = {
             id(tensor.value): state.tensor_at(position)
             for position, tensor in enumerate(self._layer.router_tensors)
         }
-        hidden, *others = call.args
-        args = [tensors.get(id(value), value) for value in others]
+        args = [tensors.get(id(value), value) for value in call.args[1:]]
         kwargs = {name: tensors.get(id(value), value) for name, value in call.kwargs.items()}
         state.install()
         try:
-            return self._layer.router.forward(hidden * scale, *args, **kwargs)
+            return self._layer.router.forward(hidden, *args, **kwargs)
         finally:
             self._sliced.install()
 
@@ -247,14 +251,16 @@ class RouterState:
         return RouterState([*rest, (owner, name, _with_top_k(layer, value, top_k))])
 
     def with_random_biases(self, layer: MoELayer, magnitude: float) -> RouterState | None:
-        """Return this state with other biases and scales of the experts; None without any."""
+        """Return this state in float32 with other biases of the experts; None without any."""
         generator = torch.Generator().manual_seed(0)
         settings, replaced = [], False
         for owner, name, value in self._settings:
-            if isinstance(value, torch.Tensor) and value.numel() == layer.num_experts:
-                new = torch.rand(value.shape, generator=generator).to(value) * magnitude
+            if isinstance(value, torch.Tensor):
+                new = value.detach().float()
+                if value.numel() == layer.num_experts:
+                    new = torch.rand(value.shape, generator=generator).to(new) * magnitude
+                    replaced = True
                 value = nn.Parameter(new, False) if isinstance(value, nn.Parameter) else new
-                replaced = True
             settings.append((owner, name, value))
         return RouterState(settings) if replaced else None
 
