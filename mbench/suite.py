@@ -15,7 +15,9 @@ RetainRatio = Annotated[float, Field(gt=0, lt=1)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
 
 
 class Expected(_Strict):
@@ -43,11 +45,15 @@ class ModelSpec(_Strict):
     """Where a model comes from: a hub id, a local directory, or a plugin that ships one."""
 
     hub: str | None = None
+    """Id of a hub repository; exactly one of `hub`, `path` and `plugin` is given."""
     path: str | None = None
+    """Local directory."""
     plugin: str | None = None
+    """Name of a model that a plugin ships."""
     revision: str | None = None
     """Commit of the hub repository."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """`auto`: as the checkpoint is stored."""
     expect: Expected | None = None
 
     @model_validator(mode="after")
@@ -59,14 +65,21 @@ class TextSource(_Strict):
     """Documents from a hub dataset, from local files, or from a plugin."""
 
     hub: str | None = None
+    """Id of a hub dataset; exactly one of `hub`, `files` and `plugin` is given."""
     files: tuple[str, ...] | None = None
     """Text files (one document each) or JSON-lines files; relative to the working directory."""
     plugin: str | None = None
+    """Name of a corpus that a plugin ships."""
     split: str = "train"
+    """Split of the dataset, or of the plugin's corpus."""
     subset: str | None = None
+    """Configuration of the dataset."""
     data_files: str | None = None
+    """Only these files of the dataset."""
     revision: str | None = None
+    """Commit of the dataset."""
     field: str = "text"
+    """Field of a record that holds the text."""
 
     @model_validator(mode="after")
     def _one_source(self) -> TextSource:
@@ -79,11 +92,13 @@ class CorpusSpec(_Strict):
     source: TextSource
     sequences: Count
     length: Count
+    """Tokens of a sequence."""
     packing: Literal["concatenate", "contiguous", "document"] = "concatenate"
     """`concatenate`: documents in shuffled order, joined and cut. `contiguous`: documents in their
     own order, joined and cut, and sequences drawn from them; for data sets with a row a line.
     `document`: the first `length` tokens of one document a sequence, padded."""
     join: str = "\n\n"
+    """Between two documents."""
     seed: int = 0
     """Shuffles the documents, or draws the sequences."""
 
@@ -93,10 +108,16 @@ class PerplexityTask(_Strict):
 
     source: TextSource
     protocol: Literal["sliding", "gptq", "document"] = "sliding"
+    """`sliding`: overlapping windows over the joined documents, every token scored once. `gptq`:
+    disjoint windows over them. `document`: disjoint windows within each document."""
     window: Annotated[int, Field(ge=2)] = 2048
+    """Tokens."""
     stride: Count | None = None
+    """Tokens from one window to the next; only for `sliding`, and less than `window`."""
     join: str = "\n\n"
+    """Between two documents."""
     max_windows: Count | None = None
+    """The first so many windows; omitted: all."""
     expect_tokens: Count | None = None
     """Roughly the forward tokens of one mask, for plans made before the text was read."""
 
@@ -121,7 +142,9 @@ class LmEvalTask(_Strict):
     metric: str = "acc"
     """The metric that ranks, enters the average, and is shown first; all are kept."""
     limit: Count | None = None
+    """The first so many items of every task; omitted: all."""
     num_fewshot: int | None = Field(default=None, ge=0)
+    """Solved examples in the prompt; omitted: as the task says."""
     max_gen_toks: Count | None = None
     """Most tokens that are generated per item; omitted: as the task says."""
     expect: ExpectedWork | None = None
@@ -160,7 +183,9 @@ class MethodSpec(Parts):
     corpora: tuple[str, ...] | None = None
     """Calibration corpora, in order; omitted: the suite's `calibration`."""
     candidate: str | None = None
+    """Method whose mask the builder starts from; omitted: the ready-made method's."""
     seeds: tuple[int, ...] | None = None
+    """Of a method that draws at random; omitted: the suite's."""
     router: RouterMode | None = None
     """How its masked models route; omitted: as the suite says. A candidate keeps its own."""
     models: Mapping[str, Parts] = Field(default_factory=dict)
@@ -178,11 +203,15 @@ class Suite(_Strict):
     """Everything a run depends on."""
 
     name: Name
+    """Names the report's folder."""
     title: str = ""
     description: str = ""
     models: Mapping[Name, ModelSpec] = Field(min_length=1)
     retain: tuple[RetainRatio, ...] = Field(min_length=1)
+    """Retain ratios between 0 and 1; floor(ratio x experts) are kept in every layer."""
     router: RouterMode = "sliced"
+    """`sliced`: the router sees retained experts only, as after physical removal. `preserved`:
+    retained experts keep the gate values of the full model."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4, 42)
     """For methods that draw at random and name no seeds of their own."""
     corpora: Mapping[Name, CorpusSpec] = Field(default_factory=dict)
@@ -194,6 +223,7 @@ class Suite(_Strict):
     perplexity: Mapping[Name, PerplexityTask] = Field(default_factory=dict)
     tasks: Mapping[Name, LmEvalTask] = Field(default_factory=dict)
     average: Average | None = None
+    """What methods are ranked by; omitted: the mean log perplexity."""
     batch_tokens: Count = 8192
     """Tokens in one forward call."""
     processes: Annotated[int, Field(ge=1, le=64)] = 1

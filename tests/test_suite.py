@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from suite_reference import reference
 
 from mbench.errors import MbenchError
 from mbench.plan import kept_experts
@@ -151,3 +152,9 @@ def test_kept_experts_is_the_floor_of_the_decimal_as_written():
     assert kept_experts(0.29, 100) == 29
     assert [kept_experts(ratio, 60) for ratio in (0.25, 0.5, 0.75)] == [15, 30, 45]
     assert kept_experts(0.1, 8) == 0
+
+
+def test_the_reference_of_keys_is_up_to_date():
+    page = Path(__file__).parents[1] / "docs" / "suites.md"
+    message = "docs/suites.md is out of date: python tests/suite_reference.py > docs/suites.md"
+    assert page.read_text() == reference(), message
