@@ -181,15 +181,21 @@ def _notes_in_words(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _method_in_words(method: ResolvedMethod) -> str:
-    words = []
-    for kind, part in method.parts.items():
-        settings = part.params.model_dump()
-        listed = ", ".join(f"{key} {value}" for key, value in settings.items())
-        words.append(f"{kind} {part.name}" + (f" ({listed})" if listed else ""))
-    if method.corpora:
-        words.append("corpora " + ", ".join(method.corpora))
-    if method.candidate:
-        words.append(f"candidate {method.candidate}")
+    words = [f"{name} {text}" for name, text in method_parts(method).items()]
     if method.seeds != (None,):
         words.append("seeds " + ", ".join(map(str, method.seeds)))
     return "; ".join(words)
+
+
+def method_parts(method: ResolvedMethod) -> dict[str, str]:
+    """All that decides a method's masks but the seed, in words by part."""
+    parts = {}
+    for kind, part in method.parts.items():
+        settings = part.params.model_dump()
+        listed = ", ".join(f"{key} {value}" for key, value in settings.items())
+        parts[kind] = part.name + (f" ({listed})" if listed else "")
+    if method.corpora:
+        parts["corpora"] = ", ".join(method.corpora)
+    if method.candidate:
+        parts["candidate"] = method.candidate
+    return parts

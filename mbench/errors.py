@@ -37,3 +37,7 @@ class PluginError(MbenchError):
 
 class StoreError(MbenchError):
     """A store or output directory that cannot be read or written."""
+
+
+class MergeError(MbenchError):
+    """Runs that cannot be one; unlike the others' text, this has a line for every difference."""

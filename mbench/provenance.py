@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from mbench.assemble import method_parts
 from mbench.plan import Plan
 from mbench.session import Outcome
 
@@ -41,6 +42,7 @@ def gather(plan: Plan, outcome: Outcome, suite_path: Path, command: list[str]) -
             **{f"corpora.{name}": text.identity() for name, text in plan.texts.items()},
             **{t.name: dict(t.fingerprint) for t in plan.tasks},
         },
+        "settings": _settings(plan),
         "plugins": _plugins(plan),
         "this run": {
             "forward tokens": outcome.forward_tokens,
@@ -49,6 +51,23 @@ def gather(plan: Plan, outcome: Outcome, suite_path: Path, command: list[str]) -
             "interrupted": outcome.interrupted,
         },
         "profiles": outcome.profiles,
+    }
+
+
+def _settings(plan: Plan) -> dict[str, Any]:
+    """The suite's choices that no other entry tells, one value each: what merging compares."""
+    suite = plan.suite
+    methods: dict[str, dict[str, Any]] = {model.name: {} for model in plan.models}
+    for cell in plan.cells:
+        methods[cell.model][cell.method.name] = method_parts(cell.method)
+    return {
+        "router": suite.router,
+        "corpora": {
+            # The text itself is told by its hash, wherever it came from.
+            name: corpus.model_dump(mode="json", exclude={"source"})
+            for name, corpus in suite.corpora.items()
+        },
+        "methods": methods,
     }
 
 
