@@ -30,6 +30,8 @@ if TYPE_CHECKING:
         Use,
     )
     from mbench.moe.routing_sums import RoutingSums
+    from mbench.panels import Panel
+    from mbench.results import Results, long_form
     from mbench.results_files import load_results
 
 _HOME = {
@@ -42,9 +44,11 @@ _HOME = {
     "MaskBuilder": "interfaces",
     "MbenchError": "errors",
     "Method": "interfaces",
+    "Panel": "panels",
     "Parameters": "interfaces",
     "PluginError": "errors",
     "Profile": "interfaces",
+    "Results": "results",
     "RoutingSums": "moe.routing_sums",
     "Scorer": "interfaces",
     "Scores": "interfaces",
@@ -56,6 +60,7 @@ _HOME = {
     "Use": "interfaces",
     "hookimpl": "hookspecs",
     "load_results": "results_files",
+    "long_form": "results",
 }
 
 __all__ = [
@@ -68,9 +73,11 @@ __all__ = [
     "MaskBuilder",
     "MbenchError",
     "Method",
+    "Panel",
     "Parameters",
     "PluginError",
     "Profile",
+    "Results",
     "RoutingSums",
     "Scorer",
     "Scores",
@@ -82,6 +89,7 @@ __all__ = [
     "Use",
     "hookimpl",
     "load_results",
+    "long_form",
 ]
 
 

@@ -1,4 +1,4 @@
-"""What a plugin may implement. Every hook is optional and takes no arguments."""
+"""What a plugin may implement. Every hook is optional; only `mbench_panels` takes an argument."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pluggy
 
 if TYPE_CHECKING:
     from mbench.interfaces import Component, Method
+    from mbench.panels import Panel
+    from mbench.results import Results
 
 PROJECT = "mbench"
 """Name of the pluggy project and of the entry-point group that plugins register in."""
@@ -41,3 +43,12 @@ def mbench_models() -> Mapping[str, Path]:  # type: ignore[empty-body]
 @hookspec
 def mbench_task_directories() -> Sequence[Path]:  # type: ignore[empty-body]
     """Return directories with lm-eval task files."""
+
+
+@hookspec
+def mbench_panels(results: Results) -> Sequence[Panel]:  # type: ignore[empty-body]
+    """Return sections to add to the report of a run, e.g. a table or a picture of one's own.
+
+    It is called whenever a report is made, with all that the run found: `mbench.long_form(results)`
+    has every figure, `results.masks` the experts that stay.
+    """

@@ -25,9 +25,9 @@ MERGED, DIFFER = "Merged runs", "Differs between the merged runs"
 SETTLED = "Contradiction settled by the preferred run"
 """Protocol entries that merging writes."""
 
-_SEVERITY = ("ok", "failed", "blocked", "interrupted", "skipped")
+_SEVERITY = ("ok", "failed", "blocked", "interrupted", "absent")
 
-ABSENT = TaskStatus("skipped", "the run that made this cell did not have this task")
+ABSENT = TaskStatus("absent", "the run that made this cell did not have this task")
 
 
 def merge(runs: Mapping[str, Results], prefer: str | None = None) -> Results:

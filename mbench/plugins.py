@@ -59,6 +59,8 @@ class Registry:
     corpora: dict[str, Callable[[str], list[str]]] = field(default_factory=dict)
     models: dict[str, Path] = field(default_factory=dict)
     task_directories: list[Path] = field(default_factory=list)
+    panels: list[tuple[str, Callable[..., Any]]] = field(default_factory=list)
+    """(plugin, its `mbench_panels`), called when a report is made."""
     origins: dict[tuple[str, str], Origin] = field(default_factory=dict)
     """(kind or "method", name) -> origin."""
     failures: list[PluginFailure] = field(default_factory=list)
@@ -189,6 +191,8 @@ def _add(registry: Registry, module: ModuleType, plugin: str, source: str) -> No
     for name, path in models.items():
         put(registry.models, "model", name, Path(path))
     registry.task_directories.extend(directories)
+    if hook.mbench_panels.get_hookimpls():
+        registry.panels.append((plugin, hook.mbench_panels))
 
 
 def _kind(item: type[Component]) -> str:

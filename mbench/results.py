@@ -14,7 +14,8 @@ from mbench.evaluate.outcome import Evaluation, Metric
 if TYPE_CHECKING:
     import pandas as pd
 
-Status = Literal["ok", "failed", "blocked", "interrupted"]
+Status = Literal["ok", "failed", "blocked", "interrupted", "absent"]
+"""`blocked`: what it needs failed. `absent`: merged from runs of which not all had the task."""
 
 UNPRUNED = "none"
 """The method name of the unpruned model, at retain ratio 1."""

@@ -203,7 +203,7 @@ def test_other_masks_of_one_cell_are_refused():
     b = dataclasses.replace(
         a, cells=tuple(other if (c.method, c.retain) == ("alpha", 0.5) else c for c in a.cells)
     )
-    with pytest.raises(MergeError, match="m 50% alpha, the experts kept: mask .* in a; mask "):
+    with pytest.raises(MergeError, match=r"m 50% alpha, the experts kept: mask .* in a; mask "):
         merge({"a": a, "b": b})
     settled = merge({"a": a, "b": b}, prefer="b")
     assert [c.mask for c in settled.cells if c.method == "alpha" and c.retain == 0.5] == [

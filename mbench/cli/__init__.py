@@ -11,7 +11,8 @@ VERBS = {
     "run": "Run a suite and write its leaderboard.",
     "plan": "Show what a run would do, without loading a model.",
     "check": "Check a suite, its plugins and its budgets.",
-    "report": "Render leaderboards again from stored results.",
+    "report": "Render a leaderboard again, of one run or of several merged.",
+    "compare": "Compare two runs, or two methods, on the same items.",
     "plugins": "List what plugins offer, and those that failed to load.",
 }
 

@@ -1,18 +1,84 @@
-"""`mbench report`: leaderboards from results that are already there."""
+"""`mbench report`: leaderboards and tables from results that are already there."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from mbench.cli.options import plugin_option, warn_of_failures
+
+if TYPE_CHECKING:
+    from mbench.results import Results
 
 
 @click.command("report")
 @click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path))
-def command(directories: tuple[Path, ...]) -> None:
-    """Render index.html again from the results in each of DIRECTORIES, e.g. reports/quickstart."""
-    from mbench.report import render
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["html", "latex", "markdown"]),
+    default="html",
+    show_default=True,
+    help="html writes the report; the others print tables for a paper and write nothing.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Where the merged results of several directories go [default: A+B beside the first].",
+)
+@click.option(
+    "--prefer",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The directory whose masks and figures stand where others contradict them.",
+)
+@plugin_option
+def command(
+    directories: tuple[Path, ...],
+    form: str,
+    output: Path | None,
+    prefer: Path | None,
+    plugin_files: tuple[Path, ...],
+) -> None:
+    """Render the report of DIRECTORIES again, e.g. reports/quickstart; several are merged into one.
+
+    Merging needs runs of one protocol: where settings that decide figures differ, or two runs
+    contradict each other, it is refused with every difference and both values.
+    """
+    if len(directories) == 1 and (output or prefer):
+        raise click.UsageError("--output and --prefer are for merging several directories")
+    if prefer is not None and prefer not in directories:
+        raise click.UsageError(f"--prefer {prefer} is none of the directories to merge")
+    results = _read(directories, prefer)
+    if form != "html":
+        from mbench.report.exports import to_latex, to_markdown
+
+        click.echo((to_latex if form == "latex" else to_markdown)(results), nl=False)
+        return
+    from mbench.plugins import load_registry
+    from mbench.report.publish import publish
+    from mbench.results_files import write
+
+    registry = load_registry(plugin_files)
+    warn_of_failures(registry)
+    directory = directories[0]
+    if len(directories) > 1:
+        names = "+".join(dict.fromkeys(one.resolve().name for one in directories))
+        directory = output or directories[0].resolve().parent / names
+        write(results, directory)
+    published = publish(results, directory, registry.panels)
+    for warning in published.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(str(published.page))
+
+
+def _read(directories: tuple[Path, ...], prefer: Path | None) -> Results:
+    from mbench.merge import merge
     from mbench.results_files import read
 
-    for directory in directories:
-        click.echo(str(render(read(directory), directory)))
+    if len(directories) == 1:
+        return read(directories[0])
+    runs = {str(directory): read(directory) for directory in directories}
+    return merge(runs, prefer=None if prefer is None else str(prefer))

@@ -39,7 +39,7 @@ def command(output: Path, as_json: bool, quiet: bool, helper: int | None, **opti
     from mbench.cli.summary import list_problems, show_end, show_plan
     from mbench.cost import estimate
     from mbench.provenance import gather
-    from mbench.report import render
+    from mbench.report.publish import publish
     from mbench.results_files import write
     from mbench.runner import Runner, help_evaluating
 
@@ -58,13 +58,17 @@ def command(output: Path, as_json: bool, quiet: bool, helper: int | None, **opti
     provenance = gather(asked.plan, outcome, asked.path, ["mbench", *sys.argv[1:]])
     results = assemble(asked.plan, outcome, provenance)
     write(results, directory)
-    page = render(results, directory)
+    published = publish(results, directory, asked.registry.panels)
+    for text in published.warnings:
+        progress.warning(text)
     if as_json:
         problems = [{"what": what, "why": why} for what, why in list_problems(results)]
-        progress.event("done", report=str(page), problems=problems, interrupted=outcome.interrupted)
+        progress.event(
+            "done", report=str(published.page), problems=problems, interrupted=outcome.interrupted
+        )
         failed = len(problems)
     else:
-        failed = show_end(results, outcome, page, quiet=quiet)
+        failed = show_end(results, outcome, published, quiet=quiet)
     if outcome.interrupted:
         sys.exit(INTERRUPTED)
     if failed or asked.registry.rejected_files:

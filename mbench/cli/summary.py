@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
     from mbench.cost import Estimate, ModelCost
+    from mbench.report.publish import Published
     from mbench.results import Results
     from mbench.session import Outcome
 
@@ -80,11 +80,15 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86_400:.0f} days"
 
 
-def show_end(results: Results, outcome: Outcome, page: Path, *, quiet: bool) -> int:
-    """Failures, then totals on standard error; the report's path on standard output.
+def show_end(results: Results, outcome: Outcome, published: Published, *, quiet: bool) -> int:
+    """Standings, failures and totals on standard error; the report's path on standard output.
 
     Returns the number of cells and tasks that did not end well.
     """
+    if not quiet:
+        from mbench.cli.standings import show_standings
+
+        show_standings(results, published.boards)
     problems = list_problems(results)
     for label, reason in problems:
         click.echo(f"{label}: {reason}", err=True)
@@ -101,7 +105,7 @@ def show_end(results: Results, outcome: Outcome, page: Path, *, quiet: bool) -> 
             f" {outcome.forward_tokens:,} forward tokens, {duration(spent)}",
             err=True,
         )
-    click.echo(str(page))
+    click.echo(str(published.page))
     return len(problems)
 
 

@@ -1,0 +1,83 @@
+"""The leaderboard in a terminal: methods against budgets, and the page's verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mbench.report.arrange import primary_score
+from mbench.report.boards import GroupBoards
+from mbench.report.words import percent
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from mbench.report.arrange import Score
+    from mbench.report.ranking import Standing
+    from mbench.results import Results
+
+PLAIN_WIDTH = 120
+"""Columns where there is no terminal to ask."""
+
+
+def show_standings(results: Results, found: Sequence[GroupBoards]) -> None:
+    """One table a model and a sentence or two a budget, on standard error."""
+    console = stderr_console()
+    score = primary_score(results)
+    for one in found:
+        if score is not None and one.boards:
+            console.print(_table(one, score))
+        for board in one.boards:
+            sentences = " ".join(board.verdict)
+            console.print(
+                f"{percent(board.setting.retain)} kept: {sentences}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+def stderr_console() -> Console:
+    """Standard error, wide enough for a table where nobody's terminal limits it."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return console if console.is_terminal else Console(stderr=True, width=PLAIN_WIDTH)
+
+
+def _table(one: GroupBoards, score: Score) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    group = one.group
+    title = f"{score.name}, {'higher' if score.higher else 'lower'} is better: {group.model}"
+    table = Table(title=Text(title), title_justify="left", caption_justify="left")
+    table.caption = Text("bold: separated from all others; †: not separated from the best")
+    table.add_column("Method")
+    for board in one.boards:
+        table.add_column(percent(board.setting.retain), justify="right")
+    if group.unpruned is not None and (value := score.value(group.unpruned)) is not None:
+        table.add_row("unpruned", *(f"{value:.3f}" for _ in one.boards), end_section=True)
+    for method in group.methods:
+        own = [
+            next((s for s in board.standings if s.entry.method == method), None)
+            for board in one.boards
+        ]
+        table.add_row(Text(method), *map(_figure, own, (board.leaders for board in one.boards)))
+    return table
+
+
+def _figure(standing: Standing | None, leaders: Sequence[str]) -> Text:
+    from rich.text import Text
+
+    if standing is None:
+        return Text("")
+    if standing.rank is None or standing.summary is None:
+        return Text("incomplete", style="red")
+    summary = standing.summary
+    text = f"{summary.mean:.3f}" + (f" ± {summary.std:.3f}" if summary.count > 1 else "")
+    if standing.entry.method not in leaders:
+        return Text(text)
+    return Text(f"{text} †") if len(leaders) > 1 else Text(text, style="bold")

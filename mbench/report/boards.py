@@ -1,0 +1,83 @@
+"""Who stands where at every budget, for all places that say it outside the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mbench.evaluate.outcome import LOWER_IS_BETTER
+from mbench.report import words
+from mbench.report.arrange import Group, Score, Setting, arrange, primary_score
+from mbench.report.ranking import Standing, standings
+from mbench.results import Results
+
+
+@dataclass(frozen=True)
+class Board:
+    """One budget of one model."""
+
+    setting: Setting
+    standings: tuple[Standing, ...]
+    """From best to worst, then those that cannot be ranked."""
+    verdict: tuple[str, ...]
+    """The page's sentences."""
+
+    @property
+    def leaders(self) -> tuple[str, ...]:
+        """The best method and those that are not separated from it; empty if none is ranked."""
+        return tuple(s.entry.method for s in self.standings if s.rank is not None and s.tied)
+
+
+@dataclass(frozen=True)
+class GroupBoards:
+    """One model under one router mode."""
+
+    group: Group
+    boards: tuple[Board, ...]
+
+
+def boards(results: Results) -> tuple[GroupBoards, ...]:
+    """All budgets by the score that the page ranks by."""
+    score = primary_score(results)
+    return tuple(GroupBoards(group, _boards(group, score)) for group in arrange(results))
+
+
+def _boards(group: Group, score: Score | None) -> tuple[Board, ...]:
+    found = standings(group, score) if score else {}
+    ranked: list[Board] = []
+    for setting in group.settings:
+        own = found.get(setting.retain, tuple(Standing(entry, None) for entry in setting.entries))
+        sentences = words.verdict(setting, score, own)
+        ranked.append(Board(setting, own, tuple(sentence for sentence in sentences if sentence)))
+    return tuple(ranked)
+
+
+def task_score(task: str, metric: str) -> Score:
+    """One task's declared metric as a score of its own; of a perplexity, its logarithm."""
+    lower = metric in LOWER_IS_BETTER
+    return Score(task, ((task, "mean_nll" if lower else metric),), higher=not lower)
+
+
+def to_json(results: Results, found: Sequence[GroupBoards]) -> dict[str, Any]:
+    """What an index needs to know of a run without reading its outcomes."""
+    score = primary_score(results)
+    statuses = [c.task_status(task).status for c in results.cells for task in results.task_metrics]
+    return {
+        "suite": results.suite,
+        "title": results.title,
+        "score": score.name if score else "",
+        "evaluations": {status: statuses.count(status) for status in sorted(set(statuses))},
+        "budgets": [
+            {
+                "model": one.group.model,
+                "router": one.group.router,
+                "retain": board.setting.retain,
+                "leaders": list(board.leaders),
+                "verdict": list(board.verdict),
+            }
+            for one in found
+            for board in one.boards
+        ],
+        "models": list(dict.fromkeys(one.group.model for one in found)),
+    }

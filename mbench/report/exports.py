@@ -1,0 +1,221 @@
+"""Tables for a paper: LaTeX (booktabs) and Markdown, one per model, best figures marked.
+
+A figure is bold where its method is separated from every other at that budget; where it is not,
+the best one and all that are not separated from it carry a dagger. Each column is tested by
+itself, as the page tests the score that it ranks by.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from mbench.report.arrange import Entry, Group, Score, arrange, average_score, perplexity_score
+from mbench.report.boards import task_score
+from mbench.report.ranking import standings
+from mbench.report.words import MINUS, number, percent
+from mbench.results import CellResult, Results
+from mbench.stats import summarize
+from mbench.store import write_atomically
+
+LATEX, MARKDOWN = "tables.tex", "tables.md"
+
+NOTE = (
+    "Bold: separated from every other method at the same budget (paired bootstrap over items,"
+    " Holm's correction). Dagger: not separated from the best. Several seeds: mean and sample"
+    " standard deviation. A dash: no complete result."
+)
+
+
+@dataclass(frozen=True)
+class Syntax:
+    """How a format writes what both have in common."""
+
+    text: Callable[[str], str]
+    """Escapes a name."""
+    plain: str
+    bold: str
+    tied: str
+    spread: str
+    infinite: str
+    missing: str
+    minus: str
+    lower: str
+
+
+def latex_text(text: str) -> str:
+    """Text that LaTeX (T1 encoding) sets as it is: no command, no ligature, one line."""
+    escaped = "".join(_LATEX.get(sign, sign) for sign in _one_line(text))
+    return re.sub(r"([-,])(?=\1)", r"\1{}", escaped)
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "'": r"\textquotesingle{}",
+    "`": r"\textasciigrave{}",
+    **{sign: "\\" + sign for sign in "&%$#_{}"},
+}
+
+
+def markdown_text(text: str) -> str:
+    """Text that Markdown shows as it is, inside a table too, on one line."""
+    return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", _one_line(text))
+
+
+def _one_line(text: str) -> str:
+    visible = "".join(" " if unicodedata.category(sign)[0] == "C" else sign for sign in text)
+    return " ".join(visible.split())
+
+
+_SYNTAX = {
+    "latex": Syntax(
+        latex_text,
+        "%s",
+        r"\textbf{%s}",
+        r"%s$^\dagger$",
+        r"$\pm$",
+        r"$\infty$",
+        "--",
+        "$-$",
+        r"$\downarrow$",
+    ),
+    "markdown": Syntax(markdown_text, "%s", "**%s**", "%s†", "±", "∞", "–", MINUS, "↓"),
+}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One model's table in the words of a format."""
+
+    caption: str
+    columns: tuple[str, ...]
+    blocks: tuple[tuple[tuple[str, ...], ...], ...]
+    """The unpruned model, then each budget: rows of as many entries as there are columns."""
+
+
+def to_latex(results: Results) -> str:
+    """One `table` environment per model."""
+    # pandas' Styler sets rules between budgets only with the index in a header of its own, and
+    # escapes neither ligatures nor < > |.
+    lines = ["% needs \\usepackage{booktabs,textcomp} and \\usepackage[T1]{fontenc}"]
+    for grid in _grids(results, _SYNTAX["latex"]):
+        blocks = "\\midrule\n".join(
+            "".join(" & ".join(row) + " \\\\\n" for row in block) for block in grid.blocks
+        )
+        lines += [
+            "\\begin{table}[t]",
+            "\\centering",
+            f"\\caption{{{grid.caption}. {latex_text(NOTE)}}}",
+            f"\\begin{{tabular}}{{ll{'r' * (len(grid.columns) - 2)}}}",
+            "\\toprule",
+            " & ".join(grid.columns) + " \\\\",
+            f"\\midrule\n{blocks}\\bottomrule",
+            "\\end{tabular}",
+            "\\end{table}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def to_markdown(results: Results) -> str:
+    """One table per model."""
+    parts = []
+    for grid in _grids(results, _SYNTAX["markdown"]):
+        rule = ["---", "---", *["---:"] * (len(grid.columns) - 2)]
+        rows = [grid.columns, rule, *(row for block in grid.blocks for row in block)]
+        table = "".join("| " + " | ".join(row) + " |\n" for row in rows)
+        parts.append(f"**{grid.caption}**\n\n{table}\n{NOTE}\n")
+    return "\n".join(parts)
+
+
+def _grids(results: Results, syntax: Syntax) -> Iterator[Grid]:
+    overall = [score for score in (average_score(results), perplexity_score(results)) if score]
+    tasks = {task: task_score(task, metric) for task, metric in results.task_metrics.items()}
+    heads = [_head(syntax, score.name, not score.higher) for score in overall]
+    heads += [_head(syntax, task, not score.higher) for task, score in tasks.items()]
+    getters = [(score.name, score.value) for score in overall]
+    getters += [
+        (metric, partial(_figure, task, metric)) for task, metric in results.task_metrics.items()
+    ]
+    for group in arrange(results):
+        marks = [_marks(group, score) for score in (*overall, *tasks.values())]
+        blocks = []
+        if group.unpruned:
+            own = Entry("unpruned", (group.unpruned,))
+            blocks.append(
+                ((syntax.text(percent(1.0)), "unpruned", *_entries(syntax, own, getters)),)
+            )
+        for setting in group.settings:
+            rows = []
+            for entry in setting.entries:
+                figures = _entries(syntax, entry, getters)
+                marked = (
+                    getattr(syntax, mark.get((setting.retain, entry.method), "plain")) % figure
+                    for mark, figure in zip(marks, figures, strict=True)
+                )
+                kept = "" if rows else syntax.text(percent(setting.retain))
+                rows.append((kept, syntax.text(entry.method), *marked))
+            blocks.append(tuple(rows))
+        caption = syntax.text(f"{results.title}: {group.model}, router {group.router}")
+        yield Grid(caption, ("Kept", "Method", *heads), tuple(blocks))
+
+
+def _head(syntax: Syntax, name: str, lower: bool) -> str:
+    return syntax.text(name) + (f" {syntax.lower}" if lower else "")
+
+
+def _figure(task: str, metric: str, cell: CellResult) -> float | None:
+    found = cell.metric(task, metric)
+    return None if found is None else found.value
+
+
+def _marks(group: Group, score: Score) -> dict[tuple[float, str], str]:
+    """(retain ratio, method) -> `bold` or `tied`, of those that are best."""
+    found = {}
+    for retain, ranked in standings(group, score).items():
+        best = [s for s in ranked if s.rank is not None and s.tied]
+        # A method alone has beaten nobody.
+        alone = len(best) == 1 and sum(s.rank is not None for s in ranked) > 1
+        for standing in best:
+            found[retain, standing.entry.method] = "bold" if alone else "tied"
+    return found
+
+
+def _entries(
+    syntax: Syntax,
+    entry: Entry,
+    getters: Sequence[tuple[str, Callable[[CellResult], float | None]]],
+) -> Iterator[str]:
+    """One entry a column; what failed has no figure."""
+    for metric, get in getters:
+        values = [value for value in map(get, entry.cells) if value is not None]
+        if len(values) < len(entry.cells):
+            yield syntax.missing
+            continue
+        summary = summarize(values)
+        text = _number(syntax, metric, summary.mean)
+        if summary.count > 1 and math.isfinite(summary.std):
+            error = number(metric, summary.std, scale=summary.mean)
+            text += f" {syntax.spread} {error}"
+        yield text
+
+
+def _number(syntax: Syntax, metric: str, value: float) -> str:
+    return number(metric, value).replace(MINUS, syntax.minus).replace("∞", syntax.infinite)
+
+
+def write_tables(results: Results, directory: Path) -> None:
+    """Write `tables.tex` and `tables.md`."""
+    for name, text in ((LATEX, to_latex(results)), (MARKDOWN, to_markdown(results))):
+        content = text.encode()
+        write_atomically(directory / name, lambda path, content=content: path.write_bytes(content))

@@ -1,0 +1,52 @@
+"""All that is made of results: the page, tables for papers, the verdict, and the folder's index."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mbench.report.boards import GroupBoards, boards, to_json
+from mbench.report.exports import write_tables
+from mbench.report.index import VERDICT, write_index
+from mbench.report.panels import collect
+from mbench.report.render import render
+from mbench.results import Results
+from mbench.store import write_atomically
+
+
+@dataclass(frozen=True)
+class Published:
+    """What was written, and what a reader should know of it."""
+
+    page: Path
+    boards: tuple[GroupBoards, ...]
+    warnings: tuple[str, ...]
+    """Panels that failed, and an index that could not be written."""
+
+
+def publish(
+    results: Results,
+    directory: Path,
+    panels: Sequence[tuple[str, Callable[..., Any]]] = (),
+) -> Published:
+    """Write a report into `directory` and list it in the index beside it.
+
+    `panels` holds the hooks of plugins (`Registry.panels`). Neither they nor the index can make
+    this fail.
+    """
+    shown = collect(panels, results)
+    page = render(results, directory, shown)
+    write_tables(results, directory)
+    found = boards(results)
+    text = json.dumps(to_json(results, found), indent=1, ensure_ascii=False) + "\n"
+    write_atomically(directory / VERDICT, lambda path: path.write_bytes(text.encode()))
+    warnings = [f"plugin {p.plugin}: its panel failed: {p.failure}" for p in shown if p.failure]
+    try:
+        write_index(directory.resolve().parent)
+    # An index is a convenience: whatever is wrong with it, the run is done.
+    except Exception as error:
+        warnings.append(f"no index of reports: {error}")
+    return Published(page, found, tuple(warnings))
