@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
 
 import numpy as np
@@ -127,3 +129,23 @@ def run(keys, **settings):
     """A finished run of these cells."""
     tasks = settings.get("tasks", TASKS)
     return results([cell(*key, tasks=tasks) for key in keys], **settings)
+
+
+def change(whole, path, value):
+    """The same run with another value at a path of its provenance."""
+    provenance = copy.deepcopy(whole.provenance)
+    place = provenance
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return dataclasses.replace(whole, provenance=provenance)
+
+
+def with_items(whole, task, change_items):
+    """The same run with other outcomes on one task."""
+    cells = []
+    for one in whole.cells:
+        table = change_items(one.evaluations[task].items)
+        found = {**one.evaluations, task: evaluation(task, table)}
+        cells.append(dataclasses.replace(one, evaluations=found))
+    return dataclasses.replace(whole, cells=tuple(cells))

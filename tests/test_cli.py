@@ -47,7 +47,12 @@ def test_a_run_prints_the_report_on_stdout_and_the_rest_on_stderr(finished):
     assert "demo: 12 cells at 25% 50%" in run.stderr
     assert re.search(r"demo 50% reap +ppl-wiki [\d.]+", run.stderr)
     names = {path.name for path in (folder / "reports" / "tiny").iterdir()}
-    assert names == {"index.html", "results.csv", "results.json", "items.parquet"}
+    assert names == {
+        *("index.html", "results.csv", "results.json", "items.parquet"),
+        *("tables.tex", "tables.md", "verdict.json"),
+    }
+    assert (folder / "reports" / "index.html").is_file()
+    assert "50\N{NO-BREAK SPACE}% kept: " in run.stderr
     table = mbench.load_results(folder / "reports" / "tiny")
     assert set(table["method"]) >= {"none", "random", "expert-sparsity", "tb-coverage"}
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from small_runs import TASKS, cell, grid, items, results, run
+from small_runs import TASKS, cell, change, grid, results, run, with_items
 
 from mbench.errors import MbenchError, MergeError
-from mbench.evaluate.outcome import evaluation
 from mbench.merge import DIFFER, SETTLED, merge
 from mbench.results import long_form
 from mbench.results_files import read, write
@@ -93,15 +91,6 @@ def test_a_merged_run_can_be_written_read_and_rendered(tmp_path):
     assert "m, router sliced" in page
 
 
-def change(whole, path, value):
-    provenance = copy.deepcopy(whole.provenance)
-    place = provenance
-    for key in path[:-1]:
-        place = place[key]
-    place[path[-1]] = value
-    return dataclasses.replace(whole, provenance=provenance)
-
-
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
@@ -158,16 +147,6 @@ def test_metric_average_and_items_are_settings_too():
     fewer = with_items(whole, "quiz", lambda table: table.iloc[:20])
     with pytest.raises(MergeError, match=r"task quiz › items on m: 30 \(with 'quiz/20'\) in a; 20"):
         merge({"a": whole, "b": fewer})
-
-
-def with_items(whole, task, change_items):
-    """The same run with other outcomes on one task."""
-    cells = []
-    for one in whole.cells:
-        table = change_items(items(task, one.mask))
-        found = {**one.evaluations, task: evaluation(task, table)}
-        cells.append(dataclasses.replace(one, evaluations=found))
-    return dataclasses.replace(whole, cells=tuple(cells))
 
 
 def test_contradictory_figures_are_refused_by_name_or_settled_by_name():

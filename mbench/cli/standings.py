@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mbench.report.arrange import primary_score
-from mbench.report.boards import GroupBoards
+from mbench.report.boards import Board, GroupBoards
 from mbench.report.words import percent
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from mbench.report.arrange import Score
-    from mbench.report.ranking import Standing
     from mbench.results import Results
 
 PLAIN_WIDTH = 120
@@ -61,23 +60,20 @@ def _table(one: GroupBoards, score: Score) -> Table:
     if group.unpruned is not None and (value := score.value(group.unpruned)) is not None:
         table.add_row("unpruned", *(f"{value:.3f}" for _ in one.boards), end_section=True)
     for method in group.methods:
-        own = [
-            next((s for s in board.standings if s.entry.method == method), None)
-            for board in one.boards
-        ]
-        table.add_row(Text(method), *map(_figure, own, (board.leaders for board in one.boards)))
+        table.add_row(Text(method), *(_figure(board, method) for board in one.boards))
     return table
 
 
-def _figure(standing: Standing | None, leaders: Sequence[str]) -> Text:
+def _figure(board: Board, method: str) -> Text:
     from rich.text import Text
 
+    standing = next((s for s in board.standings if s.entry.method == method), None)
     if standing is None:
         return Text("")
     if standing.rank is None or standing.summary is None:
         return Text("incomplete", style="red")
     summary = standing.summary
     text = f"{summary.mean:.3f}" + (f" ± {summary.std:.3f}" if summary.count > 1 else "")
-    if standing.entry.method not in leaders:
-        return Text(text)
-    return Text(f"{text} †") if len(leaders) > 1 else Text(text, style="bold")
+    if board.winner == method:
+        return Text(text, style="bold")
+    return Text(f"{text} †" if method in board.leaders else text)

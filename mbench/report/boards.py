@@ -28,6 +28,12 @@ class Board:
         """The best method and those that are not separated from it; empty if none is ranked."""
         return tuple(s.entry.method for s in self.standings if s.rank is not None and s.tied)
 
+    @property
+    def winner(self) -> str | None:
+        """The one method that is separated from all others, of which there must be one."""
+        others = sum(standing.rank is not None for standing in self.standings) - 1
+        return self.leaders[0] if others > 0 and len(self.leaders) == 1 else None
+
 
 @dataclass(frozen=True)
 class GroupBoards:
@@ -37,9 +43,9 @@ class GroupBoards:
     boards: tuple[Board, ...]
 
 
-def boards(results: Results) -> tuple[GroupBoards, ...]:
-    """All budgets by the score that the page ranks by."""
-    score = primary_score(results)
+def boards(results: Results, score: Score | None = None) -> tuple[GroupBoards, ...]:
+    """All budgets, by `score` or by the one that the page ranks by."""
+    score = score or primary_score(results)
     return tuple(GroupBoards(group, _boards(group, score)) for group in arrange(results))
 
 
@@ -55,8 +61,9 @@ def _boards(group: Group, score: Score | None) -> tuple[Board, ...]:
 
 def task_score(task: str, metric: str) -> Score:
     """One task's declared metric as a score of its own; of a perplexity, its logarithm."""
-    lower = metric in LOWER_IS_BETTER
-    return Score(task, ((task, "mean_nll" if lower else metric),), higher=not lower)
+    if metric in LOWER_IS_BETTER:
+        return Score(f"{task}, log perplexity", ((task, "mean_nll"),), higher=False)
+    return Score(task, ((task, metric),), higher=True)
 
 
 def to_json(results: Results, found: Sequence[GroupBoards]) -> dict[str, Any]:

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mbench.report.arrange import Entry, Group, Score, arrange, average_score, perplexity_score
-from mbench.report.boards import task_score
-from mbench.report.ranking import standings
+from mbench.report.arrange import Entry, arrange, average_score, perplexity_score
+from mbench.report.boards import GroupBoards, boards, task_score
 from mbench.report.words import MINUS, number, percent
 from mbench.results import CellResult, Results
 from mbench.stats import summarize
@@ -147,8 +146,9 @@ def _grids(results: Results, syntax: Syntax) -> Iterator[Grid]:
     getters += [
         (metric, partial(_figure, task, metric)) for task, metric in results.task_metrics.items()
     ]
-    for group in arrange(results):
-        marks = [_marks(group, score) for score in (*overall, *tasks.values())]
+    by_column = [boards(results, score) for score in (*overall, *tasks.values())]
+    for group, *columns in zip(arrange(results), *by_column, strict=True):
+        marks = [_marks(column) for column in columns]
         blocks = []
         if group.unpruned:
             own = Entry("unpruned", (group.unpruned,))
@@ -179,16 +179,13 @@ def _figure(task: str, metric: str, cell: CellResult) -> float | None:
     return None if found is None else found.value
 
 
-def _marks(group: Group, score: Score) -> dict[tuple[float, str], str]:
+def _marks(one: GroupBoards) -> dict[tuple[float, str], str]:
     """(retain ratio, method) -> `bold` or `tied`, of those that are best."""
-    found = {}
-    for retain, ranked in standings(group, score).items():
-        best = [s for s in ranked if s.rank is not None and s.tied]
-        # A method alone has beaten nobody.
-        alone = len(best) == 1 and sum(s.rank is not None for s in ranked) > 1
-        for standing in best:
-            found[retain, standing.entry.method] = "bold" if alone else "tied"
-    return found
+    return {
+        (board.setting.retain, method): "bold" if method == board.winner else "tied"
+        for board in one.boards
+        for method in board.leaders
+    }
 
 
 def _entries(
