@@ -62,7 +62,7 @@ def test_the_verdict_file_is_that_of_the_page(tmp_path):
     ("breakage", "reason"),
     [
         (lambda d: (d / VERDICT).unlink(), "verdict.json is missing"),
-        (lambda d: (d / "results.json").unlink(), "results.json"),
+        (lambda d: (d / "results.json").unlink(), "results.json: No such file or directory"),
         (lambda d: (d / "results.json").write_text("{"), "JSONDecodeError"),
         (lambda d: (d / VERDICT).write_text("[]"), "TypeError"),
         (lambda d: (d / VERDICT).write_bytes(b"\xff"), "UnicodeDecodeError"),

@@ -46,8 +46,9 @@ def command(
 
     if second is None and not methods:
         raise click.UsageError("give a second directory, or two methods of the first")
-    runs = [(str(path), read(path)) for path in (first, second or first)]
-    found = compare(runs[0], runs[1], methods)
+    one = (str(first), read(first))
+    other = one if second in (None, first) else (str(second), read(second))
+    found = compare(one, other, methods)
     if html is not None:
         write_page(found, html)
     if as_json:
@@ -59,16 +60,16 @@ def command(
 
 
 def _show(found: Comparison) -> None:
-    from rich.console import Console
+    from mbench.cli.standings import console_of, say
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)
+    console = console_of(stderr=False)
+    first, second = found.names
+    say(console, f"{second} minus {first}, with 95 % intervals; bold: separated from zero")
     console.print(_table(found))
-    lines = [f"differs: {text}" for text in found.settings]
-    lines += [f"not compared: {text}" for text in found.left]
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for line in found.settings:
+        say(console, f"differs: {line}")
+    for line in found.left:
+        say(console, f"not compared: {line}")
 
 
 def _table(found: Comparison) -> Table:
@@ -80,9 +81,7 @@ def _table(found: Comparison) -> Table:
 
     scores = found.overall or tuple(dict.fromkeys(one.score for one in found.found))
     directions = {one.score: "higher" if one.higher else "lower" for one in found.found}
-    first, second = found.names
-    title = f"{second} minus {first}, with 95 % intervals; bold: separated from zero"
-    table = Table(title=Text(title), title_justify="left")
+    table = Table()
     for name in ("Model", "Kept", "Method"):
         table.add_column(name)
     for score in scores:

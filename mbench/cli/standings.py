@@ -23,27 +23,29 @@ PLAIN_WIDTH = 120
 
 def show_standings(results: Results, found: Sequence[GroupBoards]) -> None:
     """One table a model and a sentence or two a budget, on standard error."""
-    console = stderr_console()
+    console = console_of(stderr=True)
     score = primary_score(results)
     for one in found:
         if score is not None and one.boards:
+            direction = "higher" if score.higher else "lower"
+            say(console, f"{one.group.model}: {score.name}, {direction} is better")
             console.print(_table(one, score))
+            say(console, "bold: separated from all others; †: not separated from the best")
         for board in one.boards:
-            sentences = " ".join(board.verdict)
-            console.print(
-                f"{percent(board.setting.retain)} kept: {sentences}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+            say(console, f"{percent(board.setting.retain)} kept: {' '.join(board.verdict)}")
 
 
-def stderr_console() -> Console:
-    """Standard error, wide enough for a table where nobody's terminal limits it."""
+def console_of(*, stderr: bool) -> Console:
+    """A console that is wide enough for a table where no terminal limits it."""
     from rich.console import Console
 
-    console = Console(stderr=True)
-    return console if console.is_terminal else Console(stderr=True, width=PLAIN_WIDTH)
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=PLAIN_WIDTH)
+
+
+def say(console: Console, text: str) -> None:
+    """Print a line as it is: names may look like rich's markup."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _table(one: GroupBoards, score: Score) -> Table:
@@ -51,9 +53,7 @@ def _table(one: GroupBoards, score: Score) -> Table:
     from rich.text import Text
 
     group = one.group
-    title = f"{score.name}, {'higher' if score.higher else 'lower'} is better: {group.model}"
-    table = Table(title=Text(title), title_justify="left", caption_justify="left")
-    table.caption = Text("bold: separated from all others; †: not separated from the best")
+    table = Table()
     table.add_column("Method")
     for board in one.boards:
         table.add_column(percent(board.setting.retain), justify="right")

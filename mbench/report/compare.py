@@ -100,7 +100,9 @@ def compare(
     """
     names, runs = (first[0], second[0]), (first[1], second[1])
     pairs = _pairs(names, runs, methods)
-    differ = deciding_differences(dict(zip(names, runs, strict=True)))
+    differ = []
+    if runs[0] is not runs[1]:
+        differ = deciding_differences(dict(zip(names, runs, strict=True)))
     overall = [score for score in (average_score(runs[0]), perplexity_score(runs[0])) if score]
     shared = {t: m for t, m in runs[0].task_metrics.items() if t in runs[1].task_metrics}
     scores = [*overall, *(task_score(task, metric) for task, metric in shared.items())]

@@ -78,7 +78,8 @@ def _listed(directory: Path) -> Listed:
         json.loads((directory / JSON).read_text(encoding="utf-8"))
         written = datetime.fromtimestamp((directory / JSON).stat().st_mtime, UTC)
         if not (directory / VERDICT).exists():
-            raise ValueError(f"{VERDICT} is missing; `mbench report` of this directory writes it")
+            problem = f"{VERDICT} is missing; `mbench report` of this directory writes it"
+            return Listed(name, href, problem=problem)
         found = json.loads((directory / VERDICT).read_text(encoding="utf-8"))
         evaluations: Mapping[str, int] = found["evaluations"]
         total, done = sum(evaluations.values()), evaluations.get("ok", 0)
@@ -96,9 +97,12 @@ def _listed(directory: Path) -> Listed:
             leaders=tuple(_leader(budget, found["models"]) for budget in found["budgets"]),
         )
     # Whatever is in a directory, the others are listed.
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        problem = " ".join(f"{type(error).__name__}: {error}".split())
-        return Listed(name, href, problem=str(error) if type(error) is ValueError else problem)
+    except OSError as error:
+        missing = Path(error.filename or "").name
+        return Listed(name, href, problem=f"{missing}: {error.strerror or error}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        problem = " ".join(f"malformed: {type(error).__name__}: {error}".split())
+        return Listed(name, href, problem=problem)
 
 
 def _leader(budget: Mapping[str, Any], models: list[str]) -> Leader:
