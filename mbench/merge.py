@@ -90,26 +90,27 @@ class _Joined:
     settled: list[str] = field(default_factory=list)
     """Contradictions in which the preferred run decides."""
     cells: dict[tuple, dict[str, CellResult]] = field(init=False)
-    """(model, method, seed, retain) -> run -> cell; all have one router mode."""
-    outcomes: dict[tuple[str, str, str], Evaluation] = field(init=False)
-    """(model, mask, task) -> what is kept: equal masks are one measurement, whoever made them."""
+    """(model, method, seed, retain) -> run -> cell."""
+    outcomes: dict[tuple[str, ...], Evaluation] = field(init=False)
+    """(model, router, mask, task) -> what is kept: equal masks are one measurement, whoever made
+    them."""
 
     def __post_init__(self) -> None:
         self.cells = {}
-        found: dict[tuple[str, str, str], dict[str, tuple[CellResult, Evaluation]]] = {}
+        found: dict[tuple[str, ...], dict[str, tuple[CellResult, Evaluation]]] = {}
         for run, results in self.runs.items():
             for cell in results.cells:
                 self.cells.setdefault(_key(cell), {})[run] = cell
                 for task, outcome in cell.evaluations.items():
-                    of_mask = found.setdefault((cell.model, cell.mask, task), {})
+                    of_mask = found.setdefault((*_measured(cell), task), {})
                     of_mask.setdefault(run, (cell, outcome))
         self.outcomes = {}
-        for (model, mask, task), by_run in found.items():
+        for key, by_run in found.items():
             cell, first = next(iter(by_run.values()))
             if not _agree([outcome for _, outcome in by_run.values()]):
                 figures = {run: _figures(outcome) for run, (_, outcome) in by_run.items()}
-                self._contradict(cell, task, figures)
-            self.outcomes[model, mask, task] = first
+                self._contradict(cell, key[-1], figures)
+            self.outcomes[key] = first
 
     def _contradict(self, cell: CellResult, what: str, values: Mapping[str, str]) -> None:
         listed = "; ".join(f"{value} in {run}" for run, value in values.items())
@@ -132,13 +133,17 @@ class _Joined:
             found = [cell.tasks[task] for cell in same.values() if task in cell.tasks]
             statuses[task] = min(found, key=lambda s: (_severity(s), s.reason), default=absent)
             if statuses[task].status == "ok":
-                outcomes[task] = self.outcomes[best.model, best.mask, task]
+                outcomes[task] = self.outcomes[*_measured(best), task]
         notes = tuple(_unique(note for cell in same.values() for note in cell.notes))
         return replace(best, notes=notes, evaluations=outcomes, tasks=statuses)
 
 
 def _key(cell: CellResult) -> tuple:
     return cell.model, cell.method, cell.seed, cell.retain
+
+
+def _measured(cell: CellResult) -> tuple[str, str, str]:
+    return cell.model, cell.router, cell.mask
 
 
 def _severity(status: CellResult | TaskStatus) -> int:

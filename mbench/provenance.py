@@ -59,7 +59,8 @@ def _settings(plan: Plan) -> dict[str, Any]:
     suite = plan.suite
     methods: dict[str, dict[str, Any]] = {model.name: {} for model in plan.models}
     for cell in plan.cells:
-        methods[cell.model][cell.method.name] = method_parts(cell.method)
+        own = {} if cell.method.router == suite.router else {"router": cell.method.router}
+        methods[cell.model][cell.method.name] = method_parts(cell.method) | own
     return {
         "router": suite.router,
         "corpora": {

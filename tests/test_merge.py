@@ -194,3 +194,14 @@ def test_results_without_settings_are_refused():
     old = dataclasses.replace(run(grid()), provenance={"command": "x"})
     with pytest.raises(MbenchError, match="b does not record its settings"):
         merge({"a": run(grid()), "b": old})
+
+
+def test_one_mask_under_two_router_modes_is_two_measurements():
+    a = run(grid(methods=("alpha",)))
+    sliced = a.cells[-1]
+    other = with_items(dataclasses.replace(a, cells=(sliced,)), "quiz", lambda t: t.assign(acc=1.0))
+    preserved = dataclasses.replace(other.cells[0], method="beta", router="preserved")
+    b = dataclasses.replace(a, cells=(a.cells[0], preserved))
+    merged = merge({"a": a, "b": b})
+    found = {c.method: c.metric("quiz", "acc").value for c in merged.cells if c.retain == 0.5}
+    assert found == {"alpha": sliced.metric("quiz", "acc").value, "beta": 1.0}

@@ -41,6 +41,10 @@ def test_a_narrowed_suite_has_the_same_protocol(tmp_path):
         ("models.demo.dtype=bfloat16", "model demo › dtype: float32 in a; bfloat16 in b"),
         ("methods.reap.corpora=[wiki]", "method reap on demo › corpora: bible in a; wiki in b"),
         (
+            "methods.reap.router=preserved",
+            "method reap on demo › router: not set in a; preserved in b",
+        ),
+        (
             "methods.tb-coverage.selector.protected=9",
             "method tb-coverage on demo › selector: round-robin (protected 10, overflow clamp) in"
             " a; round-robin (protected 9, overflow clamp) in b",
