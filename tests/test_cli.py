@@ -138,7 +138,7 @@ def test_help_and_version_load_nothing_heavy():
 
 def test_the_readme_plugin_works_as_printed(finished):
     folder, _ = finished
-    (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    block, *_ = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
     (folder / "frequency.py").write_text(block)
     listed = call("plugins", "--plugin", "frequency.py", cwd=folder)
     assert listed.returncode == 0
