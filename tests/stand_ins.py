@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, Qwen2MoeConfig, Qwen2MoeForCausalLM
+from family_models import configuration
+from tiny_models import randomised
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2MoeConfig, Qwen2MoeForCausalLM
 
 import mbench.demo
+
+TOKENIZER = Path(mbench.demo.__file__).parent / "model"
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -27,7 +31,7 @@ SIZES: dict[str, Any] = {
 
 def qwen(directory: Path, layers: int = 2) -> Path:
     """Qwen1.5-MoE-A2.7B's 60 experts, 4 per token, not renormalised, with shared experts."""
-    tokenizer = AutoTokenizer.from_pretrained(Path(mbench.demo.__file__).parent / "model")
+    tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
     torch.manual_seed(0)
     config = Qwen2MoeConfig(
         **SIZES,
@@ -40,6 +44,17 @@ def qwen(directory: Path, layers: int = 2) -> Path:
         initializer_range=0.2,
     )
     Qwen2MoeForCausalLM(config).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+def family(directory: Path, model_type: str, num_experts: int, top_k: int) -> Path:
+    """Two layers of any family that mbench treats."""
+    tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
+    # Another width than any number of experts.
+    changes = {"vocab_size": len(tokenizer), "max_position_embeddings": 4096, "hidden_size": 48}
+    config = configuration(model_type, num_experts, top_k, **changes)
+    randomised(AutoModelForCausalLM.from_config(config)).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
 
