@@ -187,7 +187,7 @@ def _find_model(
     else:
         where = str(Path(spec.path).expanduser()) if spec.path else str(spec.hub)
     try:
-        key = model_key(where, spec.revision)
+        key = model_key(where, spec.revision, store=store)
         facts = _facts(where, spec.revision, key, store)
     except ModelNotFound as error:
         facts = _expected_facts(spec) if trust_expected else None

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from pathlib import Path
+from typing import Any
 
 from mbench import hub
 from mbench.errors import ModelNotFound
+from mbench.store import Store, key_of
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -21,6 +24,8 @@ TOKENIZER_FILES = (
     "merges.txt",
 )
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+SETTLED = 2 * 10**9
+"""Nanoseconds after which a change of a file must show in its time stamps, coarse ones included."""
 HINT = "give a local directory with --model NAME=PATH, or run suites/quickstart.yaml offline"
 
 
@@ -77,25 +82,63 @@ def tokenizer_files(directory: Path) -> list[Path]:
     return [directory / name for name in TOKENIZER_FILES if (directory / name).is_file()]
 
 
-def model_key(path_or_id: str, revision: str | None = None) -> str:
+def model_key(
+    path_or_id: str,
+    revision: str | None = None,
+    *,
+    remote_code: bool = False,
+    store: Store | None = None,
+) -> str:
     """Return what identifies the model's content: a hash of its files, or the hub's commit.
 
-    For a directory every byte of configuration, tokenizer and weights enters, its path does not.
+    For a directory every byte of configuration, tokenizer and weights enters, its path does not;
+    with `remote_code` (whether the model's own code may run) its Python files do as well. `store`
+    remembers the hashes of files, so that weights are read once and not for every plan.
     Raises `ModelNotFound` if files are missing, or if the hub is needed and cannot be reached.
     """
+    suffix = ":remote-code" if remote_code else ""
     directory = local_directory(path_or_id)
     if directory is None:
-        return f"commit:{model_commit(path_or_id, revision)}"
+        return f"commit:{model_commit(path_or_id, revision)}{suffix}"
     generation = directory / "generation_config.json"
     files = [config_file(directory), *tokenizer_files(directory), *weight_files(directory)]
     files += [generation] if generation.is_file() else []
+    files += directory.rglob("*.py") if remote_code else []
     total = hashlib.sha256()
-    for path in sorted(files, key=lambda path: path.name):
-        with path.open("rb") as file:
-            total.update(
-                f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
-            )
-    return f"sha256:{total.hexdigest()}"
+    for path in sorted(files, key=lambda path: path.relative_to(directory).as_posix()):
+        name = path.relative_to(directory).as_posix()
+        total.update(f"{name} {_file_hash(path, store)}\n".encode())
+    return f"sha256:{total.hexdigest()}{suffix}"
+
+
+def _file_hash(path: Path, store: Store | None) -> str:
+    """Return the sha256 of a file; from the store if the file is the one that was read then.
+
+    A change time cannot be set by programs, so it also tells apart a file that was replaced by
+    another of the same size and modification time. A file that changed a moment ago may do so
+    again within the same tick of its time stamps, so its hash is not remembered yet.
+    """
+    before = _state(path)
+    newest = max(before["mtime_ns"], before["ctime_ns"])
+    known = store.read_json("facts", _state_key(before)) if store else None
+    if known is not None:
+        return known["sha256"]
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    settled = time.time_ns() - newest > SETTLED
+    if store and settled and _state(path) == before:
+        store.write_json("facts", _state_key(before), {"sha256": found})
+    return found
+
+
+def _state(path: Path) -> dict[str, Any]:
+    status = path.stat()
+    fields = {name: getattr(status, f"st_{name}") for name in ("size", "mtime_ns", "ctime_ns")}
+    return {"path": str(path.resolve()), "inode": status.st_ino, **fields}
+
+
+def _state_key(state: dict[str, Any]) -> str:
+    return key_of({"kind": "file", **state})
 
 
 def model_commit(repository: str, revision: str | None) -> str:

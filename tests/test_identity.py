@@ -1,0 +1,131 @@
+"""Hashes of files that are remembered, and every way in which a file can change under them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+
+import pytest
+
+from mbench.moe import identity
+from mbench.moe.identity import model_key
+from mbench.store import Store
+
+
+@pytest.fixture
+def directory(tmp_path):
+    directory = tmp_path / "model"
+    directory.mkdir()
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (directory / name).write_bytes(name.encode())
+    return directory
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """The names of the files that were read, in order."""
+    names = []
+    digest = hashlib.file_digest
+
+    def watched(file, algorithm):
+        names.append(os.path.basename(file.name))
+        return digest(file, algorithm)
+
+    monkeypatch.setattr(identity.hashlib, "file_digest", watched)
+    return names
+
+
+@pytest.fixture
+def settled(monkeypatch):
+    """Files that were just written count as old."""
+    monkeypatch.setattr(identity, "SETTLED", -1)
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_file_is_read_once(directory, store, read):
+    key = model_key(str(directory), store=store)
+    assert sorted(read) == ["config.json", "model.safetensors", "tokenizer.json"]
+    read.clear()
+    assert model_key(str(directory), store=Store(store.root)) == key
+    assert read == []
+    assert model_key(str(directory)) == key
+    assert len(read) == 3
+
+
+def rewrite(path):
+    path.write_bytes(b"MODEL.SAFETENSORS")
+
+
+def rewrite_with_the_same_times(path):
+    before = path.stat()
+    rewrite(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def replace_with_the_same_times(path):
+    before = path.stat()
+    other = path.with_name("other")
+    rewrite(other)
+    os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+    other.replace(path)
+
+
+def redirect(path):
+    other = path.with_name("other")
+    rewrite(other)
+    path.unlink()
+    path.symlink_to(other)
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize(
+    "change", [rewrite, rewrite_with_the_same_times, replace_with_the_same_times, redirect]
+)
+def test_a_changed_file_is_read_again(directory, store, read, change):
+    path = directory / "model.safetensors"
+    size, key = path.stat().st_size, model_key(str(directory), store=store)
+    read.clear()
+    time.sleep(0.02)  # longer than a tick of the file system's clock
+    change(path)
+    assert path.stat().st_size == size
+    changed = model_key(str(directory), store=store)
+    assert changed == model_key(str(directory)) != key
+    assert len(read) == 1 + 3
+
+
+def test_a_file_of_this_moment_is_not_remembered(directory, store, read):
+    model_key(str(directory), store=store)
+    model_key(str(directory), store=store)
+    assert len(read) == 6
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_file_that_changes_while_it_is_read_is_not_remembered(directory, store, monkeypatch):
+    path, digest = directory / "model.safetensors", hashlib.file_digest
+
+    def meanwhile(file, algorithm):
+        found = digest(file, algorithm)
+        if file.name == str(path):
+            rewrite(path)
+        return found
+
+    monkeypatch.setattr(identity.hashlib, "file_digest", meanwhile)
+    model_key(str(directory), store=store)
+    monkeypatch.undo()
+    assert model_key(str(directory), store=store) == model_key(str(directory))
+
+
+def test_code_enters_only_where_it_may_run(directory):
+    without, trusted = (model_key(str(directory), remote_code=each) for each in (False, True))
+    assert trusted != without
+    (directory / "modeling.py").write_text("one")
+    assert model_key(str(directory)) == without
+    first = model_key(str(directory), remote_code=True)
+    (directory / "modeling.py").write_text("two")
+    assert len({trusted, first, model_key(str(directory), remote_code=True)}) == 3
