@@ -15,6 +15,7 @@ from torch.nn import functional
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, grouped_mm_experts_forward
 
 from mbench.moe.adapter import MoELayer
+from mbench.moe.offload import execution_device
 
 ExpertsFunction = Callable[[nn.Module, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """(experts, hidden [T, H], top_k_index [T, k], top_k_weights [T, k]) -> output [T, H]."""
@@ -126,6 +127,6 @@ def fast_experts(layers: Sequence[MoELayer]) -> contextlib.AbstractContextManage
 
     On the CPU that is the sorted loop; accelerators keep the model's own implementation.
     """
-    if all(layer.experts.down_proj.device.type == "cpu" for layer in layers):
+    if all(execution_device(layer.experts).type == "cpu" for layer in layers):
         return experts_function(layers, sorted_loop)
     return contextlib.nullcontext()

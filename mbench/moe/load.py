@@ -35,6 +35,7 @@ from mbench.moe.identity import (
     tokenizer_files,
     weight_files,
 )
+from mbench.moe.offload import DeviceMap, Placement, device_map_for, folder_for, settle
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -80,9 +81,13 @@ def load(
     *,
     revision: str | None = None,
     dtype: DtypeName = "auto",
-    device: str = "auto",
+    device: Placement = "auto",
 ) -> LoadedModel:
-    """Load a model; `device` "auto" is the first CUDA device, or the CPU without one.
+    """Load a model onto a device, or onto several as a map of module paths says.
+
+    "auto" is the first CUDA device, or the CPU without one. A model that does not fit there is
+    spread over all devices, and what does not fit on these either is kept in the CPU's memory, or
+    on disk (in the directory for temporary files), and loaded for every use.
 
     Everything that can be refused is refused before weights are read. Raises `ModelNotFound` for
     missing, unreachable, incomplete or damaged files, and what `describe` raises.
@@ -93,13 +98,14 @@ def load(
     if directory is not None:
         weight_files(directory)
         tokenizer_files(directory)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     with _reachable(path_or_id):
         tokenizer = _load_tokenizer(checkpoint)
-    model = _load_weights(checkpoint, dtype, device)
+    bits = torch.finfo(getattr(torch, facts.dtype if dtype == "auto" else dtype)).bits
+    model = _load_weights(checkpoint, dtype, device_map_for(device, facts.parameters * bits // 8))
+    layers = tuple(find_moe_layers(model))
+    settle(model, layers)
     model.eval().requires_grad_(False)
-    return LoadedModel(model, tokenizer, tuple(find_moe_layers(model)), facts)
+    return LoadedModel(model, tokenizer, layers, facts)
 
 
 def _find(path_or_id: str, revision: str | None) -> _Checkpoint:
@@ -165,19 +171,28 @@ def _load_tokenizer(checkpoint: _Checkpoint) -> PreTrainedTokenizerBase:
     )
 
 
-def _load_weights(checkpoint: _Checkpoint, dtype: DtypeName, device: str) -> PreTrainedModel:
+def _load_weights(
+    checkpoint: _Checkpoint, dtype: DtypeName, device_map: DeviceMap
+) -> PreTrainedModel:
     place = checkpoint.place
     model_class = deepseek.DeepseekForCausalLM if checkpoint.is_deepseek else AutoModelForCausalLM
-    with _reachable(place), _readable(place), _read_as_needed():
+    with (
+        _reachable(place),
+        _readable(place),
+        _read_as_needed(),
+        folder_for(device_map) as (folder, keep_for),
+    ):
         model, report = model_class.from_pretrained(
             place,
             config=checkpoint.config,
             revision=checkpoint.revision,
             dtype=dtype,
-            device_map={"": device},
+            device_map=device_map,
+            offload_folder=folder,
             trust_remote_code=False,
             output_loading_info=True,
         )
+        keep_for(model)
     # transformers fills what a checkpoint lacks with random numbers, leaves out what it has no
     # place for, and goes on.
     for keys, verb in (("missing_keys", "lack"), ("unexpected_keys", "have unknown")):

@@ -61,6 +61,11 @@ def _checked(layers: Sequence[MoELayer], keep: np.ndarray) -> np.ndarray:
                     f"{layer.path}: a router limited to groups needs the same number of experts, "
                     f"at least 2, in each of its {layer.groups} groups, not {per_group.tolist()}"
                 )
+        if any(tensor.value.device.type == "meta" for tensor in layer.router_tensors):
+            raise UnsupportedModel(
+                f"{layer.path}: its router is offloaded, so there is nothing to mask; "
+                "mbench.moe.load keeps routers in place"
+            )
     return keep
 
 

@@ -1,0 +1,151 @@
+"""Models that are spread over several devices, or that keep weights on the CPU or on disk.
+
+accelerate puts hooks on modules that bring inputs to a module's device and, where its weights are
+offloaded, load them for each call and drop them afterwards. Experts are only ever called as modules
+and need nothing more. Three things are used otherwise, and are arranged here: the router's tensors,
+which masks replace; the first parameter, whose device is taken for the model's; and the outputs of
+body and head, which are used together with their inputs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+
+import torch
+from accelerate.hooks import AlignDevicesHook, SequentialHook, add_hook_to_module
+from accelerate.utils import (
+    get_max_memory,
+    named_module_tensors,
+    set_module_tensor_to_device,
+)
+from torch import nn
+from transformers import PreTrainedModel
+
+from mbench.moe.adapter import MoELayer
+
+Placement = str | Mapping[str, str | int]
+"""A device; a map from module paths to devices, "cpu" or "disk"; or "auto"."""
+
+DeviceMap = str | dict[str, str | int]
+"""What transformers takes."""
+
+ROOM_FOR_WEIGHTS = 0.8
+"""Share of a device's free memory that weights may fill; the rest is for what they compute."""
+
+ALIGNMENT = 64
+"""Bytes to whose multiples torch aligns memory on the CPU."""
+
+
+def device_map_for(placement: Placement, needed: int) -> DeviceMap:
+    """Return where weights of `needed` bytes go; see `mbench.moe.load.load`."""
+    if not isinstance(placement, str):
+        return dict(placement)
+    if placement != "auto":
+        return {"": placement}
+    first = 0 if torch.cuda.is_available() else "cpu"
+    fits = needed < ROOM_FOR_WEIGHTS * get_max_memory()[first]
+    return {"": first} if fits else "auto"
+
+
+@contextlib.contextmanager
+def folder_for(
+    device_map: DeviceMap,
+) -> Iterator[tuple[str | None, Callable[[PreTrainedModel], object]]]:
+    """Give a folder for weights that are kept on disk, and what ties its life to a model's."""
+    if isinstance(device_map, dict) and "disk" not in device_map.values():
+        yield None, lambda model: None
+        return
+    folder = tempfile.mkdtemp(prefix="mbench-offload-")
+    remove = partial(shutil.rmtree, folder, ignore_errors=True)
+    try:
+        yield folder, lambda model: weakref.finalize(model, remove)
+    except BaseException:
+        remove()
+        raise
+
+
+def execution_device(module: nn.Module) -> torch.device:
+    """Return where a module with parameters computes, wherever they are kept."""
+    for hook in _hooks(module):
+        if hook.offload and hook.execution_device is not None:
+            return torch.device(hook.execution_device)
+    return next(module.parameters()).device
+
+
+def settle(model: PreTrainedModel, layers: Sequence[MoELayer]) -> None:
+    """Let a model that has just been loaded be profiled, masked and evaluated, wherever it is.
+
+    Where accelerate has placed it, routers and the first parameter's module (the input
+    embeddings), little beside the experts, stay on the devices that compute them.
+    """
+    for parameter in model.parameters():
+        parameter.data = _aligned(parameter.data)
+    hooks = [hook for module in model.modules() for hook in _hooks(module)]
+    if not hooks:
+        return
+    for hook in hooks:
+        if hook.offload:
+            hook.weights_map = _AlignedWeights(hook.weights_map)
+    first, _ = next(model.named_parameters())
+    keep_resident(model.get_submodule(first.rpartition(".")[0]))
+    for layer in layers:
+        for owner in {layer.block, *layer.router.modules()}:
+            keep_resident(owner)
+    for module in (model.base_model, model.get_output_embeddings()):
+        _return_outputs_to_inputs(module)
+
+
+def keep_resident(module: nn.Module) -> None:
+    """Load a module's own tensors onto the device that computes it, and leave them there."""
+    for hook in _hooks(module):
+        if not hook.offload:
+            continue
+        for name, _ in named_module_tensors(
+            module, include_buffers=hook.offload_buffers, remove_non_persistent=True
+        ):
+            value = hook.weights_map[name]
+            set_module_tensor_to_device(module, name, hook.execution_device, value=value)
+        hook.offload = False
+
+
+class _AlignedWeights:
+    """Offloaded weights by name, as accelerate looks them up."""
+
+    def __init__(self, weights: Mapping[str, torch.Tensor]) -> None:
+        self._weights = weights
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return _aligned(self._weights[name])
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._weights
+
+
+def _aligned(tensor: torch.Tensor) -> torch.Tensor:
+    """Copy a tensor that was read from a file to where torch itself would have put it.
+
+    The CPU's matrix products round differently where memory is aligned differently, so that
+    figures would depend on where in a file, or where by chance, a weight lies.
+    """
+    misplaced = tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT
+    return tensor.clone() if misplaced else tensor
+
+
+def _return_outputs_to_inputs(module: nn.Module) -> None:
+    hooks = list(_hooks(module))
+    if hooks:
+        hooks[0].io_same_device = True
+    else:
+        add_hook_to_module(module, AlignDevicesHook(io_same_device=True))
+
+
+def _hooks(module: nn.Module) -> Iterator[AlignDevicesHook]:
+    hook = getattr(module, "_hf_hook", None)
+    for each in hook.hooks if isinstance(hook, SequentialHook) else (hook,):
+        if isinstance(each, AlignDevicesHook):
+            yield each
