@@ -107,6 +107,9 @@ def protocol_in_words(suite: Suite) -> list[tuple[str, str]]:
     sliced = "retained experts only: router rows of dropped experts are removed (sliced)"
     preserved = "retained experts keep the gate values of the full model (preserved)"
     words = [("Router after pruning", sliced if suite.router == "sliced" else preserved)]
+    for name, model in suite.models.items():
+        if model.trust_remote_code:
+            words.append((f"Model {name}", "code that comes with it is run (trust_remote_code)"))
     for name, corpus in suite.corpora.items():
         words.append(
             (

@@ -44,6 +44,8 @@ class PlannedModel:
     key: str
     """Hash of the weights, or the hub's commit."""
     facts: ModelFacts
+    trust_remote_code: bool = False
+    """Whether code that comes with the model may run."""
     seen: bool = True
     """False where the model's files are out of reach and its facts are what the suite expects."""
 
@@ -187,14 +189,23 @@ def _find_model(
     else:
         where = str(Path(spec.path).expanduser()) if spec.path else str(spec.hub)
     try:
-        key = model_key(where, spec.revision, store=store)
-        facts = _facts(where, spec.revision, key, store)
+        key = model_key(where, spec.revision, remote_code=spec.trust_remote_code, store=store)
+        facts = _facts(where, spec, key, store)
     except ModelNotFound as error:
         facts = _expected_facts(spec) if trust_expected else None
         if facts is None:
             raise ModelNotFound(f"model {name!r}: {error}") from None
         key = f"commit:{spec.revision}"
-        return PlannedModel(name, where, spec.revision, spec.dtype, key, facts, seen=False)
+        return PlannedModel(
+            name,
+            where,
+            spec.revision,
+            spec.dtype,
+            key,
+            facts,
+            trust_remote_code=spec.trust_remote_code,
+            seen=False,
+        )
     if spec.expect is not None:
         found = {"layers": len(facts.layers), "experts": facts.num_experts, "top_k": facts.top_k}
         found |= {"parameters": facts.parameters, "expert_parameters": facts.expert_parameters}
@@ -204,7 +215,9 @@ def _find_model(
                     (*place, "expect", fact),
                     f"the model has {fact} = {found[fact]}, the suite expects {expected}",
                 )
-    return PlannedModel(name, where, spec.revision, spec.dtype, key, facts)
+    return PlannedModel(
+        name, where, spec.revision, spec.dtype, key, facts, trust_remote_code=spec.trust_remote_code
+    )
 
 
 def _expected_facts(spec: ModelSpec) -> ModelFacts | None:
@@ -225,13 +238,14 @@ def _expected_facts(spec: ModelSpec) -> ModelFacts | None:
     )
 
 
-def _facts(where: str, revision: str | None, key: str, store: Store) -> ModelFacts:
+def _facts(where: str, spec: ModelSpec, key: str, store: Store) -> ModelFacts:
     known = store.read_json("facts", key)
     if known is not None:
         return ModelFacts.from_json(known)
     from mbench.moe.load import describe
 
-    facts = ModelFacts.from_json(asdict(describe(where, revision)))
+    found = describe(where, spec.revision, trust_remote_code=spec.trust_remote_code)
+    facts = ModelFacts.from_json(asdict(found))
     store.write_json("facts", key, facts.to_json())
     return facts
 

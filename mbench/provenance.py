@@ -33,6 +33,7 @@ def gather(plan: Plan, outcome: Outcome, suite_path: Path, command: list[str]) -
             model.name: {
                 "content": model.key,
                 "revision": model.revision or "",
+                "trust_remote_code": model.trust_remote_code,
                 **model.facts.to_json(),
                 "dtype": model.facts.dtype if model.dtype == "auto" else model.dtype,
             }

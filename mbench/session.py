@@ -67,7 +67,12 @@ class ModelSession:
             try:
                 with self.timed("load"):
                     model = self.model
-                    self._loaded = load(model.place, revision=model.revision, dtype=model.dtype)
+                    self._loaded = load(
+                        model.place,
+                        revision=model.revision,
+                        dtype=model.dtype,
+                        trust_remote_code=model.trust_remote_code,
+                    )
             except Exception as error:
                 self._loaded = error
         if isinstance(self._loaded, Exception):

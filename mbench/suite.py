@@ -54,6 +54,8 @@ class ModelSpec(_Strict):
     """Commit of the hub repository."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """`auto`: as the checkpoint is stored."""
+    trust_remote_code: bool = False
+    """Whether code that comes with the model may run, with all it can do on this machine."""
     expect: Expected | None = None
 
     @model_validator(mode="after")

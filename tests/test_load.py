@@ -125,7 +125,7 @@ def misfit(checkpoint):
         (broken_config, ModelNotFound, "config"),
         (dense, UnsupportedModel, "LlamaForCausalLM is not a Mixture-of-Experts model"),
         (quantized, UnsupportedModel, r"is quantized \(gptq\)"),
-        (remote_code, UnsupportedModel, "the model's own code, which is never run"),
+        (remote_code, UnsupportedModel, "the model's own code, which the suite does not trust"),
     ],
 )
 def test_every_trouble_is_one_line_that_names_the_model(checkpoint, damage, error, message):

@@ -21,6 +21,8 @@ from transformers import (
     PreTrainedTokenizerBase,
     modeling_utils,
 )
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from mbench.errors import MbenchError, ModelNotFound, UnsupportedModel
 from mbench.hub import refusal
@@ -61,19 +63,24 @@ class _Checkpoint:
     """The family that its config.json names."""
     config: PreTrainedConfig
     """Of the class that computes it."""
+    code: dict[str, Any]
+    """Options that say whether the model's own code may run, and of which commit."""
 
     @property
     def is_deepseek(self) -> bool:
         return self.model_type == deepseek.MODEL_TYPE
 
 
-def describe(path_or_id: str, revision: str | None = None) -> ModelFacts:
+def describe(
+    path_or_id: str, revision: str | None = None, *, trust_remote_code: bool = False
+) -> ModelFacts:
     """Return the facts of a model from its configuration alone.
 
     Raises `ModelNotFound` if there is no configuration, `UnsupportedModel` if the model is
-    quantized, has no native class in transformers, or cannot be pruned correctly.
+    quantized, cannot be pruned correctly, or has no native class in transformers, unless its own
+    code is trusted.
     """
-    return _describe(_find(path_or_id, revision))
+    return _describe(_find(path_or_id, revision, trust_remote_code))
 
 
 def load(
@@ -82,6 +89,7 @@ def load(
     revision: str | None = None,
     dtype: DtypeName = "auto",
     device: Placement = "auto",
+    trust_remote_code: bool = False,
 ) -> LoadedModel:
     """Load a model onto a device, or onto several as a map of module paths says.
 
@@ -92,7 +100,7 @@ def load(
     Everything that can be refused is refused before weights are read. Raises `ModelNotFound` for
     missing, unreachable, incomplete or damaged files, and what `describe` raises.
     """
-    checkpoint = _find(path_or_id, revision)
+    checkpoint = _find(path_or_id, revision, trust_remote_code)
     facts = _describe(checkpoint)
     directory = local_directory(path_or_id)
     if directory is not None:
@@ -108,7 +116,7 @@ def load(
     return LoadedModel(model, tokenizer, layers, facts)
 
 
-def _find(path_or_id: str, revision: str | None) -> _Checkpoint:
+def _find(path_or_id: str, revision: str | None, trust_remote_code: bool) -> _Checkpoint:
     directory = local_directory(path_or_id)
     if directory is not None:
         config_file(directory)
@@ -117,9 +125,13 @@ def _find(path_or_id: str, revision: str | None) -> _Checkpoint:
         # All files come from the same commit, and a hub that is out of reach is found out at once,
         # where downloading would try for long.
         revision = model_commit(path_or_id, revision)
-    with _reachable(path_or_id), _unsupported_in_one_line(path_or_id):
+    code: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if trust_remote_code:
+        code["code_revision"] = revision
+    with _reachable(path_or_id), _unsupported_in_one_line(path_or_id, trust_remote_code):
         raw, _ = PreTrainedConfig.get_config_dict(path_or_id, revision=revision)
-        quantization = raw.get("quantization_config")
+        inner = raw.get("text_config") or {}
+        quantization = raw.get("quantization_config") or inner.get("quantization_config")
         if quantization is not None:
             method = quantization.get("quant_method") if isinstance(quantization, dict) else None
             raise UnsupportedModel(
@@ -130,16 +142,38 @@ def _find(path_or_id: str, revision: str | None) -> _Checkpoint:
             with _naming(path_or_id):
                 config = deepseek.qwen2_moe_config(raw)
         else:
-            config = AutoConfig.from_pretrained(
-                path_or_id, revision=revision, trust_remote_code=False
-            )
-    return _Checkpoint(path_or_id, revision, raw.get("model_type", config.model_type), config)
+            if trust_remote_code:
+                _refuse_code_from_elsewhere(path_or_id, revision, raw)
+            config = AutoConfig.from_pretrained(path_or_id, revision=revision, **code)
+    model_type = raw.get("model_type", config.model_type)
+    return _Checkpoint(path_or_id, revision, model_type, config, code)
+
+
+def _refuse_code_from_elsewhere(
+    path_or_id: str, revision: str | None, config: dict[str, Any]
+) -> None:
+    """Neither a commit nor a hash of the model says what another repository's code does."""
+    for settings in (config, get_tokenizer_config(path_or_id, revision=revision)):
+        named = settings.get("auto_map") or {}
+        for reference in named.values() if isinstance(named, dict) else named:
+            for each in reference if isinstance(reference, list | tuple) else (reference,):
+                if each and "--" in each:
+                    raise UnsupportedModel(
+                        f"model {path_or_id}: its code is in another repository "
+                        f"({each.partition('--')[0]}), of which no commit is named"
+                    )
 
 
 def _describe(checkpoint: _Checkpoint) -> ModelFacts:
-    config = checkpoint.config
-    with torch.device("meta"), _unsupported_in_one_line(checkpoint.place):
-        model = AutoModelForCausalLM.from_config(config)
+    config, trusted = checkpoint.config, checkpoint.code["trust_remote_code"]
+    own_class = (getattr(config, "auto_map", None) or {}).get("AutoModelForCausalLM")
+    with torch.device("meta"), _unsupported_in_one_line(checkpoint.place, trusted):
+        if trusted and own_class:
+            model = get_class_from_dynamic_module(
+                own_class, checkpoint.place, code_revision=checkpoint.revision
+            )(config)
+        else:
+            model = AutoModelForCausalLM.from_config(config)
     with _naming(checkpoint.place):
         layers = find_moe_layers(model)
     first = layers[0]
@@ -167,7 +201,7 @@ def _load_tokenizer(checkpoint: _Checkpoint) -> PreTrainedTokenizerBase:
     if checkpoint.is_deepseek:
         return deepseek.load_tokenizer(checkpoint.place, checkpoint.revision)
     return AutoTokenizer.from_pretrained(
-        checkpoint.place, revision=checkpoint.revision, trust_remote_code=False
+        checkpoint.place, revision=checkpoint.revision, **checkpoint.code
     )
 
 
@@ -189,7 +223,7 @@ def _load_weights(
             dtype=dtype,
             device_map=device_map,
             offload_folder=folder,
-            trust_remote_code=False,
+            **({} if checkpoint.is_deepseek else checkpoint.code),
             output_loading_info=True,
         )
         keep_for(model)
@@ -229,7 +263,7 @@ def _naming(path_or_id: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _unsupported_in_one_line(path_or_id: str) -> Iterator[None]:
+def _unsupported_in_one_line(path_or_id: str, trusted: bool) -> Iterator[None]:
     """What transformers says about models it has no class for takes a paragraph.
 
     A wrong value in a configuration surfaces as whatever the model's own code happens to raise.
@@ -240,9 +274,10 @@ def _unsupported_in_one_line(path_or_id: str) -> Iterator[None]:
         raise
     except Exception as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        hint = "" if trusted else " without the model's own code, which the suite does not trust"
         raise UnsupportedModel(
-            f"model {path_or_id}: transformers {transformers.__version__} cannot build it without "
-            f"the model's own code, which is never run ({first_line[:160]})"
+            f"model {path_or_id}: transformers {transformers.__version__} cannot build it{hint} "
+            f"({first_line[:160]})"
         ) from None
 
 
