@@ -9,7 +9,8 @@ import numpy as np
 
 from mbench.interfaces import ExpertMask, RouterMode
 from mbench.methods import ResolvedMethod
-from mbench.plan import Cell, Plan, PlannedModel
+from mbench.plan import Cell, Plan
+from mbench.planned_models import PlannedModel
 from mbench.results import UNPRUNED, CellResult, Results, TaskStatus
 from mbench.session import Outcome
 from mbench.suite import Suite, TextSource

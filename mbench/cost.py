@@ -7,7 +7,8 @@ from typing import Any
 
 from mbench.interfaces import ExpertMask
 from mbench.masks import mask_from_json
-from mbench.plan import Plan, PlannedModel
+from mbench.plan import Plan
+from mbench.planned_models import PlannedModel
 from mbench.planned_tasks import PlannedTask
 from mbench.store import Store, key_of
 

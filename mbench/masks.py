@@ -9,7 +9,8 @@ import numpy as np
 
 from mbench.errors import MbenchError, PluginError
 from mbench.interfaces import Budget, ExpertMask, Profile, Scorer, Scores, Selection
-from mbench.plan import Cell, PlannedModel
+from mbench.plan import Cell
+from mbench.planned_models import PlannedModel
 from mbench.store import Store
 
 

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mbench.corpora import Text
-from mbench.errors import Infeasible, MbenchError, ModelNotFound
+from mbench.errors import Infeasible, MbenchError
 from mbench.interfaces import Budget, ExpertMask, RouterMode, Statistic
 from mbench.methods import ResolvedMethod, resolve_methods
-from mbench.moe.facts import ModelFacts
-from mbench.moe.identity import model_key
+from mbench.planned_models import PlannedModel, find_model
 from mbench.planned_tasks import PlannedTask, find_text, plan_tasks
 from mbench.plugins import Registry, source_hash
 from mbench.store import Store, key_of
-from mbench.suite import ModelSpec, Suite
+from mbench.suite import Suite
 from mbench.yaml_source import YamlSource
 
 COMPUTED_BY = ("mbench", "torch", "transformers")
@@ -30,28 +26,6 @@ COMPUTED_BY = ("mbench", "torch", "transformers")
 
 SHARDS = 16
 """Groups of calibration sequences whose sums are kept apart."""
-
-
-@dataclass(frozen=True)
-class PlannedModel:
-    """One model of the suite, found but not loaded."""
-
-    name: str
-    place: str
-    """Directory or hub id."""
-    revision: str | None
-    dtype: str
-    key: str
-    """Hash of the weights, or the hub's commit."""
-    facts: ModelFacts
-    trust_remote_code: bool = False
-    """Whether code that comes with the model may run."""
-    seen: bool = True
-    """False where the model's files are out of reach and its facts are what the suite expects."""
-
-    def all_kept(self) -> np.ndarray:
-        """bool [layers, N], the mask of the unpruned model."""
-        return np.ones((len(self.facts.layers), self.facts.num_experts), dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -152,7 +126,7 @@ def make_plan(
     }
     # Models first: the likeliest thing to be missing, and found out without reading any text.
     models = tuple(
-        _find_model(name, spec, source, registry, store, trust_expected)
+        find_model(name, spec, source, registry, store, trust_expected)
         for name, spec in suite.models.items()
     )
     tasks = plan_tasks(suite, source, registry)
@@ -170,84 +144,6 @@ def make_plan(
 def kept_experts(retain: float, num_experts: int) -> int:
     """K = floor(rho * N), with rho the decimal that the suite states: 0.29 of 100 is 29."""
     return int(Fraction(str(retain)) * num_experts)
-
-
-def _find_model(
-    name: str,
-    spec: ModelSpec,
-    source: YamlSource,
-    registry: Registry,
-    store: Store,
-    trust_expected: bool,
-) -> PlannedModel:
-    place = ("models", name)
-    if spec.plugin is not None:
-        if spec.plugin not in registry.models:
-            where = (*place, "plugin")
-            raise source.unknown(where, "plugin model", spec.plugin, registry.models)
-        where = str(registry.models[spec.plugin])
-    else:
-        where = str(Path(spec.path).expanduser()) if spec.path else str(spec.hub)
-    try:
-        key = model_key(where, spec.revision, remote_code=spec.trust_remote_code, store=store)
-        facts = _facts(where, spec, key, store)
-    except ModelNotFound as error:
-        facts = _expected_facts(spec) if trust_expected else None
-        if facts is None:
-            raise ModelNotFound(f"model {name!r}: {error}") from None
-        key = f"commit:{spec.revision}"
-        return PlannedModel(
-            name,
-            where,
-            spec.revision,
-            spec.dtype,
-            key,
-            facts,
-            trust_remote_code=spec.trust_remote_code,
-            seen=False,
-        )
-    if spec.expect is not None:
-        found = {"layers": len(facts.layers), "experts": facts.num_experts, "top_k": facts.top_k}
-        found |= {"parameters": facts.parameters, "expert_parameters": facts.expert_parameters}
-        for fact, expected in spec.expect.model_dump(exclude_none=True).items():
-            if found[fact] != expected:
-                raise source.error(
-                    (*place, "expect", fact),
-                    f"the model has {fact} = {found[fact]}, the suite expects {expected}",
-                )
-    return PlannedModel(
-        name, where, spec.revision, spec.dtype, key, facts, trust_remote_code=spec.trust_remote_code
-    )
-
-
-def _expected_facts(spec: ModelSpec) -> ModelFacts | None:
-    """Facts by the suite's own word, where it says enough."""
-    expect = spec.expect
-    if spec.hub is None or expect is None or not expect.parameters or not expect.expert_parameters:
-        return None
-    return ModelFacts(
-        model_type="",
-        architecture="",
-        layers=tuple(f"MoE layer {layer}" for layer in range(expect.layers)),
-        num_experts=expect.experts,
-        top_k=expect.top_k,
-        hidden_size=0,
-        parameters=expect.parameters,
-        expert_parameters=expect.expert_parameters,
-        dtype="bfloat16" if spec.dtype == "auto" else spec.dtype,
-    )
-
-
-def _facts(where: str, spec: ModelSpec, key: str, store: Store) -> ModelFacts:
-    known = store.read_json("facts", key)
-    if known is not None:
-        return ModelFacts.from_json(known)
-    from mbench.moe.load import describe
-
-    found = describe(where, spec.revision, trust_remote_code=spec.trust_remote_code)
-    facts = ModelFacts.from_json(asdict(found))
-    store.write_json("facts", key, facts.to_json())
-    return facts
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from mbench.errors import MbenchError
 from mbench.evaluate.outcome import Evaluation
 from mbench.interfaces import ExpertMask
-from mbench.plan import Plan, PlannedModel
+from mbench.plan import Plan
+from mbench.planned_models import PlannedModel
 from mbench.progress import Progress
 from mbench.results import TaskStatus
 from mbench.store import Store
