@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import deepseek_moe
 import torch
 from family_models import configuration
 from tiny_models import randomised
@@ -48,6 +49,13 @@ def qwen(directory: Path, layers: int = 2) -> Path:
     return directory
 
 
+def deepseek(directory: Path) -> Path:
+    """DeepSeek-MoE-16B's 64 experts, 6 per token, under the tensor names of its own checkpoint."""
+    shape = {"n_routed_experts": 64, "num_experts_per_tok": 6, "max_position_embeddings": 4096}
+    config = deepseek_moe.CONFIG | shape
+    return deepseek_moe.write(directory, config, deepseek_moe.random_tensors(config))
+
+
 def family(directory: Path, model_type: str, num_experts: int, top_k: int) -> Path:
     """Two layers of any family that mbench treats."""
     tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
@@ -61,3 +69,4 @@ def family(directory: Path, model_type: str, num_experts: int, top_k: int) -> Pa
 
 if __name__ == "__main__":
     qwen(Path(sys.argv[1]) / "qwen")
+    deepseek(Path(sys.argv[1]) / "deepseek")

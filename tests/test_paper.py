@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from stand_ins import qwen
+from stand_ins import deepseek, qwen
 
 import mbench
 
@@ -90,22 +90,25 @@ def test_running_it_without_hub_or_weights_is_refused(tmp_path):
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"the sample data are not in {DATA}")
 def test_the_whole_grid_runs_on_stand_ins(tmp_path):
     words = [f"--model=qwen={qwen(tmp_path / 'qwen')}"]
+    words += [f"--model=deepseek={deepseek(tmp_path / 'deepseek')}"]
     words += [f"--set={key}={value}" for key, value in SMALLER.items()]
     words += [f"--text={name}={path}" for name, path in TEXTS.items()]
     words += [f"--task={name}={path}" for name, path in TASKS.items()]
     run = call(
         *("run", "suites/paper.yaml", "--limit", "2", "--output", str(tmp_path / "out"), *words),
-        *("--model", "qwen"),
         store=tmp_path / "store",
     )
     assert run.returncode == 0, run.stderr
     table = mbench.load_results(tmp_path / "out" / "paper")
     assert (table["status"] == "ok").all()
     cells = table[["model", "method", "seed", "retain"]].drop_duplicates()
-    assert cells.groupby("model").size().to_dict() == {"qwen": 46}
+    assert cells.groupby("model").size().to_dict() == {"qwen": 46, "deepseek": 46}
     assert set(table["task"]) == {*TASKS, "ppl-wikitext2", "ppl-c4", "Common Avg"}
     kept = table[table["method"] != "none"].groupby(["model", "retain"])["experts_kept"]
     assert kept.unique().map(list).to_dict() == {
+        ("deepseek", 0.25): [16],
+        ("deepseek", 0.5): [32],
+        ("deepseek", 0.75): [48],
         ("qwen", 0.25): [15],
         ("qwen", 0.5): [30],
         ("qwen", 0.75): [45],
