@@ -1,8 +1,11 @@
-"""Is a difference real: seeds, paired bootstrap, correction for many comparisons, ranks with ties.
+"""Is a difference real: paired intervals, paired tests, seeds, many comparisons, ranks with ties.
 
-Methods are compared on the same items, so every comparison is paired: one bootstrap draws items
-once for all methods, and the difference of two methods' draws is the paired bootstrap of their
-difference.
+Methods are compared on the same items, so every comparison is paired: items are drawn (for
+intervals) or their signs flipped (for tests) once for all methods, and the difference of two
+methods' columns belongs to their difference. Seeds are replicates: their spread enters as an
+error of its own, by `seed_errors`, and never by treating seeds as more items.
+
+Shapes: R resamples, M columns (a column is one mask), S seeds of one method.
 """
 
 from __future__ import annotations
@@ -15,11 +18,10 @@ from itertools import combinations
 import numpy as np
 
 RESAMPLES = 10_000
-"""Enough for the smallest p-value, 2 / (RESAMPLES + 1), to survive 200 comparisons."""
 
 
 def enough_resamples(comparisons: int) -> int:
-    """Resamples whose smallest p-value, corrected for so many comparisons, is 0.02 or less."""
+    """Resamples whose smallest p-value, corrected for so many comparisons, is 0.01 or less."""
     return max(RESAMPLES, 100 * comparisons)
 
 
@@ -45,47 +47,90 @@ def summarize(values: Iterable[float]) -> Summary:
 
 @dataclass(frozen=True)
 class Stratum:
-    """The items of one task for M methods; a method's figure is sum(totals) / sum(sizes)."""
+    """The items of one task; a column's figure is sum(totals) / sum(sizes)."""
 
     totals: np.ndarray
     """[items, M]: the metric of each item, or its summed loss in nats."""
     sizes: np.ndarray
     """[items]: ones for the mean of a metric, tokens for the mean loss per token."""
 
+    @property
+    def figures(self) -> np.ndarray:
+        """[M] what was observed."""
+        return self.totals.sum(axis=0) / self.sizes.sum()
 
-def resample(
+
+def bootstrap(
     strata: Sequence[Stratum], rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> np.ndarray:
-    """Bootstrap the unweighted mean over strata of each method's figure; returns [resamples, M].
+    """Deviations [R, M] of the strata's mean figure from the observed one, items drawn anew.
 
-    Items are drawn with replacement within their stratum, the same for all methods. The columns
-    of the result are therefore paired.
+    Items are drawn with replacement within their stratum, the same for all columns. A bootstrap
+    of few items is too narrow, as a normal interval with an estimated variance is; every
+    deviation is therefore scaled by sqrt(items / chi-square of items - 1 degrees of freedom),
+    which turns the normal distribution of large samples into Student's t.
     """
-    total = np.zeros((resamples, strata[0].totals.shape[1]))
+    result = np.zeros((resamples, strata[0].totals.shape[1]))
     for stratum in strata:
         items = len(stratum.sizes)
-        rows = max(1, 4_000_000 // items)  # bounds the memory of the counts to 32 MB
-        for start in range(0, resamples, rows):
-            stop = min(start + rows, resamples)
-            drawn = rng.integers(items, size=(stop - start, items))
-            drawn += np.arange(stop - start)[:, None] * items
+        if items < 2:
+            return np.full_like(result, math.nan)  # one item says nothing of its error
+        for part in _parts(resamples, items):
+            rows = part.stop - part.start
+            drawn = rng.integers(items, size=(rows, items))
+            drawn += np.arange(rows)[:, None] * items
             counts = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
             counts = counts.astype(float)
-            total[start:stop] += counts @ stratum.totals / (counts @ stratum.sizes)[:, None]
-    return total / len(strata)
+            figures = counts @ stratum.totals / (counts @ stratum.sizes)[:, None]
+            scale = np.sqrt(items / rng.chisquare(items - 1, rows))
+            result[part] += (figures - stratum.figures) * scale[:, None]
+    return result / len(strata)
 
 
-def over_seeds(draws: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draws [resamples, S] of one method's seeds -> draws [resamples] of its mean over seeds.
+def sign_flips(
+    strata: Sequence[Stratum], rng: np.random.Generator, resamples: int = RESAMPLES
+) -> np.ndarray:
+    """Draws [R, M] whose column differences are those of methods that do not differ.
 
-    Each draw averages S - 1 seeds drawn with replacement: S - 1 rather than S makes the variance
-    over seeds unbiased. A single seed says nothing of others and is passed on as it is.
+    If two methods do not differ, exchanging their outcomes on any item changes nothing but the
+    sign of the item's difference. One random sign per item, the same for all columns, therefore
+    gives the null distribution of every pair; for one task with outcomes right or wrong this is
+    McNemar's exact test. It holds for any number of items.
     """
-    resamples, seeds = draws.shape
+    result = np.zeros((resamples, strata[0].totals.shape[1]))
+    for stratum in strata:
+        items = len(stratum.sizes)
+        for part in _parts(resamples, items):
+            signs = 2.0 * rng.integers(2, size=(part.stop - part.start, items), dtype=np.int8) - 1
+            result[part] += signs @ stratum.totals / stratum.sizes.sum()
+    return result / len(strata)
+
+
+def _parts(resamples: int, items: int) -> Iterable[slice]:
+    """Slices of the resamples whose [rows, items] of float64 take 32 MB at most."""
+    rows = max(1, 4_000_000 // items)
+    for start in range(0, resamples, rows):
+        yield slice(start, min(start + rows, resamples))
+
+
+def seed_errors(values: np.ndarray, draws: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Errors [R] of a mean over seeds that come from having only these seeds; 0 for one seed.
+
+    Student's t with S - 1 degrees of freedom times the standard error over seeds. Of the seeds'
+    observed variance, the part that sampling of items explains is taken off first, because the
+    draws over items have it already.
+
+    Args:
+        values: [S] the seeds' observed figures.
+        draws: [R, S] their columns of `bootstrap` or `sign_flips`.
+        rng: source of the draws.
+    """
+    seeds = len(values)
     if seeds == 1:
-        return draws[:, 0]
-    drawn = rng.integers(seeds, size=(resamples, seeds - 1))
-    return np.take_along_axis(draws, drawn, axis=1).mean(axis=1)
+        return np.zeros(len(draws))
+    of_items = draws.var(axis=1, ddof=1).mean()
+    spread = math.sqrt(max(0.0, values.var(ddof=1) - of_items))
+    return rng.standard_t(seeds - 1, len(draws)) * spread / math.sqrt(seeds)
 
 
 @dataclass(frozen=True)
@@ -96,36 +141,41 @@ class Difference:
     low: float
     high: float
     """Bounds of the percentile interval."""
-    p: float
-    """Two-sided p-value of "no difference"."""
 
 
 def difference(
     value: float, first: np.ndarray, second: np.ndarray, confidence: float = 0.95
 ) -> Difference:
-    """Compare two methods by their paired draws [resamples]; `value` is the observed difference."""
+    """The observed difference with its interval, from two methods' `bootstrap` deviations [R]."""
     tail = (1 - confidence) / 2
     low, high = np.quantile(first - second, [tail, 1 - tail])
-    return Difference(value, float(low), float(high), p_value(first, second))
+    return Difference(value, value + float(low), value + float(high))
 
 
-def p_value(first: np.ndarray, second: np.ndarray) -> float:
-    """Two-sided p-value of "no difference" from paired draws [resamples].
+def p_value(value: float, first: np.ndarray, second: np.ndarray) -> float:
+    """Two-sided p-value of an observed difference from two methods' `sign_flips` [R].
 
-    Twice the smaller share of draws at or beyond zero, counting the observation itself once, and
-    therefore never zero.
+    The share of draws at least as far from zero, the observation itself counted as one of them.
     """
-    draws = first - second
     # Equal figures differ by rounding; that must not count as a difference.
     noise = 1e-12 * max(1.0, float(np.abs(first).max()))
-    below = np.count_nonzero(draws <= noise)
-    above = np.count_nonzero(draws >= -noise)
-    return min(1.0, 2 * (min(below, above) + 1) / (len(draws) + 1))
+    beyond = np.count_nonzero(np.abs(first - second) >= abs(value) - noise)
+    return (beyond + 1) / (len(first) + 1)
 
 
-FEWEST_ITEMS = 20
-"""With fewer paired items in a stratum a percentile bootstrap finds differences that are not there:
-five items of one sign would give p = 0.0002 where the exact sign test gives 0.06."""
+def mcnemar(first_only: int, second_only: int) -> float:
+    """McNemar's exact test with mid-p correction, two-sided.
+
+    Of the items that just one of two methods has right, the share of either is binomial with
+    probability 1/2 if the methods do not differ. Mid-p counts half the probability of what was
+    observed (Fagerland, Lydersen and Laake 2013, doi:10.1186/1471-2288-13-91).
+    """
+    count, fewer = first_only + second_only, min(first_only, second_only)
+    term = tail = 1  # of 2^count, hence exact
+    for successes in range(fewer):
+        term = term * (count - successes) // (successes + 1)
+        tail += term
+    return (2 * tail - term) / 2**count
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
@@ -153,20 +203,19 @@ def separated(count: int, p: Callable[[int, int], float], level: float = 0.05) -
     return result
 
 
-def ranks(differ: np.ndarray) -> list[int]:
-    """Ranks with ties of methods ordered from best to worst, from `separated`'s [count, count].
+def ranks(differ: np.ndarray) -> list[tuple[int, int]]:
+    """The best and the worst rank that each method may have, ordered from best to worst.
 
-    The best method leads the first group, which ends before the first method that is separated
-    from its leader; that one leads the next group. All of a group share a rank: one more than
-    the number of methods in better groups.
+    From `separated`'s [M, M]: one more than the number of methods that are better and separated
+    from it, and M less the number that are worse and separated. Methods that are not separated
+    share at least one rank: "not separated" does not carry over from pair to pair, so no single
+    number per method could say as much without saying too much.
     """
-    result: list[int] = []
-    while len(result) < len(differ):
-        leader = len(result)
-        below = differ[leader, leader:]
-        size = int(below.argmax()) if below.any() else len(below)
-        result += [leader + 1] * size
-    return result
+    count = len(differ)
+    return [
+        (1 + int(differ[place, :place].sum()), count - int(differ[place, place + 1 :].sum()))
+        for place in range(count)
+    ]
 
 
 def recovered(value: float, random_mean: float, unpruned: float, higher: bool = True) -> float:
@@ -179,3 +228,20 @@ def recovered(value: float, random_mean: float, unpruned: float, higher: bool = 
     if not math.isfinite(gap) or (gap <= 0 if higher else gap >= 0):
         return math.nan
     return (value - random_mean) / gap
+
+
+def beaten(value: float, seeds: Sequence[float], higher: bool = True) -> int:
+    """How many of the seeds' figures are worse than `value`; equal ones are not.
+
+    If the method were one more random mask, each number from 0 to S would be equally likely.
+    """
+    return sum(seed < value if higher else seed > value for seed in seeds)
+
+
+def reversing(value: float, seeds: Sequence[float]) -> list[int]:
+    """Positions of the seeds that, as the only baseline, would turn the sign of the difference.
+
+    A seed equal to `value` turns it into a tie and does not count.
+    """
+    over_mean = value - math.fsum(seeds) / len(seeds)
+    return [place for place, seed in enumerate(seeds) if (value - seed) * over_mean < 0]

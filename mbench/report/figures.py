@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mbench import stats
@@ -19,10 +19,13 @@ from mbench.report.arrange import (
     primary_score,
 )
 from mbench.report.experts import coinciding, entry_masks
+from mbench.report.floors import ROOM, floors
 from mbench.report.keeps import Keeps, keeps
 from mbench.report.leaderboard import failures, leaderboard, seeds
 from mbench.report.ranking import Standing, standings
 from mbench.report.tables import Table
+from mbench.report.task_table import task_table
+from mbench.report.verdict import ALWAYS_UNKNOWN, Verdict, perplexity_verdict, verdict
 from mbench.results import Results
 
 
@@ -32,8 +35,9 @@ class BudgetView:
 
     id: str
     heading: str
-    verdict: tuple[str, ...]
+    verdict: Verdict
     leaderboard: Table
+    tasks: Table | None
     notes: tuple[str, ...]
     seeds: Table | None
     keeps: Keeps | None
@@ -67,6 +71,10 @@ class Page:
     average: Score | None
     resamples: int
     """Of the paired bootstrap."""
+    room: float
+    """By how much a figure must clear the floor."""
+    always_unknown: str
+    """What no result here can say."""
 
 
 def page(results: Results) -> Page:
@@ -88,6 +96,8 @@ def page(results: Results) -> Page:
         score=primary_score(results),
         average=average_score(results),
         resamples=stats.RESAMPLES,
+        room=ROOM,
+        always_unknown=ALWAYS_UNKNOWN,
     )
 
 
@@ -134,16 +144,19 @@ def _budget(
     score, found = drawn[0] if drawn else (None, {})
     unranked = tuple(Standing(entry, None) for entry in setting.entries)
     ranked = found.get(setting.retain, unranked)
-    sentences = words.verdict(setting, score, ranked)
+    uninformative = floors(group, setting, results.task_metrics)
+    said = verdict(group, setting, score, ranked, uninformative)
     for other, all_ranked in drawn[1:]:
-        sentences.append(words.perplexity_verdict(group, other, all_ranked[setting.retain]))
+        sentence = perplexity_verdict(group, other, all_ranked[setting.retain])
+        said = replace(said, findings=(*said.findings, *([sentence] if sentence else [])))
     heading = f"{words.percent(setting.retain)} of experts kept ({_kept(results, group, setting)})"
     where = f"{group.model}, {heading}, router {group.router}"
     return BudgetView(
         id=id,
         heading=heading,
-        verdict=tuple(sentence for sentence in sentences if sentence),
-        leaderboard=leaderboard(results, group, score, ranked, f"{id}-table", where),
+        verdict=said,
+        leaderboard=leaderboard(results, group, score, ranked, uninformative, f"{id}-table", where),
+        tasks=task_table(results, ranked, uninformative, f"{id}-tasks", where),
         notes=tuple(_notes(setting)),
         seeds=seeds(results, setting, score, f"{id}-seeds", where),
         keeps=keeps(results, group, ranked, f"{id}-overlap", where),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from mbench.evaluate.outcome import LOWER_IS_BETTER
 from mbench.report.arrange import RANDOM, Entry, Group, Score, Setting
@@ -19,6 +19,7 @@ def leaderboard(
     group: Group,
     score: Score | None,
     ranked: Sequence[Standing],
+    uninformative: Collection[str],
     id: str,
     where: str,
 ) -> Table:
@@ -26,14 +27,16 @@ def leaderboard(
     columns = [Column("Method", number=False)]
     if score:
         columns += [
-            Column("Rank", "ties share"),
+            Column("Rank", "range"),
             Column(score.name, "more is better" if score.higher else "less is better"),
             Column("Over random" if score.higher else "Against random", "95 % interval"),
+            Column("Beaten", "of random"),
             Column("Recovered", "of the gap"),
             Column("From the best", "95 % interval"),
         ]
     for task, metric in results.task_metrics.items():
-        columns.append(Column(task, metric + (" ↓" if metric in LOWER_IS_BETTER else "")))
+        unit = metric + (" ↓" if metric in LOWER_IS_BETTER else "")
+        columns.append(Column(task, f"{unit}, at floor" if task in uninformative else unit))
     rows = []
     if group.unpruned:
         entry = Entry("unpruned", (group.unpruned,))
@@ -68,17 +71,19 @@ def _unpruned_cells(
 ) -> tuple[Cell, ...]:
     value = score.value(unpruned)
     if value is None:
-        return (MISSING,) * 5
+        return (MISSING,) * 6
     own = Cell(f"{value:.3f}", (f"± {number(score.name, score.stderr(unpruned))}",), value)
     random = [s.summary.mean for s in ranked if s.entry.method == RANDOM and s.rank is not None]
     gap = Cell(signed(value - random[0]), sort=value - random[0]) if random else MISSING
     whole = Cell(percent(1.0), sort=1.0) if random else MISSING
-    return (MISSING, own, gap, whole, MISSING)
+    return (MISSING, own, gap, MISSING, whole, MISSING)
 
 
 def _standing_cells(score: Score, standing: Standing, bounds: Sequence[float]) -> tuple[Cell, ...]:
     if standing.rank is None:
-        return (MISSING, Cell("incomplete", kind="failed"), MISSING, MISSING, MISSING)
+        text = "not comparable" if standing.problem else "incomplete"
+        details = (shorten(standing.problem),) if standing.problem else ()
+        return (MISSING, Cell(text, details, kind="failed"), *(MISSING,) * 4)
     summary, entry = standing.summary, standing.entry
     details = _spread(score.name, summary) or (
         f"± {number(score.name, score.stderr(entry.cells[0]))}",
@@ -88,9 +93,10 @@ def _standing_cells(score: Score, standing: Standing, bounds: Sequence[float]) -
     kind = "bar best" if standing.rank == 1 else "bar"
     own = Cell(f"{summary.mean:.3f}", details, summary.mean, kind, 8 + round(92 * share))
     return (
-        Cell(str(standing.rank), sort=standing.rank),
+        Cell(_rank(standing), sort=standing.rank),
         own,
         _random_cell(standing),
+        _beaten_cell(standing),
         _recovered_cell(standing),
         _best_cell(standing),
     )
@@ -102,6 +108,18 @@ def _random_cell(standing: Standing) -> Cell:
         return Cell("reference" if standing.entry.method == RANDOM else "–", kind="quiet")
     kind = "real" if standing.differs_from_random else "quiet"
     return Cell(signed(found.value), (interval(found.low, found.high),), found.value, kind)
+
+
+def _rank(standing: Standing) -> str:
+    first, last = standing.rank, standing.last_rank
+    return str(first) if first == last else f"{first}–{last}"
+
+
+def _beaten_cell(standing: Standing) -> Cell:
+    beaten = standing.random_beaten
+    if beaten is None:
+        return MISSING
+    return Cell(f"{beaten}/{standing.random_masks}", sort=beaten)
 
 
 def _recovered_cell(standing: Standing) -> Cell:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from typing import Any
 
 from mbench import stats
-from mbench.errors import MbenchError
-from mbench.report.arrange import RANDOM, Entry, Group, Score, Setting
-from mbench.results import CellResult
+from mbench.report.arrange import RANDOM, Entry, Group, Score
+from mbench.report.comparison import Sample, difference, p_value, samples
+from mbench.report.floors import floors
+from mbench.report.pairing import Paired, cells_of, pair
 
 LEVEL = 0.05
 
@@ -24,7 +24,9 @@ class Standing:
     summary: stats.Summary | None
     """The score over seeds (or of the only cell), of the cells that have one."""
     rank: int | None = None
-    """None for a method with a cell that has no score: it cannot be compared."""
+    """The best rank it may have; None for a method that cannot be compared."""
+    last_rank: int | None = None
+    """The worst rank it may have."""
     from_leader: stats.Difference | None = None
     """This method minus the best one; None for the best one itself."""
     tied: bool = False
@@ -33,108 +35,101 @@ class Standing:
     differs_from_random: bool = False
     """Whether it is separated from the mean of random pruning."""
     recovered: float | None = None
+    random_beaten: int | None = None
+    """How many random masks it is better than."""
+    random_masks: int = 0
+    reversing_seeds: tuple[int, ...] = ()
+    """Seeds of random pruning against which alone it would be on the other side of random."""
+    problem: str = ""
+    """Why it is complete and yet cannot be compared."""
 
 
 def standings(group: Group, score: Score) -> dict[float, tuple[Standing, ...]]:
     """Retain ratio -> methods from best to worst, then those that cannot be ranked."""
-    cells = [
-        cell
-        for setting in group.settings
-        for entry in setting.entries
-        for cell in entry.cells
-        if score.value(cell) is not None
-    ]
-    if not cells:
-        return {s.retain: tuple(Standing(e, None) for e in s.entries) for s in group.settings}
-    rng = np.random.default_rng(0)
-    strata = [_stratum(cells, *part) for part in score.parts]
-    enough = min(len(stratum.totals) for stratum in strata) >= stats.FEWEST_ITEMS
-    most = max(math.comb(len(setting.entries), 2) for setting in group.settings)
-    draws = stats.resample(strata, rng, stats.enough_resamples(most))
-    columns = {id(cell): column for column, cell in enumerate(cells)}
-    unpruned = score.value(group.unpruned) if group.unpruned else None
-    return {
-        setting.retain: _rank(setting, score, draws, columns, unpruned, rng, enough)
-        for setting in group.settings
-    }
+    paired = pair(cells_of(group), score.parts)
+    most = max((math.comb(len(setting.entries), 2) for setting in group.settings), default=0)
+    entries = [entry for setting in group.settings for entry in setting.entries]
+    sampled = samples(
+        (entry for entry in entries if not _problem(entry, paired)),
+        paired,
+        stats.enough_resamples(most),
+    )
+    by_entry = {id(sample.entry): sample for sample in sampled}
+    unpruned = None
+    if group.unpruned and id(group.unpruned) in paired.columns:
+        unpruned = score.value(group.unpruned)
+    found = {}
+    for setting in group.settings:
+        own = [by_entry[id(entry)] for entry in setting.entries if id(entry) in by_entry]
+        # Where every task is at its floor, a difference is one between guesses.
+        tells = len(floors(group, setting, dict(score.parts))) < len(score.parts)
+        found[setting.retain] = (
+            *_rank(own, score, unpruned, tells),
+            *(
+                Standing(entry, _summary(entry, score), problem=_problem(entry, paired))
+                for entry in setting.entries
+                if id(entry) not in by_entry
+            ),
+        )
+    return found
+
+
+def _summary(entry: Entry, score: Score) -> stats.Summary | None:
+    values = [value for value in map(score.value, entry.cells) if value is not None]
+    return stats.summarize(values) if values else None
+
+
+def _problem(entry: Entry, paired: Paired) -> str:
+    seeds = [cell.seed for cell in entry.cells]
+    twice = [seed for seed in seeds if seeds.count(seed) > 1]
+    if twice:
+        return "it is listed twice" if twice[0] is None else f"seed {twice[0]} is listed twice"
+    for cell in entry.cells:
+        if id(cell) in paired.problems:
+            seed = "" if cell.seed is None else f"seed {cell.seed}: "
+            return seed + paired.problems[id(cell)]
+    return ""
 
 
 def _rank(
-    setting: Setting,
-    score: Score,
-    draws: np.ndarray,
-    columns: dict[int, int],
-    unpruned: float | None,
-    rng: np.random.Generator,
-    enough: bool,
-) -> tuple[Standing, ...]:
-    summaries, of_method, incomplete = {}, {}, []
-    for entry in setting.entries:
-        scored = [cell for cell in entry.cells if id(cell) in columns]
-        values = [score.value(cell) for cell in scored]
-        summary = stats.summarize(values) if values else None
-        if len(scored) < len(entry.cells):
-            incomplete.append(Standing(entry, summary))
-            continue
-        summaries[entry.method] = summary
-        own = draws[:, [columns[id(cell)] for cell in scored]]
-        of_method[entry.method] = stats.over_seeds(own, rng)
-
-    def compare(first: str, second: str) -> stats.Difference:
-        value = summaries[first].mean - summaries[second].mean
-        return stats.difference(value, of_method[first], of_method[second])
-
-    complete = {e.method: e for e in setting.entries if e.method in summaries}
+    unordered: Sequence[Sample], score: Score, unpruned: float | None, tells: bool
+) -> Iterator[Standing]:
     sign = -1 if score.higher else 1
-    order = sorted(complete, key=lambda method: sign * summaries[method].mean)
-    draws_of = [of_method[method] for method in order]
+    order = sorted(unordered, key=lambda sample: sign * sample.value)
     differ = stats.separated(
-        len(order),
-        lambda a, b: stats.p_value(draws_of[a], draws_of[b]) if enough else 1.0,
-        LEVEL,
+        len(order), lambda a, b: p_value(order[a], order[b]) if tells else 1.0, LEVEL
     )
-    random = order.index(RANDOM) if RANDOM in complete else None
-    ranked = []
-    for place, (method, rank) in enumerate(zip(order, stats.ranks(differ), strict=True)):
-        from_random, differs, share = None, False, None
-        if random is not None and unpruned is not None:
-            share = stats.recovered(
-                summaries[method].mean, summaries[RANDOM].mean, unpruned, score.higher
-            )
-        if random is not None and place != random:
-            from_random, differs = compare(method, RANDOM), bool(differ[place, random])
-        ranked.append(
-            Standing(
-                entry=complete[method],
-                summary=summaries[method],
-                rank=rank,
-                from_leader=compare(method, order[0]) if place else None,
-                tied=not differ[0, place],
-                from_random=from_random,
-                differs_from_random=differs,
-                recovered=share,
-            )
+    random = next((place for place, s in enumerate(order) if s.entry.method == RANDOM), None)
+    for place, (sample, (first, last)) in enumerate(zip(order, stats.ranks(differ), strict=True)):
+        against: dict[str, Any] = {}
+        if random is not None:
+            against = _against_random(sample, order[random], score, unpruned)
+            against["differs_from_random"] = bool(differ[place, random])
+        yield Standing(
+            entry=sample.entry,
+            summary=stats.summarize(sample.figures),
+            rank=first,
+            last_rank=last,
+            from_leader=difference(sample, order[0]) if place else None,
+            tied=not differ[0, place],
+            **against,
         )
-    return (*ranked, *incomplete)
 
 
-def _stratum(cells: Sequence[CellResult], task: str, metric: str) -> stats.Stratum:
-    """The outcomes of all cells on one task, on the same items in the same order."""
-    tables = [cell.evaluations[task].items for cell in cells]
-    order = tables[0]["item"]
-    aligned = []
-    for cell, table in zip(cells, tables, strict=True):
-        if not table["item"].equals(order):
-            if len(table) != len(order) or set(table["item"]) != set(order):
-                raise MbenchError(
-                    f"{cell.method} was evaluated on other items of {task} than {cells[0].method}"
-                )
-            table = table.set_index("item").loc[order].reset_index()
-        aligned.append(table)
-    totals = "nll" if metric == "mean_nll" else metric
-    values = np.column_stack([table[totals].to_numpy(float) for table in aligned])
-    if metric == "mean_nll":
-        return stats.Stratum(values, aligned[0]["tokens"].to_numpy(float))
-    # In a group of tasks, not every item has every metric.
-    values = values[~np.isnan(values).any(axis=1)]
-    return stats.Stratum(values, np.ones(len(values)))
+def _against_random(
+    sample: Sample, random: Sample, score: Score, unpruned: float | None
+) -> dict[str, Any]:
+    """The fields of a standing that tell of random pruning."""
+    found: dict[str, Any] = {}
+    if unpruned is not None:
+        found["recovered"] = stats.recovered(sample.value, random.value, unpruned, score.higher)
+    if sample is random:
+        return found
+    seeds = random.figures
+    reversing = stats.reversing(sample.value, seeds)
+    return found | {
+        "from_random": difference(sample, random),
+        "random_beaten": stats.beaten(sample.value, seeds, score.higher),
+        "random_masks": len(seeds),
+        "reversing_seeds": tuple(random.entry.cells[place].seed for place in reversing),
+    }

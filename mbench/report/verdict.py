@@ -1,0 +1,250 @@
+"""What a run says, in sentences: who leads, by how much, against random, and what is not known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from mbench.report.arrange import (
+    RANDOM,
+    Group,
+    Score,
+    Setting,
+    arrange,
+    primary_score,
+)
+from mbench.report.floors import Floor, floors
+from mbench.report.ranking import Standing, standings
+from mbench.report.words import interval, listing, percent, signed
+from mbench.results import Results
+from mbench.stats import Difference
+
+ENOUGH_MASKS = 19
+"""One more of them would beat all of these by luck 1 time in 20."""
+
+ALWAYS_UNKNOWN = (
+    "Every method but random is one mask from one calibration sample: how far another sample "
+    "would move it was not measured."
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One budget of one model."""
+
+    model: str
+    router: str
+    retain: float
+    leader: str | None
+    """The method with the best score; None where nothing is ranked."""
+    headline: str
+    """Who leads, and whether it beats random pruning."""
+    findings: tuple[str, ...]
+    """What it is separated from, how much it recovers, and how the others stand to random."""
+    caveats: tuple[str, ...]
+    """What is not known, and what a different baseline would turn."""
+
+
+def verdicts(results: Results) -> tuple[Verdict, ...]:
+    """The verdict of every budget of every model, in the order of the page."""
+    score = primary_score(results)
+    found = []
+    for group in arrange(results):
+        ranked = standings(group, score) if score else {}
+        for setting in group.settings:
+            uninformative = floors(group, setting, results.task_metrics)
+            found.append(
+                verdict(group, setting, score, ranked.get(setting.retain, ()), uninformative)
+            )
+    return tuple(found)
+
+
+def verdict(
+    group: Group,
+    setting: Setting,
+    score: Score | None,
+    standings: Sequence[Standing],
+    uninformative: Mapping[str, Floor],
+) -> Verdict:
+    """What one budget says, from `ranking.standings` and `floors.floors` of this budget."""
+    ranked = [standing for standing in standings if standing.rank is not None]
+    leader, findings, caveats = None, [], []
+    if score is None:
+        headline = "The suite declares neither an average nor a perplexity: nothing is ranked."
+    elif not ranked:
+        headline = f"No method has a complete and comparable {score.name}."
+    else:
+        leader = ranked[0].entry.method
+        headline = _headline(ranked, score)
+        findings = [_separation(ranked), *_size(ranked[0]), *_others(ranked, score)]
+        caveats = [*_few_seeds(standings, ranked), *_reversals(ranked)]
+    caveats += [*_floors(uninformative, score), *_unranked(standings if score else ())]
+    return Verdict(
+        group.model,
+        group.router,
+        setting.retain,
+        leader,
+        headline,
+        tuple(findings),
+        tuple(caveats),
+    )
+
+
+def _headline(ranked: Sequence[Standing], score: Score) -> str:
+    best, value = ranked[0], f"{ranked[0].summary.mean:.3f}"
+    extreme = "highest" if score.higher else "lowest"
+    if best.entry.method == RANDOM:
+        return f"Random pruning has the {extreme} {score.name}, {value}: no method is ahead of it."
+    rivals = sum(s.tied for s in ranked[1:] if s.entry.method != RANDOM)
+    tied = f", not separated from {rivals} other{'s' if rivals > 1 else ''}" if rivals else ""
+    lead = f"{best.entry.method} leads with a {score.name} of {value}{tied}"
+    found = best.from_random
+    if found is None:
+        return f"{lead}."
+    word = "over" if score.higher else "against"
+    gap = f"{_amount(found)} {word} the random mean"
+    masks = _share(best.random_beaten, best.random_masks)
+    if best.differs_from_random:
+        return f"{lead}: {gap}, better than {masks}."
+    return (
+        f"{lead}, nor from the random mean: {gap}, better than {masks}."
+        if tied
+        else (f"{lead}, but is not separated from the random mean: {gap}, better than {masks}.")
+    )
+
+
+def _amount(found: Difference) -> str:
+    return f"{signed(found.value)} {interval(found.low, found.high)}"
+
+
+def _share(count: int, masks: int) -> str:
+    if masks == 1:
+        return "the only random mask" if count else "no random mask"
+    whole = "both" if masks == 2 else f"all {masks}"
+    return f"{whole} random masks" if count == masks else f"{count} of {masks} random masks"
+
+
+def _separation(ranked: Sequence[Standing]) -> str:
+    """The shorter of the two lists by name; the nearest with its distance."""
+    tied = [standing.entry.method for standing in ranked[1:] if standing.tied]
+    others = [standing.entry.method for standing in ranked[1:] if not standing.tied]
+    if len(ranked) < 2:
+        return "No other method can be compared."
+    nearest = f"the nearest is {_behind(ranked[1])}"
+    if not others:
+        return f"It is separated from no other; {nearest}."
+    if not tied:
+        return f"It is separated from all others; {nearest}."
+    if len(others) < len(tied):
+        return f"It is separated from {listing(others)} only; {nearest}."
+    return f"It is separated from all others but {listing(tied)}; {nearest}."
+
+
+def _behind(standing: Standing) -> str:
+    return f"{standing.entry.method} at {_amount(standing.from_leader)}"
+
+
+def _size(best: Standing) -> Iterator[str]:
+    share = best.recovered
+    if best.entry.method != RANDOM and share is not None and not math.isnan(share):
+        part = percent(round(share, 2))
+        yield f"It recovers {part} of the gap between random pruning and the unpruned model."
+
+
+def _others(ranked: Sequence[Standing], score: Score) -> Iterator[str]:
+    """How all methods but the leader stand to the random mean."""
+    rest = [standing for standing in ranked[1:] if standing.from_random is not None]
+    if not rest:
+        return
+    real = [standing for standing in rest if standing.differs_from_random]
+    sign = 1 if score.higher else -1
+    better = [s.entry.method for s in real if sign * s.from_random.value > 0]
+    worse = [s.entry.method for s in real if sign * s.from_random.value < 0]
+    unclear = [s.entry.method for s in rest if not s.differs_from_random]
+    if not real:
+        yield "No other method is separated from the random mean."
+        return
+    parts = [
+        f"{listing(names)} {_is(names)} {text}"
+        for names, text in ((better, "better"), (worse, "worse"))
+        if names
+    ]
+    if unclear:
+        names = listing(unclear) if len(unclear) <= len(real) else f"the other {len(unclear)}"
+        parts.append(f"{names} {_is(unclear)} not separated from it")
+    yield f"Against the random mean, {'; '.join(parts)}."
+
+
+def _is(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def _few_seeds(standings: Sequence[Standing], ranked: Sequence[Standing]) -> Iterator[str]:
+    random = next((s for s in standings if s.entry.method == RANDOM), None)
+    best = ranked[0]
+    if random is None:
+        yield "Random pruning was not run: whether any method beats it is not known."
+    elif random.rank is None:
+        yield "Random pruning is incomplete: whether any method beats it is not known."
+    elif random.summary.count == 1:
+        yield "Random pruning was run with one seed: how far random masks differ is not known."
+    elif best.random_beaten == best.random_masks < ENOUGH_MASKS and best is not random:
+        yield (
+            f"A random mask, too, would be better than {best.random_masks} others 1 time in "
+            f"{best.random_masks + 1}: so few cannot tell a good method from a lucky mask."
+        )
+
+
+def _reversals(ranked: Sequence[Standing]) -> Iterator[str]:
+    """Which methods a single seed as the baseline would put on the other side of random."""
+    turned: dict[tuple[int, ...], list[str]] = {}
+    for standing in ranked:
+        if standing.reversing_seeds:
+            turned.setdefault(standing.reversing_seeds, []).append(standing.entry.method)
+    if turned:
+        parts = (
+            f"{listing(names)} (seed{'s' if len(seeds) > 1 else ''} {listing(map(str, seeds))})"
+            for seeds, names in turned.items()
+        )
+        yield (
+            "A single random seed as the baseline would put these on the other side of random: "
+            f"{'; '.join(parts)}."
+        )
+
+
+def _floors(uninformative: Mapping[str, Floor], score: Score | None) -> Iterator[str]:
+    full = [task for task, floor in uninformative.items() if floor.unpruned]
+    pruned = [task for task, floor in uninformative.items() if not floor.unpruned]
+    if full:
+        yield f"Uninformative: {listing(full)}, where the unpruned model itself is at the floor."
+    if pruned:
+        names = listing(pruned)
+        yield f"Uninformative at this budget: {names}, where no pruned model clears the floor."
+    if score and uninformative and all(task in uninformative for task, _ in score.parts):
+        yield f"No task of {score.name} is informative: methods are not separated."
+
+
+def _unranked(standings: Sequence[Standing]) -> Iterator[str]:
+    incomplete = [s.entry.method for s in standings if s.rank is None and not s.problem]
+    if incomplete:
+        yield f"{listing(incomplete)} {_is(incomplete)} incomplete and not ranked."
+    for standing in standings:
+        if standing.problem:
+            yield f"{standing.entry.method} is not comparable and not ranked: {standing.problem}."
+
+
+def perplexity_verdict(group: Group, score: Score, standings: Sequence[Standing]) -> str:
+    """One sentence on the lowest perplexity, for suites that rank by something else."""
+    ranked = [standing for standing in standings if standing.rank is not None]
+    if not ranked:
+        return ""
+    best = ranked[0]
+    tied = [s.entry.method for s in ranked[1:] if s.tied]
+    text = f"{score.name} is lowest for {best.entry.method} ({best.summary.mean:.3f}"
+    unpruned = score.value(group.unpruned) if group.unpruned else None
+    text += f"; unpruned {unpruned:.3f})" if unpruned is not None else ")"
+    if not tied:
+        return f"{text}, separated from all others."
+    rivals = listing(tied) if len(tied) < 4 else f"{len(tied)} others"
+    return f"{text}, not separated from {rivals}."
