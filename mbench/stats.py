@@ -87,6 +87,10 @@ def bootstrap(
     return result / len(strata)
 
 
+MANY_ITEMS = 500
+"""From here on a sum of random signs is drawn as the normal variable that it is to four digits."""
+
+
 def sign_flips(
     strata: Sequence[Stratum], rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> np.ndarray:
@@ -99,10 +103,15 @@ def sign_flips(
     """
     result = np.zeros((resamples, strata[0].totals.shape[1]))
     for stratum in strata:
-        items = len(stratum.sizes)
+        items, size = len(stratum.sizes), stratum.sizes.sum()
+        if items >= MANY_ITEMS:
+            # The signs' covariance is exact; a QR factor of the items has it with fewer rows.
+            factor = np.linalg.qr(stratum.totals, mode="r")
+            result += rng.standard_normal((resamples, len(factor))) @ factor / size
+            continue
         for part in _parts(resamples, items):
             signs = 2.0 * rng.integers(2, size=(part.stop - part.start, items), dtype=np.int8) - 1
-            result[part] += signs @ stratum.totals / stratum.sizes.sum()
+            result[part] += signs @ stratum.totals / size
     return result / len(strata)
 
 
@@ -122,7 +131,7 @@ def seed_errors(values: np.ndarray, draws: np.ndarray, rng: np.random.Generator)
 
     Args:
         values: [S] the seeds' observed figures.
-        draws: [R, S] their columns of `bootstrap` or `sign_flips`.
+        draws: [R, S] their columns of `sign_flips`.
         rng: source of the draws.
     """
     seeds = len(values)

@@ -21,8 +21,9 @@ class Sample:
     """[S] the observed score of each of its masks."""
     outcomes: np.ndarray | None
     """[items] right (1) or wrong (0), of a single mask on a single task; else None."""
-    deviations: np.ndarray
-    """[R] bootstrap deviations of its mean, errors of seeds included."""
+    deviations: np.ndarray | None
+    """[R] bootstrap deviations of its mean, errors of seeds included; None where no interval is
+    wanted."""
     null: np.ndarray
     """[R] sign flips of its mean, errors of seeds included."""
 
@@ -32,12 +33,14 @@ class Sample:
         return float(self.figures.mean())
 
 
-def samples(entries: Iterable[Entry], paired: Paired, resamples: int) -> list[Sample]:
-    """The entries all of whose cells are paired; the same draws whatever the order of the run."""
+def samples(
+    entries: Iterable[Entry], paired: Paired, resamples: int, *, intervals: bool = True
+) -> list[Sample]:
+    """The entries all of whose cells are paired; equal results give equal draws."""
     if not paired.strata:
         return []
     rng = np.random.default_rng(0)
-    deviations = stats.bootstrap(paired.strata, rng, resamples)
+    boot = stats.bootstrap(paired.strata, rng, resamples) if intervals else None
     flips = stats.sign_flips(paired.strata, rng, resamples)
     observed = np.mean([stratum.figures for stratum in paired.strata], axis=0)
     found = []
@@ -46,12 +49,12 @@ def samples(entries: Iterable[Entry], paired: Paired, resamples: int) -> list[Sa
         if None in columns:
             continue
         figures = observed[columns]
-        errors = stats.seed_errors(figures, deviations[:, columns], rng)
+        errors = stats.seed_errors(figures, flips[:, columns], rng)
         outcomes = None
         if len(columns) == len(paired.strata) == 1:
             own = paired.strata[0].totals[:, columns[0]]
             outcomes = own if np.isin(own, (0, 1)).all() else None
-        drawn = deviations[:, columns].mean(axis=1) + errors
+        drawn = None if boot is None else boot[:, columns].mean(axis=1) + errors
         null = flips[:, columns].mean(axis=1) + errors
         found.append(Sample(entry, figures, outcomes, drawn, null))
     return found

@@ -22,6 +22,7 @@ from mbench.report.experts import coinciding, entry_masks
 from mbench.report.floors import ROOM, floors
 from mbench.report.keeps import Keeps, keeps
 from mbench.report.leaderboard import failures, leaderboard, seeds
+from mbench.report.pairing import incomparable
 from mbench.report.ranking import Standing, standings
 from mbench.report.tables import Table
 from mbench.report.task_table import task_table
@@ -90,7 +91,9 @@ def page(results: Results) -> Page:
         progress=_progress(results),
         protocol=results.protocol,
         groups=tuple(_group(results, group, number) for number, group in enumerate(groups, 1)),
-        failures=failures(results),
+        failures=failures(
+            results, (one for group in groups for one in incomparable(group, results.task_metrics))
+        ),
         command=command if isinstance(command, str) else " ".join(map(str, command)),
         provenance=tuple(flatten(rest)),
         score=primary_score(results),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from mbench.evaluate.outcome import LOWER_IS_BETTER
 from mbench.report.arrange import RANDOM, Entry, Group, Score, Setting
 from mbench.report.ranking import Standing
 from mbench.report.tables import MISSING, Cell, Column, Row, Table
 from mbench.report.words import interval, number, percent, shorten, signed
-from mbench.results import CellResult, Results
+from mbench.results import UNPRUNED, CellResult, Results, TaskStatus
 from mbench.stats import Summary, summarize
 
 
@@ -163,15 +163,13 @@ def _spread(metric: str, summary: Summary) -> tuple[str, ...]:
 
 
 def _failed_cell(entry: Entry, task: str, present: int) -> Cell:
-    status = next(s for s in _statuses(entry, task) if s.status != "ok")
+    statuses = (cell.task_status(task) for cell in entry.cells)
+    missing = TaskStatus("failed", "its items lack the metric")
+    status = next((status for status in statuses if status.status != "ok"), missing)
     text, total = status.status, len(entry.cells)
     if total > 1:
         text = f"{text}: {total - present} of {total} seeds"
     return Cell(text, (shorten(status.reason),) if status.reason else (), kind="failed")
-
-
-def _statuses(entry: Entry, task: str) -> list:
-    return [cell.task_status(task) for cell in entry.cells]
 
 
 def seeds(
@@ -228,29 +226,32 @@ def _summary_rows(
         yield Row(Cell(f"{entry.method}, {label}"), tuple(cells), "summary")
 
 
-def failures(results: Results) -> Table | None:
-    """Everything without a result, with its whole reason; None if there is nothing to tell."""
+def failures(results: Results, incomparable: Iterable[tuple[CellResult, str]] = ()) -> Table | None:
+    """Everything without a result or beside the others, with its whole reason; None if nothing."""
     rows = []
     for cell in results.cells:
-        where = (cell.model, percent(cell.retain), cell.method)
         if cell.status != "ok":
-            rows.append(_failure(cell, where, "mask", cell.status, cell.reason))
+            rows.append(_failure(cell, "mask", cell.status, cell.reason))
             continue
         for task in results.task_metrics:
             status = cell.task_status(task)
             if status.status != "ok":
-                rows.append(_failure(cell, where, task, status.status, status.reason))
+                rows.append(_failure(cell, task, status.status, status.reason))
+    rows += [_failure(cell, "figures", "not comparable", text) for cell, text in incomparable]
     names = ("Method", "Model", "Kept", "Seed", "What", "Status", "Reason")
     columns = tuple(Column(name, number=False) for name in names)
     return Table("failures-table", "Without a result", columns, tuple(rows)) if rows else None
 
 
-def _failure(
-    cell: CellResult, where: tuple[str, str, str], what: str, status: str, reason: str
-) -> Row:
-    model, kept, method = where
-    seed = "" if cell.seed is None else str(cell.seed)
-    entries = (Cell(model), Cell(kept, sort=cell.retain), Cell(seed, sort=cell.seed), Cell(what))
+def _failure(cell: CellResult, what: str, status: str, reason: str) -> Row:
     return Row(
-        Cell(method), (*entries, Cell(status, kind="failed"), Cell(reason or "–", kind="prose"))
+        Cell("unpruned" if cell.method == UNPRUNED else cell.method),
+        (
+            Cell(cell.model),
+            Cell(percent(cell.retain), sort=cell.retain),
+            Cell("" if cell.seed is None else str(cell.seed), sort=cell.seed),
+            Cell(what),
+            Cell(status, kind="failed"),
+            Cell(reason or "–", kind="prose"),
+        ),
     )

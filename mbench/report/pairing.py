@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from mbench.evaluate.outcome import LOWER_IS_BETTER
 from mbench.report.arrange import Group
 from mbench.results import CellResult
 from mbench.stats import Stratum
 
 Part = tuple[str, str]
 """(task, metric)."""
+
+
+def to_part(task: str, metric: str) -> Part:
+    """What is compared where a task's figure is `metric`: of perplexities, their logarithm."""
+    return task, "mean_nll" if metric in LOWER_IS_BETTER else metric
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,14 @@ def pair(cells: Iterable[CellResult], parts: Sequence[Part]) -> Paired:
     return Paired(strata if kept else (), columns, problems | contradicting)
 
 
+def incomparable(group: Group, tasks: Mapping[str, str]) -> Iterator[tuple[CellResult, str]]:
+    """Every cell that cannot be compared on one of `tasks` (task -> metric), with the reason."""
+    cells = cells_of(group)
+    for task, metric in tasks.items():
+        problems = pair(cells, [to_part(task, metric)]).problems
+        yield from ((cell, problems[id(cell)]) for cell in cells if id(cell) in problems)
+
+
 def _outcomes(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """item, total, size; without the items that do not have this metric, as happens in groups."""
     if metric == "mean_nll":
@@ -68,25 +81,41 @@ def _outcomes(table: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def _strangers(cells: Sequence[CellResult], task: str, metric: str) -> Iterator[tuple[int, str]]:
-    signatures = {}
+    """Cells whose outcomes on a task are not beside the others', with the reason."""
+    kinds: list[pd.DataFrame] = []  # item and size of each distinct set of items, by item
+    members: list[list[int]] = []
+    known: list[tuple[pd.DataFrame, int]] = []  # as stored, so that few have to be sorted
     for cell in cells:
         found = _outcomes(cell.evaluations[task].items, metric)
-        if found["item"].duplicated().any():
-            yield id(cell), f"{task} has an item twice"
-        elif not np.isfinite(found["total"]).all():
-            yield id(cell), f"{task} has an outcome that is not finite"
-        else:
-            ordered = found.sort_values("item")
-            signatures[id(cell)] = (tuple(ordered["item"]), tuple(ordered["size"]))
-    if not signatures:
+        if found.empty or not np.isfinite(found["total"]).all():
+            text = "no outcome" if found.empty else "an outcome that is not finite"
+            yield id(cell), f"{task} has {text}"
+            continue
+        stored = found[["item", "size"]].reset_index(drop=True)
+        kind = next((kind for table, kind in known if table.equals(stored)), None)
+        if kind is None:
+            if stored["item"].duplicated().any():
+                yield id(cell), f"{task} has an item twice"
+                continue
+            ordered = stored.sort_values("item", ignore_index=True)
+            kind = next((at for at, one in enumerate(kinds) if one.equals(ordered)), len(kinds))
+            if kind == len(kinds):
+                kinds.append(ordered)
+                members.append([])
+            known.append((stored, kind))
+        members[kind].append(id(cell))
+    if not kinds:
         return
-    common = Counter(signatures.values()).most_common(1)[0][0]
-    for key, own in signatures.items():
-        if own[0] != common[0]:
-            shared = len(set(own[0]) & set(common[0]))
-            yield key, f"{task} on other items: {shared} of {len(common[0])} in common"
-        elif own != common:
-            yield key, f"{task} with other tokens in the same windows"
+    common = kinds[max(range(len(kinds)), key=lambda kind: len(members[kind]))]
+    for kind, keys in zip(kinds, members, strict=True):
+        if kind is common:
+            continue
+        shared = len(set(kind["item"]) & set(common["item"]))
+        if shared == len(kind) == len(common):
+            text = f"{task} with other tokens in the same windows"
+        else:
+            text = f"{task} on other items, {shared} of {len(common)} in common"
+        yield from ((key, text) for key in keys)
 
 
 def _stratum(cells: Sequence[CellResult], task: str, metric: str) -> Stratum:

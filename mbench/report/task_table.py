@@ -9,7 +9,7 @@ from itertools import combinations
 from mbench import stats
 from mbench.evaluate.outcome import LOWER_IS_BETTER
 from mbench.report.comparison import p_value, samples
-from mbench.report.pairing import pair
+from mbench.report.pairing import pair, to_part
 from mbench.report.ranking import LEVEL, Standing
 from mbench.report.tables import MISSING, Cell, Column, Row, Table
 from mbench.report.words import signed
@@ -35,9 +35,10 @@ def task_table(
     values: dict[tuple[str, str, str], float] = {}
     p: dict[tuple[str, str, str], float] = {}
     for task, metric in results.task_metrics.items():
-        part = (task, "mean_nll" if metric in LOWER_IS_BETTER else metric)
-        paired = pair([cell for entry in methods for cell in entry.cells], [part])
-        for one, other in combinations(samples(methods, paired, stats.enough_resamples(pairs)), 2):
+        cells = [cell for entry in methods for cell in entry.cells]
+        paired = pair(cells, [to_part(task, metric)])
+        sampled = samples(methods, paired, stats.enough_resamples(pairs), intervals=False)
+        for one, other in combinations(sampled, 2):
             key = (task, one.entry.method, other.entry.method)
             values[key], p[key] = other.value - one.value, p_value(one, other)
     adjusted = dict(zip(p, stats.holm(list(p.values())), strict=True))
