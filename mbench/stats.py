@@ -87,8 +87,9 @@ def bootstrap(
     return result / len(strata)
 
 
-MANY_ITEMS = 500
-"""From here on a sum of random signs is drawn as the normal variable that it is to four digits."""
+MANY_ITEMS = 200
+"""From here on a sum of random signs is drawn as a normal variable. Where few items differ, its
+p-value is near the mid-p of the exact one; see `mcnemar`."""
 
 
 def sign_flips(
@@ -217,8 +218,8 @@ def ranks(differ: np.ndarray) -> list[tuple[int, int]]:
 
     From `separated`'s [M, M]: one more than the number of methods that are better and separated
     from it, and M less the number that are worse and separated. Methods that are not separated
-    share at least one rank: "not separated" does not carry over from pair to pair, so no single
-    number per method could say as much without saying too much.
+    share at least one rank, unless one between them is separated from both: "not separated" does
+    not carry over from pair to pair, so a single number per method would say too much.
     """
     count = len(differ)
     return [

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from mbench.evaluate.outcome import LOWER_IS_BETTER
 from mbench.report.arrange import Group
@@ -70,63 +69,82 @@ def incomparable(group: Group, tasks: Mapping[str, str]) -> Iterator[tuple[CellR
         yield from ((cell, problems[id(cell)]) for cell in cells if id(cell) in problems)
 
 
-def _outcomes(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """item, total, size; without the items that do not have this metric, as happens in groups."""
+@dataclass(frozen=True)
+class _Outcomes:
+    """The items of one cell on one task; plain arrays, because a page makes hundreds of them."""
+
+    items: np.ndarray
+    totals: np.ndarray
+    sizes: np.ndarray
+
+    def ordered(self) -> _Outcomes:
+        order = np.argsort(self.items, kind="stable")
+        return _Outcomes(self.items[order], self.totals[order], self.sizes[order])
+
+    def on_same_items(self, other: _Outcomes) -> bool:
+        return np.array_equal(self.items, other.items) and np.array_equal(self.sizes, other.sizes)
+
+
+def _outcomes(cell: CellResult, task: str, metric: str) -> _Outcomes:
+    table = cell.evaluations[task].items
+    items = table["item"].to_numpy(object)
     if metric == "mean_nll":
-        total, size = table["nll"], table["tokens"].astype(float)
-    else:
-        total, size = table[metric].astype(float), np.ones(len(table))
-    found = pd.DataFrame({"item": table["item"].astype(object), "total": total, "size": size})
-    return found if metric == "mean_nll" else found[found["total"].notna()]
+        return _Outcomes(items, table["nll"].to_numpy(float), table["tokens"].to_numpy(float))
+    totals = table[metric].to_numpy(float)
+    there = ~np.isnan(totals)  # in a group of tasks, not every item has every metric
+    return _Outcomes(items[there], totals[there], np.ones(int(there.sum())))
 
 
 def _strangers(cells: Sequence[CellResult], task: str, metric: str) -> Iterator[tuple[int, str]]:
     """Cells whose outcomes on a task are not beside the others', with the reason."""
-    kinds: list[pd.DataFrame] = []  # item and size of each distinct set of items, by item
+    kinds: list[_Outcomes] = []  # one of each distinct set of items, ordered by item
     members: list[list[int]] = []
-    known: list[tuple[pd.DataFrame, int]] = []  # as stored, so that few have to be sorted
+    known: list[tuple[_Outcomes, int]] = []  # as stored, so that few have to be ordered
     for cell in cells:
-        found = _outcomes(cell.evaluations[task].items, metric)
-        if found.empty or not np.isfinite(found["total"]).all():
-            text = "no outcome" if found.empty else "an outcome that is not finite"
+        found = _outcomes(cell, task, metric)
+        if not len(found.items) or not np.isfinite(found.totals).all():
+            text = "an outcome that is not finite" if len(found.items) else "no outcome"
             yield id(cell), f"{task} has {text}"
             continue
-        stored = found[["item", "size"]].reset_index(drop=True)
-        kind = next((kind for table, kind in known if table.equals(stored)), None)
+        kind = next((kind for stored, kind in known if stored.on_same_items(found)), None)
         if kind is None:
-            if stored["item"].duplicated().any():
+            ordered = found.ordered()
+            if (ordered.items[1:] == ordered.items[:-1]).any():
                 yield id(cell), f"{task} has an item twice"
                 continue
-            ordered = stored.sort_values("item", ignore_index=True)
-            kind = next((at for at, one in enumerate(kinds) if one.equals(ordered)), len(kinds))
-            if kind == len(kinds):
+            kind = next((at for at, one in enumerate(kinds) if one.on_same_items(ordered)), None)
+            if kind is None:
+                kind = len(kinds)
                 kinds.append(ordered)
                 members.append([])
-            known.append((stored, kind))
+            known.append((found, kind))
         members[kind].append(id(cell))
     if not kinds:
         return
     common = kinds[max(range(len(kinds)), key=lambda kind: len(members[kind]))]
-    for kind, keys in zip(kinds, members, strict=True):
-        if kind is common:
+    for one, keys in zip(kinds, members, strict=True):
+        if one is common:
             continue
-        shared = len(set(kind["item"]) & set(common["item"]))
-        if shared == len(kind) == len(common):
+        shared = len(set(one.items) & set(common.items))
+        if shared == len(one.items) == len(common.items):
             text = f"{task} with other tokens in the same windows"
         else:
-            text = f"{task} on other items, {shared} of {len(common)} in common"
+            text = f"{task} on other items, {shared} of {len(common.items)} in common"
         yield from ((key, text) for key in keys)
 
 
 def _stratum(cells: Sequence[CellResult], task: str, metric: str) -> Stratum:
-    tables = [_outcomes(cell.evaluations[task].items, metric) for cell in cells]
-    order = tables[0]["item"].to_numpy()
-    columns = []
-    for table in tables:
-        if not np.array_equal(table["item"].to_numpy(), order):
-            table = table.set_index("item").loc[order]
-        columns.append(table["total"].to_numpy(float))
-    return Stratum(np.column_stack(columns), tables[0]["size"].to_numpy(float))
+    found = [_outcomes(cell, task, metric) for cell in cells]
+    columns = [
+        one.totals if one.on_same_items(found[0]) else _reordered(one, found[0]) for one in found
+    ]
+    return Stratum(np.column_stack(columns), found[0].sizes)
+
+
+def _reordered(one: _Outcomes, like: _Outcomes) -> np.ndarray:
+    """Totals in another's order of the same items."""
+    by_item = dict(zip(one.items, one.totals, strict=True))
+    return np.array([by_item[item] for item in like.items])
 
 
 def _contradictions(
