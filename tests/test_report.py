@@ -73,7 +73,7 @@ def test_nothing_but_failures_renders():
         for c in synthetic().cells
     ]
     html = to_html(dataclasses.replace(synthetic(), cells=tuple(cells), masks={}))
-    assert "No method has a complete Common Avg." in html
+    assert "No method has a complete and comparable Common Avg." in html
     assert html.count("no weights") > len(cells)
 
 
@@ -283,5 +283,3 @@ def test_page_is_readable_without_script(browser, written):
     assert "leads with a Common Avg" in text
     assert "Bold: separated" in text
     tab.context.close()
-
-

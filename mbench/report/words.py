@@ -27,8 +27,8 @@ def number(metric: str, value: float, scale: float | None = None) -> str:
 
 
 def signed(value: float) -> str:
-    """A difference of scores, always with its sign."""
-    return f"{value:+.3f}".replace("-", MINUS)
+    """A difference of scores, always with its sign; what rounds to zero has a plus."""
+    return f"{round(value, 3) + 0.0:+.3f}".replace("-", MINUS)
 
 
 def interval(low: float, high: float) -> str:
