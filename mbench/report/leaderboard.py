@@ -63,7 +63,7 @@ def leaderboard(
 
 def _seed_count(entry: Entry) -> tuple[str, ...]:
     count = len(entry.cells)
-    return (f"mean ± std of {count} seeds", "and range") if count > 1 else ()
+    return (f"mean ± std of {count} seeds", "and range") if entry.seeded and count > 1 else ()
 
 
 def _unpruned_cells(
@@ -166,10 +166,10 @@ def _failed_cell(entry: Entry, task: str, present: int) -> Cell:
     statuses = (cell.task_status(task) for cell in entry.cells)
     missing = TaskStatus("failed", "its items lack the metric")
     status = next((status for status in statuses if status.status != "ok"), missing)
-    text, total = status.status, len(entry.cells)
-    if total > 1:
-        text = f"{text}: {total - present} of {total} seeds"
-    return Cell(text, (shorten(status.reason),) if status.reason else (), kind="failed")
+    total = len(entry.cells)
+    seeds = (f"{total - present} of {total} seeds",) if total > 1 else ()
+    reason = (shorten(status.reason),) if status.reason else ()
+    return Cell(status.status, (*seeds, *reason), kind="failed")
 
 
 def seeds(
