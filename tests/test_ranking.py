@@ -134,6 +134,9 @@ def test_a_mask_with_two_outcomes_is_believed_in_neither():
     problem = f"{CLOZE[0]} has two different outcomes for the same experts kept"
     assert found["mean"].problem == found["twin"].problem == problem
     assert found["max"].rank is not None
+    preserved = dataclasses.replace(other, router="preserved")
+    found = at(few(lambda c: (c, preserved) if is_mean(c) else c))
+    assert found["twin"].problem == found["mean"].problem == ""
 
 
 def test_what_is_listed_twice_is_not_taken_for_seeds():

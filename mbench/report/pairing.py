@@ -43,8 +43,8 @@ def pair(cells: Iterable[CellResult], parts: Sequence[Part]) -> Paired:
 
     The items of a task are those that most cells have (of equally many the first ones). A cell
     with other items, with items that occur twice, with other tokens per window or with outcomes
-    that are not finite is left out and named; so are cells whose equal masks have unequal
-    outcomes, because one of them must be wrong.
+    that are not finite is left out and named; so are cells whose equal masks under one router mode
+    have unequal outcomes, because one of them must be wrong.
     """
     cells = [cell for cell in cells if all(cell.metric(*part) for part in parts)]
     problems: dict[int, str] = {}
@@ -150,9 +150,9 @@ def _reordered(one: _Outcomes, like: _Outcomes) -> np.ndarray:
 def _contradictions(
     cells: Sequence[CellResult], parts: Sequence[Part], strata: Sequence[Stratum]
 ) -> Iterator[tuple[int, str]]:
-    by_mask: dict[str, list[int]] = {}
+    by_mask: dict[tuple[str, str], list[int]] = {}
     for column, cell in enumerate(cells):
-        by_mask.setdefault(cell.mask, []).append(column)
+        by_mask.setdefault((cell.router, cell.mask), []).append(column)
     for columns in by_mask.values():
         for (task, _), stratum in zip(parts, strata, strict=True):
             own = stratum.totals[:, columns]
