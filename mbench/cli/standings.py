@@ -32,7 +32,10 @@ def show_standings(results: Results, found: Sequence[GroupBoards]) -> None:
             console.print(_table(one, score))
             say(console, "bold: separated from all others; †: not separated from the best")
         for board in one.boards:
-            say(console, f"{percent(board.setting.retain)} kept: {' '.join(board.verdict)}")
+            say(
+                console,
+                f"{percent(board.setting.retain)} kept: {' '.join(board.verdict.sentences)}",
+            )
 
 
 def console_of(*, stderr: bool) -> Console:
@@ -71,7 +74,8 @@ def _figure(board: Board, method: str) -> Text:
     if standing is None:
         return Text("")
     if standing.rank is None or standing.summary is None:
-        return Text("incomplete", style="red")
+        text = "not comparable" if standing.problem else "incomplete"
+        return Text(text, style="red")
     summary = standing.summary
     text = f"{summary.mean:.3f}" + (f" ± {summary.std:.3f}" if summary.count > 1 else "")
     if board.winner == method:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mbench.evaluate.outcome import LOWER_IS_BETTER
-from mbench.report import words
 from mbench.report.arrange import Group, Score, Setting, arrange, primary_score
+from mbench.report.floors import floors
 from mbench.report.ranking import Standing, standings
+from mbench.report.verdict import Verdict, verdict
 from mbench.results import Results
 
 
@@ -20,8 +21,7 @@ class Board:
     setting: Setting
     standings: tuple[Standing, ...]
     """From best to worst, then those that cannot be ranked."""
-    verdict: tuple[str, ...]
-    """The page's sentences."""
+    verdict: Verdict
 
     @property
     def leaders(self) -> tuple[str, ...]:
@@ -46,16 +46,16 @@ class GroupBoards:
 def boards(results: Results, score: Score | None = None) -> tuple[GroupBoards, ...]:
     """All budgets, by `score` or by the one that the page ranks by."""
     score = score or primary_score(results)
-    return tuple(GroupBoards(group, _boards(group, score)) for group in arrange(results))
+    return tuple(GroupBoards(group, _boards(results, group, score)) for group in arrange(results))
 
 
-def _boards(group: Group, score: Score | None) -> tuple[Board, ...]:
+def _boards(results: Results, group: Group, score: Score | None) -> tuple[Board, ...]:
     found = standings(group, score) if score else {}
     ranked: list[Board] = []
     for setting in group.settings:
         own = found.get(setting.retain, tuple(Standing(entry, None) for entry in setting.entries))
-        sentences = words.verdict(setting, score, own)
-        ranked.append(Board(setting, own, tuple(sentence for sentence in sentences if sentence)))
+        uninformative = floors(group, setting, results.task_metrics)
+        ranked.append(Board(setting, own, verdict(group, setting, score, own, uninformative)))
     return tuple(ranked)
 
 
@@ -81,7 +81,7 @@ def to_json(results: Results, found: Sequence[GroupBoards]) -> dict[str, Any]:
                 "router": one.group.router,
                 "retain": board.setting.retain,
                 "leaders": list(board.leaders),
-                "verdict": list(board.verdict),
+                "verdict": list(board.verdict.sentences),
             }
             for one in found
             for board in one.boards

@@ -77,8 +77,10 @@ class _Drawn:
     """(run, id of a cell) -> column."""
     values: np.ndarray
     """[columns] what was measured."""
-    draws: np.ndarray
-    """[resamples, columns] paired bootstrap draws."""
+    deviations: np.ndarray
+    """[resamples, columns] of the paired bootstrap."""
+    null: np.ndarray
+    """[resamples, columns] sign flips."""
     items: int
 
 
@@ -214,31 +216,37 @@ def _draw(
         # In a group of tasks, not every item has every metric.
         totals = totals[~np.isnan(totals).any(axis=1)]
         sizes = np.ones(len(totals))
-    draws = stats.resample([stats.Stratum(totals, sizes)], rng, resamples)
-    return _Drawn(columns, totals.sum(axis=0) / sizes.sum(), draws, len(sizes))
+    stratum = stats.Stratum(totals, sizes)
+    deviations = stats.bootstrap([stratum], rng, resamples)
+    null = stats.sign_flips([stratum], rng, resamples)
+    return _Drawn(columns, stratum.figures, deviations, null, len(sizes))
 
 
 def _compare(
     pair: _Pair, score: Score, drawn: Mapping[str, _Drawn], rng: np.random.Generator
 ) -> Compared | None:
-    values, draws = [], []
+    samples = []
+    parts = [drawn[task] for task, _ in score.parts if task in drawn]
+    if len(parts) < len(score.parts):
+        return None
     for run, cells in enumerate(pair.cells):
-        columns = []
-        for task, _ in score.parts:
-            own = drawn.get(task)
-            if own is None or any((run, id(cell)) not in own.columns for cell in cells):
-                return None
-            columns.append([own.columns[run, id(cell)] for cell in cells])
-        parts = [drawn[task] for task, _ in score.parts]
-        mean = np.mean([p.values[c] for p, c in zip(parts, columns, strict=True)], axis=0)
-        values.append(float(mean.mean()))
-        draws.append(np.mean([p.draws[:, c] for p, c in zip(parts, columns, strict=True)], axis=0))
+        if any((run, id(cell)) not in part.columns for part in parts for cell in cells):
+            return None
+        columns = [[part.columns[run, id(cell)] for cell in cells] for part in parts]
+        samples.append(
+            [
+                np.mean([array[..., c] for array, c in zip(arrays, columns, strict=True)], axis=0)
+                for arrays in zip(*((p.values, p.deviations, p.null) for p in parts), strict=True)
+            ]
+        )
+    values = [float(figures.mean()) for figures, _, _ in samples]
     if pair.methods[0] == pair.methods[1]:
-        change = stats.over_seeds(draws[1] - draws[0], rng)
-        difference = stats.difference(values[1] - values[0], change, np.zeros_like(change))
-    else:
-        both = [stats.over_seeds(own, rng) for own in draws]
-        difference = stats.difference(values[1] - values[0], both[1], both[0])
+        samples = [[second - first for first, second in zip(*samples, strict=True)]]
+    (deviations, null), *others = [_over_seeds(*sample, rng) for sample in reversed(samples)]
+    zero = np.zeros_like(null)
+    base, base_null = others[0] if others else (zero, zero)
+    difference = stats.difference(values[1] - values[0], deviations, base)
+    p = stats.p_value(values[1] - values[0], null, base_null)
     counts = [drawn[task].items for task, _ in score.parts]
     return Compared(
         model=pair.model,
@@ -250,9 +258,17 @@ def _compare(
         values=(values[0], values[1]),
         items=sum(counts),
         difference=difference,
-        p=difference.p if min(counts) >= stats.FEWEST_ITEMS else 1.0,
+        p=p,
         separated=False,
     )
+
+
+def _over_seeds(
+    figures: np.ndarray, deviations: np.ndarray, null: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Figures [S] with draws [resamples, S] -> draws [resamples] of their mean, seeds included."""
+    errors = stats.seed_errors(figures, null, rng)
+    return deviations.mean(axis=1) + errors, null.mean(axis=1) + errors
 
 
 def _corrected(of_score: Sequence[Compared]) -> Iterator[Compared]:

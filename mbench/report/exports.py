@@ -25,7 +25,7 @@ from mbench.store import write_atomically
 LATEX, MARKDOWN = "tables.tex", "tables.md"
 
 NOTE = (
-    "Bold: separated from every other method at the same budget (paired bootstrap over items,"
+    "Bold: separated from every other method at the same budget (paired over items,"
     " Holm's correction). Dagger: not separated from the best. Several seeds: mean and sample"
     " standard deviation. A dash: no complete result."
 )

@@ -6,18 +6,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from mbench.report.arrange import (
-    RANDOM,
-    Group,
-    Score,
-    Setting,
-    arrange,
-    primary_score,
-)
-from mbench.report.floors import Floor, floors
-from mbench.report.ranking import Standing, standings
+from mbench.report.arrange import RANDOM, Group, Score, Setting
+from mbench.report.floors import Floor
+from mbench.report.ranking import Standing
 from mbench.report.words import interval, listing, percent, signed
-from mbench.results import Results
 from mbench.stats import Difference
 
 ENOUGH_MASKS = 19
@@ -45,19 +37,10 @@ class Verdict:
     caveats: tuple[str, ...]
     """What is not known, and what a different baseline would turn."""
 
-
-def verdicts(results: Results) -> tuple[Verdict, ...]:
-    """The verdict of every budget of every model, in the order of the page."""
-    score = primary_score(results)
-    found = []
-    for group in arrange(results):
-        ranked = standings(group, score) if score else {}
-        for setting in group.settings:
-            uninformative = floors(group, setting, results.task_metrics)
-            found.append(
-                verdict(group, setting, score, ranked.get(setting.retain, ()), uninformative)
-            )
-    return tuple(found)
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """All of it in order."""
+        return (self.headline, *self.findings, *self.caveats)
 
 
 def verdict(
