@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ PACKAGES = ("mbench", "torch", "transformers", "lm-eval", "datasets", "numpy", "
 def gather(plan: Plan, outcome: Outcome, suite_path: Path, command: list[str]) -> dict[str, Any]:
     """Command, versions, code state, hardware, hashes of all inputs, and what the run cost."""
     return {
-        "command": " ".join(command),
+        "command": shlex.join(command),
         "suite file sha256": hashlib.sha256(suite_path.read_bytes()).hexdigest(),
         "versions": {"python": platform.python_version(), **_versions()},
         "git": {
@@ -48,6 +49,7 @@ def gather(plan: Plan, outcome: Outcome, suite_path: Path, command: list[str]) -
         "this run": {
             "forward tokens": outcome.forward_tokens,
             "seconds": {name: round(spent, 1) for name, spent in outcome.seconds.items()},
+            "peak memory": _peak_memory(),
             "log-likelihoods": outcome.scoring,
             "interrupted": outcome.interrupted,
         },
@@ -113,6 +115,23 @@ def _hardware() -> dict[str, Any]:
         devices = range(torch.cuda.device_count())
         hardware["gpus"] = [torch.cuda.get_device_name(device) for device in devices]
     return hardware
+
+
+def _peak_memory() -> dict[str, int]:
+    """Bytes at most held at once by this process, and on each GPU by tensors."""
+    peaks = {}
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        pass
+    else:
+        unit = 1 if sys.platform == "darwin" else 1024
+        peaks["process"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        for device in range(torch.cuda.device_count()):
+            peaks[f"GPU {device}"] = torch.cuda.max_memory_allocated(device)
+    return peaks
 
 
 def _plugins(plan: Plan) -> dict[str, Any]:

@@ -21,8 +21,8 @@ RESAMPLES = 10_000
 
 
 def enough_resamples(comparisons: int) -> int:
-    """Resamples whose smallest p-value, corrected for so many comparisons, is 0.01 or less."""
-    return max(RESAMPLES, 100 * comparisons)
+    """Resamples whose smallest p-value, corrected for so many comparisons, is 0.025 or less."""
+    return max(RESAMPLES, 40 * comparisons)
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,12 @@ class Stratum:
         return self.totals.sum(axis=0) / self.sizes.sum()
 
 
+MANY_ITEMS = 200
+"""From here on, sums over items drawn anew or with random signs are drawn from the normal
+distribution with their exact covariance. Of signs, where few items differ, the p-value is near
+the mid-p of the exact one; see `mcnemar`."""
+
+
 def bootstrap(
     strata: Sequence[Stratum], rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> np.ndarray:
@@ -75,6 +81,12 @@ def bootstrap(
         items = len(stratum.sizes)
         if items < 2:
             return np.full_like(result, math.nan)  # one item says nothing of its error
+        scale = np.sqrt(items / rng.chisquare(items - 1, resamples))[:, None]
+        if items >= MANY_ITEMS:
+            # To first order, a ratio deviates by the sum of its items' residuals.
+            residuals = stratum.totals - stratum.sizes[:, None] * stratum.figures
+            result += _normal(residuals, rng, resamples) * scale / stratum.sizes.sum()
+            continue
         for part in _parts(resamples, items):
             rows = part.stop - part.start
             drawn = rng.integers(items, size=(rows, items))
@@ -82,14 +94,15 @@ def bootstrap(
             counts = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
             counts = counts.astype(float)
             figures = counts @ stratum.totals / (counts @ stratum.sizes)[:, None]
-            scale = np.sqrt(items / rng.chisquare(items - 1, rows))
-            result[part] += (figures - stratum.figures) * scale[:, None]
+            result[part] += (figures - stratum.figures) * scale[part]
     return result / len(strata)
 
 
-MANY_ITEMS = 200
-"""From here on a sum of random signs is drawn as a normal variable. Where few items differ, its
-p-value is near the mid-p of the exact one; see `mcnemar`."""
+def _normal(rows: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
+    """Draws [R, M] of the sum over items of independent standard normal multiples of its rows."""
+    # A QR factor of [items, M] has the covariance of its rows' sum and fewer rows.
+    factor = np.linalg.qr(rows, mode="r")
+    return rng.standard_normal((resamples, len(factor))) @ factor
 
 
 def sign_flips(
@@ -106,9 +119,7 @@ def sign_flips(
     for stratum in strata:
         items, size = len(stratum.sizes), stratum.sizes.sum()
         if items >= MANY_ITEMS:
-            # The signs' covariance is exact; a QR factor of the items has it with fewer rows.
-            factor = np.linalg.qr(stratum.totals, mode="r")
-            result += rng.standard_normal((resamples, len(factor))) @ factor / size
+            result += _normal(stratum.totals, rng, resamples) / size
             continue
         for part in _parts(resamples, items):
             signs = 2.0 * rng.integers(2, size=(part.stop - part.start, items), dtype=np.int8) - 1

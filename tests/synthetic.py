@@ -1,10 +1,15 @@
-"""Profiles and scores made of chosen numbers."""
+"""Profiles, scores and results made of chosen numbers."""
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
+import pandas as pd
 
 import mbench
+from mbench.evaluate.outcome import Evaluation, evaluation
+from mbench.results import CellResult, Results, TaskStatus
 
 
 def profile(
@@ -35,3 +40,166 @@ def budget(layers: int, experts: int, kept: int) -> mbench.Budget:
     return mbench.Budget(
         retain=kept / experts, kept=kept, num_layers=layers, num_experts=experts, top_k=2
     )
+
+
+PAPER_MODELS = {"qwen": (24, 60, 4), "deepseek": (27, 64, 6)}
+"""Layers, experts and experts per token of the models in suites/paper.yaml."""
+
+PAPER_METHODS = {
+    "random": (),
+    "reap-evol-codealpaca": ("evol-codealpaca",),
+    "reap-c4": ("c4",),
+    "reap-wikitext2": ("wikitext2",),
+    "frequency-c4": ("c4",),
+    "frequency-wikitext2": ("wikitext2",),
+    "output-norm-c4": ("c4",),
+    "output-norm-wikitext2": ("wikitext2",),
+    "expert-sparsity": ("c4",),
+    "mean": ("wikitext2", "c4"),
+    "max": ("wikitext2", "c4"),
+    "mean-protected": ("wikitext2", "c4"),
+    "max-protected": ("wikitext2", "c4"),
+    "tb-coverage": ("wikitext2", "c4"),
+}
+"""Methods and the corpora they look at."""
+
+PAPER_TASKS = {
+    "ppl-wikitext2": "perplexity",
+    "ppl-c4": "perplexity",
+    "arc_challenge": "acc_norm",
+    "arc_easy": "acc_norm",
+    "hellaswag": "acc_norm",
+    "piqa": "acc_norm",
+    "winogrande": "acc",
+    "boolq": "acc",
+    "mmlu": "acc",
+    "gsm8k": "exact_match,flexible-extract",
+    "math500": "exact_match",
+}
+SEEDS = (0, 1, 2, 3, 4, 42)
+
+
+@functools.cache
+def paper_sized(items: int = 60) -> Results:
+    """Stand-in results in the shape of suites/paper.yaml: two models, three budgets, 14 methods.
+
+    Expert scores of the corpora are correlated, methods keep the best by them, and a mask's
+    figures follow from how much of the experts' common worth it keeps. Always the same.
+    """
+    rng = np.random.default_rng(7)
+    cells: list[CellResult] = []
+    masks: dict[tuple[str, str], np.ndarray] = {}
+    for model, (layers, experts, _) in PAPER_MODELS.items():
+        worth = rng.gamma(2.0, size=(layers, experts))
+        corpora = {c for used in PAPER_METHODS.values() for c in used}
+        values = {c: worth * rng.gamma(4.0, 0.25, worth.shape) for c in sorted(corpora)}
+        evaluated: dict[str, dict[str, Evaluation]] = {}
+        settings = [(1.0, "none", None)]
+        for retain in (0.25, 0.5, 0.75):
+            for method in PAPER_METHODS:
+                seeds = SEEDS if method == "random" else (None,)
+                settings += [(retain, method, seed) for seed in seeds]
+        for retain, method, seed in settings:
+            kept = int(retain * experts)
+            used = PAPER_METHODS.get(method, ())
+            own = rng.random(worth.shape) if not used else sum(values[c] for c in used)
+            noise = 1.0 if method == "mean" else rng.gamma(20.0, 0.05, worth.shape)
+            keep = np.zeros(worth.shape, bool)
+            best = np.argsort(-own * noise, axis=1)[:, :kept]
+            np.put_along_axis(keep, best, True, axis=1)
+            mask = mbench.ExpertMask(keep).content_hash
+            masks[model, mask] = keep
+            share = float((worth * keep).sum() / worth.sum())
+            evaluated.setdefault(
+                mask, {task: _evaluation(rng, task, share, items) for task in PAPER_TASKS}
+            )
+            clamped = method.endswith("protected") and retain == 0.25
+            notes = ("protection budget 20 clamped to 15, the experts kept",) if clamped else ()
+            statuses = dict.fromkeys(PAPER_TASKS, TaskStatus("ok"))
+            found = dict(evaluated[mask])
+            if (model, method, retain) == ("deepseek", "expert-sparsity", 0.75):
+                statuses["mmlu"] = TaskStatus("failed", "OutOfMemoryError: 23.6 GiB are not enough")
+                del found["mmlu"]
+            cells.append(
+                CellResult(
+                    model, method, seed, retain, kept, "sliced", mask, "ok", "", notes, found,
+                    statuses,
+                )
+            )  # fmt: skip
+    average = tuple(task for task in PAPER_TASKS if not task.startswith("ppl"))[:6]
+    return Results(
+        suite="paper",
+        title="Generic TB-Coverage against its baselines",
+        description="Random numbers in the shape of the paper's grid: no finding at all.",
+        task_metrics=PAPER_TASKS,
+        average="Common Avg",
+        average_tasks=average,
+        cells=tuple(cells),
+        masks=masks,
+        provenance=_paper_provenance(),
+        protocol=(
+            ("Router after pruning", "retained experts only (sliced)"),
+            ("Calibration corpus c4", "512 sequences of 1024 tokens of allenai/c4, seed 0"),
+            ("Task arc_challenge", "lm-eval arc_challenge, acc_norm, 0-shot"),
+        ),
+    )
+
+
+def _evaluation(rng: np.random.Generator, task: str, share: float, items: int) -> Evaluation:
+    fixed = np.random.default_rng(list(task.encode()))
+    names = [f"{task}/{number}" for number in range(items)]
+    if task.startswith("ppl"):
+        tokens = fixed.integers(900, 1024, items)
+        nats = fixed.normal(2.1, 0.3, items) + 5 * (1 - share) ** 2 + rng.normal(0, 0.05, items)
+        columns = {"nll": nats * tokens, "tokens": tokens, "bytes": tokens * 4}
+    else:
+        need = fixed.uniform(0.1, 9.0 if task in ("gsm8k", "math500") else 1.6, items)
+        need[fixed.random(items) < 0.25] = -1.0  # guessed
+        metric = PAPER_TASKS[task]
+        names_of = ("acc", "acc_norm") if metric.startswith("acc") else (metric,)
+        ability = share + rng.normal(0, 0.12, items)
+        columns = {name: (ability + 0.02 * n > need) * 1.0 for n, name in enumerate(names_of)}
+    return evaluation(task, pd.DataFrame({"item": names, **columns}))
+
+
+def _paper_provenance() -> dict:
+    methods = {
+        name: ({"scorer": name.split("-")[0], "corpora": ", ".join(used)} if used else {})
+        | ({"candidate": "expert-sparsity"} if name == "tb-coverage" else {})
+        for name, used in PAPER_METHODS.items()
+    }
+    corpora = sorted({corpus for used in PAPER_METHODS.values() for corpus in used})
+    sizes = {"qwen": (14_315_784_192, 8_650_752), "deepseek": (16_375_728_128, 8_650_752)}
+    return {
+        "command": "mbench run suites/paper.yaml",
+        "versions": {"mbench": "0.1.0", "torch": "2.9.1", "transformers": "5.23.0"},
+        "git": {"of the suite": "ab" * 20, "of mbench": "ab" * 20},
+        "models": {
+            model: {
+                "content": "cd" * 32,
+                "layers": [f"model.layers.{number}.mlp.experts" for number in range(layers)],
+                "num_experts": experts,
+                "top_k": top_k,
+                "parameters": sizes[model][0],
+                "expert_parameters": sizes[model][1],
+                "dtype": "bfloat16",
+            }
+            for model, (layers, experts, top_k) in PAPER_MODELS.items()
+        },
+        "settings": {"methods": dict.fromkeys(PAPER_MODELS, methods)},
+        "this run": {
+            "forward tokens": 911_228_416,
+            "peak memory": {"process": 41_875_931_136, "GPU 0": 36_507_222_016},
+            "seconds": {"load": 62.1, "profile": 812.0, "masks": 1841.2, "evaluate": 30_211.7},
+            "interrupted": False,
+        },
+        "profiles": {
+            f"{model} {corpus}": {
+                "tokens": 524_288,
+                "experts never selected": 3 if corpus == "evol-codealpaca" else 0,
+                "top-k gate mass by layer": [0.4] * layers,
+            }
+            for model, (layers, _, _) in PAPER_MODELS.items()
+            for corpus in corpora
+        },
+    }

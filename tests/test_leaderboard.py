@@ -124,7 +124,7 @@ def test_task_by_task_differences_are_bold_where_their_tests_hold(files):
     # The pairs with the random mean are in the family too: Holm's factor lies between these two.
     most = math.comb(len(shown) + 1, 2) * len(CLOZE)
     least = {key: sum(other >= own for other in p.values()) for key, own in p.items()}
-    table = html.split('<table id="model-1-budget-2-tasks">')[1].split("</table>")[0]
+    table = html.split('<table id="model-1-budget-2-tasks"')[1].split("</table>")[0]
     marks = [re.findall(r'<td class="number (\w+)"', row) for row in table.split("<tr")[2:]]
     bold = {
         name: dict(zip(CLOZE, row, strict=True)) for name, row in zip(shown, marks, strict=True)

@@ -13,9 +13,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 PERPLEXITY_METRICS = ("perplexity", "mean_nll", "bits_per_byte")
@@ -41,6 +43,13 @@ class Evaluation:
     task: str
     items: pd.DataFrame = field(repr=False, compare=False)
     metrics: tuple[Metric, ...]
+
+    @cached_property
+    def columns(self) -> dict[str, np.ndarray]:
+        """`item` and the numeric columns as arrays: a report reads them hundreds of times."""
+        numeric = self.items.select_dtypes("number")
+        arrays = {str(name): numeric[name].to_numpy(float) for name in numeric}
+        return {"item": self.items["item"].to_numpy(object), **arrays}
 
 
 class Evaluator(Protocol):

@@ -9,7 +9,7 @@ from typing import Any
 from mbench.evaluate.outcome import LOWER_IS_BETTER
 from mbench.report.arrange import Group, Score, Setting, arrange, primary_score
 from mbench.report.floors import floors
-from mbench.report.ranking import Standing, standings
+from mbench.report.ranking import Standing, leaders, standings, winner
 from mbench.report.verdict import Verdict, verdict
 from mbench.results import Results
 
@@ -26,13 +26,12 @@ class Board:
     @property
     def leaders(self) -> tuple[str, ...]:
         """The best method and those that are not separated from it; empty if none is ranked."""
-        return tuple(s.entry.method for s in self.standings if s.rank is not None and s.tied)
+        return leaders(self.standings)
 
     @property
     def winner(self) -> str | None:
         """The one method that is separated from all others, of which there must be one."""
-        others = sum(standing.rank is not None for standing in self.standings) - 1
-        return self.leaders[0] if others > 0 and len(self.leaders) == 1 else None
+        return winner(self.standings)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The geometry of a chart: a score against the retain ratio. Lengths are SVG user units."""
+"""The geometry of charts, and a score against the retain ratio. Lengths are SVG user units."""
 
 from __future__ import annotations
 
@@ -61,6 +61,17 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Band:
+    """A range and the mean within it, at one budget."""
+
+    left: float
+    right: float
+    top: float
+    bottom: float
+    mean: float
+
+
+@dataclass(frozen=True)
 class Chart:
     """Everything the template draws."""
 
@@ -68,23 +79,56 @@ class Chart:
     caption: str
     title: str
     description: str
+    x_label: str
     x_ticks: tuple[tuple[float, str], ...]
     y_ticks: tuple[tuple[float, str], ...]
     series: tuple[Series, ...]
-    bands: tuple[tuple[float, float, float, float, float], ...]
-    """Random pruning per budget: left, right, top, bottom and mean."""
-    band_title: str
-    level: float | None
-    """Height of the unpruned model's line."""
-    level_title: str
+    key: str = ""
+    """What the legend says of the marks."""
+    bands: tuple[Band, ...] = ()
+    band_title: str = ""
+    level: float | None = None
+    """Height of a dashed line across the chart."""
+    level_title: str = ""
 
 
-def looks(methods: Sequence[str]) -> dict[str, Look]:
-    """A colour and a shape for every method but random pruning, which is drawn as a band."""
-    names = [method for method in methods if method != RANDOM]
+def looks(methods: Sequence[str], reserved: str = RANDOM) -> dict[str, Look]:
+    """A colour and a shape for every method but the reserved one, which is drawn as a band."""
+    names = [method for method in methods if method != reserved]
     return {
         name: Look(index % COLOURS, SHAPES[index % len(SHAPES)]) for index, name in enumerate(names)
     }
+
+
+@dataclass(frozen=True)
+class Scale:
+    """From values to heights."""
+
+    bottom: float
+    top: float
+
+    @classmethod
+    def over(cls, values: Sequence[float]) -> Scale:
+        """A scale that holds all values and a little more."""
+        lowest, highest = min(values, default=0.0), max(values, default=1.0)
+        margin = 0.04 * (highest - lowest) or 0.1
+        return cls(lowest - margin, highest + margin)
+
+    def __call__(self, value: float) -> float:
+        """The height at which a value is drawn."""
+        share = (value - self.bottom) / (self.top - self.bottom)
+        return round(BOTTOM - share * (BOTTOM - TOP), 1)
+
+    def ticks(self) -> tuple[tuple[float, str], ...]:
+        """Heights of round values, with their texts."""
+        values = ticks(self.bottom, self.top)
+        decimals = max(0, -math.floor(math.log10(values[1] - values[0]) + 1e-9))
+        return tuple((self(value), f"{value:.{decimals}f}") for value in values)
+
+
+def path(points: Sequence[tuple[float, float]]) -> str:
+    """A line through points."""
+    return "M" + "L".join(f"{x} {y}" for x, y in points) if points else ""
 
 
 def chart(group: Group, score: Score, standings: dict[float, Sequence[Standing]], id: str) -> Chart:
@@ -102,16 +146,9 @@ def chart(group: Group, score: Score, standings: dict[float, Sequence[Standing]]
     heights = [height for extent in points.values() for height in extent]
     heights += [height for s in random.values() for height in (s.minimum, s.maximum)]
     heights += [level] if level is not None else []
-    lowest, highest = min(heights, default=0.0), max(heights, default=1.0)
-    margin = 0.04 * (highest - lowest) or 0.1
-    bottom, top = lowest - margin, highest + margin
-    y_values = ticks(bottom, top)
-
-    def to_y(value: float) -> float:
-        return round(BOTTOM - (value - bottom) / (top - bottom) * (BOTTOM - TOP), 1)
-
+    to_y = Scale.over(heights)
     retains = [setting.retain for setting in group.settings]
-    centres, width = _columns(retains)
+    centres, width = columns(retains)
     styles = looks(group.methods)
     series = []
     for index, (method, look) in enumerate(styles.items()):
@@ -124,9 +161,8 @@ def chart(group: Group, score: Score, standings: dict[float, Sequence[Standing]]
             x = round(centres[retain] + shift * width, 1)
             title = f"{method}, {percent(retain)} kept: {value:.3f} ({low:.3f} to {high:.3f})"
             marks.append(Mark(x, to_y(value), to_y(low), to_y(high), title))
-        line = "M" + "L".join(f"{mark.x} {mark.y}" for mark in marks) if marks else ""
+        line = path([(mark.x, mark.y) for mark in marks])
         series.append(Series(method, look, tuple(marks), line))
-    decimals = max(0, -math.floor(math.log10(y_values[1] - y_values[0]) + 1e-9))
     counts = sorted({summary.count for summary in random.values()})
     seeds = " or ".join(str(count) for count in counts)
     direction = "higher" if score.higher else "lower"
@@ -135,11 +171,13 @@ def chart(group: Group, score: Score, standings: dict[float, Sequence[Standing]]
         caption=f"{score.name}, {direction} is better (router {group.router})",
         title=f"{score.name} against experts kept, {group.model}, router {group.router}",
         description=_describe(group, score, points, random, level),
+        x_label="experts kept",
         x_ticks=tuple((centres[retain], percent(retain)) for retain in retains),
-        y_ticks=tuple((to_y(value), f"{value:.{decimals}f}") for value in y_values),
+        y_ticks=to_y.ticks(),
         series=tuple(series),
+        key="whisker: 95 % interval over items, or the range over seeds",
         bands=tuple(
-            (
+            Band(
                 round(centres[retain] - width * 0.56, 1),
                 round(centres[retain] + width * 0.56, 1),
                 to_y(max(s.minimum, s.maximum)),
@@ -164,7 +202,7 @@ def _extent(score: Score, standing: Standing) -> tuple[float, float, float]:
     return summary.mean, summary.mean - error, summary.mean + error
 
 
-def _columns(retains: Sequence[float]) -> tuple[dict[float, float], float]:
+def columns(retains: Sequence[float]) -> tuple[dict[float, float], float]:
     """Centre of each budget, to scale, and the width within which its methods stand abreast."""
     gaps = [b - a for a, b in pairwise(retains)]
     narrowest = min(gaps, default=1.0)

@@ -34,11 +34,16 @@ def picture(keep: np.ndarray, reference: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(content).decode()
 
 
-def jaccard(first: np.ndarray, second: np.ndarray) -> float:
-    """Experts both keep over experts either keeps, averaged over layers; bool [layers, N]."""
+def jaccard_by_layer(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Experts both keep over experts either keeps, float64 [layers]; masks are bool [layers, N]."""
     both = (first & second).sum(axis=1)
     either = (first | second).sum(axis=1)
-    return float((both / either).mean())
+    return both / either
+
+
+def jaccard(first: np.ndarray, second: np.ndarray) -> float:
+    """The mean over layers of `jaccard_by_layer`."""
+    return float(jaccard_by_layer(first, second).mean())
 
 
 def entry_masks(
@@ -61,11 +66,11 @@ def overlap(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> float 
 
 
 def coinciding(setting: Setting) -> list[list[str]]:
-    """Groups of methods whose masks are equal at this budget."""
-    by_mask: dict[str, list[str]] = {}
+    """Groups of methods whose masks are equal at this budget, under the same router mode."""
+    by_mask: dict[tuple[str, str], list[str]] = {}
     for entry in setting.entries:
         for cell in entry.cells:
             if cell.mask:
                 name = entry.method if cell.seed is None else f"{entry.method} (seed {cell.seed})"
-                by_mask.setdefault(cell.mask, []).append(name)
+                by_mask.setdefault((cell.mask, cell.router), []).append(name)
     return [names for names in by_mask.values() if len(names) > 1]

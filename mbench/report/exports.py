@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mbench.report.arrange import Entry, arrange, average_score, perplexity_score
-from mbench.report.boards import GroupBoards, boards, task_score
+from mbench.report.arrange import Entry, Score, arrange, average_score, perplexity_score
+from mbench.report.boards import task_score
+from mbench.report.ranking import Standing, leaders, standings, winner
 from mbench.report.words import MINUS, number, percent
 from mbench.results import CellResult, Results
 from mbench.stats import summarize
@@ -103,12 +104,41 @@ class Grid:
     """The unpruned model, then each budget: rows of as many entries as there are columns."""
 
 
-def to_latex(results: Results) -> str:
-    """One `table` environment per model."""
+Marks = Sequence[Sequence[Mapping[tuple[float, str], str]]]
+"""By model and column: (retain ratio, method) -> `bold` or `tied`, of those that are best."""
+
+
+def find_best(results: Results) -> Marks:
+    """What to mark in tables of either format; takes the time of a test per column."""
+    return [
+        [_best(standings(group, score)) for score in (*_overall(results), *_of_tasks(results))]
+        for group in arrange(results)
+    ]
+
+
+def _best(found: Mapping[float, Sequence[Standing]]) -> dict[tuple[float, str], str]:
+    marks = {}
+    for retain, ranked in found.items():
+        best = leaders(ranked)
+        kind = "bold" if winner(ranked) is not None else "tied"
+        marks |= {(retain, method): kind for method in best}
+    return marks
+
+
+def _overall(results: Results) -> list[Score]:
+    return [score for score in (average_score(results), perplexity_score(results)) if score]
+
+
+def _of_tasks(results: Results) -> list[Score]:
+    return [task_score(task, metric) for task, metric in results.task_metrics.items()]
+
+
+def to_latex(results: Results, best: Marks | None = None) -> str:
+    """One `table` environment per model; `best` as `find_best` gives it."""
     # pandas' Styler sets rules between budgets only with the index in a header of its own, and
     # escapes neither ligatures nor < > |.
     lines = ["% needs \\usepackage{booktabs,textcomp} and \\usepackage[T1]{fontenc}"]
-    for grid in _grids(results, _SYNTAX["latex"]):
+    for grid in _grids(results, _SYNTAX["latex"], best):
         blocks = "\\midrule\n".join(
             "".join(" & ".join(row) + " \\\\\n" for row in block) for block in grid.blocks
         )
@@ -126,10 +156,10 @@ def to_latex(results: Results) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_markdown(results: Results) -> str:
-    """One table per model."""
+def to_markdown(results: Results, best: Marks | None = None) -> str:
+    """One table per model; `best` as `find_best` gives it."""
     parts = []
-    for grid in _grids(results, _SYNTAX["markdown"]):
+    for grid in _grids(results, _SYNTAX["markdown"], best):
         rule = ["---", "---", *["---:"] * (len(grid.columns) - 2)]
         rows = [grid.columns, rule, *(row for block in grid.blocks for row in block)]
         table = "".join("| " + " | ".join(row) + " |\n" for row in rows)
@@ -137,18 +167,17 @@ def to_markdown(results: Results) -> str:
     return "\n".join(parts)
 
 
-def _grids(results: Results, syntax: Syntax) -> Iterator[Grid]:
-    overall = [score for score in (average_score(results), perplexity_score(results)) if score]
-    tasks = {task: task_score(task, metric) for task, metric in results.task_metrics.items()}
+def _grids(results: Results, syntax: Syntax, best: Marks | None) -> Iterator[Grid]:
+    overall = _overall(results)
     heads = [_head(syntax, score.name, not score.higher) for score in overall]
-    heads += [_head(syntax, task, not score.higher) for task, score in tasks.items()]
+    of_tasks = zip(results.task_metrics, _of_tasks(results), strict=True)
+    heads += [_head(syntax, task, not score.higher) for task, score in of_tasks]
     getters = [(score.name, score.value) for score in overall]
     getters += [
         (metric, partial(_figure, task, metric)) for task, metric in results.task_metrics.items()
     ]
-    by_column = [boards(results, score) for score in (*overall, *tasks.values())]
-    for group, *columns in zip(arrange(results), *by_column, strict=True):
-        marks = [_marks(column) for column in columns]
+    best = find_best(results) if best is None else best
+    for group, marks in zip(arrange(results), best, strict=True):
         blocks = []
         if group.unpruned:
             own = Entry("unpruned", (group.unpruned,))
@@ -179,15 +208,6 @@ def _figure(task: str, metric: str, cell: CellResult) -> float | None:
     return None if found is None else found.value
 
 
-def _marks(one: GroupBoards) -> dict[tuple[float, str], str]:
-    """(retain ratio, method) -> `bold` or `tied`, of those that are best."""
-    return {
-        (board.setting.retain, method): "bold" if method == board.winner else "tied"
-        for board in one.boards
-        for method in board.leaders
-    }
-
-
 def _entries(
     syntax: Syntax,
     entry: Entry,
@@ -213,6 +233,7 @@ def _number(syntax: Syntax, metric: str, value: float) -> str:
 
 def write_tables(results: Results, directory: Path) -> None:
     """Write `tables.tex` and `tables.md`."""
-    for name, text in ((LATEX, to_latex(results)), (MARKDOWN, to_markdown(results))):
+    best = find_best(results)
+    for name, text in ((LATEX, to_latex(results, best)), (MARKDOWN, to_markdown(results, best))):
         content = text.encode()
         write_atomically(directory / name, lambda path, content=content: path.write_bytes(content))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from mbench import stats
-from mbench.report import charts, words
+from mbench.report import agreement, charts, costs, words
 from mbench.report.arrange import (
     Group,
     Score,
@@ -20,14 +21,18 @@ from mbench.report.arrange import (
 )
 from mbench.report.experts import coinciding, entry_masks
 from mbench.report.floors import ROOM, floors
+from mbench.report.forest import Forest, forest
 from mbench.report.keeps import Keeps, keeps
 from mbench.report.leaderboard import failures, leaderboard, seeds
+from mbench.report.metric_table import metric_table
 from mbench.report.pairing import incomparable
+from mbench.report.published import Published, comparisons
 from mbench.report.ranking import Standing, standings
+from mbench.report.seed_chart import alone, seed_chart
 from mbench.report.tables import Table
 from mbench.report.task_table import task_table
 from mbench.report.verdict import ALWAYS_UNKNOWN, Verdict, perplexity_verdict, verdict
-from mbench.results import Results
+from mbench.results import Results, long_form
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class BudgetView:
     leaderboard: Table
     tasks: Table | None
     notes: tuple[str, ...]
+    metrics: Table
     seeds: Table | None
     keeps: Keeps | None
 
@@ -51,7 +57,15 @@ class GroupView:
     id: str
     heading: str
     charts: tuple[charts.Chart, ...]
+    forests: tuple[Forest, ...]
     budgets: tuple[BudgetView, ...]
+    seeds: charts.Chart | None
+    seed_sentences: tuple[str, ...]
+    agreements: tuple[agreement.Agreement, ...]
+    never_selected: tuple[str, ...]
+    published: tuple[tuple[str, Table], ...]
+    """(how the protocols differ, figures beside ours) of each paper."""
+    costs: tuple[Table, ...]
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,13 @@ class Page:
     groups: tuple[GroupView, ...]
     failures: Table | None
     command: str
+    commit: str
+    """Of mbench, where the run's checkout had no changes; else empty."""
+    csv: str
+    """Every figure in long form."""
+    metrics: tuple[str, ...]
+    """Metrics that some tasks have beside the declared one."""
+    costs: tuple[tuple[str, str], ...]
     provenance: tuple[tuple[str, str], ...]
     score: Score | None
     average: Score | None
@@ -78,11 +99,15 @@ class Page:
     """What no result here can say."""
 
 
-def page(results: Results) -> Page:
-    """Derive the page from the results; nothing else enters it."""
+def page(results: Results, published: Sequence[Published] = ()) -> Page:
+    """Derive the page from the results and what papers state; nothing else enters it."""
     groups = arrange(results)
     command = results.provenance.get("command", "")
     rest = {key: value for key, value in results.provenance.items() if key != "command"}
+    views = tuple(
+        _group(results, group, published, number) for number, group in enumerate(groups, 1)
+    )
+    columns = [c for v in views for b in v.budgets for c in b.metrics.columns if not c.declared]
     return Page(
         title=results.title or results.suite,
         suite=results.suite,
@@ -90,11 +115,15 @@ def page(results: Results) -> Page:
         routers=tuple(dict.fromkeys(group.router for group in groups)),
         progress=_progress(results),
         protocol=results.protocol,
-        groups=tuple(_group(results, group, number) for number, group in enumerate(groups, 1)),
+        groups=views,
         failures=failures(
             results, (one for group in groups for one in incomparable(group, results.task_metrics))
         ),
         command=command if isinstance(command, str) else " ".join(map(str, command)),
+        commit=_commit(results.provenance),
+        csv=long_form(results).to_csv(index=False),
+        metrics=tuple(dict.fromkeys(column.metric for column in columns if column.metric)),
+        costs=costs.run_costs(results.provenance),
         provenance=tuple(flatten(rest)),
         score=primary_score(results),
         average=average_score(results),
@@ -102,6 +131,12 @@ def page(results: Results) -> Page:
         room=ROOM,
         always_unknown=ALWAYS_UNKNOWN,
     )
+
+
+def _commit(provenance: Mapping[str, Any]) -> str:
+    git = provenance.get("git", {})
+    state = str(git.get("of mbench", "")) if isinstance(git, Mapping) else ""
+    return state if re.fullmatch("[0-9a-f]{40}", state) else ""
 
 
 def _progress(results: Results) -> str:
@@ -115,26 +150,63 @@ def _progress(results: Results) -> str:
     return f"{text}; {words.listing(others)}" if others else text
 
 
-def _group(results: Results, group: Group, number: int) -> GroupView:
+def _group(
+    results: Results, group: Group, published: Sequence[Published], number: int
+) -> GroupView:
     score = primary_score(results)
     second = perplexity_score(results)
     found = standings(group, score) if score else {}
     drawn = [(score, found)] if score else []
     if score and second and second != score:
         drawn.append((second, standings(group, second)))
+    id = f"model-{number}"
+    methods = costs.methods_of(group, results.provenance)
+    tables = (
+        costs.weights(group, results.provenance, f"{id}-weights"),
+        costs.calibration(group, results.provenance, f"{id}-calibration"),
+    )
     return GroupView(
-        id=f"model-{number}",
+        id=id,
         heading=f"{group.model}, router {group.router}",
         charts=tuple(
             charts.chart(group, one, ranked, f"chart-{number}-{index}")
             for index, (one, ranked) in enumerate(drawn, 1)
             if group.settings
         ),
+        forests=tuple(_forests(group, score, found, id)) if score else (),
         budgets=tuple(
-            _budget(results, group, setting, drawn, f"model-{number}-budget-{index}")
+            _budget(results, group, setting, drawn, f"{id}-budget-{index}")
             for index, setting in enumerate(group.settings, 1)
         ),
+        seeds=seed_chart(group, score, found, f"{id}-seeds") if score else None,
+        seed_sentences=tuple(alone(score, found)) if score else (),
+        agreements=agreement.agreements(group, results.masks, methods, f"{id}-agreement"),
+        never_selected=tuple(_never_selected(group, results.provenance)),
+        published=comparisons(results, group, published, f"{id}-published"),
+        costs=tuple(table for table in tables if table is not None),
     )
+
+
+def _forests(
+    group: Group, score: Score, found: Mapping[float, Sequence[Standing]], id: str
+) -> Iterator[Forest]:
+    for index, setting in enumerate(group.settings, 1):
+        one = forest(group, setting, score, found[setting.retain], f"{id}-forest-{index}")
+        if one is not None:
+            yield one
+
+
+def _never_selected(group: Group, provenance: Mapping[str, Any]) -> Iterator[str]:
+    """Corpora on which the router passed experts by: a mean over their tokens does not exist."""
+    for name, facts in provenance.get("profiles", {}).items():
+        model, _, corpus = name.rpartition(" ")
+        count = facts.get("experts never selected", 0)
+        if model == group.model and count:
+            experts = "1 expert was" if count == 1 else f"{count} experts were"
+            yield (
+                f"{experts} never selected by the router on {corpus}, counted over all layers: "
+                "a mean over an expert's tokens has nothing to average there."
+            )
 
 
 def _budget(
@@ -161,6 +233,7 @@ def _budget(
         leaderboard=leaderboard(results, group, score, ranked, uninformative, f"{id}-table", where),
         tasks=task_table(results, ranked, uninformative, f"{id}-tasks", where),
         notes=tuple(_notes(setting)),
+        metrics=metric_table(results, group, ranked, f"{id}-metrics", where),
         seeds=seeds(results, setting, score, f"{id}-seeds", where),
         keeps=keeps(results, group, ranked, f"{id}-overlap", where),
     )

@@ -86,12 +86,14 @@ class _Outcomes:
 
 
 def _outcomes(cell: CellResult, task: str, metric: str) -> _Outcomes:
-    table = cell.evaluations[task].items
-    items = table["item"].to_numpy(object)
+    columns = cell.evaluations[task].columns
+    items = columns["item"]
     if metric == "mean_nll":
-        return _Outcomes(items, table["nll"].to_numpy(float), table["tokens"].to_numpy(float))
-    totals = table[metric].to_numpy(float)
+        return _Outcomes(items, columns["nll"], columns["tokens"])
+    totals = columns[metric]
     there = ~np.isnan(totals)  # in a group of tasks, not every item has every metric
+    if there.all():
+        return _Outcomes(items, totals, np.ones(len(totals)))
     return _Outcomes(items[there], totals[there], np.ones(int(there.sum())))
 
 

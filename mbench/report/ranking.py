@@ -44,6 +44,18 @@ class Standing:
     """Why it is complete and yet cannot be compared."""
 
 
+def leaders(ranked: Sequence[Standing]) -> tuple[str, ...]:
+    """The best method and those that are not separated from it; empty if none is ranked."""
+    return tuple(s.entry.method for s in ranked if s.rank is not None and s.tied)
+
+
+def winner(ranked: Sequence[Standing]) -> str | None:
+    """The one method that is separated from all others, of which there must be one."""
+    others = sum(standing.rank is not None for standing in ranked) - 1
+    best = leaders(ranked)
+    return best[0] if others > 0 and len(best) == 1 else None
+
+
 def standings(group: Group, score: Score) -> dict[float, tuple[Standing, ...]]:
     """Retain ratio -> methods from best to worst, then those that cannot be ranked."""
     paired = pair(cells_of(group), score.parts)

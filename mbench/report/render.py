@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from mbench.report.figures import page
 from mbench.report.panels import ShownPanel
+from mbench.report.published import Published, load_published
+from mbench.report.terms import term_of
 from mbench.results import Results
 from mbench.store import write_atomically
 
@@ -17,17 +22,23 @@ HERE = Path(__file__).parent
 
 
 def render(results: Results, directory: str | Path, panels: Sequence[ShownPanel] = ()) -> Path:
-    """Write `index.html` into `directory` and return its path; equal results give equal bytes."""
+    """Write `index.html` into `directory` and return its path; equal results give equal bytes.
+
+    Figures of papers are taken from `published/*.yaml` beside `directory`.
+    """
     path = Path(directory) / "index.html"
-    content = to_html(results, panels).encode()
+    published = load_published(path.resolve().parent.parent / "published")
+    content = to_html(results, panels, published).encode()
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
     return path
 
 
-def to_html(results: Results, panels: Sequence[ShownPanel] = ()) -> str:
+def to_html(
+    results: Results, panels: Sequence[ShownPanel] = (), published: Sequence[Published] = ()
+) -> str:
     """The page as text. Everything that comes from the results is escaped."""
     template = environment().get_template("report.html.j2")
-    return template.render(page=page(results), panels=panels)
+    return template.render(page=page(results, published), panels=panels)
 
 
 def environment() -> Environment:
@@ -39,9 +50,28 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_visible,
     )
     environment.globals["asset"] = _asset
+    environment.globals["term_of"] = term_of
+    environment.filters["data_uri"] = _data_uri
     return environment
+
+
+CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Characters that no browser shows, and those that reorder the text around them."""
+
+
+def _visible(value: Any) -> Any:
+    """Control characters as their numbers, so that a name cannot turn its surroundings about."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
+    return value
+
+
+def _data_uri(text: str) -> str:
+    """A CSV file as an address."""
+    return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()
 
 
 def _asset(name: str) -> Markup:

@@ -28,6 +28,11 @@ class Column:
     text: str
     detail: str = ""
     number: bool = True
+    task: str = ""
+    """Of columns that a reader may exchange for another metric of the same task."""
+    metric: str = ""
+    declared: bool = False
+    """Whether `metric` is the one that the suite declares for the task."""
 
 
 @dataclass(frozen=True)

@@ -1,46 +1,147 @@
-// Sorting by a click on a column's head, and a method's marks brought out from the legend.
-// The page says the same without this.
+// The reader's choices, which the address keeps after "?" in its fragment; themes, definitions in
+// place, pictures of charts, and a method's marks brought out from the legend.
+// The page says the same without any script.
 "use strict";
 
-for (const table of document.querySelectorAll("table")) {
-  const body = table.tBodies[0];
-  const heads = [...table.tHead.rows[0].cells];
-  heads.forEach((head, column) => {
+{
+  const read = () => new URLSearchParams(location.hash.split("?")[1] ?? "");
+  let state = read();
+  const tables = [...document.querySelectorAll("table")].map((table) => new DataTable(table, choose));
+  // Pages of one table have none of the controls.
+  const controls = document.querySelector(".controls");
+  const filter = document.getElementById("filter");
+  const metric = document.getElementById("metric");
+
+  function choose(name, value) {
+    value === "" ? state.delete(name) : state.set(name, value);
+    write(location.hash.slice(1).split("?")[0]);
+    apply();
+  }
+
+  function write(place) {
+    const text = state.toString();
+    history.replaceState(null, "", text || place ? `#${place}${text ? `?${text}` : ""}` : location.pathname);
+  }
+
+  function apply() {
+    const text = state.get("filter") ?? "";
+    const words = text.toLowerCase().split(",").map((word) => word.trim()).filter(Boolean);
+    const wanted = (name) => !words.length || words.some((word) => name.toLowerCase().includes(word));
+    tables.forEach((table) => table.apply(state, state.get("metric") ?? "", wanted));
+    if (!controls) return;
+    if (filter.value !== text) filter.value = text;
+    const names = [...metric.options].map((option) => option.value);
+    metric.value = names.includes(state.get("metric")) ? state.get("metric") : "";
+    for (const element of document.querySelectorAll("[data-method]")) {
+      element.toggleAttribute("hidden", !wanted(element.dataset.method));
+    }
+    const all = [...new Set([...document.querySelectorAll("[data-method]")].map((e) => e.dataset.method))];
+    const found = all.filter(wanted).length;
+    document.getElementById("filtered").textContent = words.length ? `${found} of ${all.length} shown` : "";
+  }
+
+  // A fragment without choices, as the links of the page have, leaves the choices as they are.
+  function arrive() {
+    const place = location.hash.slice(1).split("?")[0];
+    if (location.hash.includes("?")) state = read();
+    else if (state.size) write(place);
+    apply();
+    const target = place && document.getElementById(place);
+    if (!target) return;
+    for (let folded = target.closest("details"); folded; folded = folded.parentElement.closest("details")) {
+      folded.open = true;
+    }
+    target.scrollIntoView();
+  }
+
+  filter?.addEventListener("input", () => choose("filter", filter.value));
+  metric?.addEventListener("change", () => choose("metric", metric.value));
+  addEventListener("hashchange", arrive);
+  if (controls) controls.hidden = false;
+  arrive();
+
+  // Light or dark as the system says until the reader says otherwise.
+  const theme = document.getElementById("theme");
+  const root = document.documentElement;
+  const dark = () => (root.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+  const remember = (access) => { try { return access(localStorage); } catch { return null; } };
+  const show = () => theme?.setAttribute("aria-pressed", String(dark()));
+  root.dataset.theme = remember((store) => store.getItem("mbench-theme")) ?? "";
+  if (!["light", "dark"].includes(root.dataset.theme)) delete root.dataset.theme;
+  theme?.addEventListener("click", () => {
+    root.dataset.theme = dark() ? "light" : "dark";
+    remember((store) => store.setItem("mbench-theme", root.dataset.theme));
+    show();
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", show);
+  show();
+
+  // A term's definition beside the link to it.
+  const box = document.getElementById("definition");
+  for (const link of document.querySelectorAll("a.term")) {
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      const term = document.getElementById(link.hash.slice(1));
+      box.replaceChildren(...[...term.children].map((part) => {
+        const copy = document.createElement(part.tagName === "DT" ? "strong" : "p");
+        copy.append(...part.cloneNode(true).childNodes);
+        return copy;
+      }));
+      box.showPopover();
+      const place = link.getBoundingClientRect();
+      box.style.left = `${Math.max(8, Math.min(place.left, innerWidth - box.offsetWidth - 8))}px`;
+      const below = place.bottom + 6;
+      const fits = below + box.offsetHeight < innerHeight;
+      box.style.top = `${fits ? below : Math.max(8, place.top - box.offsetHeight - 6)}px`;
+      box.focus();
+    });
+  }
+
+  // A chart as PNG: its computed style goes into a copy, which a canvas draws at twice the size.
+  const LOOK = ["fill", "stroke", "stroke-width", "stroke-dasharray", "opacity", "font-size",
+    "font-family", "text-anchor", "display"];
+  for (const chart of document.querySelectorAll("svg.chart")) {
     const button = document.createElement("button");
     button.type = "button";
-    button.append(...head.childNodes);
-    head.append(button);
-    button.addEventListener("click", () => {
-      const rising = head.getAttribute("aria-sort") !== "ascending";
-      heads.forEach((other) => other.removeAttribute("aria-sort"));
-      head.setAttribute("aria-sort", rising ? "ascending" : "descending");
-      const rows = [...body.rows].filter((row) => !row.matches(".pinned, .summary"));
-      const summaries = [...body.rows].filter((row) => row.matches(".summary"));
-      rows.sort((a, b) => compare(a.cells[column], b.cells[column], rising ? 1 : -1));
-      body.append(...rows, ...summaries);
+    button.className = "png";
+    button.textContent = "PNG";
+    button.setAttribute("aria-label", `Download as PNG: ${chart.querySelector("title").textContent}`);
+    button.addEventListener("click", async () => {
+      const copy = chart.cloneNode(true);
+      const [own, copied] = [chart, copy].map((svg) => [svg, ...svg.querySelectorAll("*")]);
+      own.forEach((element, index) => {
+        const style = getComputedStyle(element);
+        for (const name of LOOK) copied[index].style.setProperty(name, style.getPropertyValue(name));
+      });
+      const { width, height } = chart.viewBox.baseVal;
+      copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
+      copy.setAttribute("width", 2 * width);
+      copy.setAttribute("height", 2 * height);
+      const image = new Image();
+      image.src = `data:image/svg+xml,${encodeURIComponent(new XMLSerializer().serializeToString(copy))}`;
+      await image.decode();
+      const canvas = document.createElement("canvas");
+      [canvas.width, canvas.height] = [2 * width, 2 * height];
+      const context = canvas.getContext("2d");
+      context.fillStyle = getComputedStyle(document.body).backgroundColor;
+      context.fillRect(0, 0, canvas.width, canvas.height);
+      context.drawImage(image, 0, 0);
+      canvas.toBlob((blob) => save(blob, `${chart.id}.png`));
     });
-  });
-}
+    chart.before(button);
+  }
 
-// Numbers before words; what has neither comes last in both directions.
-function compare(first, second, sign) {
-  const [a, b] = [first, second].map((cell) =>
-    cell?.dataset.sort === undefined ? NaN : Number(cell.dataset.sort));
-  if (!Number.isNaN(a) && !Number.isNaN(b)) return sign * (a - b) || 0;
-  if (Number.isNaN(a) !== Number.isNaN(b)) return Number.isNaN(a) ? 1 : -1;
-  return sign * (first?.textContent ?? "").localeCompare(second?.textContent ?? "", "en");
-}
-
-for (const item of document.querySelectorAll(".legend [data-method]")) {
-  const section = item.closest("section");
-  const mark = (on) => {
-    for (const series of section.querySelectorAll(".series")) {
-      series.classList.toggle("faint", on && series.dataset.method !== item.dataset.method);
-    }
-  };
-  item.tabIndex = 0;
-  item.addEventListener("pointerenter", () => mark(true));
-  item.addEventListener("pointerleave", () => mark(false));
-  item.addEventListener("focus", () => mark(true));
-  item.addEventListener("blur", () => mark(false));
+  for (const item of document.querySelectorAll(".legend [data-method]")) {
+    const section = item.closest("section");
+    const mark = (on) => {
+      for (const series of section.querySelectorAll(".series")) {
+        series.classList.toggle("faint", on && series.dataset.method !== item.dataset.method);
+      }
+    };
+    item.tabIndex = 0;
+    item.addEventListener("pointerenter", () => mark(true));
+    item.addEventListener("pointerleave", () => mark(false));
+    item.addEventListener("focus", () => mark(true));
+    item.addEventListener("blur", () => mark(false));
+  }
 }

@@ -1,0 +1,121 @@
+"""What pruning saves in weights, what calibration reads, and what the run took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mbench.report.arrange import Group
+from mbench.report.tables import MISSING, Cell, Column, Row, Table
+from mbench.report.words import percent
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+SIZES = ("parameters", "expert_parameters", "num_experts", "layers", "dtype")
+
+
+def weights(group: Group, provenance: Mapping[str, Any], id: str) -> Table | None:
+    """Parameters and bytes of the weights at every budget, from the model's facts."""
+    facts = provenance.get("models", {})
+    facts = facts.get(group.model, {}) if isinstance(facts, Mapping) else {}
+    if not all(name in facts for name in SIZES):
+        return None
+    total, experts, layers = facts["parameters"], facts["num_experts"], len(facts["layers"])
+    rows = []
+    budgets = [("unpruned", experts), *((percent(s.retain), s.kept) for s in group.settings)]
+    for name, kept in budgets:
+        own = total - layers * (experts - kept) * facts["expert_parameters"]
+        size = own * BYTES[facts["dtype"]] if facts["dtype"] in BYTES else None
+        rows.append(
+            Row(
+                Cell(name),
+                (
+                    Cell(f"{kept} of {experts}", sort=kept),
+                    Cell(_count(own), sort=own),
+                    MISSING if size is None else Cell(_bytes(size), sort=size),
+                    Cell(percent(round(own / total, 3)), sort=own / total),
+                ),
+            )
+        )
+    columns = (
+        Column("Experts kept", number=False),
+        Column("Per layer"),
+        Column("Parameters"),
+        Column("Weights", f"in {facts['dtype']}"),
+        Column("Of the model"),
+    )
+    return Table(id, f"Weights left: {group.model}", columns, tuple(rows))
+
+
+def methods_of(group: Group, provenance: Mapping[str, Any]) -> Mapping[str, Mapping[str, str]]:
+    """What makes up each method of a model, by part; empty where results do not say."""
+    return provenance.get("settings", {}).get("methods", {}).get(group.model, {})
+
+
+def calibration(group: Group, provenance: Mapping[str, Any], id: str) -> Table | None:
+    """The texts each method looks at and their tokens, its candidate's included."""
+    methods = methods_of(group, provenance)
+    profiles = provenance.get("profiles", {})
+    if not methods:
+        return None
+    rows = []
+    for name in group.methods:
+        if name not in methods:
+            continue
+        used = list(dict.fromkeys(_corpora(name, methods)))
+        tokens = [profiles.get(f"{group.model} {corpus}", {}).get("tokens") for corpus in used]
+        known = all(count is not None for count in tokens)
+        read = sum(tokens) if known else None
+        rows.append(
+            Row(
+                Cell(name),
+                (
+                    Cell(", ".join(used) or "none"),
+                    Cell(methods[name].get("candidate", "–")),
+                    MISSING
+                    if read is None
+                    else Cell(f"{read:,}".replace(",", "\u2009"), sort=read),
+                ),
+            )
+        )
+    columns = (
+        Column("Method", number=False),
+        Column("Calibration texts", number=False),
+        Column("Candidate", number=False),
+        Column("Calibration", "tokens"),
+    )
+    return Table(id, f"What each method reads: {group.model}", columns, tuple(rows))
+
+
+def _corpora(method: str, methods: Mapping[str, Any]) -> Iterator[str]:
+    """The method's own corpora and those of the candidate it starts from."""
+    facts = methods.get(method)
+    if facts is None:
+        return
+    yield from filter(None, facts.get("corpora", "").split(", "))
+    if facts.get("candidate", method) != method:
+        yield from _corpora(facts["candidate"], methods)
+
+
+def run_costs(provenance: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What the run that wrote these results computed; what was stored before cost nothing."""
+    run = provenance.get("this run", {})
+    found = []
+    if "forward tokens" in run:
+        found.append(("Forward tokens", f"{run['forward tokens']:,}".replace(",", "\u2009")))
+    for stage, spent in run.get("seconds", {}).items():
+        found.append((f"Seconds, {stage}", f"{spent:.1f}"))
+    for where, size in run.get("peak memory", {}).items():
+        found.append((f"Peak memory, {where}", _bytes(size)))
+    return tuple(found)
+
+
+def _count(parameters: int) -> str:
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if parameters >= size:
+            return f"{parameters / size:.3g}\u2009{unit}"
+    return str(parameters)
+
+
+def _bytes(size: float) -> str:
+    unit, name = (2**30, "GiB") if size >= 2**30 else (2**20, "MiB")
+    return f"{size / unit:.3g}\u2009{name}"

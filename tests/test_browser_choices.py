@@ -1,0 +1,144 @@
+"""The page in a real browser: what readers can choose, keep in a link and take away."""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+from browsing import artefacts, open_everything, visit
+from synthetic import PAPER_METHODS, paper_sized
+
+from mbench.results import long_form
+
+BOARD = "#model-1-budget-2-table"
+
+
+def figures(tab, column, table=BOARD):
+    rows = f"{table} tbody tr:not(.pinned):not([hidden])"
+    found = tab.eval_on_selector_all(rows, f"rows => rows.map(r => r.cells[{column}].dataset.sort)")
+    return [None if text is None else float(text) for text in found]
+
+
+def methods(tab, table=BOARD):
+    heads = tab.locator(f"{table} tbody tr:not([hidden]) th").all()
+    return [head.evaluate("cell => cell.firstChild.textContent") for head in heads]
+
+
+def test_sorting_by_click_and_key_and_back(tab):
+    table = "#model-2-budget-3-table"  # where one method has no figure for mmlu
+    before = methods(tab, table)
+    head = tab.locator(f"{table} thead th", has_text="mmlu")
+    column = head.evaluate("cell => cell.cellIndex")
+    head.locator("button").click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    values = figures(tab, column, table)
+    assert values[-1] is None
+    assert values[:-1] == sorted(values[:-1])
+    head.locator("button").press("Enter")
+    assert head.get_attribute("aria-sort") == "descending"
+    values = figures(tab, column, table)
+    assert values[-1] is None
+    assert values[:-1] == sorted(values[:-1], reverse=True)
+    assert methods(tab, table)[0] == "unpruned"
+    head.locator("button").press("Enter")
+    assert methods(tab, table) == before
+
+
+def test_filter_reaches_tables_charts_and_pictures(tab):
+    tab.get_by_role("searchbox").fill("reap, TB-")
+    assert set(methods(tab)) == {
+        "unpruned",
+        "tb-coverage",
+        *(m for m in PAPER_METHODS if "reap" in m),
+    }
+    series = tab.eval_on_selector_all(
+        "#model-1 .series",
+        "all => all.filter(s => getComputedStyle(s).display !== 'none').map(s => s.dataset.method)",
+    )
+    assert {"tb-coverage", "reap-c4"} <= set(series)
+    assert not {"mean", "max"} & set(series)
+    assert re.fullmatch(r"\d+ of \d+ shown", tab.locator("#filtered").inner_text())
+    tab.get_by_role("searchbox").fill("")
+    assert len(methods(tab)) == 1 + len(PAPER_METHODS)
+
+
+def test_metric_is_switched_where_a_task_has_it(tab):
+    table = "#model-1-budget-1-metrics"
+    open_everything(tab)
+
+    def shown():
+        heads = tab.locator(f"{table} thead th:not([hidden])").all()[1:]
+        return {
+            head.get_attribute("data-task"): head.get_attribute("data-metric") for head in heads
+        }
+
+    assert shown()["arc_easy"] == "acc_norm"
+    tab.get_by_role("combobox").select_option("acc")
+    assert shown()["arc_easy"] == "acc"
+    assert shown()["gsm8k"] == "exact_match,flexible-extract"
+    assert len(shown()) == 11
+
+
+def test_permalink_brings_back_what_was_chosen(browser, tab, written):
+    tab.locator(f"{BOARD} thead button").nth(2).click()
+    tab.get_by_role("searchbox").fill("reap")
+    tab.get_by_role("combobox").select_option("acc")
+    tools = tab.locator(".budget > .tools").nth(1)
+    tools.locator("summary").click()
+    tools.get_by_label("Recovered").uncheck()
+    tab.get_by_role("link", name="Terms", exact=True).click()
+    assert "#terms?" in tab.url
+    with visit(browser, tab.url) as other:
+        assert methods(other) == methods(tab)
+        assert figures(other, 2) == sorted(figures(other, 2))
+        assert not other.locator(f"{BOARD} thead th", has_text="Recovered").is_visible()
+        assert other.locator(f"{BOARD} thead th", has_text="Common Avg").is_visible()
+        assert other.get_by_role("combobox").input_value() == "acc"
+        assert other.get_by_role("searchbox").input_value() == "reap"
+        assert other.locator("#terms").evaluate("e => e.getBoundingClientRect().top") < 900
+    with visit(browser, written.as_uri() + "#model-1-budget-1-overlap") as other:
+        assert other.locator("#model-1-budget-1-overlap").is_visible()  # its fold was opened
+    with visit(browser, written.as_uri() + "#x?model-1-budget-2-table.sort=999&metric=no") as other:
+        assert methods(other)[0] == "unpruned"
+        assert other.problems == []
+
+
+def download(tab, click):
+    with tab.expect_download() as waiting:
+        click()
+    return Path(waiting.value.path()).read_bytes()
+
+
+def test_downloads_hold_what_is_shown(tab):
+    results = paper_sized(items=25)
+    tab.get_by_role("searchbox").fill("reap")
+    tools = tab.locator(".budget > .tools").nth(1)
+    tools.locator("summary").click()
+    tools.get_by_label("Recovered").uncheck()
+    button = lambda name: download(tab, tools.get_by_role("button", name=name).click)  # noqa: E731
+    rows = list(csv.DictReader(io.StringIO(button("CSV").decode())))
+    assert [row["Method"] for row in rows] == methods(tab)
+    cell = next(c for c in results.cells if (c.method, c.retain) == ("reap-c4", 0.5))
+    own = next(row for row in rows if row["Method"] == "reap-c4")
+    assert float(own["Common Avg, more is better"]) == pytest.approx(results.average_of(cell).value)
+    assert not any(name.startswith("Recovered") for name in own)
+    data = json.loads(button("JSON"))
+    assert [row["Method"] for row in data["rows"]] == methods(tab)
+    latex = button("LaTeX").decode()
+    assert latex.count(r"\\") == 2 + 3
+    assert r"arc\_challenge, acc\_norm" in latex
+    assert r"{\scriptsize $\pm$ 0." in latex
+    assert all(line.count(" & ") == 16 for line in latex.splitlines() if line.endswith(r"\\"))
+    assert latex.isascii()
+
+
+def test_all_results_and_charts_can_be_saved(tab):
+    whole = download(tab, tab.get_by_role("link", name="results.csv").click).decode()
+    assert whole == long_form(paper_sized(items=25)).to_csv(index=False)
+    png = download(tab, tab.locator(".png").first.click)
+    assert png.startswith(b"\x89PNG")
+    (artefacts() / "chart.png").write_bytes(png)
+    # Not an empty sheet: a flat picture of this size compresses to a few kilobytes.
+    assert len(png) > 10_000
