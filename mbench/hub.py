@@ -42,6 +42,21 @@ def commit(
     raise HubRefusal(f"{reason} and it is not in the local cache")
 
 
+def snapshot(repository: str, commit: str, patterns: list[str]) -> Path:
+    """Return a folder with the files of a model's commit that match, downloaded if need be.
+
+    Raises `HubRefusal` if they are neither in the local cache nor to be had.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        return Path(snapshot_download(repository, revision=commit, allow_patterns=patterns))
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        reason = refusal(error) or "the Hugging Face hub cannot be reached"
+        raise HubRefusal(f"{reason} and commit {commit} is not in the local cache") from None
+
+
 def refusal(error: BaseException) -> str | None:
     """Return why the hub refused, or None if it could not be asked."""
     from huggingface_hub.errors import (

@@ -33,6 +33,9 @@ def gather(plan: Plan, outcome: Outcome, suite_path: Path, command: list[str]) -
         "models": {
             model.name: {
                 "content": model.key,
+                "source": plan.suite.models[model.name].model_dump(
+                    include={"hub", "path", "plugin"}, exclude_none=True
+                ),
                 "revision": model.revision or "",
                 "trust_remote_code": model.trust_remote_code,
                 **model.facts.to_json(),

@@ -93,6 +93,19 @@ def test_report_renders_the_same_page_again(finished):
     assert page.read_bytes() == before
 
 
+def test_export_writes_the_model_that_was_chosen(finished):
+    folder, _ = finished
+    words = ("export", "reports/tiny", "--method", "reap", "--retain", "0.5", "--out", "small")
+    run = call(*words, cwd=folder)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "small\n"
+    assert "experts per layer: 12 of 24" in run.stderr
+    table = mbench.load_results(folder / "reports" / "tiny")
+    (mask,) = set(table[(table["method"] == "reap") & (table["retain"] == 0.5)]["mask"])
+    assert json.loads((folder / "small" / "expert_mask.json").read_text())["content_hash"] == mask
+    assert json.loads((folder / "small" / "config.json").read_text())["num_experts"] == 12
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -105,6 +118,7 @@ def test_report_renders_the_same_page_again(finished):
         (["run", "tiny.yaml", "--output", "tiny.yaml"], "cannot write"),
         (["run", "tiny.yaml", "--store", "tiny.yaml"], "cannot use the store"),
         (["report", "nothing-here"], "no results in nothing-here"),
+        (["export", "reports/tiny", "--out", "x"], "choose with --retain (valid: 0.25, 0.5)"),
         (["check", "tiny.yaml", "--set", "methods.reap.corpora=[bibel]"], "'bibel'"),
     ],
 )

@@ -13,6 +13,7 @@ VERBS = {
     "check": "Check a suite, its plugins and its budgets.",
     "report": "Render a leaderboard again, of one run or of several merged.",
     "compare": "Compare two runs, or two methods, on the same items.",
+    "export": "Write the pruned checkpoint of one mask of a finished run.",
     "plugins": "List what plugins offer, and those that failed to load.",
 }
 

@@ -83,6 +83,18 @@ def describe(
     return _describe(_find(path_or_id, revision, trust_remote_code))
 
 
+def skeleton(path_or_id: str, revision: str | None = None) -> PreTrainedModel:
+    """Return the model without its weights, on the meta device; raises what `describe` raises.
+
+    Its class is the one that knows the names in the checkpoint; a model's own code is never run.
+    """
+    checkpoint = _find(path_or_id, revision, trust_remote_code=False)
+    if checkpoint.is_deepseek:
+        with torch.device("meta"):
+            return deepseek.DeepseekForCausalLM(checkpoint.config)
+    return _without_weights(checkpoint)
+
+
 def load(
     path_or_id: str,
     *,
@@ -164,16 +176,21 @@ def _refuse_code_from_elsewhere(
                     )
 
 
-def _describe(checkpoint: _Checkpoint) -> ModelFacts:
+def _without_weights(checkpoint: _Checkpoint) -> PreTrainedModel:
     config, trusted = checkpoint.config, checkpoint.code["trust_remote_code"]
     own_class = (getattr(config, "auto_map", None) or {}).get("AutoModelForCausalLM")
     with torch.device("meta"), _unsupported_in_one_line(checkpoint.place, trusted):
         if trusted and own_class:
-            model = get_class_from_dynamic_module(
+            own = get_class_from_dynamic_module(
                 own_class, checkpoint.place, code_revision=checkpoint.revision
-            )(config)
-        else:
-            model = AutoModelForCausalLM.from_config(config)
+            )
+            return own(config)
+        return AutoModelForCausalLM.from_config(config)
+
+
+def _describe(checkpoint: _Checkpoint) -> ModelFacts:
+    config = checkpoint.config
+    model = _without_weights(checkpoint)
     with _naming(checkpoint.place):
         layers = find_moe_layers(model)
     first = layers[0]

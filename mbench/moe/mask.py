@@ -37,16 +37,23 @@ def masked(
     masked in the asked mode; `ValueError` for a mask of the wrong shape or with an empty layer;
     `RuntimeError` if the layers are masked already.
     """
-    keep = _checked(layers, mask.keep if isinstance(mask, ExpertMask) else mask)
+    keep = checked(layers, mask.keep if isinstance(mask, ExpertMask) else mask)
     if any(layer.router in _masked_routers for layer in layers):
         raise RuntimeError("masks do not nest: leave the first one before entering another")
+    for layer in layers:
+        if any(tensor.value.device.type == "meta" for tensor in layer.router_tensors):
+            raise UnsupportedModel(
+                f"{layer.path}: its router is offloaded, so there is nothing to mask; "
+                "mbench.moe.load keeps routers in place"
+            )
     with contextlib.ExitStack() as stack:
         for layer, row in zip(layers, keep, strict=True):
             stack.enter_context(_masked_layer(layer, np.flatnonzero(row), router))
         yield
 
 
-def _checked(layers: Sequence[MoELayer], keep: np.ndarray) -> np.ndarray:
+def checked(layers: Sequence[MoELayer], keep: np.ndarray) -> np.ndarray:
+    """Return a mask bool [L, N] that fits the layers; raises what `masked` raises on entry."""
     shape = (len(layers), layers[0].num_experts)
     if keep.shape != shape or keep.dtype != np.bool_:
         raise ValueError(f"a mask must be bool {shape}, not {keep.dtype} {keep.shape}")
@@ -61,11 +68,6 @@ def _checked(layers: Sequence[MoELayer], keep: np.ndarray) -> np.ndarray:
                     f"{layer.path}: a router limited to groups needs the same number of experts, "
                     f"at least 2, in each of its {layer.groups} groups, not {per_group.tolist()}"
                 )
-        if any(tensor.value.device.type == "meta" for tensor in layer.router_tensors):
-            raise UnsupportedModel(
-                f"{layer.path}: its router is offloaded, so there is nothing to mask; "
-                "mbench.moe.load keeps routers in place"
-            )
     return keep
 
 

@@ -1,0 +1,59 @@
+"""`mbench export`: a pruned checkpoint from one mask of a finished run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mbench.cli.options import plugin_option
+
+
+@click.command("export")
+@click.argument("result", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to make.")
+@click.option(
+    "--model",
+    metavar="NAME[=PATH_OR_ID]",
+    help="The model, where RESULT has several; and where to take its weights from.",
+)
+@click.option("--method", metavar="NAME", help="The method, where RESULT has several.")
+@click.option("--retain", type=float, metavar="RATIO", help="The budget, where it has several.")
+@click.option("--seed", type=int, metavar="N", help="The seed, where the method has several.")
+@plugin_option
+def command(
+    result: Path,
+    out: Path,
+    model: str | None,
+    method: str | None,
+    retain: float | None,
+    seed: int | None,
+    plugin_files: tuple[Path, ...],
+) -> None:
+    """Write a pruned model of RESULT, e.g. reports/quickstart, that needs no mbench to be loaded.
+
+    The weights are copied from the full model, which must be the very one that was evaluated.
+    """
+    from mbench.environment import set_up_libraries
+    from mbench.export import choose, export, find_checkpoint
+    from mbench.plugins import load_registry
+    from mbench.results_files import read
+
+    set_up_libraries()
+    results = read(result)
+    name, _, place = (model or "").partition("=")
+    cell = choose(results, model=name or None, method=method, retain=retain, seed=seed)
+    registry = load_registry(plugin_files)
+    source = find_checkpoint(results, cell.model, place or None, registry.models)
+    done = export(results, cell, source, out)
+    for full, pruned, what in (
+        (done.num_experts, done.kept, "experts per layer"),
+        (done.top_k, done.pruned_top_k, "experts per token"),
+        (done.full.parameters, done.pruned.parameters, "parameters"),
+        (done.full.bytes, done.pruned.bytes, "bytes of weights"),
+    ):
+        click.echo(f"{what}: {pruned:,} of {full:,}", err=True)
+    if done.left_out:
+        text = f"{len(done.left_out)} tensors that the model's class ignores"
+        click.echo(f"left out: {text}, e.g. {done.left_out[0]}", err=True)
+    click.echo(str(out))

@@ -1,0 +1,247 @@
+"""A pruned checkpoint from one mask of a finished run, in the format and names of its family.
+
+The tensors are copied from the full checkpoint's files, so neither memory nor precision depends
+on the model. What mbench adds is a model card and the mask, `expert_mask.json`:
+
+    format        "mbench-mask/1"
+    model         name in the suite, content (hash or commit of the full model), hub or plugin
+    method, seed, retain, router, suite
+    num_experts   N, the routed experts of a layer in the full model
+    experts_kept  K, those of the pruned one
+    kept          module path of a layer's experts -> the experts that stay, ascending; the i-th of
+                  them is expert i of the pruned model
+    notes         what a reader must know of the mask
+    content_hash  sha256 of [N, [kept of every layer]] as JSON without spaces
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mbench import hub
+from mbench.errors import MbenchError, ModelNotFound, StoreError, UnsupportedModel
+from mbench.interfaces import ExpertMask
+from mbench.masks import mask_to_json
+from mbench.moe.identity import local_directory, model_key, weight_files
+from mbench.plugins import unknown
+from mbench.results import UNPRUNED, CellResult, Results
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from mbench.moe.adapter import MoELayer
+
+MASK_FILE = "expert_mask.json"
+MODEL_FILES = ("model*.safetensors", "model.safetensors.index.json")
+OTHER_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.py", "LICENSE*", "NOTICE*")
+"""Tokenizer, generation configuration, chat template, code that a configuration refers to (never
+run here), and the terms under which the weights may be passed on."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of a checkpoint's tensors."""
+
+    parameters: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written."""
+
+    directory: Path
+    full: Size
+    pruned: Size
+    num_experts: int
+    kept: int
+    top_k: int
+    """Experts per token in the full model."""
+    pruned_top_k: int
+    left_out: tuple[str, ...]
+    """Tensors that the model's class ignores and that were not copied."""
+
+
+def choose(
+    results: Results,
+    *,
+    model: str | None = None,
+    method: str | None = None,
+    retain: float | None = None,
+    seed: int | None = None,
+) -> CellResult:
+    """Return the one pruned model that is meant; what has only one choice need not be given.
+
+    Raises `MbenchError` with the valid choices, or if the chosen one has no mask.
+    """
+    cells = [cell for cell in results.cells if cell.method != UNPRUNED]
+    for what, wanted in {"model": model, "retain": retain, "method": method, "seed": seed}.items():
+        found = dict.fromkeys(getattr(cell, what) for cell in cells)
+        valid = [_text(value) for value in found]
+        if wanted is not None and wanted not in found:
+            raise MbenchError(unknown(what, _text(wanted), valid))
+        if wanted is None and len(found) > 1:
+            raise MbenchError(f"choose with --{what} (valid: {', '.join(valid)})")
+        cells = [cell for cell in cells if wanted is None or getattr(cell, what) == wanted]
+    if not cells:
+        raise MbenchError(f"the results of {results.suite} hold no pruned model")
+    (cell,) = cells
+    if cell.status != "ok":
+        raise MbenchError(f"{cell.method} has no mask there: {cell.status}, {cell.reason}")
+    return cell
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none: the method draws nothing"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def find_checkpoint(
+    results: Results, model: str, place: str | None, plugin_models: Mapping[str, Path]
+) -> Path:
+    """Return the folder of the full checkpoint, exactly the one that was evaluated.
+
+    `place` is another directory or hub id to take it from. Raises `ModelNotFound` if it is not
+    there or is another model.
+    """
+    recorded = results.provenance["models"][model]
+    content = recorded["content"]
+    source = recorded.get("source", {})
+    if place is None and "plugin" in source:
+        if source["plugin"] not in plugin_models:
+            raise ModelNotFound(unknown("plugin model", source["plugin"], plugin_models))
+        place = str(plugin_models[source["plugin"]])
+    place = place or source.get("path") or source.get("hub")
+    if place is None:
+        raise ModelNotFound(
+            f"the results do not say where {model!r} came from: give --model {model}=PATH_OR_ID"
+        )
+    directory = local_directory(place)
+    kind, _, value = content.partition(":")
+    if directory is None and kind == "commit":
+        try:
+            return hub.snapshot(place, value, [*MODEL_FILES, *OTHER_FILES, "README.md"])
+        except hub.HubRefusal as error:
+            raise ModelNotFound(f"model {place}: {error}") from None
+    if directory is None or model_key(place) != content:
+        raise ModelNotFound(f"{place} is not the model {model!r} of the results ({content[:19]})")
+    return directory
+
+
+def export(results: Results, cell: CellResult, source: Path, out: Path) -> Export:
+    """Write the pruned model of `cell` to the new folder `out`, whole or not at all.
+
+    `source` is the full checkpoint. Raises `MbenchError` if `out` exists, if gates are preserved
+    or weights pickled, `UnsupportedModel` if the family cannot express the pruned model, and
+    `StoreError` if the folder cannot be written.
+    """
+    from mbench.export_card import model_card
+    from mbench.moe.adapter import find_moe_layers
+    from mbench.moe.checkpoint import prune_tensors
+    from mbench.moe.load import skeleton
+    from mbench.moe.mask import checked
+    from mbench.moe.prune import experts_kept, refuse_misfit
+    from mbench.safetensor_files import NewTensor, read_headers, write_checkpoint
+
+    if out.exists():
+        raise MbenchError(f"{out} exists already")
+    if cell.router != "sliced":
+        raise UnsupportedModel(
+            f"router {cell.router}: no smaller checkpoint has the gate values of the full model; "
+            "only results with `router: sliced` can be exported"
+        )
+    files = [path for path in weight_files(source) if path.suffix == ".safetensors"]
+    if not files:
+        raise UnsupportedModel(f"{source}: its weights are no safetensors files; convert them")
+    model = skeleton(str(source))
+    layers = find_moe_layers(model)
+    keep = checked(layers, results.masks[cell.model, cell.mask])
+    kept = experts_kept(keep)
+    stored = read_headers(files)
+    pruned = prune_tensors(model, layers, keep, stored)
+    whole = [NewTensor(name, tensor) for name, tensor in stored.items()]
+    done = Export(
+        directory=out,
+        full=Size(sum(t.parameters for t in whole), sum(t.size for t in whole)),
+        pruned=Size(sum(t.parameters for t in pruned.tensors), sum(t.size for t in pruned.tensors)),
+        num_experts=keep.shape[1],
+        kept=kept,
+        top_k=layers[0].top_k,
+        pruned_top_k=layers[0].top_k_with(kept),
+        left_out=pruned.left_out,
+    )
+    with _made_at_once(out) as folder:
+        _write_config(source, folder, model, layers[0], kept)
+        refuse_misfit(model, layers, skeleton(str(folder)), kept)
+        for path in sorted({path for pattern in OTHER_FILES for path in source.glob(pattern)}):
+            if path.name != "config.json" and not path.name.endswith(".index.json"):
+                shutil.copyfile(path, folder / path.name)
+        mask = _mask(results, cell, ExpertMask(keep, cell.notes), [layer.path for layer in layers])
+        (folder / MASK_FILE).write_text(json.dumps(mask) + "\n")
+        card = model_card(results, cell, done, source)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        write_checkpoint(folder, pruned.tensors)
+    return done
+
+
+@contextlib.contextmanager
+def _made_at_once(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that becomes `out` if nothing goes wrong, and disappears otherwise."""
+    folder = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+        yield folder
+        umask = os.umask(0)
+        os.umask(umask)
+        # mkdtemp makes folders that only their owner can read.
+        folder.chmod(0o777 & ~umask)
+        folder.rename(out)
+    except OSError as error:
+        raise StoreError(f"cannot write {out}: {error.strerror or error}") from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_config(
+    source: Path, folder: Path, model: PreTrainedModel, layer: MoELayer, kept: int
+) -> None:
+    """The configuration as its publisher wrote it, but for the numbers of experts."""
+    from mbench.moe.prune import pruned_fields
+
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    own = config.get("text_config", config)
+    # Fields that have the class's default may be absent from the file.
+    every = {**model.config.get_text_config().to_dict(), **own}
+    own.update(pruned_fields(every, layer, kept))
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    (folder / "config.json").write_text(text, encoding="utf-8")
+
+
+def _mask(
+    results: Results, cell: CellResult, mask: ExpertMask, layers: list[str]
+) -> dict[str, Any]:
+    recorded = results.provenance["models"][cell.model]
+    source = recorded.get("source", {})
+    # Where a directory was says nothing elsewhere; its content's hash does.
+    known = {key: value for key, value in source.items() if key != "path"}
+    return {
+        **mask_to_json(mask, tuple(layers)),
+        "experts_kept": cell.kept,
+        "model": {"name": cell.model, "content": recorded["content"], **known},
+        "method": cell.method,
+        "seed": cell.seed,
+        "retain": cell.retain,
+        "router": cell.router,
+        "suite": results.suite,
+    }
