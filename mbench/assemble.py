@@ -57,6 +57,7 @@ def assemble(plan: Plan, outcome: Outcome, provenance: Mapping[str, Any]) -> Res
         masks=masks,
         provenance=provenance,
         protocol=(*protocol_in_words(plan.suite), *methods_in_words(plan)),
+        efficiency=tuple(outcome.efficiency),
     )
 
 
@@ -137,6 +138,17 @@ def protocol_in_words(suite: Suite) -> list[tuple[str, str]]:
     if suite.average is not None:
         listed = ", ".join(suite.average.tasks)
         words.append((suite.average.name, f"unweighted mean of {listed}"))
+    if suite.efficiency is not None:
+        spec = suite.efficiency
+        words.append(
+            (
+                "Efficiency",
+                f"{spec.batch_size} prompts of {spec.prompt_tokens} random tokens,"
+                f" {spec.new_tokens} tokens generated after each; {spec.repetitions} repetitions"
+                " after one to warm up, full and pruned model in turns; K experts spread evenly,"
+                " as size depends on how many stay and not on which",
+            )
+        )
     return words
 
 

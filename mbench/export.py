@@ -217,13 +217,17 @@ def _write_config(
     source: Path, folder: Path, model: PreTrainedModel, layer: MoELayer, kept: int
 ) -> None:
     """The configuration as its publisher wrote it, but for the numbers of experts."""
+    from mbench.moe.adapter import EXPERT_COUNTS, TOP_K_FIELDS
     from mbench.moe.prune import pruned_fields
 
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     own = config.get("text_config", config)
-    # Fields that have the class's default may be absent from the file.
-    every = {**model.config.get_text_config().to_dict(), **own}
-    own.update(pruned_fields(every, layer, kept))
+    canonical = model.config.get_text_config().to_dict()
+    for names in (EXPERT_COUNTS, TOP_K_FIELDS):
+        # A field that has its class's default may be absent from the file.
+        named = own if any(name in own for name in names) else canonical
+        values = {name: named[name] for name in names if name in named}
+        own.update(pruned_fields(values, layer, kept))
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")
 

@@ -115,9 +115,7 @@ def _method(results: Results, cell: CellResult) -> list[str]:
 
 def _figures(results: Results, cell: CellResult) -> list[str]:
     full = next(
-        each
-        for each in results.cells
-        if (each.model, each.router, each.method) == (cell.model, cell.router, UNPRUNED)
+        each for each in results.cells if (each.model, each.method) == (cell.model, UNPRUNED)
     )
     lines = ["| task | metric | full | pruned |", "| --- | --- | --- | --- |"]
     for task, metric in results.task_metrics.items():

@@ -78,6 +78,10 @@ class Plan:
         """A model's cells, candidates before those that build on them."""
         return [cell for cell in self.cells if cell.model == model]
 
+    def kept(self, model: PlannedModel, retain: float) -> int:
+        """K at one of the suite's budgets."""
+        return kept_experts(retain, model.facts.num_experts)
+
     def evaluation_key(
         self, model: PlannedModel, mask_hash: str, router: RouterMode, task: PlannedTask
     ) -> str:

@@ -14,6 +14,8 @@ from mbench.evaluate.outcome import Evaluation, Metric
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mbench.efficiency import Saving
+
 Status = Literal["ok", "failed", "blocked", "interrupted", "absent"]
 """`blocked`: what it needs failed. `absent`: merged from runs of which not all had the task."""
 
@@ -103,6 +105,8 @@ class Results:
     """Nested mappings, lists and plain values: command, versions, hardware, hashes, costs."""
     protocol: tuple[tuple[str, str], ...]
     """Declared settings in words, shown at the top of the report."""
+    efficiency: tuple[Saving, ...] = ()
+    """By model and budget, where the suite asks for it."""
 
     def average_of(self, cell: CellResult) -> Metric | None:
         """Unweighted mean of the average's tasks, or None unless all of them have a result.

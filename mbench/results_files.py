@@ -1,7 +1,8 @@
 """A run on disk: `results.csv`, `items.parquet` and `results.json`, written and read back.
 
 `results.csv` holds every figure in long form, `items.parquet` every per-item outcome from which
-the figures follow, and `results.json` the rest: statuses, masks, protocol and provenance.
+the figures follow, and `results.json` the rest: statuses, masks, protocol and provenance. Where a
+suite measures what pruning saves, `efficiency.csv` has the figures (see `efficiency_table`).
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import io
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mbench.efficiency import Saving, efficiency_table
 from mbench.errors import MbenchError, StoreError
 from mbench.evaluate.outcome import Evaluation, evaluation
 from mbench.results import DTYPES, CellResult, Results, TaskStatus, long_form
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CSV, ITEMS, JSON = "results.csv", "items.parquet", "results.json"
+EFFICIENCY = "efficiency.csv"
 
 KEY = ["model", "router", "mask", "task"]
 """What identifies one per-item table: equal masks are evaluated once, whoever made them."""
@@ -34,13 +38,18 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def write(results: Results, directory: str | Path) -> None:
-    """Write the three files, each whole or not at all; equal results give equal bytes."""
+    """Write the files, each whole or not at all; equal results give equal bytes."""
     directory = Path(directory)
     items, dtypes = _gather_items(results)
     buffer = io.BytesIO()
     items.to_parquet(buffer, index=False, compression="zstd")
     _write(directory / ITEMS, buffer.getvalue())
     _write(directory / CSV, long_form(results).to_csv(index=False).encode())
+    if results.efficiency:
+        table = efficiency_table(results.efficiency)
+        _write(directory / EFFICIENCY, table.to_csv(index=False).encode())
+    else:
+        (directory / EFFICIENCY).unlink(missing_ok=True)
     text = json.dumps(_to_json(results, dtypes), indent=1, ensure_ascii=False, allow_nan=False)
     _write(directory / JSON, (text + "\n").encode())
 
@@ -135,6 +144,7 @@ def _to_json(results: Results, dtypes: Mapping[str, Mapping[str, str]]) -> dict[
         "average_tasks": list(results.average_tasks),
         "protocol": [list(entry) for entry in results.protocol],
         "provenance": _plain(results.provenance),
+        "efficiency": [asdict(saving) for saving in results.efficiency],
         "cells": [_cell_to_json(results, cell) for cell in results.cells],
         "masks": [
             {
@@ -202,6 +212,7 @@ def _from_json(data: Mapping[str, Any], items: pd.DataFrame) -> Results:
         masks=masks,
         provenance=data["provenance"],
         protocol=tuple((name, text) for name, text in data["protocol"]),
+        efficiency=tuple(Saving.from_json(saving) for saving in data.get("efficiency", ())),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from mbench.efficiency import measure_efficiency
 from mbench.evaluating import EvaluationStage, Pending
 from mbench.masking import make_masks, restore_masks
 from mbench.plan import Cell, Plan, StatisticJob
@@ -23,12 +24,15 @@ class Runner:
         store: Store,
         progress: Progress,
         before_evaluation: Callable[[], None] = lambda: None,
+        before_measuring: Callable[[], None] = lambda: None,
     ) -> None:
         """Take what the plan asks from `store`, compute the rest, tell `progress`.
 
-        `before_evaluation` is called when all masks of a model are stored, e.g. to start helpers.
+        `before_evaluation` is called when all masks of a model are stored, e.g. to start helpers;
+        `before_measuring` before speeds are measured, which helpers would disturb.
         """
         self._before_evaluation = before_evaluation
+        self._before_measuring = before_measuring
         self.plan = plan
         self.store = store
         self.progress = progress
@@ -43,6 +47,7 @@ class Runner:
             for model in self.plan.models:
                 session = ModelSession(self.plan, model, self.store, self.progress, self.outcome)
                 _run_model(session, self._before_evaluation)
+                measure_efficiency(session, self._before_measuring)
         except KeyboardInterrupt:
             self.outcome.interrupted = True
         return self.outcome

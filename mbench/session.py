@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mbench.efficiency import Saving
 from mbench.errors import MbenchError
 from mbench.evaluate.outcome import Evaluation
 from mbench.interfaces import ExpertMask
@@ -41,6 +42,8 @@ class Outcome:
     """`model corpus` -> what a reader should know, e.g. how many experts were never selected."""
     scoring: dict[str, str] = field(default_factory=dict)
     """`model task` -> how this run computed its log-likelihoods."""
+    efficiency: list[Saving] = field(default_factory=list)
+    """By model and budget, where the suite asks for it."""
     interrupted: bool = False
 
 

@@ -3,10 +3,11 @@
     statistics/KEY/   one statistic of one model on one corpus
     masks/KEY.json    the mask of one cell
     evaluations/KEY.* per-item outcomes of one mask on one task
+    efficiency/KEY.json  what one budget saves, on the machine that it was measured on
     facts/KEY.json    what was learned of a model or task, so that a plan needs neither
 
 A key is the hash of everything the artefact depends on; paths, order, device and batch size are
-never part of it. Failures are not stored, so they are tried again.
+never part of it, but for measurements of speed. Failures are not stored, so they are tried again.
 """
 
 from __future__ import annotations

@@ -201,6 +201,15 @@ class Average(_Strict):
     tasks: tuple[str, ...]
 
 
+class EfficiencySpec(_Strict):
+    """What one generated batch is made of when the savings of pruning are measured."""
+
+    prompt_tokens: Count = 512
+    new_tokens: Count = 64
+    batch_size: Count = 1
+    repetitions: Annotated[int, Field(ge=3)] = 5
+
+
 class Suite(_Strict):
     """Everything a run depends on."""
 
@@ -226,6 +235,8 @@ class Suite(_Strict):
     tasks: Mapping[Name, LmEvalTask] = Field(default_factory=dict)
     average: Average | None = None
     """What methods are ranked by; omitted: the mean log perplexity."""
+    efficiency: EfficiencySpec | None = None
+    """If given, size, memory and speed of a physically pruned model are measured at each budget."""
     batch_tokens: Count = 8192
     """Tokens in one forward call."""
     processes: Annotated[int, Field(ge=1, le=64)] = 1

@@ -17,6 +17,7 @@ class Helpers:
     def __init__(self, plan: Plan) -> None:
         """Nothing is started yet."""
         self._count = plan.suite.processes - 1
+        self._threads = 0
         self._running: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
@@ -26,6 +27,7 @@ class Helpers:
         self.end()
         if not self._count or torch.cuda.is_available():
             return
+        self._threads = torch.get_num_threads()
         torch.set_num_threads(1)
         for number in range(1, self._count + 1):
             self._running.append(
@@ -39,7 +41,12 @@ class Helpers:
             )
 
     def end(self) -> None:
-        """End those that still run; what they stored is whole."""
+        """End those that still run; what they stored is whole. Their threads are free again."""
+        if self._threads:
+            import torch
+
+            torch.set_num_threads(self._threads)
+            self._threads = 0
         for process in self._running:
             process.terminate()
             process.wait()

@@ -54,7 +54,7 @@ def command(output: Path, as_json: bool, quiet: bool, helper: int | None, **opti
         show_plan(cost, asked.plan.suite.retain, err=True)
     with watching(as_json=as_json, quiet=quiet) as progress, Helpers(asked.plan) as helpers:
         progress.event("plan", **cost.to_json())
-        outcome = Runner(asked.plan, asked.store, progress, helpers.start).run()
+        outcome = Runner(asked.plan, asked.store, progress, helpers.start, helpers.end).run()
     provenance = gather(asked.plan, outcome, asked.path, ["mbench", *sys.argv[1:]])
     results = assemble(asked.plan, outcome, provenance)
     write(results, directory)

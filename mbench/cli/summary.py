@@ -110,7 +110,7 @@ def show_end(results: Results, outcome: Outcome, published: Published, *, quiet:
 
 
 def list_problems(results: Results) -> list[tuple[str, str]]:
-    """(what, why) of every cell without a mask and every task without a result, by reason."""
+    """(what, why) of every cell, task and measurement without a result, by reason."""
     found: dict[tuple[str, str], tuple[dict[str, None], dict[str, None]]] = {}
 
     def add(status: str, reason: str, label: str, task: str | None = None) -> None:
@@ -129,6 +129,10 @@ def list_problems(results: Results) -> list[tuple[str, str]]:
             status = cell.task_status(task)
             if status.status != "ok":
                 add(status.status, status.reason, label, task)
+    for saving in results.efficiency:
+        if saving.status != "ok":
+            label = f"{saving.model} {100 * saving.retain:g}%"
+            add(saving.status, saving.reason, label, "efficiency")
     return [
         (f"{status} {', '.join(tasks)}".rstrip() + f" ({_first_of(list(labels))})", reason)
         for (status, reason), (labels, tasks) in found.items()

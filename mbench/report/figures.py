@@ -28,6 +28,7 @@ from mbench.report.metric_table import metric_table
 from mbench.report.pairing import incomparable
 from mbench.report.published import Published, comparisons
 from mbench.report.ranking import Standing, standings
+from mbench.report.savings import Savings, savings
 from mbench.report.seed_chart import alone, seed_chart
 from mbench.report.tables import Table
 from mbench.report.task_table import task_table
@@ -79,6 +80,7 @@ class Page:
     progress: str
     protocol: tuple[tuple[str, str], ...]
     groups: tuple[GroupView, ...]
+    savings: tuple[Savings, ...]
     failures: Table | None
     command: str
     commit: str
@@ -116,6 +118,7 @@ def page(results: Results, published: Sequence[Published] = ()) -> Page:
         progress=_progress(results),
         protocol=results.protocol,
         groups=views,
+        savings=savings(results),
         failures=failures(
             results, (one for group in groups for one in incomparable(group, results.task_metrics))
         ),
