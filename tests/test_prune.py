@@ -103,3 +103,11 @@ def test_a_family_whose_configuration_does_not_count_its_experts_is_refused(monk
     monkeypatch.setattr("mbench.moe.prune.TOP_K_FIELDS", ())
     with pytest.raises(UnsupportedModel, match="a token gets 2 of 2 experts"):
         prune(model, layers, draw(layers, 2))
+
+
+def test_a_model_whose_weights_are_elsewhere_is_refused():
+    with torch.device("meta"):
+        model = FAMILIES["olmoe"]().to("meta")
+    layers = find_moe_layers(model)
+    with pytest.raises(UnsupportedModel, match="is not in memory"):
+        prune(model, layers, draw(layers, 4))

@@ -27,10 +27,15 @@ def prune(
 
     All tensors but the sliced ones are shared with `model`, which stays as it is. Where fewer
     experts are kept than a token gets, it gets all that its router can choose. Raises
-    `UnsupportedModel` where the family's configuration cannot express the smaller model.
+    `UnsupportedModel` where the family's configuration cannot express the smaller model, or if
+    weights are offloaded.
     """
     keep = checked(layers, mask.keep if isinstance(mask, ExpertMask) else mask)
     kept = experts_kept(keep)
+    full = model.state_dict()
+    away = next((name for name, tensor in full.items() if tensor.is_meta), None)
+    if away is not None:
+        raise UnsupportedModel(f"{away} is not in memory, so the model cannot be pruned there")
     config = copy.deepcopy(model.config)
     text_config = config.get_text_config()
     for field, value in pruned_fields(text_config.to_dict(), layers[0], kept).items():
@@ -47,7 +52,7 @@ def prune(
         index = torch.from_numpy(np.flatnonzero(keep[layer])).to(tensor.device)
         return tensor.detach().index_select(dim, index)
 
-    state = {name: sliced(name, tensor) for name, tensor in model.state_dict().items()}
+    state = {name: sliced(name, tensor) for name, tensor in full.items()}
     smaller.load_state_dict(state, assign=True)
     # What a module computes when it is built, e.g. rotary frequencies, is in no state dict.
     originals = dict(model.named_modules())

@@ -32,8 +32,7 @@ class Savings:
 def savings(results: Results) -> tuple[Savings, ...]:
     """What was measured, by model; empty where the suite does not ask for it."""
     score = primary_score(results)
-    # A model whose router is preserved is not pruned physically, so it saves nothing.
-    groups = {group.model: group for group in arrange(results) if group.router == "sliced"}
+    groups = {group.model: group for group in arrange(results)}
     found = []
     for index, model in enumerate(dict.fromkeys(each.model for each in results.efficiency), 1):
         own = sorted(
@@ -47,7 +46,7 @@ def savings(results: Results) -> tuple[Savings, ...]:
                 allocations=next((each.allocations for each in measured), ""),
                 budgets=_budgets(model, own, f"savings-{index}"),
                 scores=_scores(groups[model], score, measured, f"savings-{index}-scores")
-                if score and measured and model in groups
+                if score and measured
                 else None,
             )
         )
@@ -108,6 +107,9 @@ def _scores(group: Group, score: Score, measured: list[Saving], id: str) -> Tabl
         if footprint is None:
             continue
         for entry in setting.entries:
+            # With preserved gates a model cannot be pruned physically, so it saves nothing.
+            if entry.cells[0].router != "sliced":
+                continue
             value = _mean(entry, score)
             rows.append(_score_row(entry.method, setting.retain, footprint, value, score))
     heads = (Column(columns[0], number=False), *(Column(name) for name in columns[1:]))
