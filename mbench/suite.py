@@ -202,12 +202,16 @@ class Average(_Strict):
 
 
 class EfficiencySpec(_Strict):
-    """What one generated batch is made of when the savings of pruning are measured."""
+    """What pruning saves, measured on physically pruned models that generate a batch."""
 
     prompt_tokens: Count = 512
+    """Random tokens of a prompt."""
     new_tokens: Count = 64
+    """Tokens generated after each prompt."""
     batch_size: Count = 1
+    """Prompts in the batch."""
     repetitions: Annotated[int, Field(ge=3)] = 5
+    """How often it is generated, after once to warm up."""
 
 
 class Suite(_Strict):
