@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mbench.efficiency import Saving
 from mbench.errors import MergeError
 from mbench.evaluate.outcome import Evaluation
 from mbench.protocols import deciding_differences, told_differences
@@ -77,6 +78,7 @@ def merge(runs: Mapping[str, Results], prefer: str | None = None) -> Results:
         ),
         provenance=_provenance(list(runs.values()), records),
         protocol=_protocol(runs.values(), records, joined),
+        efficiency=_efficiency(runs.values()),
     )
 
 
@@ -235,6 +237,17 @@ def _provenance(runs: Sequence[Results], records: Sequence[dict[str, Any]]) -> M
         },
         "runs": list(records),
     }
+
+
+def _efficiency(runs: Iterable[Results]) -> tuple[Saving, ...]:
+    """What was measured on each machine; a failure only where no run succeeded there."""
+    found: dict[tuple[str, float, str], Saving] = {}
+    for results in runs:
+        for saving in results.efficiency:
+            known = found.setdefault((saving.model, saving.retain, saving.device), saving)
+            if known.status != "ok" and saving.status == "ok":
+                found[saving.model, saving.retain, saving.device] = saving
+    return tuple(found.values())
 
 
 def _common_versions(records: Sequence[dict[str, Any]]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from mbench.assemble import assemble
 from mbench.cli.summary import list_problems
 from mbench.efficiency import Footprint, Saving, Spread
 from mbench.errors import MbenchError
+from mbench.merge import merge
 from mbench.moe import measure
 from mbench.moe.prune import prune
 from mbench.plan import make_plan
@@ -156,9 +157,29 @@ def saving(retain, **changes):
     full = Footprint(4000, 8000, 16000, 20000, Spread(90, 100, 110), Spread(9, 10, 11))
     speeds = {"prefill": Spread(150, 200, 250), "decode": Spread(9, 12, 15)}
     pruned = Footprint(1000, 2000, 4000, 8000, **speeds)
-    values = {"status": "ok", "reason": "", "unpruned": full, "pruned": pruned} | changes
+    values = {"status": "ok", "reason": "", "unpruned": full, "pruned": pruned, "device": "a box"}
+    values |= changes
     model = synthetic().cells[0].model
-    return Saving(model=model, retain=retain, kept=8, device="a box", **values)
+    return Saving(model=model, retain=retain, kept=8, **values)
+
+
+def test_merging_keeps_what_each_machine_measured(monkeypatch):
+    monkeypatch.setattr("mbench.merge.deciding_differences", lambda runs: [])
+    lost = {"status": "failed", "reason": "out of memory", "unpruned": None, "pruned": None}
+    failed, done, elsewhere = saving(0.5, **lost), saving(0.5), saving(0.5, device="another")
+    settings = {"settings": {"router": "sliced", "corpora": {}, "methods": {}}}
+    common = {"models": {}, "texts": {}, "versions": {}, **settings}
+    runs = {
+        name: dataclasses.replace(
+            synthetic(), efficiency=measured, provenance={**common, "command": name}
+        )
+        for name, measured in {"a": (saving(0.25), failed), "b": (done, elsewhere)}.items()
+    }
+    merged = merge(runs)
+    assert merged.efficiency == (saving(0.25), done, elsewhere)
+    assert merge({"a": merged, "b": merged}).efficiency == merged.efficiency
+    page = to_html(merged)
+    assert page.count("What a pruned demo/tiny-moe saves</span>") == 2
 
 
 def test_figures_reach_the_table_and_the_page(tmp_path):

@@ -18,7 +18,7 @@ SPEED = ("Prefill", "Decode")
 
 @dataclass(frozen=True)
 class Savings:
-    """One model's tables."""
+    """One model's tables on one machine."""
 
     model: str
     device: str
@@ -30,19 +30,21 @@ class Savings:
 
 
 def savings(results: Results) -> tuple[Savings, ...]:
-    """What was measured, by model; empty where the suite does not ask for it."""
+    """What was measured, by model and machine; empty where the suite does not ask for it."""
     score = primary_score(results)
     groups = {group.model: group for group in arrange(results)}
     found = []
-    for index, model in enumerate(dict.fromkeys(each.model for each in results.efficiency), 1):
+    places = dict.fromkeys((each.model, each.device) for each in results.efficiency)
+    for index, (model, device) in enumerate(places, 1):
         own = sorted(
-            (each for each in results.efficiency if each.model == model), key=lambda s: s.retain
+            (each for each in results.efficiency if (each.model, each.device) == (model, device)),
+            key=lambda saving: saving.retain,
         )
         measured = [each for each in own if each.pruned is not None]
         found.append(
             Savings(
                 model=model,
-                device=own[0].device,
+                device=device,
                 allocations=next((each.allocations for each in measured), ""),
                 budgets=_budgets(model, own, f"savings-{index}"),
                 scores=_scores(groups[model], score, measured, f"savings-{index}-scores")
