@@ -99,7 +99,8 @@ def measure_efficiency(session: ModelSession, before: Callable[[], None]) -> Non
         stored = session.store.read_json("efficiency", key)
         common = {"model": session.model.name, "retain": retain, "kept": kept, "device": device}
         if stored is None:
-            session.progress.stage(f"{session.model.name}: what {100 * retain:g}% kept saves")
+            label = f"{session.model.name} {100 * retain:g}% efficiency"
+            session.progress.stage(label)
             try:
                 with session.timed("efficiency"):
                     stored = _measure(session, spec, kept)
@@ -108,10 +109,10 @@ def measure_efficiency(session: ModelSession, before: Callable[[], None]) -> Non
             except Exception as error:
                 problem = {"status": "failed", "reason": reason(error)}
                 session.outcome.efficiency.append(Saving(**common, **problem))
-                session.progress.event("efficiency", **common, **problem)
+                session.progress.event("efficiency", cell=label, **common, **problem)
                 continue
             session.store.write_json("efficiency", key, stored)
-            session.progress.event("efficiency", **common, status="ok")
+            session.progress.event("efficiency", cell=label, **common, status="ok")
         entry = {**common, "status": "ok", "reason": "", **stored}
         session.outcome.efficiency.append(Saving.from_json(entry))
 
