@@ -28,6 +28,35 @@ def set_up_libraries() -> None:
     _keep_freed_memory()
 
 
+MOST_KEPT = 1 << 29
+"""Bytes of freed memory a process may hold on to."""
+
+
+class _Mallinfo(ctypes.Structure):
+    """What glibc's mallinfo2 returns."""
+
+    _fields_ = [("values", ctypes.c_size_t * 10)]
+
+
+FREED = 8
+"""Which of the values is `fordblks`, the bytes that are free and kept."""
+
+
+def return_freed_memory() -> None:
+    """Give freed memory back where more than `MOST_KEPT` of it piled up between what is in use.
+
+    Without this, the embedded model's 46 masks grew a process from 0.7 to 2.9 GB.
+    """
+    try:
+        library = ctypes.CDLL(None)
+        mallinfo, trim = library.mallinfo2, library.malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return  # another C library, or an older one
+    mallinfo.restype = _Mallinfo
+    if mallinfo().values[FREED] > MOST_KEPT:
+        trim(0)
+
+
 def _keep_freed_memory() -> None:
     """Let glibc reuse the memory of large tensors instead of giving it back after every operation.
 

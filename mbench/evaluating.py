@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mbench.cost import speed_key, task_cost_key
+from mbench.environment import return_freed_memory
 from mbench.errors import StoreError, TaskError
 from mbench.evaluate.outcome import Evaluation, evaluation
 from mbench.interfaces import ExpertMask, RouterMode
@@ -166,6 +167,7 @@ class EvaluationStage:
                     figures |= self._run_mask(item.masked, missing)
                 if figures:
                     session.progress.figures(item.masked.label, figures)
+                return_freed_memory()
         done = session.outcome.forward_tokens - before
         seconds = time.perf_counter() - start
         if seconds > LONG_ENOUGH:
