@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -74,9 +74,13 @@ def items(corpus: str, count: int = ITEMS) -> list[Item]:
     )
     spots = [spot for text in texts for spot in _spots(text, usage)]
     spots = sorted(dict.fromkeys(spots), key=lambda spot: _hash("spot", *spot))
+    pool: dict[tuple[int, str], list[str]] = {}
+    for continuation in dict.fromkeys(continuation for _, continuation in spots):
+        key = (len(continuation), continuation.split(maxsplit=1)[0])
+        pool.setdefault(key, []).append(continuation)
     questions = []
     for context, truth in spots:
-        wrong = _distractors(truth, spots, context, usage)
+        wrong = _distractors(truth, pool, context, usage)
         if len(wrong) == CHOICES - 1:
             questions.append((context, truth, wrong))
         if len(questions) == count:
@@ -155,18 +159,22 @@ def _continuation(text: str) -> str | None:
     return None
 
 
-def _distractors(truth: str, spots: list[tuple[str, str]], context: str, usage: Usage) -> list[str]:
+def _distractors(
+    truth: str, pool: Mapping[tuple[int, str], list[str]], context: str, usage: Usage
+) -> list[str]:
     """Continuations of other spots like `truth` in length, the first three in hash order.
 
-    None begins with a word that follows the context's last word anywhere in the split.
+    `pool` has them by length and first word. None begins with a word that follows the context's
+    last word anywhere in the split.
     """
-    alike = {
+    last = context.rsplit(maxsplit=1)[-1]
+    alike = [
         other
-        for _, other in spots
-        if abs(len(other) - len(truth)) <= 2
-        and other.lower() != truth.lower()
-        and not usage.pair(context, other)
-    }
+        for (length, first), others in pool.items()
+        if abs(length - len(truth)) <= 2 and (last, first) not in usage.pairs
+        for other in others
+        if other.lower() != truth.lower()
+    ]
     return sorted(alike, key=lambda other: _hash("distractor", context, other))[: CHOICES - 1]
 
 
