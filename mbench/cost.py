@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -100,7 +101,8 @@ def task_cost_key(model: PlannedModel, task: PlannedTask) -> str:
 
 def speed_key(model: PlannedModel) -> str:
     """Where the speed of a model on this machine is remembered."""
-    return key_of({"kind": "speed", "model": model.key, "dtype": model.dtype})
+    machine = platform.node()
+    return key_of({"kind": "speed", "machine": machine, "model": model.key, "dtype": model.dtype})
 
 
 def estimate(plan: Plan, store: Store) -> Estimate:

@@ -6,23 +6,18 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cache
-from importlib.metadata import version
 from typing import Any
 
 from mbench.corpora import Text
 from mbench.errors import Infeasible, MbenchError
 from mbench.interfaces import Budget, ExpertMask, RouterMode, Statistic
 from mbench.methods import ResolvedMethod, resolve_methods
-from mbench.planned_models import PlannedModel, find_model
+from mbench.planned_models import PlannedModel, find_model, versions
 from mbench.planned_tasks import PlannedTask, find_text, plan_tasks
 from mbench.plugins import Registry, source_hash
 from mbench.store import Store, key_of
 from mbench.suite import Suite
 from mbench.yaml_source import YamlSource
-
-COMPUTED_BY = ("mbench", "torch", "transformers")
-"""Packages whose versions are part of the keys of whatever a forward pass gave."""
 
 SHARDS = 16
 """Groups of calibration sequences whose sums are kept apart."""
@@ -99,12 +94,6 @@ class Plan:
                 "task": dict(task.fingerprint),
             }
         )
-
-
-@cache
-def versions() -> Mapping[str, str]:
-    """Versions of the packages that compute, without the build's variant such as `+cpu`."""
-    return {name: version(name).partition("+")[0] for name in COMPUTED_BY}
 
 
 def make_plan(

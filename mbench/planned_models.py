@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +14,18 @@ from mbench.errors import ModelNotFound
 from mbench.moe.facts import ModelFacts
 from mbench.moe.identity import model_key
 from mbench.plugins import Registry
-from mbench.store import Store
+from mbench.store import Store, key_of
 from mbench.suite import ModelSpec
 from mbench.yaml_source import YamlSource
+
+COMPUTED_BY = ("mbench", "torch", "transformers")
+"""Packages whose versions are part of the keys of whatever they computed."""
+
+
+@cache
+def versions() -> Mapping[str, str]:
+    """Versions of the packages that compute, without the build's variant such as `+cpu`."""
+    return {name: version(name).partition("+")[0] for name in COMPUTED_BY}
 
 
 @dataclass(frozen=True)
@@ -110,12 +122,14 @@ def _expected_facts(spec: ModelSpec) -> ModelFacts | None:
 
 
 def _facts(where: str, spec: ModelSpec, key: str, store: Store) -> ModelFacts:
-    known = store.read_json("facts", key)
+    # Another version may find other layers, or refuse the model.
+    place = key_of({"kind": "model facts", "versions": dict(versions()), "model": key})
+    known = store.read_json("facts", place)
     if known is not None:
         return ModelFacts.from_json(known)
     from mbench.moe.load import describe
 
     found = describe(where, spec.revision, trust_remote_code=spec.trust_remote_code)
     facts = ModelFacts.from_json(asdict(found))
-    store.write_json("facts", key, facts.to_json())
+    store.write_json("facts", place, facts.to_json())
     return facts

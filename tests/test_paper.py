@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from stand_ins import deepseek, qwen
 
@@ -39,6 +40,7 @@ SMALLER = {
     "corpora.evol-codealpaca.source.field": "text",
     "perplexity.ppl-wikitext2": "{source: {files: [x]}, window: 64, stride: 32}",
     "perplexity.ppl-c4": "{source: {files: [x]}, window: 64, stride: 32}",
+    "efficiency": "{prompt_tokens: 16, new_tokens: 2, repetitions: 3}",
     "tasks.gsm8k.max_gen_toks": 3,
     "tasks.math500.max_gen_toks": 3,
 }
@@ -104,6 +106,9 @@ def test_the_whole_grid_runs_on_stand_ins(tmp_path):
     cells = table[["model", "method", "seed", "retain"]].drop_duplicates()
     assert cells.groupby("model").size().to_dict() == {"qwen": 46, "deepseek": 46}
     assert set(table["task"]) == {*TASKS, "ppl-wikitext2", "ppl-c4", "Common Avg"}
+    saved = pd.read_csv(tmp_path / "out" / "paper" / "efficiency.csv")
+    assert set(saved["model"]) == {"qwen", "deepseek"}
+    assert (saved["status"] == "ok").all()
     kept = table[table["method"] != "none"].groupby(["model", "retain"])["experts_kept"]
     assert kept.unique().map(list).to_dict() == {
         ("deepseek", 0.25): [16],

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from stand_ins import family, qwen
-from test_paper import DATA, TASKS, TEXTS, call
+from test_paper import DATA, ROOT, TASKS, TEXTS, call
 
 import mbench
 
@@ -46,8 +47,10 @@ def smaller(name: str) -> list[str]:
     """Options that make a suite run within seconds: little text, one budget, two tasks."""
     corpora = {
         "calibration_size": ("c4-8", "c4-32", "c4-128", "c4-512", "c4-32-second", "c4-32-third"),
+        "router_semantics": ("c4",),
     }.get(name, ("wikitext2", "c4"))
     words = ["--limit=2", "--retain=0.5", "--set=average=null"]
+    words += ["--set=efficiency={prompt_tokens: 16, new_tokens: 2, repetitions: 3}"]
     for corpus in corpora:
         words += [f"--set=corpora.{corpus}.{key}" for key in ("sequences=4", "length=64")]
         words += [f"--text={corpus}={TEXTS['c4' if 'c4' in corpus else 'wikitext2']}"]
@@ -55,6 +58,20 @@ def smaller(name: str) -> list[str]:
         words += [f"--set=perplexity.{text}.window=64", f"--set=perplexity.{text}.stride=32"]
         words += [f"--text={text}={TEXTS[text]}"]
     return [*words, "--set=tasks={piqa: {metric: acc_norm}}", f"--task=piqa={TASKS['piqa']}"]
+
+
+@pytest.mark.parametrize("path", sorted(Path(ROOT, "suites").glob("*.yaml")), ids=lambda p: p.stem)
+def test_everything_from_the_hub_is_pinned(path):
+    """Otherwise a run of tomorrow is another one, and planning needs the hub."""
+
+    def unpinned(node):
+        if isinstance(node, dict):
+            if "hub" in node and len(node.get("revision", "")) != 40:
+                yield node["hub"]
+            for value in node.values():
+                yield from unpinned(value)
+
+    assert list(unpinned(yaml.safe_load(path.read_text()))) == []
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"the sample data are not in {DATA}")
