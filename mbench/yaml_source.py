@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -161,8 +162,14 @@ def describe_error(source: YamlSource, error: ValidationError, root: type[BaseMo
     message = first["msg"].removeprefix("Value error, ")
     message = (message[:1].lower() + message[1:]).replace("valid tuple", "list")
     message = message.replace("valid dictionary", "mapping of keys to values")
+    message = re.sub(r" or instance of \w+", "", message)
+    message = re.sub(
+        r"(tuple|dictionary) should have at least 1 item.*", "give at least one", message
+    )
     given = first["input"]
     shown = f", got {given!r}" if isinstance(given, str | int | float | bool | None) else ""
+    if place[:1] == ("retain",) and isinstance(given, float | int) and given > 1:
+        shown += f"; {given:g} % is {given / 100:g}"
     return source.error(place, f"{dotted}: {message}{shown}" if dotted else message)
 
 

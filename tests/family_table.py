@@ -35,6 +35,10 @@ retained experts' weights, also after saving and loading it.
   factor by which a layer multiplies the sum of its experts afterwards is in no gate.
 - *preserved*: whether `router: preserved` is defined.
 
+All statistics, masks and evaluations work for these. A method may need more: the reconstruction
+search of `expert-sparsity`, which `tb-coverage`, `mean-protected` and `max-protected` start from,
+is defined for softmax scores without a bias, and says so of others.
+
 Models that also take images or sound are treated as the language models they contain.
 
 | model_type | class | scores | bias | groups | gates renormalised | shared experts | preserved |

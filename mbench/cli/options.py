@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from mbench.plan import Plan
-    from mbench.plugins import Registry
+    from mbench.plugins import PluginFailure, Registry
     from mbench.store import Store
 
 _SUITE_OPTIONS = [
@@ -21,7 +21,8 @@ _SUITE_OPTIONS = [
         "models",
         multiple=True,
         metavar="NAME[=PATH_OR_ID]",
-        help="Take a model of the suite from another directory or hub id; a NAME alone: only it.",
+        help="Take a model of the suite from another directory or hub id; a NAME alone: only it."
+        " This and the following can be repeated.",
     ),
     click.option(
         "--text",
@@ -38,7 +39,11 @@ _SUITE_OPTIONS = [
         help="Take a task of the suite from a local lm-eval task file.",
     ),
     click.option(
-        "--retain", type=float, multiple=True, metavar="RATIO", help="Only this retain ratio."
+        "--retain",
+        type=float,
+        multiple=True,
+        metavar="RATIO",
+        help="Only this retain ratio.",
     ),
     click.option(
         "--method",
@@ -118,7 +123,7 @@ def request(
     return Request(plan, store, registry, suite)
 
 
-def warn_of_failures(registry: Registry) -> None:
+def warn_of_failures(registry: Registry, failures: Sequence[PluginFailure] | None = None) -> None:
     """One line on standard error for each plugin, or name, that could not be used."""
-    for failure in registry.failures:
+    for failure in registry.failures if failures is None else failures:
         click.echo(f"warning: plugin {failure.plugin}: {failure.reason}", err=True)

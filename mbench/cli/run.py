@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mbench.cli import INTERRUPTED
-from mbench.cli.options import request, suite_options
+from mbench.cli.options import request, suite_options, warn_of_failures
+
+if TYPE_CHECKING:
+    from mbench.plan import Plan
 
 SOME_FAILED = 3
 
@@ -49,6 +53,7 @@ def command(output: Path, as_json: bool, quiet: bool, helper: int | None, **opti
         return
     directory = output / asked.plan.suite.name
     _check_writable(directory)
+    _say_what_is_replaced(directory, asked.plan)
     cost = estimate(asked.plan, asked.store)
     if not as_json and not quiet:
         show_plan(cost, asked.plan.suite.retain, err=True)
@@ -69,10 +74,30 @@ def command(output: Path, as_json: bool, quiet: bool, helper: int | None, **opti
         failed = len(problems)
     else:
         failed = show_end(results, outcome, published, quiet=quiet)
+    warn_of_failures(asked.registry, asked.registry.rejected_files)
     if outcome.interrupted:
+        click.echo("interrupted; the same command goes on where this one stopped", err=True)
         sys.exit(INTERRUPTED)
     if failed or asked.registry.rejected_files:
         sys.exit(SOME_FAILED)
+
+
+def _say_what_is_replaced(directory: Path, plan: Plan) -> None:
+    """A narrowed run takes the place of a broader one's report, though not of its artefacts."""
+    from mbench.report.index import VERDICT
+
+    try:
+        held = json.loads((directory / VERDICT).read_text(encoding="utf-8"))["evaluations"]
+        before = sum(held.values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return
+    cells = sum(cell.method.evaluated for cell in plan.cells) + len(plan.models)
+    if before > cells * len(plan.tasks):
+        click.echo(
+            f"note: {directory} holds a report of {before} evaluations, which one of"
+            f" {cells * len(plan.tasks)} will replace; --output DIR keeps both",
+            err=True,
+        )
 
 
 def _check_writable(directory: Path) -> None:
