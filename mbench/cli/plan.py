@@ -28,4 +28,4 @@ def command(as_json: bool, **options: Any) -> None:
     click.echo(f"{suite.name}: {suite.title or suite.name}")
     for setting, words in [*protocol_in_words(suite), *methods_in_words(asked.plan)]:
         click.echo(f"  {setting}: {words}")
-    show_plan(cost, suite.retain, err=False)
+    show_plan(cost, suite, err=False)

@@ -56,7 +56,7 @@ def command(output: Path, as_json: bool, quiet: bool, helper: int | None, **opti
     _say_what_is_replaced(directory, asked.plan)
     cost = estimate(asked.plan, asked.store)
     if not as_json and not quiet:
-        show_plan(cost, asked.plan.suite.retain, err=True)
+        show_plan(cost, asked.plan.suite, err=True)
     with watching(as_json=as_json, quiet=quiet) as progress, Helpers(asked.plan) as helpers:
         progress.event("plan", **cost.to_json())
         outcome = Runner(asked.plan, asked.store, progress, helpers.start, helpers.end).run()

@@ -11,15 +11,16 @@ if TYPE_CHECKING:
     from mbench.report.publish import Published
     from mbench.results import Results
     from mbench.session import Outcome
+    from mbench.suite import Suite
 
 
 LONG = 3600.0
 """Seconds on a few CPU cores from which a plan says what it takes on accelerators."""
 
 
-def show_plan(estimate: Estimate, retain: tuple[float, ...], *, err: bool) -> None:
+def show_plan(estimate: Estimate, suite: Suite, *, err: bool) -> None:
     """A line per model: budgets, cells, what is cached, what is left and how long it may take."""
-    budgets = " ".join(f"{100 * ratio:g}%" for ratio in retain)
+    budgets = " ".join(f"{100 * ratio:g}%" for ratio in suite.retain)
     for cost in estimate.models:
         about = "" if cost.masks_final else "at most "
         click.echo(
@@ -29,6 +30,11 @@ def show_plan(estimate: Estimate, retain: tuple[float, ...], *, err: bool) -> No
             err=err,
         )
         click.echo(f"  to do: {_to_do(cost)}", err=err)
+        if suite.efficiency is not None:
+            click.echo(
+                "  and what pruning saves at each budget, unless it was measured on this machine",
+                err=err,
+            )
         if not cost.seen:
             click.echo("  its files are out of reach: sizes are what the suite expects", err=err)
         if cost.seconds > LONG and not cost.speed_measured:
