@@ -13,9 +13,9 @@ import numpy as np
 
 import mbench
 from mbench_plugins.protection import (
+    ProtectedSelector,
     ProtectionParams,
     best_first,
-    check_protection,
     protection_size,
 )
 
@@ -77,20 +77,12 @@ class AggregateProtectedParams(AggregateParams, ProtectionParams):
     """The aggregate, and how many of its best experts are protected."""
 
 
-class AggregateProtected(mbench.Selector):
+class AggregateProtected(ProtectedSelector):
     """The B best experts by the aggregate, as a protected set."""
 
     name = "aggregate-protected"
     Params = AggregateProtectedParams
     params: AggregateProtectedParams
-
-    def check(self, budget: mbench.Budget) -> None:
-        """Raise `Infeasible` where B does not fit."""
-        check_protection(self.params, budget)
-
-    def notes(self, budget: mbench.Budget) -> tuple[str, ...]:
-        """Say where B fills the budget."""
-        return protection_size(self.params, budget)[1]
 
     def select(
         self, scores: Mapping[str, mbench.Scores], budget: mbench.Budget, rng: np.random.Generator

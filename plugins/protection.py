@@ -30,18 +30,6 @@ def requested(params: ProtectionParams, budget: mbench.Budget) -> int:
     return budget.num_experts // 3 if params.protected is None else params.protected
 
 
-def check_protection(params: ProtectionParams, budget: mbench.Budget) -> None:
-    """Raise `Infeasible` where B > N, or B > K under `overflow: error`."""
-    size = requested(params, budget)
-    if size > budget.num_experts:
-        raise mbench.Infeasible(f"protected: {size} exceeds the {budget.num_experts} experts")
-    if params.overflow == "error" and size > budget.kept:
-        raise mbench.Infeasible(
-            f"protected: {size} exceeds the {budget.kept} experts kept per layer at retain"
-            f" {budget.retain:g} (overflow: clamp would protect {budget.kept})"
-        )
-
-
 def protection_size(params: ProtectionParams, budget: mbench.Budget) -> tuple[int, tuple[str, ...]]:
     """B after clamping, with the note that a reader needs where it fills the budget."""
     size = requested(params, budget)
@@ -52,6 +40,28 @@ def protection_size(params: ProtectionParams, budget: mbench.Budget) -> tuple[in
         return size, (f"all {size} experts kept per layer are protected, {no_influence}",)
     clamped = f"protection budget clamped from {size} to the {budget.kept} experts kept per layer"
     return budget.kept, (f"{clamped}, {no_influence}",)
+
+
+class ProtectedSelector(mbench.Selector):
+    """What rules for choosing the protected set have in common; they differ in `select`."""
+
+    Params = ProtectionParams
+    params: ProtectionParams
+
+    def check(self, budget: mbench.Budget) -> None:
+        """Raise `Infeasible` where B > N, or B > K under `overflow: error`."""
+        size = requested(self.params, budget)
+        if size > budget.num_experts:
+            raise mbench.Infeasible(f"protected: {size} exceeds the {budget.num_experts} experts")
+        if self.params.overflow == "error" and size > budget.kept:
+            raise mbench.Infeasible(
+                f"protected: {size} exceeds the {budget.kept} experts kept per layer at retain"
+                f" {budget.retain:g} (overflow: clamp would protect {budget.kept})"
+            )
+
+    def notes(self, budget: mbench.Budget) -> tuple[str, ...]:
+        """Say where B fills the budget."""
+        return protection_size(self.params, budget)[1]
 
 
 def mean_scores(scores: Mapping[str, mbench.Scores]) -> np.ndarray:

@@ -11,23 +11,13 @@ from collections.abc import Mapping
 import numpy as np
 
 import mbench
-from mbench_plugins.protection import ProtectionParams, check_protection, protection_size
+from mbench_plugins.protection import ProtectedSelector, protection_size
 
 
-class RoundRobin(mbench.Selector):
+class RoundRobin(ProtectedSelector):
     """Corpora alternate in protecting their best expert not yet protected, until there are B."""
 
     name = "round-robin"
-    Params = ProtectionParams
-    params: ProtectionParams
-
-    def check(self, budget: mbench.Budget) -> None:
-        """Raise `Infeasible` where B does not fit."""
-        check_protection(self.params, budget)
-
-    def notes(self, budget: mbench.Budget) -> tuple[str, ...]:
-        """Say where B fills the budget."""
-        return protection_size(self.params, budget)[1]
 
     def select(
         self, scores: Mapping[str, mbench.Scores], budget: mbench.Budget, rng: np.random.Generator
