@@ -110,8 +110,10 @@ def protocol_in_words(suite: Suite) -> list[tuple[str, str]]:
     preserved = "retained experts keep the gate values of the full model (preserved)"
     words = [("Router after pruning", sliced if suite.router == "sliced" else preserved)]
     for name, model in suite.models.items():
-        if model.trust_remote_code:
-            words.append((f"Model {name}", "code that comes with it is run (trust_remote_code)"))
+        own = ["code that comes with it is run (trust_remote_code)"] * model.trust_remote_code
+        own += [f"computed in {model.dtype}"] * (model.dtype != "auto")
+        if own:
+            words.append((f"Model {name}", "; ".join(own)))
     for name, corpus in suite.corpora.items():
         words.append(
             (

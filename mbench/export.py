@@ -1,7 +1,8 @@
 """A pruned checkpoint from one mask of a finished run, in the format and names of its family.
 
 The tensors are copied from the full checkpoint's files, so neither memory nor precision depends
-on the model. What mbench adds is a model card and the mask, `expert_mask.json`:
+on the model. DeepSeek-MoE, for which transformers has no class, is written as Qwen2-MoE unless its
+original form is asked for. What mbench adds is a model card and the mask, `expert_mask.json`:
 
     format        "mbench-mask/1"
     model         name in the suite, content (hash or commit of the full model), hub or plugin
@@ -21,10 +22,11 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mbench import hub
 from mbench.errors import MbenchError, ModelNotFound, StoreError, UnsupportedModel
@@ -38,6 +40,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from mbench.moe.adapter import MoELayer
+    from mbench.safetensor_files import NewTensor
+
+Form = Literal["transformers", "original"]
+"""What the checkpoint is written for; they differ for DeepSeek-MoE only."""
 
 MASK_FILE = "expert_mask.json"
 MODEL_FILES = ("model*.safetensors", "model.safetensors.index.json")
@@ -68,6 +74,11 @@ class Export:
     pruned_top_k: int
     left_out: tuple[str, ...]
     """Tensors that the model's class ignores and that were not copied."""
+    dtype: str
+    """That most parameters are stored in, as torch calls it."""
+    model_type: str
+    """The family of its config.json."""
+    full_model_type: str
 
 
 def choose(
@@ -111,11 +122,16 @@ def find_checkpoint(
     """Return the folder of the full checkpoint, exactly the one that was evaluated.
 
     `place` is another directory or hub id to take it from. Raises `ModelNotFound` if it is not
-    there or is another model.
+    there or is another model, and `UnsupportedModel` if the model's own code was run.
     """
-    recorded = results.provenance["models"][model]
+    recorded = recorded_model(results, model)
     content = recorded["content"]
-    source = recorded.get("source", {})
+    if recorded.get("trust_remote_code"):
+        raise UnsupportedModel(
+            f"{model!r} was run with its own code (trust_remote_code): an export does not run it, "
+            "and without it nothing says which tensors belong to which expert"
+        )
+    source = recorded.get("source") or {}
     if place is None and "plugin" in source:
         if source["plugin"] not in plugin_models:
             raise ModelNotFound(unknown("plugin model", source["plugin"], plugin_models))
@@ -132,19 +148,44 @@ def find_checkpoint(
             return hub.snapshot(place, value, [*MODEL_FILES, *OTHER_FILES, "README.md"])
         except hub.HubRefusal as error:
             raise ModelNotFound(f"model {place}: {error}") from None
-    if directory is None or model_key(place) != content:
+    if directory is None:
+        raise ModelNotFound(
+            f"the results know {model!r} by the hash of its files, which the hub id {place} cannot "
+            f"be compared with: give its directory with --model {model}=PATH"
+        )
+    if kind == "commit":
+        raise ModelNotFound(
+            f"the results know {model!r} by its commit {value}, which the directory {place} cannot "
+            f"be compared with: put that commit into the hub's cache and give --model {model}=ID, "
+            "or run the suite on the directory"
+        )
+    if model_key(place) != content:
         raise ModelNotFound(f"{place} is not the model {model!r} of the results ({content[:19]})")
     return directory
 
 
-def export(results: Results, cell: CellResult, source: Path, out: Path) -> Export:
+def recorded_model(results: Results, model: str) -> Mapping[str, Any]:
+    """What the results say of a model's origin; raises `MbenchError` if its content is missing."""
+    try:
+        recorded = results.provenance["models"][model]
+        if isinstance(recorded["content"], str):
+            return recorded
+    except (KeyError, TypeError):
+        pass
+    raise MbenchError(f"the results do not record the content of the model {model!r}")
+
+
+def export(
+    results: Results, cell: CellResult, source: Path, out: Path, form: Form = "transformers"
+) -> Export:
     """Write the pruned model of `cell` to the new folder `out`, whole or not at all.
 
-    `source` is the full checkpoint. Raises `MbenchError` if `out` exists, if gates are preserved
-    or weights pickled, `UnsupportedModel` if the family cannot express the pruned model, and
-    `StoreError` if the folder cannot be written.
+    `source` is the full checkpoint. Raises `MbenchError` if `out` exists, if gates are preserved,
+    weights pickled or results incomplete, `UnsupportedModel` if the family cannot express the
+    pruned model, and `StoreError` if the folder cannot be written.
     """
     from mbench.export_card import model_card
+    from mbench.moe import deepseek
     from mbench.moe.adapter import find_moe_layers
     from mbench.moe.checkpoint import prune_tensors
     from mbench.moe.load import skeleton
@@ -152,6 +193,7 @@ def export(results: Results, cell: CellResult, source: Path, out: Path) -> Expor
     from mbench.moe.prune import experts_kept, refuse_misfit
     from mbench.safetensor_files import NewTensor, read_headers, write_checkpoint
 
+    recorded = recorded_model(results, cell.model)
     if out.exists():
         raise MbenchError(f"{out} exists already")
     if cell.router != "sliced":
@@ -162,34 +204,54 @@ def export(results: Results, cell: CellResult, source: Path, out: Path) -> Expor
     files = [path for path in weight_files(source) if path.suffix == ".safetensors"]
     if not files:
         raise UnsupportedModel(f"{source}: its weights are no safetensors files; convert them")
+    mask = results.masks.get((cell.model, cell.mask))
+    if mask is None:
+        raise MbenchError(f"the results lack the mask {cell.mask[:12]} of {cell.model}")
     model = skeleton(str(source))
     layers = find_moe_layers(model)
-    keep = checked(layers, results.masks[cell.model, cell.mask])
+    keep = checked(layers, mask)
     kept = experts_kept(keep)
     stored = read_headers(files)
     pruned = prune_tensors(model, layers, keep, stored)
+    config = _pruned_config(source, model, layers[0], kept)
+    full_model_type = config["model_type"]
+    tensors: Sequence[NewTensor] = pruned.tensors
+    rewritten = form == "transformers" and deepseek.is_deepseek(config)
+    if rewritten:
+        config = deepseek.qwen2_moe_json(config)
+        tensors = deepseek.qwen2_moe_tensors(tensors)
     whole = [NewTensor(name, tensor) for name, tensor in stored.items()]
     done = Export(
         directory=out,
         full=Size(sum(t.parameters for t in whole), sum(t.size for t in whole)),
-        pruned=Size(sum(t.parameters for t in pruned.tensors), sum(t.size for t in pruned.tensors)),
+        pruned=Size(sum(t.parameters for t in tensors), sum(t.size for t in tensors)),
         num_experts=keep.shape[1],
         kept=kept,
         top_k=layers[0].top_k,
         pruned_top_k=layers[0].top_k_with(kept),
         left_out=pruned.left_out,
+        dtype=_main_dtype(tensors),
+        model_type=config["model_type"],
+        full_model_type=full_model_type,
     )
     with _made_at_once(out) as folder:
-        _write_config(source, folder, model, layers[0], kept)
+        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        (folder / "config.json").write_text(text, encoding="utf-8")
         refuse_misfit(model, layers, skeleton(str(folder)), kept)
         for path in sorted({path for pattern in OTHER_FILES for path in source.glob(pattern)}):
-            if path.name != "config.json" and not path.name.endswith(".index.json"):
+            weights_or_config = path.name == "config.json" or path.name.endswith(".index.json")
+            unused_code = rewritten and path.suffix == ".py"
+            if not (weights_or_config or unused_code):
                 shutil.copyfile(path, folder / path.name)
-        mask = _mask(results, cell, ExpertMask(keep, cell.notes), [layer.path for layer in layers])
-        (folder / MASK_FILE).write_text(json.dumps(mask) + "\n")
-        card = model_card(results, cell, done, source)
+        if rewritten:
+            # transformers would not put the begin-of-sequence token that these files ask for.
+            deepseek.load_tokenizer(str(source), None).save_pretrained(folder)
+        paths = [layer.path for layer in layers]
+        told = _mask(results, cell, recorded, ExpertMask(keep, cell.notes), paths)
+        (folder / MASK_FILE).write_text(json.dumps(told) + "\n")
+        card = model_card(results, cell, recorded, done, source)
         (folder / "README.md").write_text(card, encoding="utf-8")
-        write_checkpoint(folder, pruned.tensors)
+        write_checkpoint(folder, tensors)
     return done
 
 
@@ -213,30 +275,42 @@ def _made_at_once(out: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_config(
-    source: Path, folder: Path, model: PreTrainedModel, layer: MoELayer, kept: int
-) -> None:
+def _pruned_config(
+    source: Path, model: PreTrainedModel, layer: MoELayer, kept: int
+) -> dict[str, Any]:
     """The configuration as its publisher wrote it, but for the numbers of experts."""
     from mbench.moe.adapter import EXPERT_COUNTS, TOP_K_FIELDS
     from mbench.moe.prune import pruned_fields
 
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    own = config.get("text_config", config)
+    own = config.get("text_config") or config
     canonical = model.config.get_text_config().to_dict()
     for names in (EXPERT_COUNTS, TOP_K_FIELDS):
         # A field that has its class's default may be absent from the file.
         named = own if any(name in own for name in names) else canonical
         values = {name: named[name] for name in names if name in named}
         own.update(pruned_fields(values, layer, kept))
-    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-    (folder / "config.json").write_text(text, encoding="utf-8")
+    return config
+
+
+def _main_dtype(tensors: Sequence[NewTensor]) -> str:
+    from mbench.moe.deepseek import DTYPES
+
+    parameters: Counter[str] = Counter()
+    for tensor in tensors:
+        parameters[tensor.stored.dtype] += tensor.parameters
+    ((name, _),) = parameters.most_common(1)
+    return str(DTYPES.get(name, name)).removeprefix("torch.")
 
 
 def _mask(
-    results: Results, cell: CellResult, mask: ExpertMask, layers: list[str]
+    results: Results,
+    cell: CellResult,
+    recorded: Mapping[str, Any],
+    mask: ExpertMask,
+    layers: list[str],
 ) -> dict[str, Any]:
-    recorded = results.provenance["models"][cell.model]
-    source = recorded.get("source", {})
+    source = recorded.get("source") or {}
     # Where a directory was says nothing elsewhere; its content's hash does.
     known = {key: value for key, value in source.items() if key != "path"}
     return {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +21,7 @@ SHARD_BYTES = 5 * 10**9
 
 INDEX = "model.safetensors.index.json"
 BUFFER_BYTES = 1 << 24
+"""Copied at once; whole numbers of every dtype."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class NewTensor:
     dim: int = 0
     kept: tuple[int, ...] | None = None
     """Entries of `dim` that stay; None: all."""
+    change: Callable[[bytes], bytes] | None = None
+    """Applied to every piece that is copied, which it must not make longer or shorter."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -172,17 +175,23 @@ def _write_file(path: Path, tensors: Sequence[NewTensor]) -> None:
                 if source not in sources:
                     sources[source] = source.open("rb")
                 for start, length in tensor.ranges():
-                    _copy(sources[source], start, length, out)
+                    _copy(sources[source], start, length, out, tensor.change)
         finally:
             for file in sources.values():
                 file.close()
 
 
-def _copy(source: BinaryIO, start: int, length: int, out: BinaryIO) -> None:
+def _copy(
+    source: BinaryIO,
+    start: int,
+    length: int,
+    out: BinaryIO,
+    change: Callable[[bytes], bytes] | None,
+) -> None:
     source.seek(start)
     while length:
         data = source.read(min(length, BUFFER_BYTES))
         if not data:
             raise ModelNotFound(f"{source.name} is cut off")
-        out.write(data)
+        out.write(change(data) if change else data)
         length -= len(data)

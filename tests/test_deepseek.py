@@ -1,4 +1,4 @@
-"""DeepSeek-MoE checkpoints against a plain float64 implementation, and their names back again."""
+"""DeepSeek-MoE checkpoints against a plain float64 implementation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from huggingface_hub import constants
 from torch.nn import functional
 
 from mbench.errors import ModelNotFound, UnsupportedModel
-from mbench.moe.deepseek import original_tensors
 from mbench.moe.identity import model_key
 from mbench.moe.load import describe, load
 from mbench.moe.mask import masked
@@ -93,41 +92,6 @@ def test_shared_experts_are_exact_in_every_dtype(dtype, tmp_path):
     inner = functional.silu(functional.linear(hidden, gate)) * functional.linear(hidden, up)
     factor = torch.sigmoid(block.shared_expert_gate(hidden))
     assert torch.equal(factor * block.shared_expert(hidden), functional.linear(inner, down))
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_names_and_bits_come_back(dtype, tmp_path):
-    tensors = {name: each.to(dtype) for name, each in random_tensors(CONFIG).items()}
-    limits = torch.finfo(dtype)
-    extreme = tensors["model.layers.2.mlp.shared_experts.down_proj.weight"].view(-1)
-    extreme[:4] = torch.tensor([limits.smallest_normal, -limits.max / 2, -0.0, 0.0], dtype=dtype)
-    extreme[4] = limits.smallest_normal * limits.eps  # the least subnormal number
-    config = CONFIG | {"torch_dtype": str(dtype).removeprefix("torch.")}
-    loaded = load(str(write(tmp_path, config, tensors)), device="cpu")
-    back = {}
-    for name, tensor in loaded.model.state_dict().items():
-        for original, value in original_tensors(name, tensor):
-            assert original not in back
-            back[original] = value
-    assert back.keys() == tensors.keys()
-    bits = torch.int32 if dtype == torch.float32 else torch.int16
-    for name, tensor in tensors.items():
-        assert back[name].dtype == dtype
-        assert torch.equal(back[name].contiguous().view(bits), tensor.view(bits)), name
-
-
-def test_merged_experts_of_a_pruned_model_come_back(tensors):
-    name = "model.layers.1.mlp.experts.{}.{}_proj.weight"
-    gates, ups = (torch.stack([tensors[name.format(e, p)] for e in (2, 6)]) for p in ("gate", "up"))
-    merged = torch.cat([gates, ups], dim=1)
-    found = dict(original_tensors("model.layers.1.mlp.experts.gate_up_proj", merged))
-    assert list(found) == [name.format(e, p) for e in (0, 1) for p in ("gate", "up")]
-    assert torch.equal(found[name.format(1, "up")], tensors[name.format(6, "up")])
-
-
-def test_a_gate_of_the_shared_expert_has_no_original():
-    with pytest.raises(ValueError, match="not zero: DeepSeek-MoE has no gate"):
-        dict(original_tensors("model.layers.1.mlp.shared_expert_gate.weight", torch.ones(1, 32)))
 
 
 def test_facts_count_the_mixture_layers_and_the_originals_parameters(checkpoint):

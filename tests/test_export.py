@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from deepseek_moe import CONFIG, random_tensors, write
 from huggingface_hub import constants
 from safetensors.torch import load_file
 from test_prune import IDS, PRUNABLE, built, draw
@@ -31,12 +33,14 @@ import sys
 import torch, transformers
 for folder in sys.argv[2:]:
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
-    transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    torch.save(tokenizer("two  words").input_ids, folder + "/words.pt")
     with torch.no_grad():
         torch.save(model(torch.load(sys.argv[1])).logits, folder + "/logits.pt")
 assert "mbench" not in sys.modules
 """
-KEPT = {"mixtral": 2, "deepseek_v3": 4, "demo": 6}
+FAMILIES = (*PRUNABLE, "demo", "deepseek")
+KEPT = {"mixtral": 2, "deepseek_v3": 4, "demo": 6, "deepseek": 2}
 """Of 8 experts, or 24 of the demo; fewer than a token gets in Mixtral."""
 
 
@@ -64,7 +68,9 @@ def results(folder, keep, router="sliced", **provenance):
 
     masks = [np.ones_like(keep), keep, keep[:, ::-1]]
     cells = [cell(*each) for each in zip(("none", "a", "a"), (None, 0, 1), masks, strict=True)]
-    source = {"content": model_key(str(folder)), "source": {"path": str(folder)}} | provenance
+    source = {"content": model_key(str(folder)), "source": {"path": str(folder)}}
+    source |= {"dtype": "float32"} | provenance
+    settings = {"methods": {"tiny": {"a": {"scorer": "reap"}}}}
     return Results(
         suite="little",
         title="",
@@ -74,13 +80,13 @@ def results(folder, keep, router="sliced", **provenance):
         average_tasks=(),
         cells=tuple(cells),
         masks={("tiny", cell.mask): mask for cell, mask in zip(cells, masks, strict=True)},
-        provenance={"models": {"tiny": source}},
+        provenance={"models": {"tiny": source}, "settings": settings},
         protocol=(("Method a", "scorer reap"), ("Task quiz", "two questions")),
     )
 
 
-def export_first(found, source, out):
-    return export(found, choose(found, seed=0), source, out)
+def export_first(found, source, out, **options):
+    return export(found, choose(found, seed=0), source, out, **options)
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +95,13 @@ def exported(tmp_path_factory):
     root = tmp_path_factory.mktemp("exported")
     torch.save(IDS, root / "ids.pt")
     made = {}
-    for family in (*PRUNABLE, "demo"):
-        if family == "demo":
+    for family in FAMILIES:
+        if family == "deepseek":
+            full = write(root / "full-deepseek", CONFIG, random_tensors(CONFIG))
+            (full / "modeling_deepseek.py").touch()
+            keep = np.zeros((2, 8), dtype=bool)
+            keep[0, [1, 6]] = keep[1, [0, 5]] = True
+        elif family == "demo":
             full = model_directory()
             keep = np.zeros((4, 24), dtype=bool)
             keep[:, 3::4] = True
@@ -110,7 +121,7 @@ def exported(tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize("family", [*PRUNABLE, "demo"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_stock_transformers_gives_the_masked_models_logits(exported, family):
     full, keep, folder = exported[family]
     loaded = load(str(full), device="cpu")
@@ -121,6 +132,21 @@ def test_stock_transformers_gives_the_masked_models_logits(exported, family):
     torch.testing.assert_close(found, expected, **tolerance)
     with torch.no_grad():
         assert not torch.allclose(found, loaded.model(IDS).logits, **tolerance)
+
+
+def test_deepseek_moe_is_written_as_the_qwen2_moe_that_it_is(exported):
+    full, _, folder = exported["deepseek"]
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["model_type"], config["architectures"]) == ("qwen2_moe", ["Qwen2MoeForCausalLM"])
+    assert not (folder / "modeling_deepseek.py").exists()
+    # The begin-of-sequence token comes with stock code too, as it did when figures were measured.
+    tokenizer = load(str(full), device="cpu").tokenizer
+    assert torch.load(folder / "words.pt") == tokenizer("two  words").input_ids
+    assert tokenizer("two  words").input_ids[0] == CONFIG["bos_token_id"]
+    card = (folder / "README.md").read_text()
+    assert "Written as `qwen2_moe`, because transformers has no class for `deepseek`" in card
+    assert "bit for bit but for the shared experts" in card
+    assert "library_name: transformers" in card
 
 
 def tensors_of(folder):
@@ -210,6 +236,11 @@ def test_what_cannot_be_exported_leaves_nothing_behind(exported, tmp_path, monke
     with pytest.raises(ModelNotFound, match="cut off"):
         export_first(results(damaged, keep), damaged, out)
 
+    found = results(full, keep)
+    found.masks.clear()
+    with pytest.raises(MbenchError, match=r"results lack the mask .* of tiny"):
+        export_first(found, full, out)
+
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
@@ -245,6 +276,38 @@ def test_only_the_model_that_was_evaluated_is_taken(exported, tmp_path):
         find_checkpoint(plugin, "tiny", None, {})
     with pytest.raises(ModelNotFound, match="give --model tiny=PATH_OR_ID"):
         find_checkpoint(results(full, keep, source={}), "tiny", None, {})
+    with pytest.raises(ModelNotFound, match="by the hash of its files, which the hub id org/tiny"):
+        find_checkpoint(found, "tiny", "org/tiny", {})
+    by_commit = results(full, keep, content="commit:0123456789")
+    with pytest.raises(ModelNotFound, match=r"by its commit 0123456789, which the directory"):
+        find_checkpoint(by_commit, "tiny", str(full), {})
+    trusted = results(full, keep, content="commit:0:remote-code", trust_remote_code=True)
+    with pytest.raises(UnsupportedModel, match=r"own code \(trust_remote_code\): an export does"):
+        find_checkpoint(trusted, "tiny", None, {})
+
+
+@pytest.mark.parametrize(
+    "models", [None, {}, {"tiny": {}}, {"tiny": None}, {"tiny": {"content": 1}}]
+)
+def test_results_that_do_not_record_their_model_are_refused(exported, tmp_path, models):
+    full, keep, _ = exported["olmoe"]
+    found = dataclasses.replace(results(full, keep), provenance={"models": models})
+    for ask in (
+        lambda: find_checkpoint(found, "tiny", str(full), {}),
+        lambda: export_first(found, full, tmp_path / "out"),
+    ):
+        with pytest.raises(MbenchError, match="do not record the content of the model 'tiny'"):
+            ask()
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_text_config_is_none(exported, tmp_path):
+    full, keep, _ = exported["olmoe"]
+    copy = shutil.copytree(full, tmp_path / "full")
+    config = json.loads((copy / "config.json").read_text()) | {"text_config": None}
+    (copy / "config.json").write_text(json.dumps(config))
+    export_first(results(copy, keep), copy, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["num_experts"] == 4
 
 
 def test_a_hub_model_is_taken_at_its_commit(exported, tmp_path, monkeypatch):

@@ -74,12 +74,18 @@ def test_code_of_another_repository_is_refused(checkpoint, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_report_says_that_it_ran():
+def test_a_report_says_that_it_ran_and_in_which_dtype():
     models = {
         "own": ModelSpec(path="somewhere", trust_remote_code=True),
         "native": ModelSpec(path="elsewhere"),
+        "wide": ModelSpec(path="elsewhere", dtype="float32"),
+        "both": ModelSpec(path="elsewhere", dtype="float16", trust_remote_code=True),
     }
     sections = {"corpora": {}, "perplexity": {}, "tasks": {}, "average": None}
     suite = Suite.model_construct(router="sliced", models=models, **sections)
-    assert dict(protocol_in_words(suite))["Model own"].startswith("code that comes with it is run")
-    assert "Model native" not in dict(protocol_in_words(suite))
+    words = dict(protocol_in_words(suite))
+    code = "code that comes with it is run (trust_remote_code)"
+    assert words["Model own"] == code
+    assert "Model native" not in words
+    assert words["Model wide"] == "computed in float32"
+    assert words["Model both"] == f"{code}; computed in float16"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mbench.cli.options import plugin_option
+
+if TYPE_CHECKING:
+    from mbench.export import Form
 
 
 @click.command("export")
@@ -20,6 +24,12 @@ from mbench.cli.options import plugin_option
 @click.option("--method", metavar="NAME", help="The method, where RESULT has several.")
 @click.option("--retain", type=float, metavar="RATIO", help="The budget, where it has several.")
 @click.option("--seed", type=int, metavar="N", help="The seed, where the method has several.")
+@click.option(
+    "--form",
+    type=click.Choice(["transformers", "original"]),
+    default="transformers",
+    help="For DeepSeek-MoE: as Qwen2-MoE, which transformers loads, or as DeepSeek published it.",
+)
 @plugin_option
 def command(
     result: Path,
@@ -28,6 +38,7 @@ def command(
     method: str | None,
     retain: float | None,
     seed: int | None,
+    form: Form,
     plugin_files: tuple[Path, ...],
 ) -> None:
     """Write a pruned model of RESULT, e.g. reports/quickstart, that needs no mbench to be loaded.
@@ -45,7 +56,7 @@ def command(
     cell = choose(results, model=name or None, method=method, retain=retain, seed=seed)
     registry = load_registry(plugin_files)
     source = find_checkpoint(results, cell.model, place or None, registry.models)
-    done = export(results, cell, source, out)
+    done = export(results, cell, source, out, form)
     for full, pruned, what in (
         (done.num_experts, done.kept, "experts per layer"),
         (done.top_k, done.pruned_top_k, "experts per token"),

@@ -9,8 +9,10 @@ DeepSeek-MoE's own code takes the router's softmax in that precision, Qwen2-MoE 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,11 +22,20 @@ from transformers.core_model_loading import ConversionOps, WeightConverter, Weig
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from mbench.errors import UnsupportedModel
+from mbench.safetensor_files import NewTensor
 
 MODEL_TYPE = "deepseek"
 
 ADDED = "mlp.shared_expert_gate.weight"
 """End of the names of tensors that only the Qwen2-MoE has; they are zero."""
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+"""What safetensors calls them."""
 
 REQUIRED = (
     "vocab_size",
@@ -107,6 +118,13 @@ def qwen2_moe_config(config: Mapping[str, Any]) -> Qwen2MoeConfig:
     )
 
 
+def qwen2_moe_json(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config.json of that Qwen2-MoE; raises what `qwen2_moe_config` raises."""
+    found = qwen2_moe_config(config)
+    found.architectures = [Qwen2MoeForCausalLM.__name__]
+    return json.loads(found.to_json_string())
+
+
 def load_tokenizer(path_or_id: str, revision: str | None) -> PreTrainedTokenizerFast:
     """Return the tokenizer of a DeepSeek-MoE checkpoint.
 
@@ -132,9 +150,7 @@ class DoubleSharedExpert(ConversionOps):
     ) -> dict[str, torch.Tensor]:
         """Convert what the loader collected for one layer; its contract is `ConversionOps`."""
         ((down_proj,),) = input_dict.values()
-        doubled = down_proj * 2
-        if doubled.isinf().any():
-            raise UnsupportedModel(f"{source_patterns[0]} is too large to be doubled")
+        doubled = _doubled(source_patterns[0], down_proj)
         return {target_patterns[0]: doubled, target_patterns[1]: doubled.new_zeros(1, len(doubled))}
 
 
@@ -175,28 +191,42 @@ register_checkpoint_conversion_mapping(
 )
 
 
-def original_tensors(name: str, tensor: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield what one tensor of the Qwen2-MoE state dict is in a DeepSeek-MoE checkpoint.
+def qwen2_moe_tensors(tensors: Iterable[NewTensor]) -> list[NewTensor]:
+    """Return the tensors of a DeepSeek-MoE checkpoint as those of the Qwen2-MoE's.
 
-    Values are bit for bit those that were loaded. Merged experts ([N, ...], N as many as there are
-    in `tensor`) become N tensors, or 2 N; the shared expert's gate becomes none. Views where
-    possible. Raises `ValueError` for a gate that is not zero, which DeepSeek-MoE cannot express.
+    They are read and changed piece by piece when they are written. Raises `UnsupportedModel` for
+    shared experts in a dtype that cannot be doubled; writing does so where a number is too large.
     """
-    module, _, attribute = name.rpartition(".mlp.")
-    if not module or not re.match(r"experts\.(gate_up|down)_proj$|shared_expert", attribute):
-        yield name, tensor
-        return
-    prefix = f"{module}.mlp."
-    if attribute == "experts.gate_up_proj":
-        for expert, both in enumerate(tensor):
-            for part, weight in zip(("gate_proj", "up_proj"), both.chunk(2), strict=True):
-                yield f"{prefix}experts.{expert}.{part}.weight", weight
-    elif attribute == "experts.down_proj":
-        for expert, weight in enumerate(tensor):
-            yield f"{prefix}experts.{expert}.down_proj.weight", weight
-    elif attribute == "shared_expert_gate.weight":
-        if tensor.any():
-            raise ValueError(f"{name} is not zero: DeepSeek-MoE has no gate of the shared expert")
-    else:
-        halved = tensor / 2 if attribute == "shared_expert.down_proj.weight" else tensor
-        yield f"{prefix}{attribute.replace('shared_expert.', 'shared_experts.')}", halved
+    made = []
+    for tensor in tensors:
+        name = tensor.name.replace(".mlp.shared_experts.", ".mlp.shared_expert.")
+        if not name.endswith(".mlp.shared_expert.down_proj.weight"):
+            made.append(replace(tensor, name=name))
+            continue
+        stored = tensor.stored
+        if stored.dtype not in DTYPES:
+            raise UnsupportedModel(f"{tensor.name} in {stored.dtype} is not supported")
+        double = partial(_doubled_bytes, tensor.name, DTYPES[stored.dtype])
+        made.append(replace(tensor, name=name, change=double))
+        hidden, inner = stored.shape
+        # Of what is copied only the length matters.
+        gate = replace(stored, shape=(1, hidden), size=stored.size // inner)
+        layer = name.removesuffix("mlp.shared_expert.down_proj.weight")
+        made.append(NewTensor(layer + ADDED, gate, change=_zero_bytes))
+    return made
+
+
+def _doubled_bytes(name: str, dtype: torch.dtype, data: bytes) -> bytes:
+    numbers = torch.frombuffer(bytearray(data), dtype=dtype)
+    return _doubled(name, numbers).view(torch.uint8).numpy().tobytes()
+
+
+def _zero_bytes(data: bytes) -> bytes:
+    return bytes(len(data))
+
+
+def _doubled(name: str, numbers: torch.Tensor) -> torch.Tensor:
+    doubled = numbers * 2
+    if doubled.isinf().any():
+        raise UnsupportedModel(f"{name} is too large to be doubled")
+    return doubled
