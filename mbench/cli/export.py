@@ -46,7 +46,8 @@ def command(
     The weights are copied from the full model, which must be the very one that was evaluated.
     """
     from mbench.environment import set_up_libraries
-    from mbench.export import choose, export, find_checkpoint
+    from mbench.export import export
+    from mbench.export_choice import choose, find_checkpoint
     from mbench.plugins import load_registry
     from mbench.results_files import read
 
