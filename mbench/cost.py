@@ -8,6 +8,7 @@ from typing import Any
 
 from mbench.interfaces import ExpertMask
 from mbench.masks import mask_from_json
+from mbench.moe.facts import DTYPE_BYTES
 from mbench.plan import Plan
 from mbench.planned_models import PlannedModel
 from mbench.planned_tasks import PlannedTask
@@ -18,8 +19,6 @@ ASSUMED_FLOPS = 4e10
 
 UTILISATION = 0.25
 """Share of a device's peak that forward passes through routed experts are assumed to reach."""
-
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,9 @@ class Footprint:
     """One model, full or pruned."""
 
     parameters: int
-    """Tied ones counted once."""
+    """Tied ones counted once; only those that a checkpoint of the family has."""
     checkpoint_bytes: int
-    """Parameters times the bytes of the dtype that the checkpoint is stored in."""
+    """Parameters in the dtype that the checkpoint is stored in, and the buffers it has."""
     weight_bytes: int
     """Parameters and buffers in memory, in the dtype the suite asks for."""
     peak_bytes: int
@@ -139,9 +139,7 @@ def _measure(session: ModelSession, spec: EfficiencySpec, kept: int) -> dict[str
 
     loaded = session.load()
     pruned = prune(loaded.model, loaded.layers, even_mask(loaded.layers, kept))
-    unpruned, smaller, allocations = compare(
-        loaded.model, pruned, spec, stored_dtype=loaded.facts.dtype
-    )
+    unpruned, smaller, allocations = compare(loaded.model, pruned, spec, loaded.facts)
     return {
         "allocations": allocations,
         "unpruned": asdict(unpruned),

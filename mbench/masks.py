@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mbench.errors import MbenchError, PluginError
+from mbench.errors import MbenchError, PluginError, UnsupportedModel
 from mbench.interfaces import Budget, ExpertMask, Profile, Scorer, Scores, Selection
 from mbench.plan import Cell
 from mbench.planned_models import PlannedModel
@@ -27,7 +27,8 @@ class MaskMaker:
         """Return the cell's mask, with exactly K experts in every layer.
 
         Raises `PluginError` naming the component that raised, returned something that is not what
-        it promised, or did not keep exactly K.
+        it promised, or did not keep exactly K; `UnsupportedModel` for a mask that the model's
+        router cannot work with.
         """
         method, budget = cell.method, cell.budget
         profiles = {corpus: self.profile(cell, corpus) for corpus in method.corpora}
@@ -48,6 +49,7 @@ class MaskMaker:
         selection = Selection(_frozen(selection.chosen), tuple(selection.notes))
         mask = _guarded(method.builder, "build", selection, scores, budget, candidate)
         _check_mask(mask, method.builder.name, budget)
+        self._check_groups(mask)
         return ExpertMask(_frozen(mask.keep), tuple(mask.notes))
 
     def profile(self, cell: Cell, corpus: str) -> Profile:
@@ -70,6 +72,17 @@ class MaskMaker:
                 jobs[identity].key, layer
             ),
         )
+
+    def _check_groups(self, mask: ExpertMask) -> None:
+        groups = self._model.facts.groups
+        counts = mask.keep.reshape(len(mask.keep), groups, -1).sum(axis=2)
+        uneven = np.flatnonzero(counts.min(axis=1) != counts.max(axis=1))
+        if uneven.size:
+            raise UnsupportedModel(
+                f"the router of {self._model.name} is limited to {groups} groups of experts and"
+                f" needs as many in each, but in {uneven.size} of {len(counts)} layers the mask"
+                f" does not keep that, e.g. {counts[uneven[0]].tolist()} in layer {uneven[0]}"
+            )
 
     def _score(self, scorer: Scorer, cell: Cell, profile: Profile) -> np.ndarray:
         keys = tuple(job.key for job in cell.statistics[profile.corpus])

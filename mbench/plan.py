@@ -169,6 +169,13 @@ class _Planner:
                 f"retain {retain:g} of the {facts.num_experts} experts of {self.model.name!r}"
                 f" keeps none; the least is {1 / facts.num_experts:g}",
             )
+        if kept < facts.fewest_experts or kept % facts.groups:
+            among = f", in {facts.groups} groups of equally many" if facts.groups > 1 else ""
+            raise self.source.error(
+                ("retain", index),
+                f"retain {retain:g} keeps {kept} of the {facts.num_experts} experts of"
+                f" {self.model.name!r}, whose router needs at least {facts.fewest_experts}{among}",
+            )
         return Budget(
             retain=retain,
             kept=kept,
@@ -185,6 +192,8 @@ class _Planner:
         statistics: dict[str, tuple[StatisticJob, ...]] = {}
         try:
             notes: list[str] = []
+            if self.model.facts.groups > 1:
+                notes.append(self._group_note(budget))
             for part in method.parts.values():
                 part.check(budget)
                 notes += part.notes(budget)
@@ -221,6 +230,13 @@ class _Planner:
         return Cell(
             *(self.model.name, method, seed, budget, key, candidate, statistics),
             notes=tuple(notes),
+        )
+
+    def _group_note(self, budget: Budget) -> str:
+        groups = self.model.facts.groups
+        return (
+            f"the router is limited to groups of experts: a mask that does not keep"
+            f" {budget.kept // groups} in each of {groups} fails when it is made"
         )
 
     def _corpus_key(self, corpus: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -122,8 +122,10 @@ def _expected_facts(spec: ModelSpec) -> ModelFacts | None:
 
 
 def _facts(where: str, spec: ModelSpec, key: str, store: Store) -> ModelFacts:
-    # Another version may find other layers, or refuse the model.
-    place = key_of({"kind": "model facts", "versions": dict(versions()), "model": key})
+    # Another version may find other layers or other facts, or refuse the model.
+    names = [field.name for field in fields(ModelFacts)]
+    found_by = {"versions": dict(versions()), "fields": names}
+    place = key_of({"kind": "model facts", **found_by, "model": key})
     known = store.read_json("facts", place)
     if known is not None:
         return ModelFacts.from_json(known)

@@ -21,6 +21,7 @@ from mbench.efficiency import Footprint, Saving, Spread
 from mbench.errors import MbenchError
 from mbench.merge import merge
 from mbench.moe import measure
+from mbench.moe.facts import ModelFacts
 from mbench.moe.prune import prune
 from mbench.plan import make_plan
 from mbench.plugins import load_registry
@@ -59,7 +60,7 @@ def test_the_measured_mask_keeps_k_in_every_layer_and_group(count, data):
 def test_live_tensors_are_what_the_profiler_of_torch_sees_allocated():
     model, _ = built("qwen3_moe")
     ids = torch.from_numpy(random_sequences([20, 20]).ids)
-    counted, _ = measure._most_allocated(lambda: measure._generate(model, ids, 3))
+    counted, _ = measure._most_allocated(lambda: measure._generate(model, ids, 3), ids.device)
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True) as profiler:
         measure._generate(model, ids, 3)
@@ -74,11 +75,16 @@ def test_live_tensors_are_what_the_profiler_of_torch_sees_allocated():
     assert counted == pytest.approx(most, rel=0.15)
 
 
+def facts(dtype):
+    sizes = dict.fromkeys(("num_experts", "top_k", "hidden_size", "parameters"), 1)
+    return ModelFacts("", "", (), **sizes, expert_parameters=1, dtype=dtype)
+
+
 def test_sizes_are_those_of_the_architecture():
     model, layers = built("mixtral")
     smaller = prune(model, layers, draw(layers, 4))
     spec = EfficiencySpec(prompt_tokens=16, new_tokens=2, batch_size=2, repetitions=3)
-    full, pruned, _ = measure.compare(model, smaller, spec, stored_dtype="bfloat16")
+    full, pruned, _ = measure.compare(model, smaller, spec, facts("bfloat16"))
     expert = 3 * 16 * 32
     assert full.parameters - pruned.parameters == 2 * 4 * (expert + 32)
     assert full.checkpoint_bytes == 2 * full.parameters
@@ -103,17 +109,16 @@ def test_models_take_turns_and_the_warm_up_does_not_count(monkeypatch):
         return (slow, slow) if side is model else (slow / 2, slow / 4)
 
     monkeypatch.setattr(measure, "_generate", clockwork)
-    monkeypatch.setattr(measure, "_most_allocated", lambda run: (7, "nothing"))
+    monkeypatch.setattr(measure, "_most_allocated", lambda run, device: (7, "nothing"))
     spec = EfficiencySpec(prompt_tokens=12, new_tokens=6, batch_size=2, repetitions=3)
-    full, pruned, counted = measure.compare(model, smaller, spec, stored_dtype="float32")
+    full, pruned, counted = measure.compare(model, smaller, spec, facts("float32"))
     assert calls == ["pruned", "full", "full", "pruned"] * 2
     assert full.prefill == Spread(24 / 3, 24 / 2, 24 / 1)
     assert pruned.decode == Spread(4 * 12 / 3, 4 * 12 / 2, 4 * 12 / 1)
     assert (full.peak_bytes - full.weight_bytes, counted) == (7, "nothing")
+    longer = EfficiencySpec(prompt_tokens=60, new_tokens=6)
     with pytest.raises(MbenchError, match="66 exceed the model's 64"):
-        measure.compare(
-            model, smaller, EfficiencySpec(prompt_tokens=60, new_tokens=6), stored_dtype="float32"
-        )
+        measure.compare(model, smaller, longer, facts("float32"))
 
 
 def run(tmp_path, *values):

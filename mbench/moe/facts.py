@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+"""Bytes of a number, by the dtypes that models may be stored and computed in."""
+
 
 @dataclass(frozen=True)
 class ModelFacts:
@@ -24,6 +27,10 @@ class ModelFacts:
     """Parameters of one routed expert in one layer."""
     dtype: str
     """The dtype the checkpoint is stored in, e.g. `bfloat16`."""
+    groups: int = 1
+    """Groups of consecutive experts, each of which must keep equally many."""
+    fewest_experts: int = 1
+    """The least K that the layers' routers can choose from."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from unittest import mock
@@ -28,7 +28,7 @@ from mbench.errors import MbenchError, ModelNotFound, UnsupportedModel
 from mbench.hub import refusal
 from mbench.moe import deepseek
 from mbench.moe.adapter import MoELayer, find_moe_layers
-from mbench.moe.facts import ModelFacts
+from mbench.moe.facts import DTYPE_BYTES, ModelFacts
 from mbench.moe.identity import (
     HINT,
     config_file,
@@ -38,6 +38,7 @@ from mbench.moe.identity import (
     weight_files,
 )
 from mbench.moe.offload import DeviceMap, Placement, device_map_for, folder_for, settle
+from mbench.moe.router_state import fewest_experts
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -151,6 +152,11 @@ def _find(path_or_id: str, revision: str | None, trust_remote_code: bool) -> _Ch
                 "cannot be profiled; use the unquantized checkpoint"
             )
         if deepseek.is_deepseek(raw):
+            if trust_remote_code:
+                raise UnsupportedModel(
+                    f"model {path_or_id} is computed by transformers' own code and never by the "
+                    "code that comes with it; leave trust_remote_code out"
+                )
             with _naming(path_or_id):
                 config = deepseek.qwen2_moe_config(raw)
         else:
@@ -185,7 +191,8 @@ def _without_weights(checkpoint: _Checkpoint) -> PreTrainedModel:
                 own_class, checkpoint.place, code_revision=checkpoint.revision
             )
             return own(config)
-        return AutoModelForCausalLM.from_config(config)
+        # Unless told, transformers asks on the terminal.
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=trusted)
 
 
 def _describe(checkpoint: _Checkpoint) -> ModelFacts:
@@ -196,11 +203,12 @@ def _describe(checkpoint: _Checkpoint) -> ModelFacts:
     first = layers[0]
     expert_tensors = [getattr(first.experts, name) for name in first.expert_tensors]
     text_config = config.get_text_config()
-    own = [
-        parameter
-        for name, parameter in model.named_parameters()
-        if not (checkpoint.is_deepseek and name.endswith(deepseek.ADDED))
-    ]
+    dtype = str(config.dtype or text_config.dtype or torch.float32).removeprefix("torch.")
+    if dtype not in DTYPE_BYTES:
+        raise UnsupportedModel(
+            f"model {checkpoint.place} is stored in {dtype}, which mbench does not compute in "
+            f"(valid: {', '.join(DTYPE_BYTES)})"
+        )
     return ModelFacts(
         model_type=checkpoint.model_type,
         architecture=type(model).__name__,
@@ -208,9 +216,24 @@ def _describe(checkpoint: _Checkpoint) -> ModelFacts:
         num_experts=first.num_experts,
         top_k=first.top_k,
         hidden_size=text_config.hidden_size,
-        parameters=sum(parameter.numel() for parameter in own),
+        parameters=count_parameters(model, checkpoint.model_type),
         expert_parameters=sum(tensor[0].numel() for tensor in expert_tensors),
-        dtype=str(config.dtype or text_config.dtype or torch.float32).removeprefix("torch."),
+        dtype=dtype,
+        groups=first.groups,
+        fewest_experts=max(fewest_experts(layer) for layer in _of_each_class(layers)),
+    )
+
+
+def _of_each_class(layers: Sequence[MoELayer]) -> Iterable[MoELayer]:
+    return {type(layer.router): layer for layer in layers}.values()
+
+
+def count_parameters(model: PreTrainedModel, model_type: str) -> int:
+    """Parameters, tied ones counted once, without those that a checkpoint of its family lacks."""
+    return sum(
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if not (model_type == deepseek.MODEL_TYPE and name.endswith(deepseek.ADDED))
     )
 
 
@@ -265,6 +288,11 @@ def _read_as_needed() -> Iterator[None]:
     def read(file: str, framework: str, device: str, **_: str) -> Any:
         return safe_open(file, framework=framework, device=device, backend="pread")
 
+    if not hasattr(modeling_utils, "safe_open"):
+        raise MbenchError(
+            f"transformers {transformers.__version__} reads weights in a way that mbench does not "
+            "know; install the version in constraints.txt"
+        )
     in_turn = {"HF_DEACTIVATE_ASYNC_LOAD": "1"}
     with mock.patch.dict(os.environ, in_turn), mock.patch.object(modeling_utils, "safe_open", read):
         yield

@@ -8,7 +8,6 @@ experts just before these are called. That is what a physically pruned model com
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +19,9 @@ from torch import nn
 
 from mbench.errors import UnsupportedModel
 from mbench.interfaces import ExpertMask, RouterMode
-from mbench.moe.adapter import EXPERT_COUNTS, MoELayer
+from mbench.moe.adapter import MoELayer
 from mbench.moe.gates import SCALES, contradiction, renormalises
+from mbench.moe.router_state import RouterState, refuse_unroutable
 
 _masked_routers: WeakSet[nn.Module] = WeakSet()
 
@@ -37,7 +37,6 @@ def masked(
     masked in the asked mode; `ValueError` for a mask of the wrong shape or with an empty layer;
     `RuntimeError` if the layers are masked already.
     """
-    keep = checked(layers, mask.keep if isinstance(mask, ExpertMask) else mask)
     if any(layer.router in _masked_routers for layer in layers):
         raise RuntimeError("masks do not nest: leave the first one before entering another")
     for layer in layers:
@@ -46,6 +45,7 @@ def masked(
                 f"{layer.path}: its router is offloaded, so there is nothing to mask; "
                 "mbench.moe.load keeps routers in place"
             )
+    keep = checked(layers, mask.keep if isinstance(mask, ExpertMask) else mask)
     with contextlib.ExitStack() as stack:
         for layer, row in zip(layers, keep, strict=True):
             stack.enter_context(_masked_layer(layer, np.flatnonzero(row), router))
@@ -59,15 +59,20 @@ def checked(layers: Sequence[MoELayer], keep: np.ndarray) -> np.ndarray:
         raise ValueError(f"a mask must be bool {shape}, not {keep.dtype} {keep.shape}")
     if not keep.any(axis=1).all():
         raise ValueError("a mask must keep at least one expert in every layer")
+    tried = set()
     for layer, row in zip(layers, keep, strict=True):
-        if layer.groups > 1:
-            per_group = row.reshape(layer.groups, -1).sum(axis=1)
-            # Groups are ranked by their two best experts, and all have to be equally long.
-            if per_group.min() != per_group.max() or per_group.min() < 2:
-                raise UnsupportedModel(
-                    f"{layer.path}: a router limited to groups needs the same number of experts, "
-                    f"at least 2, in each of its {layer.groups} groups, not {per_group.tolist()}"
-                )
+        per_group = row.reshape(layer.groups, -1).sum(axis=1)
+        if per_group.min() != per_group.max():
+            raise UnsupportedModel(
+                f"{layer.path}: a router limited to groups needs the same number of experts in "
+                f"each of its {layer.groups} groups, not {per_group.tolist()}"
+            )
+        kept = np.flatnonzero(row)
+        # Layers of one class differ in their weights, which a trial does not look at.
+        alike = type(layer.router), layer.groups, len(kept)
+        if alike not in tried and len(kept) < layer.num_experts:
+            refuse_unroutable(layer, kept)
+            tried.add(alike)
     return keep
 
 
@@ -222,86 +227,3 @@ class RouterCall:
         """Return where in the output this very tensor is, or None."""
         outputs = self.output if isinstance(self.output, tuple) else ()
         return next((i for i, value in enumerate(outputs) if value is tensor), None)
-
-
-class RouterState:
-    """All a router's behaviour hangs on, to be swapped as a whole."""
-
-    def __init__(self, settings: list[tuple[nn.Module, str, Any]]) -> None:
-        self._settings = settings
-
-    @classmethod
-    def current(cls, layer: MoELayer) -> RouterState:
-        """Return what the router of `layer`, which must be whole, is now."""
-        return cls([(owner, name, getattr(owner, name)) for owner, name in _variables(layer)])
-
-    def sliced(self, layer: MoELayer, kept: np.ndarray) -> RouterState:
-        """Return the state of a router that has only the experts `kept`."""
-        rows = {(t.owner, t.attribute): t for t in layer.router_tensors}
-        settings = []
-        for owner, name, value in self._settings:
-            if (owner, name) in rows:
-                index = torch.from_numpy(kept).to(value.device)
-                new = value.detach().index_select(rows[owner, name].dim, index)
-                if isinstance(value, nn.Parameter):
-                    new = nn.Parameter(new, requires_grad=value.requires_grad)
-            elif name in (*EXPERT_COUNTS, "out_features"):
-                new = len(kept)
-            else:
-                new = _with_top_k(layer, value, layer.top_k_with(len(kept)))
-            settings.append((owner, name, new))
-        return RouterState(settings)
-
-    def choosing(self, layer: MoELayer, top_k: int) -> RouterState:
-        """Return this state with another number of experts per token."""
-        *rest, (owner, name, value) = self._settings
-        return RouterState([*rest, (owner, name, _with_top_k(layer, value, top_k))])
-
-    def with_random_biases(self, layer: MoELayer, magnitude: float) -> RouterState | None:
-        """Return this state in float32 with other biases of the experts; None without any."""
-        generator = torch.Generator().manual_seed(0)
-        settings, replaced = [], False
-        for owner, name, value in self._settings:
-            if isinstance(value, torch.Tensor):
-                new = value.detach().float()
-                if value.numel() == layer.num_experts:
-                    new = torch.rand(value.shape, generator=generator).to(new) * magnitude
-                    replaced = True
-                value = nn.Parameter(new, False) if isinstance(value, nn.Parameter) else new
-            settings.append((owner, name, value))
-        return RouterState(settings) if replaced else None
-
-    def install(self) -> None:
-        """Put the state in place."""
-        for owner, name, value in self._settings:
-            # Past `Module.__setattr__`, which has rules of its own for parameters.
-            stores = [store for store in (owner._parameters, owner._buffers) if name in store]
-            if stores:
-                stores[0][name] = value
-            else:
-                setattr(owner, name, value)
-
-    def tensor_at(self, position: int) -> torch.Tensor:
-        """Return the tensor in the place of `layer.router_tensors[position]`."""
-        return self._settings[position][2]
-
-
-def _variables(layer: MoELayer) -> list[tuple[nn.Module, str]]:
-    """What differs between router states: tensors first, k last."""
-    counts = [
-        (module, name)
-        for module in layer.router.modules()
-        for name in (*EXPERT_COUNTS, "out_features")
-        if getattr(module, name, None) == layer.num_experts
-    ]
-    tensors = [(tensor.owner, tensor.attribute) for tensor in layer.router_tensors]
-    return [*tensors, *counts, (layer.router, "config" if layer.top_k_field else "top_k")]
-
-
-def _with_top_k(layer: MoELayer, value: Any, top_k: int) -> Any:
-    if layer.top_k_field is None:
-        return top_k
-    # Other modules read the same config, so the router gets its own.
-    config = copy.copy(value)
-    setattr(config, layer.top_k_field, top_k)
-    return config

@@ -18,6 +18,8 @@ from transformers import PreTrainedModel
 from mbench.efficiency import Footprint, Spread
 from mbench.errors import MbenchError
 from mbench.moe.adapter import MoELayer
+from mbench.moe.facts import DTYPE_BYTES, ModelFacts
+from mbench.moe.load import count_parameters
 
 if TYPE_CHECKING:
     from mbench.suite import EfficiencySpec
@@ -48,9 +50,9 @@ def even_mask(layers: Sequence[MoELayer], kept: int) -> np.ndarray:
 
 
 def compare(
-    model: PreTrainedModel, pruned: PreTrainedModel, spec: EfficiencySpec, *, stored_dtype: str
+    model: PreTrainedModel, pruned: PreTrainedModel, spec: EfficiencySpec, facts: ModelFacts
 ) -> tuple[Footprint, Footprint, str]:
-    """Measure both in turns; also returns what counted the allocations.
+    """Measure both in turns; also returns what counted the allocations. `facts` are `model`'s.
 
     Both run as stock transformers runs them, on the same prompts of random tokens. The first
     repetition warms up and is not counted; the order changes from one repetition to the next.
@@ -73,17 +75,18 @@ def compare(
             spent = _generate(sides[side], ids, spec.new_tokens)
             if repetition:
                 seconds[side].append(spent)
-    width = getattr(torch, stored_dtype).itemsize
     found = []
     for side, spent in zip(sides, seconds, strict=True):
         weights = _weight_bytes(side)
-        beside, allocations = _most_allocated(lambda s=side: _generate(s, ids, spec.new_tokens))
+        beside, allocations = _most_allocated(
+            lambda s=side: _generate(s, ids, spec.new_tokens), ids.device
+        )
         prefill, decode = zip(*spent, strict=True)
-        parameters = sum(parameter.numel() for parameter in side.parameters())
+        parameters = count_parameters(side, facts.model_type)
         found.append(
             Footprint(
                 parameters=parameters,
-                checkpoint_bytes=parameters * width,
+                checkpoint_bytes=parameters * DTYPE_BYTES[facts.dtype] + _buffer_bytes(side),
                 weight_bytes=weights,
                 peak_bytes=weights + beside,
                 prefill=_spread(ids.numel(), prefill),
@@ -121,24 +124,30 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
+def _buffer_bytes(model: PreTrainedModel) -> int:
+    """Of the buffers that a checkpoint has, in the dtype they have in memory."""
+    stored = model.state_dict()
+    return sum(buffer.nbytes for name, buffer in model.named_buffers() if name in stored)
+
+
 def _weight_bytes(model: PreTrainedModel) -> int:
     tensors = {t.data_ptr(): t for t in (*model.parameters(), *model.buffers())}
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
-def _most_allocated(run: Callable[[], object]) -> tuple[int, str]:
-    """The most bytes that `run` held at a time beyond those before it, and what counted them.
+def _most_allocated(run: Callable[[], object], device: torch.device) -> tuple[int, str]:
+    """The most bytes that `run`, on `device`, held beyond those before it, and what counted them.
 
     The resident size of the process would not tell: allocators keep what was freed, and both
     models are loaded.
     """
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
         run()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before, "torch.cuda allocator"
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before, "torch.cuda allocator"
     with _LiveTensors() as live:
         run()
     return live.most, "sizes of live tensors"

@@ -48,7 +48,9 @@ def device_map_for(placement: Placement, needed: int) -> DeviceMap:
     if placement != "auto":
         return {"": placement}
     first = 0 if torch.cuda.is_available() else "cpu"
-    fits = needed < ROOM_FOR_WEIGHTS * get_max_memory()[first]
+    free = get_max_memory()
+    # Apple's CPU and GPU share their memory, which accelerate then counts as the GPU's alone.
+    fits = needed < ROOM_FOR_WEIGHTS * (free[first] if first in free else free["mps"])
     return {"": first} if fits else "auto"
 
 

@@ -28,7 +28,7 @@ def prune(
     All tensors but the sliced ones are shared with `model`, which stays as it is. Where fewer
     experts are kept than a token gets, it gets all that its router can choose. Raises
     `UnsupportedModel` where the family's configuration cannot express the smaller model, or if
-    weights are offloaded.
+    weights are offloaded or on several devices.
     """
     keep = checked(layers, mask.keep if isinstance(mask, ExpertMask) else mask)
     kept = experts_kept(keep)
@@ -36,6 +36,12 @@ def prune(
     away = next((name for name, tensor in full.items() if tensor.is_meta), None)
     if away is not None:
         raise UnsupportedModel(f"{away} is not in memory, so the model cannot be pruned there")
+    devices = sorted({str(device) for device in getattr(model, "hf_device_map", {}).values()})
+    if len(devices) > 1:
+        raise UnsupportedModel(
+            f"the model is spread over devices ({', '.join(devices)}), and a pruned copy of it "
+            "would not know how: it can be pruned on one device only"
+        )
     config = copy.deepcopy(model.config)
     text_config = config.get_text_config()
     for field, value in pruned_fields(text_config.to_dict(), layers[0], kept).items():
