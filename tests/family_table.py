@@ -15,6 +15,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from mbench.errors import UnsupportedModel
 from mbench.moe.adapter import find_moe_layers
+from mbench.moe.router_state import fewest_experts
 
 HEAD = """\
 # Model families
@@ -29,8 +30,10 @@ Statistics equal a float64 loop over tokens. A masked model equals a smaller one
 retained experts' weights, also after saving and loading it.
 
 - *bias*: added to the scores for the choice only.
-- *groups*: with more than one group of experts, a mask must retain the same number, at least two,
-  in each, and gates cannot be preserved.
+- *groups*: with more than one group of experts, a mask must retain the same number in each, and
+  gates cannot be preserved.
+- *fewest*: the least number of experts that the router can choose from, in each group. Many rate a
+  group, even a single one, by its two best experts.
 - *gates renormalised*: over the chosen experts; a name is the configuration's field that says so. A
   factor by which a layer multiplies the sum of its experts afterwards is in no gate.
 - *preserved*: whether `router: preserved` is defined.
@@ -41,8 +44,9 @@ is defined for softmax scores without a bias, and says so of others.
 
 Models that also take images or sound are treated as the language models they contain.
 
-| model_type | class | scores | bias | groups | gates renormalised | shared experts | preserved |
-| --- | --- | --- | --- | --- | --- | --- | --- |
+| model_type | class | scores | bias | groups | fewest | gates renormalised | shared experts | \
+preserved |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 REFUSALS = """
 ## Refused
@@ -81,6 +85,7 @@ def properties(model_type: str, model: torch.nn.Module) -> list[str]:
         router.score if router.score in known else f"`{router.score}`",
         "yes" if router.bias else "",
         "`n_group`" if router.groups else "",
+        str(fewest_experts(find_moe_layers(model)[0])),
         renormalised or f"`{router.renormalised}`",
         "yes" if shared else "",
         "yes" if family.preserved is None else f"no: they {family.preserved}",

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 
+import deepseek_moe
 import pandas as pd
 import pytest
 import torch
+from deepseek_moe import CONFIG
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from test_prune import built, draw
 from test_report import Tables
 from test_results import synthetic
-from tiny_models import random_sequences
+from tiny_models import random_sequences, save
 
 from mbench import efficiency
 from mbench.assemble import assemble
@@ -22,6 +25,7 @@ from mbench.errors import MbenchError
 from mbench.merge import merge
 from mbench.moe import measure
 from mbench.moe.facts import ModelFacts
+from mbench.moe.load import load
 from mbench.moe.prune import prune
 from mbench.plan import make_plan
 from mbench.plugins import load_registry
@@ -95,6 +99,44 @@ def test_sizes_are_those_of_the_architecture():
     for each in (full, pruned):
         for speed in (each.prefill, each.decode):
             assert 0 < speed.minimum <= speed.median <= speed.maximum
+
+
+@pytest.mark.parametrize("family", ["deepseek", "glm4_moe"])
+def test_a_checkpoints_size_is_that_of_its_tensors(family, tmp_path):
+    """One family is loaded with tensors that its files lack, the other has buffers in them."""
+    if family == "deepseek":
+        path = deepseek_moe.write(tmp_path, CONFIG, deepseek_moe.random_tensors(CONFIG))
+    else:
+        path = save(built(family)[0], tmp_path)
+    loaded = load(str(path), device="cpu")
+    pruned = prune(loaded.model, loaded.layers, measure.even_mask(loaded.layers, 4))
+    spec = EfficiencySpec(prompt_tokens=4, new_tokens=1, batch_size=1, repetitions=3)
+    full, smaller, _ = measure.compare(loaded.model, pruned, spec, loaded.facts)
+    tensors = [each for file in path.glob("*.safetensors") for each in load_file(file).values()]
+    assert full.checkpoint_bytes == sum(tensor.nbytes for tensor in tensors)
+    assert full.parameters == loaded.facts.parameters
+    dropped = full.parameters - smaller.parameters
+    row = loaded.facts.expert_parameters + loaded.facts.hidden_size
+    assert dropped == 4 * len(loaded.layers) * row
+
+
+def test_the_accelerator_that_computes_is_the_one_that_is_counted(monkeypatch):
+    asked = set()
+
+    def ask(device):
+        asked.add(device)
+        return 5
+
+    for name in (
+        "synchronize",
+        "reset_peak_memory_stats",
+        "memory_allocated",
+        "max_memory_allocated",
+    ):
+        monkeypatch.setattr(torch.cuda, name, ask)
+    second = torch.device("cuda:1")
+    assert measure._most_allocated(lambda: None, second) == (0, "torch.cuda allocator")
+    assert asked == {second}
 
 
 def test_models_take_turns_and_the_warm_up_does_not_count(monkeypatch):

@@ -29,8 +29,9 @@ from mbench.errors import UnsupportedModel
 from mbench.interfaces import Statistic
 from mbench.moe.adapter import find_moe_layers
 from mbench.moe.experts import experts_function, pairwise_grouped, sorted_loop
-from mbench.moe.mask import masked
+from mbench.moe.mask import checked, masked
 from mbench.moe.profile import profile_model
+from mbench.moe.router_state import fewest_experts
 from mbench.moe.routing_sums import RoutingSums
 
 SEQUENCES = random_sequences([9, 12, 5])
@@ -170,6 +171,22 @@ def test_masked_is_sliced_is_reloaded_and_no_token_reaches_a_dropped_expert(case
     assert not torch.allclose(logits, logits_of(model), atol=1e-3)
     for other in sliced_by_hand(case, keep, tmp_path):
         torch.testing.assert_close(logits, logits_of(other), rtol=1e-4, atol=1e-4)
+
+
+@each_case
+def test_the_fewest_experts_are_those_that_the_family_can_choose_from(case):
+    model, layers = model_and_layers(case)
+    router, groups = family_of(CASES[case][0]).router, layers[0].groups
+    # phimoe always chooses two; some rate groups, also where there is one, by their two best.
+    least = 2 if router.groups == "two best" or router.score == "sparsemixer" else 1
+    assert fewest_experts(layers[0]) == least * groups
+    keep = random_keep(layers, groups)
+    if least == 2:
+        with pytest.raises(UnsupportedModel, match=f"cannot choose among {groups} of"):
+            checked(layers, keep)
+        return
+    with masked(layers, keep):
+        assert logits_of(model).isfinite().all()
 
 
 @each_case

@@ -11,8 +11,9 @@ import pytest
 import torch
 from huggingface_hub import HfApi, constants
 from safetensors.torch import load_file, save_file
+from test_prune import deepseek_v3
 from tiny_models import VOCABULARY, qwen2_moe, save
-from transformers import LlamaConfig
+from transformers import LlamaConfig, modeling_utils
 
 from mbench.errors import MbenchError, ModelNotFound, UnsupportedModel
 from mbench.moe.identity import model_key
@@ -62,6 +63,19 @@ def test_the_dtype_is_the_checkpoints_unless_another_is_asked_for(tmp_path):
     assert describe(path).dtype == "bfloat16"
 
 
+def test_a_transformers_that_reads_weights_otherwise_is_refused(checkpoint, monkeypatch):
+    monkeypatch.delattr(modeling_utils, "safe_open")
+    with pytest.raises(MbenchError, match="install the version in constraints") as caught:
+        load(str(checkpoint), device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_facts_hold_what_the_routers_need(checkpoint):
+    assert (describe(str(checkpoint)).groups, describe(str(checkpoint)).fewest_experts) == (1, 1)
+    deepseek_v3().config.save_pretrained(checkpoint)
+    assert (describe(str(checkpoint)).groups, describe(str(checkpoint)).fewest_experts) == (2, 4)
+
+
 def unlink(name):
     return lambda checkpoint: (checkpoint / name).unlink()
 
@@ -98,6 +112,10 @@ def quantized(checkpoint):
     (checkpoint / "model.safetensors").unlink()
 
 
+def eight_bits(checkpoint):
+    edit_config(checkpoint, dtype="float8_e4m3fn")
+
+
 def remote_code(checkpoint):
     auto_map = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}
     edit_config(checkpoint, model_type="homemade", auto_map=auto_map)
@@ -125,6 +143,7 @@ def misfit(checkpoint):
         (broken_config, ModelNotFound, "config"),
         (dense, UnsupportedModel, "LlamaForCausalLM is not a Mixture-of-Experts model"),
         (quantized, UnsupportedModel, r"is quantized \(gptq\)"),
+        (eight_bits, UnsupportedModel, r"stored in float8_e4m3fn.*\(valid: float64, float32"),
         (remote_code, UnsupportedModel, "the model's own code, which the suite does not trust"),
     ],
 )

@@ -17,7 +17,7 @@ from mbench.errors import UnsupportedModel
 from mbench.interfaces import ExpertMask
 from mbench.moe.adapter import find_moe_layers
 from mbench.moe.experts import experts_function, fast_experts, sorted_loop
-from mbench.moe.mask import masked
+from mbench.moe.mask import checked, masked
 
 IDS = torch.from_numpy(random_sequences([12, 12, 12]).ids)
 NOT_RENORMALISED = ("qwen2_moe", "olmoe")
@@ -186,11 +186,12 @@ def test_group_limited_routers_need_even_groups():
     with torch.device("meta"):
         layers = find_moe_layers(DeepseekV3ForCausalLM(config))
     keep = np.array([[True] * 3 + [False] + [True] + [False] * 3] * 2)
-    with (
-        pytest.raises(UnsupportedModel, match=r"2 groups.*\[3, 1\]"),
-        masked(layers, keep),
-    ):
-        pass
+    with pytest.raises(UnsupportedModel, match=r"2 groups.*\[3, 1\]"):
+        checked(layers, keep)
+    # A meta model, as an export has it, is tried all the same.
+    keep = np.array([[True] + [False] * 3] * 2).repeat(2, axis=0).reshape(2, 8)
+    with pytest.raises(UnsupportedModel, match="DeepseekV3TopkRouter cannot choose among 2 of 8"):
+        checked(layers, keep)
 
 
 def test_preserved_gates_are_refused_where_k_is_fixed():

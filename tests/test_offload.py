@@ -154,3 +154,10 @@ def test_a_router_that_is_offloaded_cannot_be_masked():
         masked(layers, keep),
     ):
         pass
+
+
+@pytest.mark.parametrize(("room", "place"), [(999, "auto"), (2000, {"": "cpu"})])
+def test_memory_that_a_gpu_shares_is_the_cpus_too(room, place, monkeypatch):
+    monkeypatch.setattr(offload, "get_max_memory", lambda: {"mps": room})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert offload.device_map_for("auto", 1000) == place

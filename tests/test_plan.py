@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import pytest
 from tiny_suite import SUITE, go, plan_of
 
-from mbench.errors import MbenchError
+from mbench.errors import MbenchError, UnsupportedModel
+from mbench.interfaces import ExpertMask
+from mbench.masks import MaskMaker
+from mbench.planned_models import find_model
 
 
 def test_the_seed_is_part_of_a_key_only_where_it_matters(tmp_path, store):
@@ -98,3 +104,36 @@ def test_narrowing_keeps_the_suites_candidates(tmp_path, store):
     change = "methods.expert-sparsity.scorer.tokns=3"
     with pytest.raises(MbenchError, match="'tokns'; did you mean 'tokens'"):
         plan_of(tmp_path, store, methods=["tb-coverage"], set_values=[change])
+
+
+def limited_to_groups(monkeypatch, fewest=1):
+    def find(*args):
+        model = find_model(*args)
+        facts = dataclasses.replace(model.facts, groups=4, fewest_experts=fewest)
+        return dataclasses.replace(model, facts=facts)
+
+    monkeypatch.setattr("mbench.plan.find_model", find)
+
+
+def test_a_router_limited_to_groups_is_told_of_and_refuses_uneven_masks_once_made(
+    tmp_path, store, monkeypatch
+):
+    limited_to_groups(monkeypatch)
+    plan = plan_of(tmp_path, store, methods=["random"], set_values=["retain=[0.5]"])
+    cell = plan.cells[0]
+    assert cell.notes[0].endswith("a mask that does not keep 3 in each of 4 fails when it is made")
+    model = plan.models[0]
+    with pytest.raises(UnsupportedModel, match=r"needs as many in each.*\[.*\] in layer"):
+        MaskMaker(model, store).make(cell, None)
+    even = np.zeros((len(model.facts.layers), 24), dtype=bool)
+    even[:, ::2] = True
+    monkeypatch.setattr(type(cell.method.builder), "build", lambda *_: ExpertMask(even))
+    assert (MaskMaker(model, store).make(cell, None).keep == even).all()
+
+
+@pytest.mark.parametrize(("retain", "fewest"), [(0.5, 16), (0.25, 4)])
+def test_budgets_that_no_mask_can_meet_are_refused(tmp_path, store, monkeypatch, retain, fewest):
+    limited_to_groups(monkeypatch, fewest)
+    message = f"whose router needs at least {fewest}, in 4 groups of equally many"
+    with pytest.raises(MbenchError, match=message):
+        plan_of(tmp_path, store, set_values=[f"retain=[{retain}]"])

@@ -70,7 +70,11 @@ def draw(layers, kept, seed=0):
 def test_a_pruned_model_computes_what_the_masked_one_does(family, kept):
     model, layers = built(family)
     if kept < 2 * layers[0].groups and family in ("deepseek_v3", "glm4_moe"):
-        pytest.skip("these routers rate a group, even a single one, by its two best experts")
+        # A single group, too, is rated by its two best experts.
+        kept = max(kept, layers[0].groups)
+        with pytest.raises(UnsupportedModel, match=f"TopkRouter cannot choose among {kept} of 8"):
+            prune(model, layers, draw(layers, kept))
+        return
     keep = draw(layers, kept)
     whole = model(IDS).logits
     smaller = prune(model, layers, keep)
@@ -110,4 +114,12 @@ def test_a_model_whose_weights_are_elsewhere_is_refused():
         model = FAMILIES["olmoe"]().to("meta")
     layers = find_moe_layers(model)
     with pytest.raises(UnsupportedModel, match="is not in memory"):
+        prune(model, layers, draw(layers, 4))
+
+
+def test_a_model_on_several_devices_is_refused(monkeypatch):
+    model, layers = built("olmoe")
+    placed = {"model.embed_tokens": 0, "model.layers": 0, "lm_head": 1}
+    monkeypatch.setattr(model, "hf_device_map", placed, raising=False)
+    with pytest.raises(UnsupportedModel, match=r"spread over devices \(0, 1\)"):
         prune(model, layers, draw(layers, 4))

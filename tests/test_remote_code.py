@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 
+import deepseek_moe
 import pytest
 import torch
+from deepseek_moe import CONFIG, random_tensors
 from safetensors.torch import save_file
 from tiny_models import qwen2_moe, save
 from transformers import dynamic_module_utils
@@ -58,6 +60,18 @@ def test_it_does_not_run_by_itself(checkpoint, tmp_path, ask):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("ask", [describe, lambda path: load(path, device="cpu")])
+def test_nobody_is_asked_about_it(checkpoint, tmp_path, ask, monkeypatch):
+    """transformers would, for a configuration that it knows without a language model for it."""
+    auto_map = {"AutoModelForCausalLM": "modeling_homemade.HomemadeForCausalLM"}
+    (checkpoint / "config.json").write_text(json.dumps({"model_type": "vit", "auto_map": auto_map}))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(UnsupportedModel, match="own code, which the suite does not trust") as error:
+        ask(str(checkpoint))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_it_runs_where_it_is_trusted(checkpoint, tmp_path):
     loaded = load(str(checkpoint), device="cpu", trust_remote_code=True)
     assert (tmp_path / "ran").exists()
@@ -72,6 +86,12 @@ def test_code_of_another_repository_is_refused(checkpoint, tmp_path):
     with pytest.raises(UnsupportedModel, match=r"another repository \(someone/else\)"):
         describe(str(checkpoint), trust_remote_code=True)
     assert not (tmp_path / "ran").exists()
+
+
+def test_trust_in_code_that_is_never_run_is_refused(tmp_path):
+    checkpoint = deepseek_moe.write(tmp_path, CONFIG, random_tensors(CONFIG))
+    with pytest.raises(UnsupportedModel, match="leave trust_remote_code out"):
+        describe(str(checkpoint), trust_remote_code=True)
 
 
 def test_a_report_says_that_it_ran_and_in_which_dtype():

@@ -197,11 +197,6 @@ def _without_weights(checkpoint: _Checkpoint) -> PreTrainedModel:
 
 def _describe(checkpoint: _Checkpoint) -> ModelFacts:
     config = checkpoint.config
-    model = _without_weights(checkpoint)
-    with _naming(checkpoint.place):
-        layers = find_moe_layers(model)
-    first = layers[0]
-    expert_tensors = [getattr(first.experts, name) for name in first.expert_tensors]
     text_config = config.get_text_config()
     dtype = str(config.dtype or text_config.dtype or torch.float32).removeprefix("torch.")
     if dtype not in DTYPE_BYTES:
@@ -209,6 +204,11 @@ def _describe(checkpoint: _Checkpoint) -> ModelFacts:
             f"model {checkpoint.place} is stored in {dtype}, which mbench does not compute in "
             f"(valid: {', '.join(DTYPE_BYTES)})"
         )
+    model = _without_weights(checkpoint)
+    with _naming(checkpoint.place):
+        layers = find_moe_layers(model)
+    first = layers[0]
+    expert_tensors = [getattr(first.experts, name) for name in first.expert_tensors]
     return ModelFacts(
         model_type=checkpoint.model_type,
         architecture=type(model).__name__,

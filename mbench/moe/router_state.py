@@ -123,7 +123,8 @@ def refuse_unroutable(layer: MoELayer, kept: np.ndarray) -> None:
     hidden = _trial_input(layer)
     if hidden is None:
         return
-    name = f"{type(layer.router).__name__} cannot choose among {len(kept)} of {layer.num_experts} experts"
+    count = f"{len(kept)} of {layer.num_experts} experts"
+    name = f"{type(layer.router).__name__} cannot choose among {count}"
     full = RouterState.current(layer)
     full.sliced(layer, kept).install()
     try:
