@@ -220,13 +220,6 @@ def test_in_bfloat16_too_renormalised_gates_are_preserved_by_slicing(case):
         assert torch.equal(logits_of(model), logits)
 
 
-def test_fewer_experts_than_a_fixed_k_are_refused():
-    model, layers = model_and_layers("phimoe")
-    reason = "chooses 2 experts per token where 1"
-    with pytest.raises(UnsupportedModel, match=reason), masked(layers, random_keep(layers, 1)):
-        logits_of(model)
-
-
 @pytest.mark.parametrize("case", [case for case in CASES if "grouped" in case])
 def test_uneven_groups_are_refused(case):
     model, layers = model_and_layers(case)
