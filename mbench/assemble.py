@@ -145,7 +145,7 @@ def protocol_in_words(suite: Suite) -> list[tuple[str, str]]:
         words.append(
             (
                 "Efficiency",
-                f"{spec.batch_size} prompts of {spec.prompt_tokens} random tokens,"
+                f"{spec.batch_size} prompts of {spec.prompt_tokens or 'up to 512'} random tokens,"
                 f" {spec.new_tokens} tokens generated after each; {spec.repetitions} repetitions"
                 " after one to warm up, full and pruned model in turns; K experts spread evenly,"
                 " as size depends on how many stay and not on which",

@@ -118,7 +118,7 @@ def measure_efficiency(session: ModelSession, before: Callable[[], None]) -> Non
 
 
 def _key(session: ModelSession, spec: EfficiencySpec, kept: int, device: str) -> str:
-    from mbench.plan import versions
+    from mbench.planned_models import versions
 
     return key_of(
         {

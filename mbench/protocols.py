@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mbench.errors import MbenchError
-from mbench.plan import COMPUTED_BY
+from mbench.planned_models import COMPUTED_BY
 from mbench.results import Results
 
 TOLD = ("versions", "hardware", "git", "plugins")

@@ -204,8 +204,8 @@ class Average(_Strict):
 class EfficiencySpec(_Strict):
     """What pruning saves, measured on physically pruned models that generate a batch."""
 
-    prompt_tokens: Count = 512
-    """Random tokens of a prompt."""
+    prompt_tokens: Count | None = None
+    """Random tokens of a prompt; omitted: 512, or what the model's context leaves of it."""
     new_tokens: Count = 64
     """Tokens generated after each prompt."""
     batch_size: Count = 1

@@ -11,7 +11,7 @@ from unittest import mock
 
 import torch
 import transformers
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -25,12 +25,10 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from mbench.errors import MbenchError, ModelNotFound, UnsupportedModel
-from mbench.hub import refusal
 from mbench.moe import deepseek
 from mbench.moe.adapter import MoELayer, find_moe_layers
 from mbench.moe.facts import DTYPE_BYTES, ModelFacts
 from mbench.moe.identity import (
-    HINT,
     config_file,
     local_directory,
     model_commit,
@@ -38,6 +36,7 @@ from mbench.moe.identity import (
     weight_files,
 )
 from mbench.moe.offload import DeviceMap, Placement, device_map_for, folder_for, settle
+from mbench.moe.refusals import naming, reachable, readable, unsupported_in_one_line
 from mbench.moe.router_state import fewest_experts
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
@@ -119,7 +118,7 @@ def load(
     if directory is not None:
         weight_files(directory)
         tokenizer_files(directory)
-    with _reachable(path_or_id):
+    with reachable(path_or_id):
         tokenizer = _load_tokenizer(checkpoint)
     bits = torch.finfo(getattr(torch, facts.dtype if dtype == "auto" else dtype)).bits
     model = _load_weights(checkpoint, dtype, device_map_for(device, facts.parameters * bits // 8))
@@ -141,7 +140,7 @@ def _find(path_or_id: str, revision: str | None, trust_remote_code: bool) -> _Ch
     code: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if trust_remote_code:
         code["code_revision"] = revision
-    with _reachable(path_or_id), _unsupported_in_one_line(path_or_id, trust_remote_code):
+    with reachable(path_or_id), unsupported_in_one_line(path_or_id, trust_remote_code):
         raw, _ = PreTrainedConfig.get_config_dict(path_or_id, revision=revision)
         inner = raw.get("text_config") or {}
         quantization = raw.get("quantization_config") or inner.get("quantization_config")
@@ -157,7 +156,7 @@ def _find(path_or_id: str, revision: str | None, trust_remote_code: bool) -> _Ch
                     f"model {path_or_id} is computed by transformers' own code and never by the "
                     "code that comes with it; leave trust_remote_code out"
                 )
-            with _naming(path_or_id):
+            with naming(path_or_id):
                 config = deepseek.qwen2_moe_config(raw)
         else:
             if trust_remote_code:
@@ -185,7 +184,7 @@ def _refuse_code_from_elsewhere(
 def _without_weights(checkpoint: _Checkpoint) -> PreTrainedModel:
     config, trusted = checkpoint.config, checkpoint.code["trust_remote_code"]
     own_class = (getattr(config, "auto_map", None) or {}).get("AutoModelForCausalLM")
-    with torch.device("meta"), _unsupported_in_one_line(checkpoint.place, trusted):
+    with torch.device("meta"), unsupported_in_one_line(checkpoint.place, trusted):
         if trusted and own_class:
             own = get_class_from_dynamic_module(
                 own_class, checkpoint.place, code_revision=checkpoint.revision
@@ -205,7 +204,7 @@ def _describe(checkpoint: _Checkpoint) -> ModelFacts:
             f"(valid: {', '.join(DTYPE_BYTES)})"
         )
     model = _without_weights(checkpoint)
-    with _naming(checkpoint.place):
+    with naming(checkpoint.place):
         layers = find_moe_layers(model)
     first = layers[0]
     expert_tensors = [getattr(first.experts, name) for name in first.expert_tensors]
@@ -251,8 +250,8 @@ def _load_weights(
     place = checkpoint.place
     model_class = deepseek.DeepseekForCausalLM if checkpoint.is_deepseek else AutoModelForCausalLM
     with (
-        _reachable(place),
-        _readable(place),
+        reachable(place),
+        readable(place),
         _read_as_needed(),
         folder_for(device_map) as (folder, keep_for),
     ):
@@ -296,57 +295,3 @@ def _read_as_needed() -> Iterator[None]:
     in_turn = {"HF_DEACTIVATE_ASYNC_LOAD": "1"}
     with mock.patch.dict(os.environ, in_turn), mock.patch.object(modeling_utils, "safe_open", read):
         yield
-
-
-@contextlib.contextmanager
-def _naming(path_or_id: str) -> Iterator[None]:
-    """Begin a refusal with the model that it is about."""
-    try:
-        yield
-    except UnsupportedModel as error:
-        raise UnsupportedModel(f"model {path_or_id}: {error}") from None
-
-
-@contextlib.contextmanager
-def _unsupported_in_one_line(path_or_id: str, trusted: bool) -> Iterator[None]:
-    """What transformers says about models it has no class for takes a paragraph.
-
-    A wrong value in a configuration surfaces as whatever the model's own code happens to raise.
-    """
-    try:
-        yield
-    except (MbenchError, OSError):
-        raise
-    except Exception as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        hint = "" if trusted else " without the model's own code, which the suite does not trust"
-        raise UnsupportedModel(
-            f"model {path_or_id}: transformers {transformers.__version__} cannot build it{hint} "
-            f"({first_line[:160]})"
-        ) from None
-
-
-@contextlib.contextmanager
-def _reachable(path_or_id: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if local_directory(path_or_id) is not None:
-            first_line = str(error).strip().splitlines()[0]
-            raise ModelNotFound(f"model {path_or_id}: {first_line}") from None
-        cause = error.__cause__ or error.__context__
-        reason = (cause and refusal(cause)) or "the Hugging Face hub cannot be reached"
-        raise ModelNotFound(f"model {path_or_id}: {reason}; {HINT}") from None
-
-
-@contextlib.contextmanager
-def _readable(path_or_id: str) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise
-    except (SafetensorError, RuntimeError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise ModelNotFound(
-            f"model {path_or_id}: the weights are damaged or do not fit config.json ({first_line})"
-        ) from None

@@ -49,6 +49,10 @@ def even_mask(layers: Sequence[MoELayer], kept: int) -> np.ndarray:
     return np.tile(row, (len(layers), 1))
 
 
+PROMPT = 512
+"""Tokens of a prompt where the suite names no number and the model has room for them."""
+
+
 def compare(
     model: PreTrainedModel, pruned: PreTrainedModel, spec: EfficiencySpec, facts: ModelFacts
 ) -> tuple[Footprint, Footprint, str]:
@@ -60,13 +64,14 @@ def compare(
     """
     config = model.config.get_text_config()
     longest = getattr(config, "max_position_embeddings", None)
-    length = spec.prompt_tokens + spec.new_tokens
-    if longest is not None and length > longest:
+    room = None if longest is None else longest - spec.new_tokens
+    prompt = spec.prompt_tokens or min(PROMPT, PROMPT if room is None else max(1, room))
+    if room is not None and prompt > room:
         raise MbenchError(
-            f"efficiency: prompt_tokens + new_tokens = {length} exceed the model's {longest}"
+            f"{prompt} prompt_tokens and {spec.new_tokens} new_tokens exceed the model's {longest}"
         )
     generator = torch.Generator().manual_seed(0)
-    shape = (spec.batch_size, spec.prompt_tokens)
+    shape = (spec.batch_size, prompt)
     ids = torch.randint(config.vocab_size, shape, generator=generator).to(model.device)
     sides = (model, pruned)
     seconds: tuple[list, list] = ([], [])
