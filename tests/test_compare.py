@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
+import math
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from scipy import stats as scipy_stats
+from scipy.stats import binom
 from small_runs import change, grid, items, run, with_items
 
 from mbench.cli import group
 from mbench.errors import MbenchError
+from mbench.evaluate.outcome import evaluation
 from mbench.report.compare import compare
 from mbench.results_files import write
 
@@ -27,7 +32,25 @@ def longer():
         whole = with_items(
             whole, task, lambda t, task=task: items(task, str(t.iloc[:, 1].sum()), ITEMS)
         )
-    return whole
+    # Beta is a little better, by other amounts at other budgets.
+    return of_cells(
+        whole,
+        lambda c: c.method == "beta",
+        "quiz",
+        lambda c, t: t.assign(acc=t["acc"].where(t.index > 160 * c.retain, 1.0)),
+    )
+
+
+def of_cells(whole, chosen, task, altered):
+    """The run with `altered(cell, table)` for the chosen cells."""
+    cells = []
+    for one in whole.cells:
+        if chosen(one):
+            table = altered(one, one.evaluations[task].items)
+            found = {**one.evaluations, task: evaluation(task, table)}
+            one = dataclasses.replace(one, evaluations=found)
+        cells.append(one)
+    return dataclasses.replace(whole, cells=tuple(cells))
 
 
 def find(found, score, method, retain=0.5):
@@ -58,16 +81,28 @@ def test_two_methods_against_scipy(longer):
     assert one.difference.low == pytest.approx(interval.low, abs=0.012)
     assert one.difference.high == pytest.approx(interval.high, abs=0.012)
     assert one.values == (pytest.approx(x.mean()), pytest.approx(y.mean()))
-    # Two budgets: the smaller p-value counts twice, the larger at least as much.
-    raw = []
-    for retain in {c.retain for c in longer.cells if c.method == "alpha"}:
-        cells = {c.method: c for c in longer.cells if c.retain == retain}
-        both = [cells[m].evaluations["quiz"].items["acc"] for m in ("alpha", "beta")]
-        raw.append(scipy_stats.ttest_rel(*both).pvalue)
-    least, most = sorted(raw)
-    assert sorted(c.p for c in found.found if c.score == "quiz") == pytest.approx(
-        [min(1, 2 * least), min(1, max(2 * least, most))], abs=0.05
-    )
+
+
+def test_p_values_are_mcnemars_corrected_over_all_tasks_and_budgets(longer):
+    """Four comparisons of single tasks: the losses are equal, so the other two count 4 and 3."""
+    same = with_items(longer, "ppl", lambda t: t.assign(nll=100.0))
+    found = compare(("a", same), ("a", same), ("alpha", "beta"))
+    raw = {}
+    for retain in (0.25, 0.5):
+        cells = {c.method: c for c in same.cells if c.retain == retain}
+        x, y = (cells[m].evaluations["quiz"].items["acc"] for m in ("alpha", "beta"))
+        count = binom(int((x != y).sum()), 0.5)
+        fewer = min(int((x > y).sum()), int((x < y).sum()))
+        raw[retain] = 2 * count.cdf(fewer) - count.pmf(fewer)
+    first, second = sorted(raw, key=raw.get)
+    expected = {first: min(1, 4 * raw[first])}
+    expected[second] = min(1, max(expected[first], 3 * raw[second]))
+    for retain, p in expected.items():
+        assert find(found, "quiz", "alpha", retain).p == pytest.approx(p)
+    assert expected[first] < 1
+    average = sorted(c.p for c in found.found if c.score == "Average")
+    assert average == pytest.approx(sorted(expected.values()))
+    assert found.families == {"the overall scores": 4, "the single tasks": 4}
 
 
 def test_seeds_of_one_method_are_compared_seed_by_seed(longer):
@@ -100,18 +135,76 @@ def test_what_cannot_be_compared_is_named(longer):
     found = compare(("a", longer), ("b", other))
     assert found.found == ()
     assert found.left == (
-        "m, ppl: the same windows hold other tokens",
+        "m, Average: the runs have no item in common",
+        "m, Mean log perplexity: ppl with other tokens in the same windows in b",
+        "m, ppl, log perplexity: ppl with other tokens in the same windows in b",
         "m, quiz: the runs have no item in common",
     )
     retold = change(longer, ("texts", "ppl", "text"), {"documents": "other"})
     found = compare(("a", longer), ("b", retold))
-    assert "m, ppl: the runs read different texts" in found.left
+    assert "m, ppl, log perplexity: the runs read different texts" in found.left
     assert found.settings == ("task ppl › text › documents: not set in a; other in b",)
     with pytest.raises(MbenchError, match=r"a has no method 'gamma' \(there: none, random"):
         compare(("a", longer), ("b", longer), ("gamma", "beta"))
     elsewhere = run(grid(models=("n",)))
     with pytest.raises(MbenchError, match="a and b have no model, budget and method in common"):
         compare(("a", longer), ("b", elsewhere))
+
+
+ALPHA = {
+    "infinite": ("ppl", lambda c, t: t.assign(nll=math.inf), "ppl has an outcome that is not fin"),
+    "nan": ("ppl", lambda c, t: t.assign(nll=math.nan), "ppl has an outcome that is not finite"),
+    "no metric": ("quiz", lambda c, t: t.assign(acc=math.nan), "quiz has no outcome"),
+    "twice": ("quiz", lambda c, t: t.iloc[[0, *range(len(t))]], "quiz has an item twice"),
+    "short": ("quiz", lambda c, t: t.iloc[:50], "quiz on other items, 50 of 200 in common"),
+    "other mask": ("quiz", lambda c, t: 1, "quiz has two different outcomes for the same experts"),
+}
+
+
+@pytest.mark.parametrize("kind", ALPHA)
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_a_cell_without_comparable_outcomes_is_named_and_changes_nothing_else(longer, kind):
+    task, altered, message = ALPHA[kind]
+    if kind == "other mask":
+        mask = next(c.mask for c in longer.cells if (c.method, c.retain) == ("alpha", 0.5))
+        other = dataclasses.replace(
+            longer,
+            cells=tuple(
+                dataclasses.replace(c, mask=mask) if (c.method, c.retain) == ("beta", 0.5) else c
+                for c in longer.cells
+            ),
+        )
+    else:
+        chosen = lambda c: (c.method, c.retain) == ("alpha", 0.5)  # noqa: E731
+        other = of_cells(longer, chosen, task, altered)
+    found = compare(("a", longer), ("b", other))
+    score = "ppl, log perplexity" if task == "ppl" else "quiz"
+    assert any(f"m 50\u00a0% alpha, {score}: {message}" in line for line in found.left)
+    places = {(c.methods[0], c.retain) for c in found.found if c.score == score}
+    assert ("alpha", 0.5) not in places
+    assert ("random", 0.5) in places
+    kept = [c for c in found.found if c.score == "quiz"]
+    assert {c.items for c in kept} == {ITEMS}
+    assert not any(c.separated for c in found.found)
+
+
+def test_two_guesses_are_at_the_floor():
+    """Four answers: a tenth right in one run, a quarter in the other, and all in a third."""
+
+    def able(right):
+        table = pd.DataFrame(
+            {
+                "item": [f"quiz/{n}" for n in range(400)],
+                "acc": [float(n < right) for n in range(400)],
+                "loglikelihoods": [(0.0,) * 4] * 400,
+            }
+        )
+        return with_items(run(grid()), "quiz", lambda _: table)
+
+    one = find(compare(("a", able(40)), ("b", able(100))), "quiz", "alpha")
+    assert (one.at_floor, one.separated, one.p) == (True, False, 1.0)
+    one = find(compare(("a", able(40)), ("b", able(400))), "quiz", "alpha")
+    assert (one.at_floor, one.separated) == (False, True)
 
 
 def test_few_items_separate_nothing():
@@ -138,11 +231,18 @@ def test_the_command_prints_json_a_table_and_a_page(longer, tmp_path):
     assert {one["score"] for one in data["comparisons"]} == {
         *("Average", "Mean log perplexity", "ppl, log perplexity", "quiz")
     }
+    assert data["correction"] == {
+        "method": "Holm",
+        "comparisons": {"the overall scores": 14, "the single tasks": 14},
+    }
     page = tmp_path / "page.html"
     shown = CliRunner().invoke(group, [*words, "--html", str(page)], catch_exceptions=False)
     assert "random" in shown.stdout
     assert "+0.000 [+0.000, +0.000]" in shown.stdout
     text = page.read_text()
     assert hostile not in text
+    said = "Holm's method over all 14 of the overall scores and all 14 of the single tasks"
+    assert said in " ".join(html.unescape(text).split())
+    assert said in " ".join(shown.stdout.split())
     assert "&lt;script&gt;" in text
     assert "http" not in text.replace("http://www.w3.org", "")

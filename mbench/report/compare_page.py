@@ -9,7 +9,7 @@ from typing import Any
 from mbench.report.compare import Compared, Comparison
 from mbench.report.render import environment
 from mbench.report.tables import MISSING, Cell, Column, Row, Table
-from mbench.report.words import interval, percent, signed
+from mbench.report.words import interval, listing, percent, signed
 from mbench.results import UNPRUNED
 from mbench.store import write_atomically
 
@@ -22,18 +22,20 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "first": comparison.names[0],
         "second": comparison.names[1],
         "differing_settings": list(comparison.settings),
-        "comparisons": [_one_to_json(one) for one in comparison.found],
+        "correction": {"method": "Holm", "comparisons": comparison.families},
+        "comparisons": [_one_to_json(one, comparison.family(one)) for one in comparison.found],
         "not_compared": list(comparison.left),
     }
 
 
-def _one_to_json(one: Compared) -> dict[str, Any]:
+def _one_to_json(one: Compared, family: str) -> dict[str, Any]:
     return {
         "model": one.model,
         "retain": one.retain,
         "methods": list(one.methods),
         "seeds": list(one.seeds),
         "score": one.score,
+        "family": family,
         "higher_is_better": one.higher,
         "values": [_finite(value) for value in one.values],
         "difference": _finite(one.difference.value),
@@ -41,12 +43,19 @@ def _one_to_json(one: Compared) -> dict[str, Any]:
         "high": _finite(one.difference.high),
         "p": one.p,
         "separated": one.separated,
+        "at_floor": one.at_floor,
         "items": one.items,
     }
 
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def correction(comparison: Comparison) -> str:
+    """What the p-values are corrected over, in words."""
+    sizes = (f"all {count} of {family}" for family, count in comparison.families.items() if count)
+    return f"corrected by Holm's method over {listing(sizes)}"
 
 
 def by_place(comparison: Comparison) -> dict[Place, dict[str, Compared]]:
@@ -66,7 +75,9 @@ def method_label(methods: tuple[str, str]) -> str:
 def write_page(comparison: Comparison, path: Path) -> None:
     """Write one self-contained HTML file."""
     template = environment().get_template("compare.html.j2")
-    content = template.render(comparison=comparison, table=_table(comparison)).encode()
+    content = template.render(
+        comparison=comparison, table=_table(comparison), correction=correction(comparison)
+    ).encode()
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
@@ -93,6 +104,6 @@ def _cell(one: Compared) -> Cell:
     details = (
         interval(found.low, found.high),
         f"{first:.3f} → {second:.3f}",
-        f"p {one.p:.2g}, {one.items} items",
+        "at floor" if one.at_floor else f"p {one.p:.2g}, {one.items} items",
     )
     return Cell(signed(found.value), details, found.value, "real" if one.separated else "quiet")
