@@ -15,7 +15,7 @@ import numpy as np
 from mbench.efficiency import Saving
 from mbench.errors import MergeError
 from mbench.evaluate.outcome import Evaluation
-from mbench.protocols import deciding_differences, told_differences
+from mbench.protocols import counted_items, deciding_differences, told_differences
 from mbench.results import CellResult, Results, TaskStatus
 
 TOLERANCE = 1e-4
@@ -99,24 +99,42 @@ class _Joined:
 
     def __post_init__(self) -> None:
         self.cells = {}
-        found: dict[tuple[str, ...], dict[str, tuple[CellResult, Evaluation]]] = {}
+        found: dict[tuple[str, ...], list[tuple[str, CellResult, Evaluation]]] = {}
         for run, results in self.runs.items():
             for cell in results.cells:
                 self.cells.setdefault(_key(cell), {})[run] = cell
                 for task, outcome in cell.evaluations.items():
-                    of_mask = found.setdefault((*_measured(cell), task), {})
-                    of_mask.setdefault(run, (cell, outcome))
+                    found.setdefault((*_measured(cell), task), []).append((run, cell, outcome))
         self.outcomes = {}
-        for key, by_run in found.items():
-            cell, first = next(iter(by_run.values()))
-            if not _agree([outcome for _, outcome in by_run.values()]):
-                figures = {run: _figures(outcome) for run, (_, outcome) in by_run.items()}
-                self._contradict(cell, key[-1], figures)
-            self.outcomes[key] = first
+        for (*_, task), measured in found.items():
+            self._check(task, measured)
+            self.outcomes[(*_measured(measured[0][1]), task)] = measured[0][2]
 
-    def _contradict(self, cell: CellResult, what: str, values: Mapping[str, str]) -> None:
+    def _check(self, task: str, measured: Sequence[tuple[str, CellResult, Evaluation]]) -> None:
+        """Whether all measurements of one mask on a task are one and the same."""
+        by_run: dict[str, dict[str, Evaluation]] = {}
+        for run, cell, outcome in measured:
+            twice = outcome.items["item"].duplicated()
+            if twice.any():
+                name = outcome.items["item"][twice].iloc[0]
+                self.contradictions.append(f"{_label(cell)}, {task}: item {name!r} twice in {run}")
+                return
+            by_run.setdefault(run, {})[f"{run} ({_label(cell)})"] = outcome
+        cell = measured[0][1]
+        for own in by_run.values():
+            if not _agree(list(own.values())):
+                # Even in the preferred run, neither is better than the other.
+                self._contradict(cell, *_differing(task, own), settled=False)
+                return
+        firsts = {run: next(iter(own.values())) for run, own in by_run.items()}
+        if not _agree(list(firsts.values())):
+            self._contradict(cell, *_differing(task, firsts), settled=self.prefer in firsts)
+
+    def _contradict(
+        self, cell: CellResult, what: str, values: Mapping[str, str], settled: bool
+    ) -> None:
         listed = "; ".join(f"{value} in {run}" for run, value in values.items())
-        problems = self.settled if self.prefer in values else self.contradictions
+        problems = self.settled if settled else self.contradictions
         problems.append(f"{_label(cell)}, {what}: {listed}")
 
     def cell(self, by_run: Mapping[str, CellResult], tasks: Mapping[str, str]) -> CellResult:
@@ -126,7 +144,7 @@ class _Joined:
         masks = {run: cell.mask for run, cell in same.items()}
         if len(set(masks.values())) > 1:
             values = {run: f"mask {mask[:12]}" for run, mask in masks.items()}
-            self._contradict(best, "the experts kept", values)
+            self._contradict(best, "the experts kept", values, settled=self.prefer in values)
             best = next(iter(same.values()))
             same = {run: cell for run, cell in same.items() if cell.mask == best.mask}
         absent = ABSENT if best.status == "ok" else TaskStatus(best.status, best.reason)
@@ -161,11 +179,21 @@ def _figures(outcome: Evaluation) -> str:
     return ", ".join(f"{figure.name} {figure.value:.6g}" for figure in outcome.metrics)
 
 
+def _differing(task: str, outcomes: Mapping[str, Evaluation]) -> tuple[str, dict[str, str]]:
+    """What outcomes differ in, and each one's value of it."""
+    items = {name: frozenset(outcome.items["item"]) for name, outcome in outcomes.items()}
+    if len(set(items.values())) > 1:
+        return f"{task} › items", counted_items(items)
+    return task, {name: _figures(outcome) for name, outcome in outcomes.items()}
+
+
 def _agree(outcomes: Sequence[Evaluation]) -> bool:
-    """Whether all give every item the same numbers, up to `TOLERANCE`; the items are the same."""
+    """Whether all give the same items the same numbers, up to `TOLERANCE`; no item is twice."""
+    if all(one is outcomes[0] for one in outcomes):
+        return True
     first, *others = (one.items.set_index("item").select_dtypes("number") for one in outcomes)
     for other in others:
-        if set(other.columns) != set(first.columns):
+        if set(other.columns) != set(first.columns) or set(other.index) != set(first.index):
             return False
     tables = [first.to_numpy(float)]
     tables += [other.loc[first.index, first.columns].to_numpy(float) for other in others]
@@ -173,10 +201,11 @@ def _agree(outcomes: Sequence[Evaluation]) -> bool:
     absent = np.isnan(stacked)
     if (absent.any(axis=0) != absent.all(axis=0)).any():
         return False
-    stacked = np.where(absent, 0.0, stacked)
+    # What is equal needs no tolerance, infinite losses among it.
+    stacked = stacked[:, ~(absent.all(axis=0) | (stacked == stacked[0]).all(axis=0))]
     size = np.abs(stacked).max(axis=0)
     spread = stacked.max(axis=0) - stacked.min(axis=0)
-    return bool((spread <= TOLERANCE * size).all())
+    return bool((np.isfinite(size) & (spread <= TOLERANCE * size)).all())
 
 
 def _refusal(opening: str, lines: Iterable[str]) -> str:

@@ -133,20 +133,23 @@ def _shown(values: Mapping[str, Any], setting: str) -> str:
 
 
 def _item_differences(runs: Mapping[str, Results]) -> Iterator[Difference]:
-    """Tasks whose items are not the same in all runs that have results on them."""
+    """Tasks whose items are not the same in all runs that have results on them.
+
+    A run's items are those of all its cells: one cell that lacks some decides nothing.
+    """
     items: dict[tuple[str, str], dict[str, frozenset[str]]] = {}
     for run, results in runs.items():
         for cell in results.cells:
             for task, found in cell.evaluations.items():
                 own = items.setdefault((task, cell.model), {})
-                if run not in own:
-                    own[run] = frozenset(found.items["item"])
+                own[run] = own.get(run, frozenset()) | frozenset(found.items["item"])
     for (task, model), own in items.items():
         if len(set(own.values())) > 1:
-            yield Difference(f"task {task}", f"items on {model}", _counted(own))
+            yield Difference(f"task {task}", f"items on {model}", counted_items(own))
 
 
-def _counted(items: Mapping[str, frozenset[str]]) -> dict[str, str]:
+def counted_items(items: Mapping[str, frozenset[str]]) -> dict[str, str]:
+    """Run -> how many items it has, with an example of those that not every run has."""
     shared = frozenset.intersection(*items.values())
     return {run: f"{len(names)}" + _example(sorted(names - shared)) for run, names in items.items()}
 

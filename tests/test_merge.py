@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from small_runs import TASKS, cell, change, grid, results, run, with_items
 
 from mbench.errors import MbenchError, MergeError
+from mbench.evaluate.outcome import evaluation
 from mbench.merge import DIFFER, SETTLED, merge
 from mbench.results import long_form
 from mbench.results_files import read, write
@@ -205,3 +206,59 @@ def test_one_mask_under_two_router_modes_is_two_measurements():
     merged = merge({"a": a, "b": b})
     found = {c.method: c.metric("quiz", "acc").value for c in merged.cells if c.retain == 0.5}
     assert found == {"alpha": sliced.metric("quiz", "acc").value, "beta": 1.0}
+
+
+def altered(whole, place, task, change):
+    """The run with another table of one cell, told by (method, retain)."""
+    cells = []
+    for one in whole.cells:
+        if (one.method, one.retain) == place:
+            table = change(one.evaluations[task].items)
+            found = {**one.evaluations, task: evaluation(task, table)}
+            one = dataclasses.replace(one, evaluations=found)
+        cells.append(one)
+    return dataclasses.replace(whole, cells=tuple(cells))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.iloc[:20], r"m 50% beta, quiz › items: .*30 \(with 'quiz/20'\) in a"),
+        (lambda t: t.iloc[[0, *range(30)]], "m 50% beta, quiz: item 'quiz/0' twice in b"),
+    ],
+)
+def test_other_items_of_a_later_cell_contradict_in_either_order(change, message):
+    a = run(grid())
+    b = altered(a, ("beta", 0.5), "quiz", change)
+    for runs in ({"a": a, "b": b}, {"b": b, "a": a}):
+        with pytest.raises(MergeError, match=message) as error:
+            merge(runs)
+        assert len(str(error.value).splitlines()) == 2
+
+
+def test_a_cell_with_fewer_items_that_only_one_run_has_is_no_contradiction():
+    a = altered(run(grid()), ("alpha", 0.25), "quiz", lambda t: t.iloc[:20])
+    b = run([key for key in grid() if key[1:] != ("alpha", None, 0.25)])
+    assert content(merge({"a": a, "b": b})) == content(merge({"b": b, "a": a}))
+
+
+@pytest.mark.parametrize("prefer", [None, "a"])
+def test_one_mask_with_two_outcomes_within_a_run_is_refused(prefer):
+    a = run(grid())
+    one = next(c for c in a.cells if (c.method, c.retain) == ("alpha", 0.5))
+    again = dataclasses.replace(one, method="beta")
+    cells = tuple(again if (c.method, c.retain) == ("beta", 0.5) else c for c in a.cells)
+    twin = dataclasses.replace(a, cells=cells)
+    assert merge({"a": twin, "b": twin}) == twin
+    wrong = altered(twin, ("beta", 0.5), "quiz", lambda t: t.assign(acc=1 - t["acc"]))
+    with pytest.raises(MergeError, match=r"acc .* in a \(m 50% alpha\); acc .* in a \(m 50% beta"):
+        merge({"a": wrong, "b": run(grid(methods=("random",)))}, prefer=prefer)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_equal_infinite_losses_agree():
+    a = altered(run(grid()), ("alpha", 0.5), "ppl", lambda t: t.assign(nll=float("inf")))
+    assert merge({"a": a, "b": dataclasses.replace(a)}) == a
+    b = altered(a, ("alpha", 0.5), "ppl", lambda t: t.assign(nll=1.0))
+    with pytest.raises(MergeError, match="m 50% alpha, ppl"):
+        merge({"a": a, "b": b})

@@ -28,6 +28,7 @@ class CellPair:
 
     @property
     def label(self) -> str:
+        """What messages call it."""
         names = " and ".join(dict.fromkeys(self.methods))
         return f"{self.model} {percent(self.retain)} {names}"
 
@@ -112,6 +113,7 @@ class Beside:
 
 
 def put_beside(runs: tuple[Results, Results], model: str, parts: Sequence[Part]) -> Beside | str:
+    """Restrict the cells of a model to the items that both runs have, or say that there is none."""
     problems: dict[tuple[int, int], str] = {}
     fine: list[list[CellResult]] = []
     for run, results in enumerate(runs):
