@@ -166,7 +166,7 @@ def test_weights_count_what_stays(page):
     # Each of the 24 layers loses 30 of its 60 experts of 8,650,752 parameters, 2 bytes each.
     left = 14_315_784_192 - layers * 30 * 8_650_752
     assert rows["50\xa0%"][1].sort == left
-    assert rows["50\xa0%"][2].text == f"{left * 2 / 2**30:.3g}\u2009GiB"
+    assert rows["50\xa0%"][2].text == f"{left * 2 / 1e9:.3g}\xa0GB"
     assert rows["unpruned"][0].text == f"{count} of {count}"
     read = {row.head.text: row.cells[-1].sort for row in calibration.rows}
     assert read["random"] == 0

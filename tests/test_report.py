@@ -201,3 +201,19 @@ def test_words():
     assert words.listing(["a"]) == "a"
     assert words.listing(["a", "b", "c"]) == "a, b and c"
     assert words.shorten("x " * 90).endswith("x…")
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+@pytest.mark.parametrize("loss", [math.inf, math.nan])
+def test_an_unpruned_loss_that_is_not_finite_leaves_a_page(loss):
+    from small_runs import grid, run
+
+    from mbench.evaluate.outcome import evaluation
+
+    whole = run(grid())
+    unpruned, *others = whole.cells
+    table = unpruned.evaluations["ppl"].items.assign(nll=loss)
+    found = {**unpruned.evaluations, "ppl": evaluation("ppl", table)}
+    cells = (dataclasses.replace(unpruned, evaluations=found), *others)
+    page = to_html(dataclasses.replace(whole, cells=cells))
+    assert page.count('class="level"') < to_html(whole).count('class="level"')

@@ -8,7 +8,7 @@ import click
 
 if TYPE_CHECKING:
     from mbench.cost import Estimate, ModelCost
-    from mbench.report.publish import Published
+    from mbench.report.publish import WrittenReport
     from mbench.results import Results
     from mbench.session import Outcome
     from mbench.suite import Suite
@@ -86,7 +86,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86_400:.0f} days"
 
 
-def show_end(results: Results, outcome: Outcome, published: Published, *, quiet: bool) -> int:
+def show_end(results: Results, outcome: Outcome, published: WrittenReport, *, quiet: bool) -> int:
     """Standings, failures and totals on standard error; the report's path on standard output.
 
     Returns the number of cells and tasks that did not end well.

@@ -109,8 +109,9 @@ class Scale:
 
     @classmethod
     def over(cls, values: Sequence[float]) -> Scale:
-        """A scale that holds all values and a little more."""
-        lowest, highest = min(values, default=0.0), max(values, default=1.0)
+        """A scale that holds all finite values and a little more."""
+        drawn = [value for value in values if math.isfinite(value)]
+        lowest, highest = min(drawn, default=0.0), max(drawn, default=1.0)
         margin = 0.04 * (highest - lowest) or 0.1
         return cls(lowest - margin, highest + margin)
 
@@ -143,6 +144,8 @@ def chart(group: Group, score: Score, standings: dict[float, Sequence[Standing]]
             else:
                 points[standing.entry.method, retain] = _extent(score, standing)
     level = score.value(group.unpruned) if group.unpruned else None
+    if level is not None and not math.isfinite(level):
+        level = None  # an infinite loss has no height
     heights = [height for extent in points.values() for height in extent]
     heights += [height for s in random.values() for height in (s.minimum, s.maximum)]
     heights += [level] if level is not None else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mbench.report import words
 from mbench.report.arrange import Group
 from mbench.report.tables import MISSING, Cell, Column, Row, Table
 from mbench.report.words import percent
@@ -31,7 +32,7 @@ def weights(group: Group, provenance: Mapping[str, Any], id: str) -> Table | Non
                 (
                     Cell(f"{kept} of {experts}", sort=kept),
                     Cell(_count(own), sort=own),
-                    MISSING if size is None else Cell(_bytes(size), sort=size),
+                    MISSING if size is None else Cell(words.size(size, "B"), sort=size),
                     Cell(percent(round(own / total, 3)), sort=own / total),
                 ),
             )
@@ -105,7 +106,7 @@ def run_costs(provenance: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     for stage, spent in run.get("seconds", {}).items():
         found.append((f"Seconds, {stage}", f"{spent:.1f}"))
     for where, size in run.get("peak memory", {}).items():
-        found.append((f"Peak memory, {where}", _bytes(size)))
+        found.append((f"Peak memory, {where}", words.size(size, "B")))
     return tuple(found)
 
 
@@ -114,8 +115,3 @@ def _count(parameters: int) -> str:
         if parameters >= size:
             return f"{parameters / size:.3g}\u2009{unit}"
     return str(parameters)
-
-
-def _bytes(size: float) -> str:
-    unit, name = (2**30, "GiB") if size >= 2**30 else (2**20, "MiB")
-    return f"{size / unit:.3g}\u2009{name}"

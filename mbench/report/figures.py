@@ -236,7 +236,7 @@ def _budget(
         leaderboard=leaderboard(results, group, score, ranked, uninformative, f"{id}-table", where),
         tasks=task_table(results, ranked, uninformative, f"{id}-tasks", where),
         notes=tuple(_notes(setting)),
-        metrics=metric_table(results, group, ranked, f"{id}-metrics", where),
+        metrics=metric_table(results, group, ranked, uninformative, f"{id}-metrics", where),
         seeds=seeds(results, setting, score, f"{id}-seeds", where),
         keeps=keeps(results, group, ranked, f"{id}-overlap", where),
     )

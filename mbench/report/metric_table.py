@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from mbench.evaluate.outcome import LOWER_IS_BETTER
 from mbench.report.arrange import Entry, Group
@@ -15,30 +15,46 @@ from mbench.stats import summarize
 
 
 def metric_table(
-    results: Results, group: Group, ranked: Sequence[Standing], id: str, where: str
+    results: Results,
+    group: Group,
+    ranked: Sequence[Standing],
+    uninformative: Collection[str],
+    id: str,
+    where: str,
 ) -> Table:
-    """Methods in the leaderboard's order; the best figure of each column is marked."""
+    """Methods in the leaderboard's order; of those ranked, the best figure of a task is marked.
+
+    Nothing is marked where a task is at its floor (`uninformative`).
+    """
     columns = [Column("Method", number=False)]
     parts: list[tuple[str, str]] = []
     for task, declared in results.task_metrics.items():
         for metric in _metrics(group, task, declared):
             detail = metric + (" ↓" if metric in LOWER_IS_BETTER else "")
+            detail += ", at floor" if task in uninformative else ""
             columns.append(
                 Column(task, detail, task=task, metric=metric, declared=metric == declared)
             )
             parts.append((task, metric))
     entries = [standing.entry for standing in ranked]
     means = [[_mean(entry, *part) for part in parts] for entry in entries]
-    best = [_best([own[n] for own in means], metric) for n, (_, metric) in enumerate(parts)]
+    comparable = [
+        own for standing, own in zip(ranked, means, strict=True) if standing.rank is not None
+    ]
+    best = [
+        None if task in uninformative else _best([own[n] for own in comparable], metric)
+        for n, (task, metric) in enumerate(parts)
+    ]
     rows = []
     if group.unpruned:
         unpruned = Entry("unpruned", (group.unpruned,))
         rows.append(
             Row(Cell("unpruned"), tuple(_cell(unpruned, *part) for part in parts), "pinned")
         )
-    for entry, own in zip(entries, means, strict=True):
+    for standing, own in zip(ranked, means, strict=True):
+        entry, marked = standing.entry, standing.rank is not None
         cells = tuple(
-            _cell(entry, *part, best=value is not None and value == top)
+            _cell(entry, *part, best=marked and value is not None and value == top)
             for part, value, top in zip(parts, own, best, strict=True)
         )
         rows.append(Row(Cell(entry.method), cells))

@@ -18,7 +18,7 @@ from mbench.store import write_atomically
 
 
 @dataclass(frozen=True)
-class Published:
+class WrittenReport:
     """What was written, and what a reader should know of it."""
 
     page: Path
@@ -31,7 +31,7 @@ def publish(
     results: Results,
     directory: Path,
     panels: Sequence[tuple[str, Callable[..., Any]]] = (),
-) -> Published:
+) -> WrittenReport:
     """Write a report into `directory` and list it in the index beside it.
 
     `panels` holds the hooks of plugins (`Registry.panels`). Neither they nor the index can make
@@ -49,4 +49,4 @@ def publish(
     # An index is a convenience: whatever is wrong with it, the run is done.
     except Exception as error:
         warnings.append(f"no index of reports: {error}")
-    return Published(page, found, tuple(warnings))
+    return WrittenReport(page, found, tuple(warnings))

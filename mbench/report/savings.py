@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mbench.efficiency import Footprint, Saving, Spread
 from mbench.report.arrange import Entry, Group, Score, arrange, primary_score
 from mbench.report.tables import MISSING, Cell, Column, Row, Table
-from mbench.report.words import number, percent
+from mbench.report.words import number, percent, size
 from mbench.results import Results
 from mbench.stats import summarize
 
@@ -86,14 +86,6 @@ def _cells(pruned: Footprint, full: Footprint) -> Iterator[Cell]:
             (spread, f"{speed.median / whole_speed.median:.2f} × {whole_speed.median:,.0f}"),
             speed.median,
         )
-
-
-def size(value: float, unit: str) -> str:
-    """2,198,880 -> "2.20 M", with the unit after the prefix."""
-    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= factor:
-            return f"{value / factor:.3g}\N{NO-BREAK SPACE}{prefix}{unit}"
-    return f"{value:.0f}\N{NO-BREAK SPACE}{unit}".strip()
 
 
 def _scores(group: Group, score: Score, measured: list[Saving], id: str) -> Table:

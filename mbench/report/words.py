@@ -26,6 +26,14 @@ def number(metric: str, value: float, scale: float | None = None) -> str:
     return f"{value:.{decimals}f}"
 
 
+def size(value: float, unit: str) -> str:
+    """2,198,880 -> "2.20 M", with the unit after the prefix."""
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.3g}\N{NO-BREAK SPACE}{prefix}{unit}"
+    return f"{value:.0f}\N{NO-BREAK SPACE}{unit}".strip()
+
+
 def signed(value: float) -> str:
     """A difference of scores, always with its sign; what rounds to zero has a plus."""
     return f"{round(value, 3) + 0.0:+.3f}".replace("-", MINUS)
