@@ -238,3 +238,39 @@ def test_summary_uses_the_sample_deviation():
     assert found == stats.Summary(7 / 3, pytest.approx(math.sqrt(7 / 3)), 1.0, 4.0, 3)
     assert math.isnan(stats.summarize([2.0]).std)
     assert math.isnan(stats.summarize([2.0, math.inf]).std)
+
+
+@pytest.mark.parametrize("seeds", [[], [(0.02, 6)], [(0.03, 3), (0.01, 6)]])
+def test_known_null_distributions_need_no_draws(seeds):
+    """Against two million draws of the same sum; without seeds it is the normal two-sided test."""
+    rng = np.random.default_rng(4)
+    draws = 0.01 * rng.standard_normal(2_000_000)
+    for error, count in seeds:
+        draws += error * rng.standard_t(count - 1, len(draws))
+    for value in (0.0, 0.01, -0.03, 0.1):
+        found = stats.normal_p_value(value, 0.01, seeds)
+        assert found == pytest.approx(np.mean(np.abs(draws) >= abs(value)), rel=0.02, abs=2e-5)
+        if not seeds:
+            assert found == pytest.approx(2 * scipy.stats.norm.sf(abs(value) / 0.01), rel=1e-9)
+    assert stats.normal_p_value(0.0, 0.0, []) == 1.0
+    assert stats.normal_p_value(0.1, 0.0, []) == 0.0
+
+
+def test_the_factor_of_many_items_has_the_deviation_of_their_random_signs():
+    rng = np.random.default_rng(6)
+    strata = right_or_wrong(rng, [0.5, 0.6], items=(250, 400))
+    first, second = stats.sign_factor(strata).T
+    draws = [
+        np.mean([(rng.choice([-1, 1], len(s.sizes)) @ s.totals) / len(s.sizes) for s in strata], 0)
+        for _ in range(4000)
+    ]
+    deviation = np.std(np.array(draws) @ [1, -1])
+    assert np.linalg.norm(first - second) == pytest.approx(deviation, rel=0.05)
+    assert stats.sign_factor([*strata, *right_or_wrong(rng, [0.5, 0.6], items=(50,))]) is None
+
+
+def test_the_variance_of_two_seeds_is_not_split():
+    two, three = np.array([0.4, 0.5]), np.array([0.4, 0.5, 0.45])
+    assert stats.seed_error(two, 1.0) == pytest.approx(scipy.stats.sem(two))
+    assert stats.seed_error(three, 1.0) == 0.0
+    assert stats.seed_error(three, 0.0) == pytest.approx(scipy.stats.sem(three))

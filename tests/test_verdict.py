@@ -91,8 +91,9 @@ def test_a_clear_leader():
     assert "−0.300 [" in found.findings[0]
     assert found.findings[2] == "Against the random mean, mean is better."
     assert found.caveats == (
-        "A random mask, too, would be better than 6 others 1 time in 7: so few cannot tell a "
-        "good method from a lucky mask.",
+        # Two methods and six random masks in any order: one of the two comes first 2 times in 8.
+        "If all methods drew their masks at random, the best of 2 would still be better than 6 "
+        "others with probability 0.25: beating so few says little.",
     )
 
 
@@ -247,3 +248,26 @@ def test_methods_are_not_separated_by_guesses():
     name = next(n for n in heads if n.startswith("Leaderboard") and "50\xa0%" in n)
     assert "cloze-code|acc_norm, at floor" in heads[name][0]
     assert {row[1] for row in heads[name][2:]} == {"1–5"}
+
+
+def test_a_copy_of_the_leader_is_no_rival():
+    """At a budget where a protected set fills K, two methods are one model."""
+    values = {"none": 0.95, "random": 0.3, "mean": 0.5, "max": 0.8}
+    results = few(scored(values, spread=0.02))
+    twins = [dataclasses.replace(c, method="twin") for c in results.cells if c.method == "max"]
+    with_twin = dataclasses.replace(results, cells=(*results.cells, *twins))
+    found = at_half(with_twin)
+    assert found.headline.startswith("max (the same masks as twin) leads with")
+    assert "not separated" not in found.headline
+    assert found.findings[0].startswith("It is separated from all others; the nearest is mean at")
+    assert found.findings[2] == "Against the random mean, mean is better."
+    (group,) = boards(with_twin)
+    board = next(one for one in group.boards if one.setting.retain == 0.5)
+    assert set(board.leaders) == {"max", "twin"}
+    assert board.winner == "max"
+
+
+def test_no_share_of_a_gap_that_may_not_be_there():
+    values = {"none": 0.5, "random": 0.5, "mean": 0.5, "max": 0.8}
+    found = at_half(few(scored(values, spread=0.05)))
+    assert not any("of the gap" in sentence for sentence in found.sentences)

@@ -78,6 +78,6 @@ def _figure(board: Board, method: str) -> Text:
         return Text(text, style="red")
     summary = standing.summary
     text = f"{summary.mean:.3f}" + (f" ± {summary.std:.3f}" if summary.count > 1 else "")
-    if board.winner == method:
+    if board.winner is not None and method in board.leaders:
         return Text(text, style="bold")
     return Text(f"{text} †" if method in board.leaders else text)

@@ -24,8 +24,12 @@ class Sample:
     deviations: np.ndarray | None
     """[R] bootstrap deviations of its mean, errors of seeds included; None where no interval is
     wanted."""
-    null: np.ndarray
-    """[R] sign flips of its mean, errors of seeds included."""
+    null: np.ndarray | None
+    """[R] sign flips of its mean, errors of seeds included; None where `factor` is there."""
+    factor: np.ndarray | None
+    """[K] of its mean, from `stats.sign_factor`; None where a task has few items."""
+    seed_error: float
+    """Standard error that comes from having few seeds."""
 
     @property
     def value(self) -> float:
@@ -41,7 +45,9 @@ def samples(
         return []
     rng = np.random.default_rng(0)
     boot = stats.bootstrap(paired.strata, rng, resamples) if intervals else None
-    flips = stats.sign_flips(paired.strata, rng, resamples)
+    factor = stats.sign_factor(paired.strata)
+    # Of few items p-values are counted from draws, so that more of them have to be drawn.
+    flips = None if factor is not None else stats.sign_flips(paired.strata, rng, 2 * resamples)
     observed = np.mean([stratum.figures for stratum in paired.strata], axis=0)
     found = []
     for entry in entries:
@@ -49,15 +55,28 @@ def samples(
         if None in columns:
             continue
         figures = observed[columns]
-        errors = stats.seed_errors(figures, flips[:, columns], rng)
         outcomes = None
         if len(columns) == len(paired.strata) == 1:
             own = paired.strata[0].totals[:, columns[0]]
             outcomes = own if np.isin(own, (0, 1)).all() else None
-        drawn = None if boot is None else boot[:, columns].mean(axis=1) + errors
-        null = flips[:, columns].mean(axis=1) + errors
-        found.append(Sample(entry, figures, outcomes, drawn, null))
+        own = (factor if flips is None else flips)[:, columns]
+        # Of draws, the variance between columns; of factors, the sum of their squares.
+        between = own.var(axis=1, ddof=1) if len(columns) > 1 else np.zeros(len(own))
+        error = stats.seed_error(figures, float(between.sum() if flips is None else between.mean()))
+        drawn = null = None
+        if boot is not None:
+            drawn = boot[:, columns].mean(axis=1) + _student(rng, error, figures, len(boot))
+        if flips is not None:
+            null = own.mean(axis=1) + _student(rng, error, figures, len(flips))
+        mean = None if factor is None else own.mean(axis=1)
+        found.append(Sample(entry, figures, outcomes, drawn, null, mean, error))
     return found
+
+
+def _student(
+    rng: np.random.Generator, error: float, figures: np.ndarray, count: int
+) -> np.ndarray | float:
+    return error * rng.standard_t(len(figures) - 1, count) if len(figures) > 1 else 0.0
 
 
 def difference(first: Sample, second: Sample) -> stats.Difference:
@@ -68,7 +87,12 @@ def difference(first: Sample, second: Sample) -> stats.Difference:
 def p_value(first: Sample, second: Sample) -> float:
     """McNemar's test for single masks on one task of right and wrong answers, else sign flips."""
     if first.outcomes is None or second.outcomes is None:
-        return stats.p_value(first.value - second.value, first.null, second.null)
+        value = first.value - second.value
+        if first.factor is None or second.factor is None:
+            return stats.p_value(value, first.null, second.null)
+        deviation = float(np.linalg.norm(first.factor - second.factor))
+        seeds = [(s.seed_error, len(s.figures)) for s in (first, second) if s.seed_error > 0]
+        return stats.normal_p_value(value, deviation, seeds)
     only = first.outcomes[first.outcomes != second.outcomes]
     won = int(only.sum())
     return stats.mcnemar(won, len(only) - won)

@@ -73,7 +73,8 @@ def _unpruned_cells(
     if value is None:
         return (MISSING,) * 6
     own = Cell(f"{value:.3f}", (f"± {number(score.name, score.stderr(unpruned))}",), value)
-    random = [s.summary.mean for s in ranked if s.entry.method == RANDOM and s.rank is not None]
+    comparable = any(s.recovered is not None for s in ranked)
+    random = [s.summary.mean for s in ranked if s.entry.method == RANDOM and comparable]
     gap = Cell(signed(value - random[0]), sort=value - random[0]) if random else MISSING
     whole = Cell(percent(1.0), sort=1.0) if random else MISSING
     return (MISSING, own, gap, MISSING, whole, MISSING)

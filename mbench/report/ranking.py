@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from mbench import stats
 from mbench.report.arrange import RANDOM, Entry, Group, Score
 from mbench.report.comparison import Sample, difference, p_value, samples
@@ -35,11 +37,14 @@ class Standing:
     differs_from_random: bool = False
     """Whether it is separated from the mean of random pruning."""
     recovered: float | None = None
+    """None where the unpruned model is not separated from random pruning."""
     random_beaten: int | None = None
     """How many random masks it is better than."""
     random_masks: int = 0
     reversing_seeds: tuple[int, ...] = ()
     """Seeds of random pruning against which alone it would be on the other side of random."""
+    same_as: tuple[str, ...] = ()
+    """Other methods with the same masks, which are the same model under another name."""
     problem: str = ""
     """Why it is complete and yet cannot be compared."""
 
@@ -50,10 +55,11 @@ def leaders(ranked: Sequence[Standing]) -> tuple[str, ...]:
 
 
 def winner(ranked: Sequence[Standing]) -> str | None:
-    """The one method that is separated from all others, of which there must be one."""
-    others = sum(standing.rank is not None for standing in ranked) - 1
-    best = leaders(ranked)
-    return best[0] if others > 0 and len(best) == 1 else None
+    """The method that is separated from all others but copies of itself, if there are others."""
+    best = [standing for standing in ranked if standing.rank is not None and standing.tied]
+    others = sum(standing.rank is not None for standing in ranked) - len(best)
+    alone = all(s.entry.method in best[0].same_as for s in best[1:])
+    return best[0].entry.method if best and others > 0 and alone else None
 
 
 def standings(group: Group, score: Score) -> dict[float, tuple[Standing, ...]]:
@@ -61,15 +67,14 @@ def standings(group: Group, score: Score) -> dict[float, tuple[Standing, ...]]:
     paired = pair(cells_of(group), score.parts)
     most = max((math.comb(len(setting.entries), 2) for setting in group.settings), default=0)
     entries = [entry for setting in group.settings for entry in setting.entries]
+    full = [Entry("unpruned", (group.unpruned,))] if group.unpruned else []
     sampled = samples(
-        (entry for entry in entries if not _problem(entry, paired)),
+        (entry for entry in (*full, *entries) if not _problem(entry, paired)),
         paired,
         stats.enough_resamples(most),
     )
     by_entry = {id(sample.entry): sample for sample in sampled}
-    unpruned = None
-    if group.unpruned and id(group.unpruned) in paired.columns:
-        unpruned = score.value(group.unpruned)
+    unpruned = by_entry.get(id(full[0])) if full else None
     found = {}
     for setting in group.settings:
         own = [by_entry[id(entry)] for entry in setting.entries if id(entry) in by_entry]
@@ -104,13 +109,19 @@ def _problem(entry: Entry, paired: Paired) -> str:
 
 
 def _rank(
-    unordered: Sequence[Sample], score: Score, unpruned: float | None, tells: bool
+    unordered: Sequence[Sample], score: Score, unpruned: Sample | None, tells: bool
 ) -> Iterator[Standing]:
     sign = -1 if score.higher else 1
     order = sorted(unordered, key=lambda sample: sign * sample.value)
-    differ = stats.separated(
-        len(order), lambda a, b: p_value(order[a], order[b]) if tells else 1.0, LEVEL
+    # Copies of one mask are one model: they are tested once, and corrected for once.
+    kinds = [_masks(sample.entry) for sample in order]
+    distinct = list(dict.fromkeys(kinds))
+    first_of = [order[kinds.index(kind)] for kind in distinct]
+    differ_kinds = stats.separated(
+        len(distinct), lambda a, b: p_value(first_of[a], first_of[b]) if tells else 1.0, LEVEL
     )
+    at = [distinct.index(kind) for kind in kinds]
+    differ = differ_kinds[np.ix_(at, at)]
     random = next((place for place, s in enumerate(order) if s.entry.method == RANDOM), None)
     for place, (sample, (first, last)) in enumerate(zip(order, stats.ranks(differ), strict=True)):
         against: dict[str, Any] = {}
@@ -119,22 +130,33 @@ def _rank(
             against["differs_from_random"] = bool(differ[place, random])
         yield Standing(
             entry=sample.entry,
-            summary=stats.summarize(sample.figures),
+            summary=_summary(sample.entry, score),
             rank=first,
             last_rank=last,
             from_leader=difference(sample, order[0]) if place else None,
             tied=not differ[0, place],
+            same_as=tuple(
+                other.entry.method
+                for other, kind in zip(order, kinds, strict=True)
+                if kind == kinds[place] and other is not sample
+            ),
             **against,
         )
 
 
+def _masks(entry: Entry) -> frozenset[tuple[str, str]]:
+    return frozenset((cell.router, cell.mask) for cell in entry.cells)
+
+
 def _against_random(
-    sample: Sample, random: Sample, score: Score, unpruned: float | None
+    sample: Sample, random: Sample, score: Score, unpruned: Sample | None
 ) -> dict[str, Any]:
     """The fields of a standing that tell of random pruning."""
     found: dict[str, Any] = {}
-    if unpruned is not None:
-        found["recovered"] = stats.recovered(sample.value, random.value, unpruned, score.higher)
+    # A share of a gap that may not be there says nothing.
+    if unpruned is not None and p_value(unpruned, random) < LEVEL:
+        share = stats.recovered(sample.value, random.value, unpruned.value, score.higher)
+        found["recovered"] = share
     if sample is random:
         return found
     seeds = random.figures

@@ -12,12 +12,12 @@ from mbench.report.ranking import Standing
 from mbench.report.words import interval, listing, percent, signed
 from mbench.stats import Difference
 
-ENOUGH_MASKS = 19
-"""One more of them would beat all of these by luck 1 time in 20."""
+LUCK = 0.05
+"""Probability of a lucky lead over all random masks from which on it is told."""
 
 ALWAYS_UNKNOWN = (
-    "Every method but random is one mask from one calibration sample: how far another sample "
-    "would move it was not measured."
+    "A method with one mask is one draw of its calibration text: how far another draw would move "
+    "its figure was not measured."
 )
 
 
@@ -79,9 +79,10 @@ def _headline(ranked: Sequence[Standing], score: Score) -> str:
     extreme = "highest" if score.higher else "lowest"
     if best.entry.method == RANDOM:
         return f"Random pruning has the {extreme} {score.name}, {value}: no method is ahead of it."
-    rivals = sum(s.tied for s in ranked[1:] if s.entry.method != RANDOM)
+    rivals = sum(s.tied for s in _others_than(best, ranked) if s.entry.method != RANDOM)
     tied = f", not separated from {rivals} other{'s' if rivals > 1 else ''}" if rivals else ""
-    lead = f"{best.entry.method} leads with a {score.name} of {value}{tied}"
+    copies = f" (the same masks as {listing(best.same_as)})" if best.same_as else ""
+    lead = f"{best.entry.method}{copies} leads with a {score.name} of {value}{tied}"
     found = best.from_random
     if found is None:
         return f"{lead}."
@@ -110,11 +111,12 @@ def _share(count: int, masks: int) -> str:
 
 def _separation(ranked: Sequence[Standing]) -> str:
     """The shorter of the two lists by name; the nearest with its distance."""
-    tied = [standing.entry.method for standing in ranked[1:] if standing.tied]
-    others = [standing.entry.method for standing in ranked[1:] if not standing.tied]
-    if len(ranked) < 2:
+    rest = _others_than(ranked[0], ranked)
+    tied = [standing.entry.method for standing in rest if standing.tied]
+    others = [standing.entry.method for standing in rest if not standing.tied]
+    if not rest:
         return "No other method can be compared."
-    nearest = f"the nearest is {_behind(ranked[1])}"
+    nearest = f"the nearest is {_behind(rest[0])}"
     if not others:
         return f"It is separated from no other; {nearest}."
     if not tied:
@@ -122,6 +124,11 @@ def _separation(ranked: Sequence[Standing]) -> str:
     if len(others) < len(tied):
         return f"It is separated from {listing(others)} only; {nearest}."
     return f"It is separated from all others but {listing(tied)}; {nearest}."
+
+
+def _others_than(best: Standing, ranked: Sequence[Standing]) -> list[Standing]:
+    """The ranked methods that are not the best one under another name."""
+    return [s for s in ranked if s is not best and s.entry.method not in best.same_as]
 
 
 def _behind(standing: Standing) -> str:
@@ -137,7 +144,7 @@ def _size(best: Standing) -> Iterator[str]:
 
 def _others(ranked: Sequence[Standing], score: Score) -> Iterator[str]:
     """How all methods but the leader stand to the random mean."""
-    rest = [standing for standing in ranked[1:] if standing.from_random is not None]
+    rest = [s for s in _others_than(ranked[0], ranked) if s.from_random is not None]
     if not rest:
         return
     real = [standing for standing in rest if standing.differs_from_random]
@@ -172,11 +179,16 @@ def _few_seeds(standings: Sequence[Standing], ranked: Sequence[Standing]) -> Ite
         yield "Random pruning is incomplete: whether any method beats it is not known."
     elif random.summary.count == 1:
         yield "Random pruning was run with one seed: how far random masks differ is not known."
-    elif best.random_beaten == best.random_masks < ENOUGH_MASKS and best is not random:
-        yield (
-            f"A random mask, too, would be better than {best.random_masks} others 1 time in "
-            f"{best.random_masks + 1}: so few cannot tell a good method from a lucky mask."
-        )
+    elif best is not random and best.random_beaten == best.random_masks:
+        # Of M + S exchangeable masks the best is one of the M with probability M / (M + S).
+        masks = {cell.mask for s in ranked if s is not random for cell in s.entry.cells}
+        luck = len(masks) / (len(masks) + best.random_masks)
+        if luck > LUCK:
+            yield (
+                f"If all methods drew their masks at random, the best of {len(masks)} would still "
+                f"be better than {best.random_masks} others with probability {luck:.2f}: beating "
+                "so few says little."
+            )
 
 
 def _reversals(ranked: Sequence[Standing]) -> Iterator[str]:
@@ -223,7 +235,7 @@ def perplexity_verdict(group: Group, score: Score, standings: Sequence[Standing]
     if not ranked:
         return ""
     best = ranked[0]
-    tied = [s.entry.method for s in ranked[1:] if s.tied]
+    tied = [s.entry.method for s in _others_than(best, ranked) if s.tied]
     text = f"{score.name} is lowest for {best.entry.method} ({best.summary.mean:.3f}"
     unpruned = score.value(group.unpruned) if group.unpruned else None
     text += f"; unpruned {unpruned:.3f})" if unpruned is not None else ")"
