@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mbench.report.arrange import Entry, Score, arrange, average_score, perplexity_score
+from mbench.report.arrange import Entry, Group, Score, arrange, average_score, perplexity_score
 from mbench.report.boards import task_score
 from mbench.report.ranking import Standing, leaders, standings, winner
 from mbench.report.words import MINUS, number, percent
@@ -27,7 +27,8 @@ LATEX, MARKDOWN = "tables.tex", "tables.md"
 
 NOTE = (
     "Bold: separated from every other method at the same budget (paired over items,"
-    " Holm's correction). Dagger: not separated from the best. Several seeds: mean and sample"
+    " Holm's correction over the pairs of methods in the column). Dagger: not separated from the"
+    " best. Several seeds: mean and sample"
     " standard deviation. A dash: no complete result."
 )
 
@@ -193,10 +194,15 @@ def _grids(results: Results, syntax: Syntax, best: Marks | None) -> Iterator[Gri
                     for mark, figure in zip(marks, figures, strict=True)
                 )
                 kept = "" if rows else syntax.text(percent(setting.retain))
-                rows.append((kept, syntax.text(entry.method), *marked))
+                rows.append((kept, syntax.text(_name(group, entry)), *marked))
             blocks.append(tuple(rows))
         caption = syntax.text(f"{results.title}: {group.model}, router {group.router}")
         yield Grid(caption, ("Kept", "Method", *heads), tuple(blocks))
+
+
+def _name(group: Group, entry: Entry) -> str:
+    router = entry.cells[0].router
+    return entry.method if router == group.router else f"{entry.method}, router {router}"
 
 
 def _head(syntax: Syntax, name: str, lower: bool) -> str:

@@ -48,7 +48,7 @@ def leaderboard(
         own = _standing_cells(score, standing, bounds) if score else ()
         incomplete = score is not None and standing.rank is None
         kind = "incomplete" if incomplete else "random" if entry.method == RANDOM else ""
-        head = Cell(entry.method, _seed_count(entry))
+        head = Cell(entry.method, (*_own_router(group, entry), *_seed_count(entry)))
         if all(cell.status != "ok" for cell in entry.cells):
             first = entry.cells[0]
             reason = (first.reason,) if first.reason else ()
@@ -59,6 +59,12 @@ def leaderboard(
             continue
         rows.append(Row(head, (*own, *_task_cells(results, entry)), kind))
     return Table(id, f"Leaderboard: {where}", tuple(columns), tuple(rows))
+
+
+def _own_router(group: Group, entry: Entry) -> tuple[str, ...]:
+    """A method's router mode where it is not the suite's."""
+    router = entry.cells[0].router
+    return () if router == group.router else (f"router {router}",)
 
 
 def _seed_count(entry: Entry) -> tuple[str, ...]:
