@@ -13,6 +13,9 @@ from mbench.report.words import interval, percent, shorten, signed
 LEFT, ROW = 150, 18
 """Where the axis begins, after the names, and the height of a row, in SVG user units."""
 
+MOST_TICKS = 5
+"""More labels than these would touch on a telephone."""
+
 
 @dataclass(frozen=True)
 class ForestRow:
@@ -85,6 +88,8 @@ def forest(
         )
     bottom = charts.TOP + len(rows) * ROW
     values = charts.ticks(lowest, highest)
+    while len(values) > MOST_TICKS:  # every other one, and zero among them
+        values = values[values.index(0.0) % 2 :: 2]
     kept = percent(setting.retain)
     return Forest(
         id=id,
