@@ -70,17 +70,27 @@ class Text:
         return self._documents
 
     def identity(self) -> dict[str, Any]:
-        """What decides the documents: the hub's commit, else a hash of the text itself."""
+        """What decides the documents: the hub's commit, else a hash of the text itself.
+
+        A plugin's function may have a method `identity(split) -> str` that tells it unread.
+        """
         if self.source.hub is not None:
             return {**self.source.model_dump(mode="json"), "revision": self._commit()}
+        tell = getattr(self._plugin_corpora.get(str(self.source.plugin)), "identity", None)
+        if tell is not None:
+            return {"identity": str(self._call(tell))}
         digest = hashlib.sha256()
         for document in self.documents:
             digest.update(json.dumps(document).encode())
         return {"documents": digest.hexdigest()}
 
     def _plugin(self) -> list[str]:
+        return list(self._call(self._plugin_corpora[str(self.source.plugin)]))
+
+    def _call(self, function: Callable[[str], Any]) -> Any:
+        """What a plugin says of the split."""
         try:
-            return list(self._plugin_corpora[str(self.source.plugin)](self.source.split))
+            return function(self.source.split)
         except MbenchError:
             raise
         # A stranger's function may raise anything.

@@ -32,7 +32,11 @@ def mbench_methods() -> Sequence[Method]:  # type: ignore[empty-body]
 
 @hookspec
 def mbench_corpora() -> Mapping[str, Callable[[str], list[str]]]:  # type: ignore[empty-body]
-    """Return corpora by name; each is a function from a split's name to its documents."""
+    """Return corpora by name; each is a function from a split's name to its documents.
+
+    If it has a method `identity(split) -> str` that changes whenever the documents do, plans need
+    not read them.
+    """
 
 
 @hookspec

@@ -208,7 +208,7 @@ def p_value(value: float, first: np.ndarray, second: np.ndarray) -> float:
     return (beyond + 1) / (len(first) + 1)
 
 
-GRID = 20_001
+GRID = 5_001
 """Points of Student's t that a test with seeds averages over; with two methods of several seeds,
 as many pairs of points."""
 

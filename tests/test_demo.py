@@ -242,3 +242,17 @@ def test_recipe_runs_and_its_output_loads(tmp_path):
     again = train(recipe, tmp_path / "again", texts=texts)
     for one, other in pairwise((trained.state_dict(), again.state_dict())):
         assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_identity_is_told_without_reading_and_follows_the_text(monkeypatch):
+    from mbench.demo import text
+
+    told = {(c, s): text.identity(c, s) for c in text.CORPORA for s in ("train", "evaluation")}
+    assert len(set(told.values())) == len(told)
+    for (corpus, split), identity in told.items():
+        assert text.digest(corpus) in identity
+        assert split in identity
+    with pytest.raises(ValueError, match="unknown split 'foo'"):
+        text.identity("wiki", "foo")
+    monkeypatch.setattr(text, "_corpus", lambda corpus: pytest.fail("it was read"))
+    assert text.identity("wiki", "train") == told["wiki", "train"]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import mbench
 from mbench import demo
+from mbench.demo.text import identity
 
 
 @mbench.hookimpl
@@ -19,8 +19,7 @@ def mbench_models() -> dict[str, Path]:
 @mbench.hookimpl
 def mbench_corpora() -> dict[str, Callable[[str], list[str]]]:
     """Its corpora, with splits `train`, `calibration` and `evaluation`; `mixed` is all of them."""
-    single = {name: partial(demo.documents, name) for name in demo.CORPORA}
-    return {**single, "mixed": _mixed}
+    return {name: _Corpus(name) for name in demo.CORPORA} | {"mixed": _Corpus(*demo.CORPORA)}
 
 
 @mbench.hookimpl
@@ -29,5 +28,15 @@ def mbench_task_directories() -> list[Path]:
     return [demo.task_directory()]
 
 
-def _mixed(split: str) -> list[str]:
-    return [text for name in demo.CORPORA for text in demo.documents(name, split)]
+class _Corpus:
+    """One or more corpora after one another."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    def __call__(self, split: str) -> list[str]:
+        return [text for name in self._names for text in demo.documents(name, split)]
+
+    def identity(self, split: str) -> str:
+        """What decides the documents, so that a plan need not read them."""
+        return "; ".join(identity(name, split) for name in self._names)
