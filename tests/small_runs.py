@@ -38,9 +38,10 @@ def mask(model, method, seed, retain):
 def items(task, content_hash, count=30):
     """Outcomes that follow from the mask."""
     rng = np.random.default_rng(list(f"{task}{content_hash}".encode()))
-    names = [f"{task}/{n}" for n in range(count)]
     if task == "quiz":
+        names = [f"{task}/{n}" for n in range(count)]
         return pd.DataFrame({"item": names, "acc": rng.integers(0, 2, count).astype(float)})
+    names = [f"0:{50 * n}" for n in range(count)]
     tokens = np.full(count, 50)
     nll = rng.gamma(20.0, 8.0, count)
     return pd.DataFrame({"item": names, "nll": nll, "tokens": tokens, "bytes": tokens * 4})

@@ -149,6 +149,7 @@ def _evaluation(rng: np.random.Generator, task: str, share: float, items: int) -
     fixed = np.random.default_rng(list(task.encode()))
     names = [f"{task}/{number}" for number in range(items)]
     if task.startswith("ppl"):
+        names = [f"0:{1024 * number}" for number in range(items)]
         tokens = fixed.integers(900, 1024, items)
         nats = fixed.normal(2.1, 0.3, items) + 5 * (1 - share) ** 2 + rng.normal(0, 0.05, items)
         columns = {"nll": nats * tokens, "tokens": tokens, "bytes": tokens * 4}

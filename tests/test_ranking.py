@@ -231,6 +231,8 @@ def test_one_seed_is_compared_without_a_spread():
 def test_pairing_puts_every_cell_beside_the_others():
     group = arrange(few())[0]
     paired = pair(cells_of(group), [("cloze-code", "acc_norm"), ("bible", "mean_nll")])
+    assert [len(s.sizes) for s in paired.strata] == [200, 14]  # 40 windows, three to a block
+    assert paired.items == 240
     assert len(paired.columns) == len(few().cells)
     assert paired.problems == {}
     for cell in few().cells:

@@ -58,7 +58,7 @@ def _items(rng, task, ability):
     per_token = fixed.normal(3.2, 0.4, 40) + 3 * (1 - ability) + rng.normal(0, 0.1, 40)
     return pd.DataFrame(
         {
-            "item": [f"{task}/{n}" for n in range(40)],
+            "item": [f"0:{128 * n}" for n in range(40)],
             "nll": per_token * tokens,
             "tokens": tokens,
             "bytes": tokens * 4 + fixed.integers(0, 9, 40),

@@ -189,7 +189,7 @@ def _compared(
                 score=score.name,
                 higher=score.higher,
                 values=(beside.value(0, each), beside.value(1, each)),
-                items=sum(len(stratum.sizes) for stratum in beside.paired.strata),
+                items=beside.paired.items,
                 difference=difference(other, one),
                 p=p_value(other, one),
                 separated=False,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mbench.evaluate.outcome import LOWER_IS_BETTER
+from mbench.evaluate.outcome import LOWER_IS_BETTER, blocks
 from mbench.report.arrange import Group
 from mbench.results import CellResult
 from mbench.stats import Stratum
@@ -23,13 +23,18 @@ def to_part(task: str, metric: str) -> Part:
 
 @dataclass(frozen=True)
 class Paired:
-    """Cells on the same items; `strata` has a column per cell of `columns`, a stratum per part."""
+    """Cells on the same items; `strata` has a column per cell of `columns`, a stratum per part.
+
+    The rows of a stratum are items or, of a perplexity, `outcome.blocks` of windows.
+    """
 
     strata: tuple[Stratum, ...]
     columns: dict[int, int]
     """id of a cell -> its column."""
     problems: dict[int, str]
     """id of a cell -> why it cannot be compared."""
+    items: int
+    """Of all parts; of a perplexity, windows."""
 
 
 def cells_of(group: Group) -> list[CellResult]:
@@ -58,7 +63,8 @@ def pair(cells: Iterable[CellResult], parts: Sequence[Part]) -> Paired:
         kept = [kept[at] for at in kept_columns]
         strata = tuple(Stratum(s.totals[:, kept_columns], s.sizes) for s in strata)
     columns = {id(cell): column for column, cell in enumerate(kept)}
-    return Paired(strata if kept else (), columns, problems | contradicting)
+    items = sum(len(_outcomes(kept[0], *part).items) for part in parts) if kept else 0
+    return Paired(strata if kept else (), columns, problems | contradicting, items)
 
 
 def incomparable(group: Group, tasks: Mapping[str, str]) -> Iterator[tuple[CellResult, str]]:
@@ -140,7 +146,14 @@ def _stratum(cells: Sequence[CellResult], task: str, metric: str) -> Stratum:
     columns = [
         one.totals if one.on_same_items(found[0]) else _reordered(one, found[0]) for one in found
     ]
-    return Stratum(np.column_stack(columns), found[0].sizes)
+    totals, sizes = np.column_stack(columns), found[0].sizes
+    if metric != "mean_nll":
+        return Stratum(totals, sizes)
+    # Windows beside each other are alike: what is drawn or exchanged at once is a block of them.
+    block = blocks(found[0].items)
+    summed = np.zeros((block.max() + 1, totals.shape[1]))
+    np.add.at(summed, block, totals)
+    return Stratum(summed, np.bincount(block, sizes))
 
 
 def _reordered(one: _Outcomes, like: _Outcomes) -> np.ndarray:

@@ -213,5 +213,5 @@ def paired_samples(
         for s in strata
     )
     every = [entry for both in entries.values() for entry in both]
-    found = iter(samples(every, Paired(whole, columns, {}), resamples))
+    found = iter(samples(every, Paired(whole, columns, {}, beside.paired.items), resamples))
     return {each: (next(found), next(found)) for each in entries}
