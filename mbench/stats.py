@@ -62,9 +62,19 @@ class Stratum:
 
 
 MANY_ITEMS = 200
-"""From here on, sums over items drawn anew or with random signs are drawn from the normal
-distribution with their exact covariance. Of signs, where few items differ, the p-value is near
-the mid-p of the exact one; see `mcnemar`."""
+"""From here on, sums over items drawn anew or with random signs have the normal distribution with
+their exact covariance. Of signs, where few items differ, the p-value is near the mid-p of the
+exact one; see `mcnemar`."""
+
+MANY_LOSSES = 30
+"""The same for random signs of losses, which differ on every row: the normal distribution has the
+heavier tails of the two, so that p-values are not too small (checked in tests/test_stats.py)."""
+
+
+def _many(stratum: Stratum) -> bool:
+    """Whether sums with random signs are normal."""
+    metric = ((stratum.totals >= 0) & (stratum.totals <= 1)).all()
+    return len(stratum.sizes) >= (MANY_ITEMS if metric else MANY_LOSSES)
 
 
 def bootstrap(
@@ -119,7 +129,7 @@ def sign_flips(
     result = np.zeros((resamples, strata[0].totals.shape[1]))
     for stratum in strata:
         items, size = len(stratum.sizes), stratum.sizes.sum()
-        if items >= MANY_ITEMS:
+        if _many(stratum):
             result += _normal(stratum.totals, rng, resamples) / size
             continue
         for part in _parts(resamples, items):
@@ -129,12 +139,12 @@ def sign_flips(
 
 
 def sign_factor(strata: Sequence[Stratum]) -> np.ndarray | None:
-    """What `sign_flips` draws from where every stratum has `MANY_ITEMS`: [K, M], else None.
+    """What `sign_flips` draws from where every stratum is large: [K, M], else None.
 
     The difference of two columns is normal under the null, and the norm of the difference of
     their factors is its standard deviation.
     """
-    if any(len(stratum.sizes) < MANY_ITEMS for stratum in strata):
+    if not all(map(_many, strata)):
         return None
     factors = [np.linalg.qr(s.totals, mode="r") / s.sizes.sum() for s in strata]
     return np.concatenate(factors) / len(strata)
@@ -243,6 +253,7 @@ def _student_points(freedom: int, count: int) -> np.ndarray:
     return stdtrit(freedom, (np.arange(count) + 0.5) / count)
 
 
+@cache
 def mcnemar(first_only: int, second_only: int) -> float:
     """McNemar's exact test with mid-p correction, two-sided.
 

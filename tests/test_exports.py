@@ -12,7 +12,9 @@ from small_runs import cell, grid, items, results, run
 from test_results import synthetic
 
 from mbench.evaluate.outcome import evaluation
-from mbench.report.exports import latex_text, markdown_text, to_latex, to_markdown
+from mbench.report import exports
+from mbench.report.boards import boards
+from mbench.report.exports import latex_text, markdown_text
 
 HOSTILE = r"""\input{/x} $a_1^2$ & 50% #1 ~ {x} <b>|</b> `"' -- ,, ---[y](z) *w* \\ &amp; a|b"""
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"], include_characters=" "))
@@ -28,6 +30,14 @@ COMMANDS = {
     "textquotesingle": "'",
     "textasciigrave": "`",
 }
+
+
+def to_latex(results):
+    return exports.to_latex(results, boards(results))
+
+
+def to_markdown(results):
+    return exports.to_markdown(results, boards(results))
 
 
 def read_latex(source):
@@ -126,6 +136,16 @@ def test_bold_is_what_is_separated_and_daggers_are_what_is_not():
     assert re.search(r"\| alpha \| 0\.510† \|", text)
     assert re.search(r"\| beta \| 0\.500† \|", text)
     assert r" & alpha & 0.510$^\dagger$ & " in latex
+
+
+def test_guesses_are_marked_and_never_best():
+    rows, _, latex = marked({"none": 0.0, "random": 0.0, "alpha": 0.01, "beta": 0.0})
+    assert [row[rows[0].index("quiz")] for row in rows[2:]] == [
+        "0.000 ± 0.000‡",
+        "0.010‡",
+        "0.000‡",
+    ]
+    assert r"0.010$^\ddagger$" in latex
 
 
 def test_seeds_are_mean_and_deviation_and_failures_are_dashes():

@@ -8,6 +8,7 @@ from small_runs import change, grid, run, with_items
 
 from mbench.cli import group
 from mbench.errors import MergeError
+from mbench.report.boards import boards
 from mbench.report.exports import to_latex, to_markdown
 from mbench.results_files import load_results, read, write
 
@@ -64,7 +65,8 @@ def test_the_preferred_directory_settles_contradictions(halves):
 @pytest.mark.parametrize(("form", "function"), [("latex", to_latex), ("markdown", to_markdown)])
 def test_tables_are_printed_and_written(halves, form, function):
     done = call(halves / "a", "--format", form)
-    assert done.stdout == function(run(grid(methods=("random", "alpha")), name="a"))
+    expected = run(grid(methods=("random", "alpha")), name="a")
+    assert done.stdout == function(expected, boards(expected))
     assert sorted(path.name for path in halves.iterdir()) == ["a", "b"]
     call(halves / "a")
     name = {"latex": "tables.tex", "markdown": "tables.md"}[form]

@@ -206,6 +206,23 @@ def test_equal_outcomes_are_no_difference():
         assert p == 1.0
 
 
+@pytest.mark.parametrize("law", ["standard_normal", "standard_exponential", "standard_t"])
+def test_known_null_distribution_of_losses_has_no_lighter_tails_than_their_signs(law):
+    rng = np.random.default_rng(6)
+    rows = stats.MANY_LOSSES
+    for _ in range(8):
+        d = getattr(rng, law)(*((3,) if law == "standard_t" else ()), size=rows)
+        stratum = stats.Stratum(np.column_stack([d + 100, np.full(rows, 100.0)]), np.ones(rows))
+        factor = stats.sign_factor([stratum])
+        deviation = float(np.linalg.norm(factor[:, 0] - factor[:, 1]))
+        signs = 2.0 * rng.integers(2, size=(100_000, rows)) - 1
+        sums = np.abs(signs @ d) / rows
+        for distance in (1.96, 2.8, 3.3):
+            exact = (sums >= distance * deviation).mean()
+            known = stats.normal_p_value(distance * deviation, deviation, ())
+            assert exact <= 1.1 * known
+
+
 def test_large_strata_are_drawn_in_parts_and_weigh_the_same():
     rng = np.random.default_rng(5)
     big = stats.Stratum(rng.normal(0, 1, (300_000, 1)), np.ones(300_000))

@@ -58,7 +58,10 @@ def test_every_budget_has_a_verdict_that_the_page_and_the_terminal_share(capsys)
     for one, budget in zip(found, shown, strict=True):
         assert one.headline == budget.headline
         assert one.headline in html
-        assert " ".join(one.sentences) in said
+        assert one.sentences == budget.sentences
+        assert any(text.startswith("Mean log perplexity is lowest for") for text in one.findings)
+        for text in (one.headline, " ".join(one.findings), " ".join(one.caveats)):
+            assert text in said
     assert html.index('id="verdict"') < html.index("<table")
 
 

@@ -53,9 +53,11 @@ def command(
         raise click.UsageError(f"--prefer {prefer} is none of the directories to merge")
     results = _read(directories, prefer)
     if form != "html":
+        from mbench.report.boards import boards
         from mbench.report.exports import to_latex, to_markdown
 
-        click.echo((to_latex if form == "latex" else to_markdown)(results), nl=False)
+        to_text = to_latex if form == "latex" else to_markdown
+        click.echo(to_text(results, boards(results)), nl=False)
         return
     from mbench.plugins import load_registry
     from mbench.report.publish import publish

@@ -22,7 +22,7 @@ PLAIN_WIDTH = 120
 
 
 def show_standings(results: Results, found: Sequence[GroupBoards]) -> None:
-    """One table a model and a sentence or two a budget, on standard error."""
+    """One table a model; a headline, findings and caveats a budget; on standard error."""
     console = console_of(stderr=True)
     score = primary_score(results)
     for one in found:
@@ -32,10 +32,11 @@ def show_standings(results: Results, found: Sequence[GroupBoards]) -> None:
             console.print(_table(one, score))
             say(console, "bold: separated from all others; †: not separated from the best")
         for board in one.boards:
-            say(
-                console,
-                f"{percent(board.setting.retain)} kept: {' '.join(board.verdict.sentences)}",
-            )
+            said = board.verdict
+            say(console, f"{percent(board.setting.retain)} kept: {said.headline}")
+            for part in (said.findings, said.caveats):
+                if part:
+                    _say_indented(console, " ".join(part))
 
 
 def console_of(*, stderr: bool) -> Console:
@@ -49,6 +50,17 @@ def console_of(*, stderr: bool) -> Console:
 def say(console: Console, text: str) -> None:
     """Print a line as it is: names may look like rich's markup."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _say_indented(console: Console, text: str) -> None:
+    """Below a headline; where there is no terminal, one line that can be searched."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    if console.is_terminal:
+        console.print(Padding(Text(text), (0, 0, 0, 2)))
+    else:
+        say(console, f"  {text}")
 
 
 def _table(one: GroupBoards, score: Score) -> Table:

@@ -48,6 +48,11 @@ class Entry:
         """Whether the method's results depend on a seed."""
         return self.cells[0].seed is not None
 
+    @property
+    def masks(self) -> frozenset[tuple[str, str]]:
+        """(router, content hash) of its masks; entries with the same ones are copies."""
+        return frozenset((cell.router, cell.mask) for cell in self.cells)
+
 
 @dataclass(frozen=True)
 class Setting:

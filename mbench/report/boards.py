@@ -1,16 +1,24 @@
-"""Who stands where at every budget, for all places that say it outside the page."""
+"""Who stands where at every budget: computed once, and told by the page, the tables for papers,
+the terminal and the index."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from mbench.evaluate.outcome import LOWER_IS_BETTER
-from mbench.report.arrange import Group, Score, Setting, arrange, primary_score
-from mbench.report.floors import floors
-from mbench.report.ranking import Standing, leaders, standings, winner
-from mbench.report.verdict import Verdict, verdict
+from mbench.report.arrange import (
+    Group,
+    Score,
+    Setting,
+    arrange,
+    perplexity_score,
+    primary_score,
+)
+from mbench.report.by_task import TaskComparison, by_task
+from mbench.report.floors import Floor, floors
+from mbench.report.ranking import LEVEL, Standing, leaders, standings, winner
+from mbench.report.verdict import Verdict, perplexity_verdict, verdict
 from mbench.results import Results
 
 
@@ -21,6 +29,11 @@ class Board:
     setting: Setting
     standings: tuple[Standing, ...]
     """From best to worst, then those that cannot be ranked."""
+    by_perplexity: tuple[Standing, ...]
+    """The same by mean log perplexity; empty if that ranks already, or the suite has none."""
+    tasks: Mapping[str, TaskComparison]
+    uninformative: Mapping[str, Floor]
+    """Tasks that tell nothing at this budget."""
     verdict: Verdict
 
     @property
@@ -41,28 +54,45 @@ class GroupBoards:
     group: Group
     boards: tuple[Board, ...]
 
+    def standings(self, *, by_perplexity: bool = False) -> dict[float, tuple[Standing, ...]]:
+        """Retain ratio -> standings."""
+        return {
+            board.setting.retain: board.by_perplexity if by_perplexity else board.standings
+            for board in self.boards
+        }
 
-def boards(results: Results, score: Score | None = None) -> tuple[GroupBoards, ...]:
-    """All budgets, by `score` or by the one that the page ranks by."""
-    score = score or primary_score(results)
-    return tuple(GroupBoards(group, _boards(results, group, score)) for group in arrange(results))
+
+def boards(results: Results) -> tuple[GroupBoards, ...]:
+    """All budgets of all models, ranked by the score that the suite declares."""
+    return tuple(GroupBoards(group, tuple(_boards(results, group))) for group in arrange(results))
 
 
-def _boards(results: Results, group: Group, score: Score | None) -> tuple[Board, ...]:
+def second_score(results: Results) -> Score | None:
+    """Mean log perplexity, where a suite that has it ranks by something else."""
+    score = perplexity_score(results)
+    return None if score == primary_score(results) else score
+
+
+def _boards(results: Results, group: Group) -> Iterator[Board]:
+    score, second = primary_score(results), second_score(results)
     found = standings(group, score) if score else {}
-    ranked: list[Board] = []
+    by_perplexity = standings(group, second) if second else {}
     for setting in group.settings:
-        own = found.get(setting.retain, tuple(Standing(entry, None) for entry in setting.entries))
+        unranked = tuple(Standing(entry, None) for entry in setting.entries)
+        own = found.get(setting.retain, unranked)
+        others = by_perplexity.get(setting.retain, ())
         uninformative = floors(group, setting, results.task_metrics)
-        ranked.append(Board(setting, own, verdict(group, setting, score, own, uninformative)))
-    return tuple(ranked)
-
-
-def task_score(task: str, metric: str) -> Score:
-    """One task's declared metric as a score of its own; of a perplexity, its logarithm."""
-    if metric in LOWER_IS_BETTER:
-        return Score(f"{task}, log perplexity", ((task, "mean_nll"),), higher=False)
-    return Score(task, ((task, metric),), higher=True)
+        said = verdict(group, setting, score, own, uninformative)
+        if second and (sentence := perplexity_verdict(group, second, others)):
+            said = replace(said, findings=(*said.findings, sentence))
+        yield Board(
+            setting=setting,
+            standings=own,
+            by_perplexity=others,
+            tasks=by_task(setting, results.task_metrics, uninformative, LEVEL),
+            uninformative=uninformative,
+            verdict=said,
+        )
 
 
 def to_json(results: Results, found: Sequence[GroupBoards]) -> dict[str, Any]:

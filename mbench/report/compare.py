@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mbench import stats
+from mbench.evaluate.outcome import LOWER_IS_BETTER
 from mbench.protocols import deciding_differences
 from mbench.report.arrange import (
     Score,
@@ -15,7 +16,6 @@ from mbench.report.arrange import (
     average_score,
     perplexity_score,
 )
-from mbench.report.boards import task_score
 from mbench.report.comparison import difference, p_value
 from mbench.report.floors import floors
 from mbench.report.ranking import LEVEL
@@ -101,7 +101,7 @@ def compare(
         differ = deciding_differences(dict(zip(names, runs, strict=True)))
     overall = [score for score in (average_score(runs[0]), perplexity_score(runs[0])) if score]
     shared = {t: m for t, m in runs[0].task_metrics.items() if t in runs[1].task_metrics}
-    tasks = [task_score(task, metric) for task, metric in shared.items()]
+    tasks = [_task_score(task, metric) for task, metric in shared.items()]
     resamples = stats.enough_resamples(len(pairs) * max(len(overall), len(tasks)))
     families: list[list[Compared]] = []
     uninformative = [_floors(results) for results in runs]
@@ -134,6 +134,13 @@ def compare(
         found=tuple(one for found in families for one in found),
         left=tuple(left),
     )
+
+
+def _task_score(task: str, metric: str) -> Score:
+    """One task's declared metric as a score of its own; of a perplexity, its logarithm."""
+    if metric in LOWER_IS_BETTER:
+        return Score(f"{task}, log perplexity", ((task, "mean_nll"),), higher=False)
+    return Score(task, ((task, metric),), higher=True)
 
 
 def _floors(results: Results) -> dict[tuple[str, float], frozenset[str]]:

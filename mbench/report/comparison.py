@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -31,7 +32,7 @@ class Sample:
     seed_error: float
     """Standard error that comes from having few seeds."""
 
-    @property
+    @cached_property
     def value(self) -> float:
         """The mean over its masks."""
         return float(self.figures.mean())

@@ -1,8 +1,7 @@
 """Tables for a paper: LaTeX (booktabs) and Markdown, one per model, best figures marked.
 
 A figure is bold where its method is separated from every other at that budget; where it is not,
-the best one and all that are not separated from it carry a dagger. Each column is tested by
-itself, as the page tests the score that it ranks by.
+the best one and all that are not separated from it carry a dagger. The tests are the page's.
 """
 
 from __future__ import annotations
@@ -15,9 +14,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mbench.report.arrange import Entry, Group, Score, arrange, average_score, perplexity_score
-from mbench.report.boards import task_score
-from mbench.report.ranking import Standing, leaders, standings, winner
+from mbench.evaluate.outcome import LOWER_IS_BETTER
+from mbench.report.arrange import Entry, Group, average_score, perplexity_score
+from mbench.report.boards import GroupBoards, second_score
+from mbench.report.ranking import Standing, leaders, winner
 from mbench.report.words import MINUS, number, percent
 from mbench.results import CellResult, Results
 from mbench.stats import summarize
@@ -26,10 +26,10 @@ from mbench.store import write_atomically
 LATEX, MARKDOWN = "tables.tex", "tables.md"
 
 NOTE = (
-    "Bold: separated from every other method at the same budget (paired over items,"
-    " Holm's correction over the pairs of methods in the column). Dagger: not separated from the"
-    " best. Several seeds: mean and sample"
-    " standard deviation. A dash: no complete result."
+    "Bold: separated from every other method at the same budget (paired over items, Holm's"
+    " correction over all pairs of methods; for single tasks, over all pairs on all tasks)."
+    " Dagger: not separated from the best. Double dagger: no better than guessing. Several seeds:"
+    " mean and sample standard deviation. A dash: no complete result."
 )
 
 
@@ -42,6 +42,7 @@ class Syntax:
     plain: str
     bold: str
     tied: str
+    floor: str
     spread: str
     infinite: str
     missing: str
@@ -85,13 +86,14 @@ _SYNTAX = {
         "%s",
         r"\textbf{%s}",
         r"%s$^\dagger$",
+        r"%s$^\ddagger$",
         r"$\pm$",
         r"$\infty$",
         "--",
         "$-$",
         r"$\downarrow$",
     ),
-    "markdown": Syntax(markdown_text, "%s", "**%s**", "%s†", "±", "∞", "–", MINUS, "↓"),
+    "markdown": Syntax(markdown_text, "%s", "**%s**", "%s†", "%s‡", "±", "∞", "–", MINUS, "↓"),
 }
 
 
@@ -105,41 +107,43 @@ class Grid:
     """The unpruned model, then each budget: rows of as many entries as there are columns."""
 
 
-Marks = Sequence[Sequence[Mapping[tuple[float, str], str]]]
-"""By model and column: (retain ratio, method) -> `bold` or `tied`, of those that are best."""
+def _marks(own: GroupBoards, results: Results) -> list[dict[tuple[float, str], str]]:
+    """By column: (retain ratio, method) -> `bold` or `tied` of those that are best, or `floor`."""
+    found: list[dict[tuple[float, str], str]] = []
+    if average_score(results):
+        found.append(_of_standings(own.standings()))
+    if perplexity_score(results):
+        found.append(_of_standings(own.standings(by_perplexity=second_score(results) is not None)))
+    for task in results.task_metrics:
+        marks = {}
+        for board in own.boards:
+            masks = {entry.method: entry.masks for entry in board.setting.entries}
+            one = board.tasks[task]
+            kinds = {masks[method] for method in one.best}
+            alone = len(kinds) == 1 and len(one.figures) > len(one.best)
+            kind = "bold" if alone else "tied"
+            if task in board.uninformative:
+                marks |= {(board.setting.retain, method): "floor" for method in one.figures}
+            else:
+                marks |= {(board.setting.retain, method): kind for method in one.best}
+        found.append(marks)
+    return found
 
 
-def find_best(results: Results) -> Marks:
-    """What to mark in tables of either format; takes the time of a test per column."""
-    return [
-        [_best(standings(group, score)) for score in (*_overall(results), *_of_tasks(results))]
-        for group in arrange(results)
-    ]
-
-
-def _best(found: Mapping[float, Sequence[Standing]]) -> dict[tuple[float, str], str]:
+def _of_standings(found: Mapping[float, Sequence[Standing]]) -> dict[tuple[float, str], str]:
     marks = {}
     for retain, ranked in found.items():
-        best = leaders(ranked)
         kind = "bold" if winner(ranked) is not None else "tied"
-        marks |= {(retain, method): kind for method in best}
+        marks |= {(retain, method): kind for method in leaders(ranked)}
     return marks
 
 
-def _overall(results: Results) -> list[Score]:
-    return [score for score in (average_score(results), perplexity_score(results)) if score]
-
-
-def _of_tasks(results: Results) -> list[Score]:
-    return [task_score(task, metric) for task, metric in results.task_metrics.items()]
-
-
-def to_latex(results: Results, best: Marks | None = None) -> str:
-    """One `table` environment per model; `best` as `find_best` gives it."""
+def to_latex(results: Results, found: Sequence[GroupBoards]) -> str:
+    """One `table` environment per model, marked by what `boards` found in the results."""
     # pandas' Styler sets rules between budgets only with the index in a header of its own, and
     # escapes neither ligatures nor < > |.
     lines = ["% needs \\usepackage{booktabs,textcomp} and \\usepackage[T1]{fontenc}"]
-    for grid in _grids(results, _SYNTAX["latex"], best):
+    for grid in _grids(results, _SYNTAX["latex"], found):
         blocks = "\\midrule\n".join(
             "".join(" & ".join(row) + " \\\\\n" for row in block) for block in grid.blocks
         )
@@ -157,10 +161,10 @@ def to_latex(results: Results, best: Marks | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_markdown(results: Results, best: Marks | None = None) -> str:
-    """One table per model; `best` as `find_best` gives it."""
+def to_markdown(results: Results, found: Sequence[GroupBoards]) -> str:
+    """One table per model, marked by what `boards` found in the results."""
     parts = []
-    for grid in _grids(results, _SYNTAX["markdown"], best):
+    for grid in _grids(results, _SYNTAX["markdown"], found):
         rule = ["---", "---", *["---:"] * (len(grid.columns) - 2)]
         rows = [grid.columns, rule, *(row for block in grid.blocks for row in block)]
         table = "".join("| " + " | ".join(row) + " |\n" for row in rows)
@@ -168,18 +172,16 @@ def to_markdown(results: Results, best: Marks | None = None) -> str:
     return "\n".join(parts)
 
 
-def _grids(results: Results, syntax: Syntax, best: Marks | None) -> Iterator[Grid]:
-    overall = _overall(results)
+def _grids(results: Results, syntax: Syntax, found: Sequence[GroupBoards]) -> Iterator[Grid]:
+    overall = [score for score in (average_score(results), perplexity_score(results)) if score]
     heads = [_head(syntax, score.name, not score.higher) for score in overall]
-    of_tasks = zip(results.task_metrics, _of_tasks(results), strict=True)
-    heads += [_head(syntax, task, not score.higher) for task, score in of_tasks]
+    heads += [_head(syntax, t, m in LOWER_IS_BETTER) for t, m in results.task_metrics.items()]
     getters = [(score.name, score.value) for score in overall]
     getters += [
         (metric, partial(_figure, task, metric)) for task, metric in results.task_metrics.items()
     ]
-    best = find_best(results) if best is None else best
-    for group, marks in zip(arrange(results), best, strict=True):
-        blocks = []
+    for each in found:
+        group, marks, blocks = each.group, _marks(each, results), []
         if group.unpruned:
             own = Entry("unpruned", (group.unpruned,))
             blocks.append(
@@ -237,9 +239,8 @@ def _number(syntax: Syntax, metric: str, value: float) -> str:
     return number(metric, value).replace(MINUS, syntax.minus).replace("∞", syntax.infinite)
 
 
-def write_tables(results: Results, directory: Path) -> None:
+def write_tables(results: Results, found: Sequence[GroupBoards], directory: Path) -> None:
     """Write `tables.tex` and `tables.md`."""
-    best = find_best(results)
-    for name, text in ((LATEX, to_latex(results, best)), (MARKDOWN, to_markdown(results, best))):
+    for name, text in ((LATEX, to_latex(results, found)), (MARKDOWN, to_markdown(results, found))):
         content = text.encode()
         write_atomically(directory / name, lambda path, content=content: path.write_bytes(content))

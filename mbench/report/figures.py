@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from mbench import stats
@@ -14,25 +14,24 @@ from mbench.report.arrange import (
     Group,
     Score,
     Setting,
-    arrange,
     average_score,
-    perplexity_score,
     primary_score,
 )
+from mbench.report.boards import Board, GroupBoards, boards, second_score
 from mbench.report.experts import coinciding, entry_masks
-from mbench.report.floors import ROOM, floors
+from mbench.report.floors import ROOM
 from mbench.report.forest import Forest, forest
 from mbench.report.keeps import Keeps, keeps
 from mbench.report.leaderboard import failures, leaderboard, seeds
 from mbench.report.metric_table import metric_table
 from mbench.report.pairing import incomparable
 from mbench.report.published import Published, comparisons
-from mbench.report.ranking import Standing, standings
+from mbench.report.ranking import Standing
 from mbench.report.savings import Savings, savings
 from mbench.report.seed_chart import alone, seed_chart
 from mbench.report.tables import Table
 from mbench.report.task_table import task_table
-from mbench.report.verdict import ALWAYS_UNKNOWN, Verdict, perplexity_verdict, verdict
+from mbench.report.verdict import ALWAYS_UNKNOWN, Verdict
 from mbench.results import Results, long_form
 
 
@@ -101,14 +100,20 @@ class Page:
     """What no result here can say."""
 
 
-def page(results: Results, published: Sequence[Published] = ()) -> Page:
-    """Derive the page from the results and what papers state; nothing else enters it."""
-    groups = arrange(results)
+def page(
+    results: Results,
+    published: Sequence[Published] = (),
+    found: Sequence[GroupBoards] | None = None,
+) -> Page:
+    """Derive the page from the results and what papers state; nothing else enters it.
+
+    `found` is what `boards` finds in the results, where that is known already.
+    """
+    found = boards(results) if found is None else found
+    groups = [each.group for each in found]
     command = results.provenance.get("command", "")
     rest = {key: value for key, value in results.provenance.items() if key != "command"}
-    views = tuple(
-        _group(results, group, published, number) for number, group in enumerate(groups, 1)
-    )
+    views = tuple(_group(results, each, published, number) for number, each in enumerate(found, 1))
     columns = [c for v in views for b in v.budgets for c in b.metrics.columns if not c.declared]
     return Page(
         title=results.title or results.suite,
@@ -154,14 +159,13 @@ def _progress(results: Results) -> str:
 
 
 def _group(
-    results: Results, group: Group, published: Sequence[Published], number: int
+    results: Results, own: GroupBoards, published: Sequence[Published], number: int
 ) -> GroupView:
-    score = primary_score(results)
-    second = perplexity_score(results)
-    found = standings(group, score) if score else {}
+    group, score, second = own.group, primary_score(results), second_score(results)
+    found = own.standings()
     drawn = [(score, found)] if score else []
-    if score and second and second != score:
-        drawn.append((second, standings(group, second)))
+    if second:
+        drawn.append((second, own.standings(by_perplexity=True)))
     id = f"model-{number}"
     methods = costs.methods_of(group, results.provenance)
     tables = (
@@ -178,8 +182,8 @@ def _group(
         ),
         forests=tuple(_forests(group, score, found, id)) if score else (),
         budgets=tuple(
-            _budget(results, group, setting, drawn, f"{id}-budget-{index}")
-            for index, setting in enumerate(group.settings, 1)
+            _budget(results, group, board, f"{id}-budget-{index}")
+            for index, board in enumerate(own.boards, 1)
         ),
         seeds=seed_chart(group, score, found, f"{id}-seeds") if score else None,
         seed_sentences=tuple(alone(score, found)) if score else (),
@@ -212,29 +216,19 @@ def _never_selected(group: Group, provenance: Mapping[str, Any]) -> Iterator[str
             )
 
 
-def _budget(
-    results: Results,
-    group: Group,
-    setting: Setting,
-    drawn: list[tuple[Score, dict[float, tuple[Standing, ...]]]],
-    id: str,
-) -> BudgetView:
-    score, found = drawn[0] if drawn else (None, {})
-    unranked = tuple(Standing(entry, None) for entry in setting.entries)
-    ranked = found.get(setting.retain, unranked)
-    uninformative = floors(group, setting, results.task_metrics)
-    said = verdict(group, setting, score, ranked, uninformative)
-    for other, all_ranked in drawn[1:]:
-        sentence = perplexity_verdict(group, other, all_ranked[setting.retain])
-        said = replace(said, findings=(*said.findings, *([sentence] if sentence else [])))
+def _budget(results: Results, group: Group, board: Board, id: str) -> BudgetView:
+    setting, ranked, uninformative = board.setting, board.standings, board.uninformative
+    score = primary_score(results)
     heading = f"{words.percent(setting.retain)} of experts kept ({_kept(results, group, setting)})"
     where = f"{group.model}, {heading}, router {group.router}"
     return BudgetView(
         id=id,
         heading=heading,
-        verdict=said,
+        verdict=board.verdict,
         leaderboard=leaderboard(results, group, score, ranked, uninformative, f"{id}-table", where),
-        tasks=task_table(results, ranked, uninformative, f"{id}-tasks", where),
+        tasks=task_table(
+            results.task_metrics, board.tasks, ranked, uninformative, f"{id}-tasks", where
+        ),
         notes=tuple(_notes(setting)),
         metrics=metric_table(results, group, ranked, uninformative, f"{id}-metrics", where),
         seeds=seeds(results, setting, score, f"{id}-seeds", where),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mbench.evaluate.outcome import LOWER_IS_BETTER, blocks
-from mbench.report.arrange import Group
+from mbench.report.arrange import Entry, Group
 from mbench.results import CellResult
 from mbench.stats import Stratum
 
@@ -65,6 +65,19 @@ def pair(cells: Iterable[CellResult], parts: Sequence[Part]) -> Paired:
     columns = {id(cell): column for column, cell in enumerate(kept)}
     items = sum(len(_outcomes(kept[0], *part).items) for part in parts) if kept else 0
     return Paired(strata if kept else (), columns, problems | contradicting, items)
+
+
+def problem_of(entry: Entry, paired: Paired) -> str:
+    """Why a method cannot be compared although it is complete; empty if it can."""
+    seeds = [cell.seed for cell in entry.cells]
+    twice = [seed for seed in seeds if seeds.count(seed) > 1]
+    if twice:
+        return "it is listed twice" if twice[0] is None else f"seed {twice[0]} is listed twice"
+    for cell in entry.cells:
+        if id(cell) in paired.problems:
+            seed = "" if cell.seed is None else f"seed {cell.seed}: "
+            return seed + paired.problems[id(cell)]
+    return ""
 
 
 def incomparable(group: Group, tasks: Mapping[str, str]) -> Iterator[tuple[CellResult, str]]:

@@ -38,9 +38,9 @@ def publish(
     this fail.
     """
     shown = collect(panels, results)
-    page = render(results, directory, shown)
-    write_tables(results, directory)
     found = boards(results)
+    page = render(results, directory, shown, found)
+    write_tables(results, found, directory)
     text = json.dumps(to_json(results, found), indent=1, ensure_ascii=False) + "\n"
     write_atomically(directory / VERDICT, lambda path: path.write_bytes(text.encode()))
     warnings = [f"plugin {p.plugin}: its panel failed: {p.failure}" for p in shown if p.failure]

@@ -13,7 +13,7 @@ from mbench import stats
 from mbench.report.arrange import RANDOM, Entry, Group, Score
 from mbench.report.comparison import Sample, difference, p_value, samples
 from mbench.report.floors import floors
-from mbench.report.pairing import Paired, cells_of, pair
+from mbench.report.pairing import cells_of, pair, problem_of
 
 LEVEL = 0.05
 
@@ -69,7 +69,7 @@ def standings(group: Group, score: Score) -> dict[float, tuple[Standing, ...]]:
     entries = [entry for setting in group.settings for entry in setting.entries]
     full = [Entry("unpruned", (group.unpruned,))] if group.unpruned else []
     sampled = samples(
-        (entry for entry in (*full, *entries) if not _problem(entry, paired)),
+        (entry for entry in (*full, *entries) if not problem_of(entry, paired)),
         paired,
         stats.enough_resamples(most),
     )
@@ -83,7 +83,7 @@ def standings(group: Group, score: Score) -> dict[float, tuple[Standing, ...]]:
         found[setting.retain] = (
             *_rank(own, score, unpruned, tells),
             *(
-                Standing(entry, _summary(entry, score), problem=_problem(entry, paired))
+                Standing(entry, _summary(entry, score), problem=problem_of(entry, paired))
                 for entry in setting.entries
                 if id(entry) not in by_entry
             ),
@@ -96,25 +96,13 @@ def _summary(entry: Entry, score: Score) -> stats.Summary | None:
     return stats.summarize(values) if values else None
 
 
-def _problem(entry: Entry, paired: Paired) -> str:
-    seeds = [cell.seed for cell in entry.cells]
-    twice = [seed for seed in seeds if seeds.count(seed) > 1]
-    if twice:
-        return "it is listed twice" if twice[0] is None else f"seed {twice[0]} is listed twice"
-    for cell in entry.cells:
-        if id(cell) in paired.problems:
-            seed = "" if cell.seed is None else f"seed {cell.seed}: "
-            return seed + paired.problems[id(cell)]
-    return ""
-
-
 def _rank(
     unordered: Sequence[Sample], score: Score, unpruned: Sample | None, tells: bool
 ) -> Iterator[Standing]:
     sign = -1 if score.higher else 1
     order = sorted(unordered, key=lambda sample: sign * sample.value)
     # Copies of one mask are one model: they are tested once, and corrected for once.
-    kinds = [_masks(sample.entry) for sample in order]
+    kinds = [sample.entry.masks for sample in order]
     distinct = list(dict.fromkeys(kinds))
     first_of = [order[kinds.index(kind)] for kind in distinct]
     differ_kinds = stats.separated(
@@ -142,10 +130,6 @@ def _rank(
             ),
             **against,
         )
-
-
-def _masks(entry: Entry) -> frozenset[tuple[str, str]]:
-    return frozenset((cell.router, cell.mask) for cell in entry.cells)
 
 
 def _against_random(

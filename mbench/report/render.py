@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from mbench.report.boards import GroupBoards
 from mbench.report.figures import page
 from mbench.report.panels import ShownPanel
 from mbench.report.published import Published, load_published
@@ -21,24 +22,33 @@ from mbench.store import write_atomically
 HERE = Path(__file__).parent
 
 
-def render(results: Results, directory: str | Path, panels: Sequence[ShownPanel] = ()) -> Path:
+def render(
+    results: Results,
+    directory: str | Path,
+    panels: Sequence[ShownPanel] = (),
+    found: Sequence[GroupBoards] | None = None,
+) -> Path:
     """Write `index.html` into `directory` and return its path; equal results give equal bytes.
 
-    Figures of papers are taken from `published/*.yaml` beside `directory`.
+    Figures of papers are taken from `published/*.yaml` beside `directory`. `found` is what
+    `boards` finds in the results, where that is known already.
     """
     path = Path(directory) / "index.html"
     published = load_published(path.resolve().parent.parent / "published")
-    content = to_html(results, panels, published).encode()
+    content = to_html(results, panels, published, found).encode()
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
     return path
 
 
 def to_html(
-    results: Results, panels: Sequence[ShownPanel] = (), published: Sequence[Published] = ()
+    results: Results,
+    panels: Sequence[ShownPanel] = (),
+    published: Sequence[Published] = (),
+    found: Sequence[GroupBoards] | None = None,
 ) -> str:
     """The page as text. Everything that comes from the results is escaped."""
     template = environment().get_template("report.html.j2")
-    return template.render(page=page(results, published), panels=panels)
+    return template.render(page=page(results, published, found), panels=panels)
 
 
 def environment() -> Environment:

@@ -1,0 +1,73 @@
+"""One budget task by task: which methods differ on each task, corrected over all tasks at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from mbench import stats
+from mbench.evaluate.outcome import LOWER_IS_BETTER
+from mbench.report.arrange import Setting
+from mbench.report.comparison import Sample, p_value, samples
+from mbench.report.pairing import pair, problem_of, to_part
+
+
+@dataclass(frozen=True)
+class TaskComparison:
+    """One task's declared metric; of a perplexity its logarithm, the mean loss per token."""
+
+    figures: Mapping[str, float]
+    """Method -> its mean over masks, from best to worst; methods on the same items only."""
+    apart: frozenset[frozenset[str]]
+    """Pairs of methods that are separated."""
+
+    @property
+    def best(self) -> tuple[str, ...]:
+        """The best method and those that are not separated from it; empty without methods."""
+        first = next(iter(self.figures), None)
+        return tuple(name for name in self.figures if frozenset((first, name)) not in self.apart)
+
+
+def by_task(
+    setting: Setting, tasks: Mapping[str, str], uninformative: Collection[str], level: float
+) -> dict[str, TaskComparison]:
+    """Compare all pairs of methods on each of `tasks` (task -> metric).
+
+    Holm's method corrects over all pairs on all tasks, because a reader looks at all of them.
+    Copies of a mask are one method. At a floor (`uninformative`) nothing is separated.
+    """
+    most = math.comb(len(setting.entries), 2) * len(tasks)
+    sampled: dict[str, list[list[Sample]]] = {}
+    p: dict[tuple[str, int, int], float] = {}
+    for task, metric in tasks.items():
+        paired = pair((cell for e in setting.entries for cell in e.cells), [to_part(task, metric)])
+        fine = (entry for entry in setting.entries if not problem_of(entry, paired))
+        kinds: dict[frozenset[tuple[str, str]], list[Sample]] = {}
+        for sample in samples(fine, paired, stats.enough_resamples(most), intervals=False):
+            kinds.setdefault(sample.entry.masks, []).append(sample)
+        sampled[task] = list(kinds.values())
+        for one, other in combinations(range(len(kinds)), 2):
+            first, second = sampled[task][one][0], sampled[task][other][0]
+            p[task, one, other] = 1.0 if task in uninformative else p_value(first, second)
+    adjusted = zip(p, stats.holm(list(p.values())), strict=True)
+    real = [key for key, value in adjusted if value < level]
+    found = {}
+    for task, metric in tasks.items():
+        found[task] = TaskComparison(
+            _ordered(sampled[task], lower=metric in LOWER_IS_BETTER),
+            frozenset(
+                frozenset((a.entry.method, b.entry.method))
+                for own, one, other in real
+                if own == task
+                for a in sampled[task][one]
+                for b in sampled[task][other]
+            ),
+        )
+    return found
+
+
+def _ordered(kinds: Sequence[Sequence[Sample]], *, lower: bool) -> dict[str, float]:
+    figures = [(sample.entry.method, sample.value) for kind in kinds for sample in kind]
+    return dict(sorted(figures, key=lambda figure: figure[1] if lower else -figure[1]))
