@@ -9,6 +9,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,16 @@ from mbench.session import Outcome
 PACKAGES = ("mbench", "torch", "transformers", "lm-eval", "datasets", "numpy", "tokenizers")
 
 
-def gather(plan: Plan, outcome: Outcome, suite_path: Path, command: list[str]) -> dict[str, Any]:
-    """Command, versions, code state, hardware, hashes of all inputs, and what the run cost."""
+def gather(
+    plan: Plan, outcome: Outcome, suite_path: Path, command: Sequence[str], changes: Sequence[str]
+) -> dict[str, Any]:
+    """Command, versions, code state, hardware, hashes of all inputs, and what the run cost.
+
+    `changes` are the words of the command that narrow or redirect the suite.
+    """
     return {
         "command": shlex.join(command),
+        "suite changed by": shlex.join(changes),
         "suite file sha256": hashlib.sha256(suite_path.read_bytes()).hexdigest(),
         "versions": {"python": platform.python_version(), **_versions()},
         "git": {

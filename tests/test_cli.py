@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -82,6 +83,16 @@ def test_plan_tells_settings_cost_and_what_is_cached(finished):
     assert "selector round-robin (protected 10, overflow clamp)" in new.stdout
     as_json = json.loads(call("plan", "tiny.yaml", "--json", cwd=folder).stdout)
     assert as_json["models"][0]["evaluations_cached"] == as_json["models"][0]["evaluations"]
+
+
+def test_a_changed_suite_says_so_on_its_page(finished):
+    folder, _ = finished
+    said = "Not the suite as it is written, but changed by"
+    assert said not in (folder / "reports" / "tiny" / "index.html").read_text()
+    words = ["run", "tiny.yaml", "--retain", "0.5", "--set", "title='a b'", "--output", "narrow"]
+    assert call(*words, cwd=folder).returncode == 0
+    text = html.unescape((folder / "narrow" / "tiny" / "index.html").read_text())
+    assert f"""{said} <code>--retain 0.5 --set 'title='"'"'a b'"'"''</code>""" in text
 
 
 def test_report_renders_the_same_page_again(finished):

@@ -245,4 +245,8 @@ def test_the_command_prints_json_a_table_and_a_page(longer, tmp_path):
     assert said in " ".join(html.unescape(text).split())
     assert said in " ".join(shown.stdout.split())
     assert "&lt;script&gt;" in text
+    assert f"<h1>{tmp_path / 'b'} minus {tmp_path / 'a'}</h1>" in text
+    two = [*words[:2], "--methods", "random", hostile]
+    shown = CliRunner().invoke(group, two, catch_exceptions=False)
+    assert f"{hostile} minus random in {tmp_path / 'a'}, with 95 %" in shown.stdout
     assert "http" not in text.replace("http://www.w3.org", "")

@@ -16,7 +16,7 @@ def planned(tmp_path, *set_values, **narrowing):
     """The results of a run that was stopped before its first step."""
     store = Store(tmp_path / "store")
     plan = plan_of(tmp_path, store, set_values=set_values, **narrowing)
-    provenance = gather(plan, Outcome(), tmp_path / "suite.yaml", ["mbench"])
+    provenance = gather(plan, Outcome(), tmp_path / "suite.yaml", ["mbench"], [])
     return assemble(plan, Outcome(), provenance)
 
 

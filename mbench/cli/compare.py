@@ -61,11 +61,10 @@ def command(
 
 def _show(found: Comparison) -> None:
     from mbench.cli.standings import console_of, say
-    from mbench.report.compare_page import correction
+    from mbench.report.compare_page import correction, heading
 
     console = console_of(stderr=False)
-    first, second = found.names
-    say(console, f"{second} minus {first}, with 95 % intervals; bold: separated from zero")
+    say(console, f"{heading(found)}, with 95 % intervals; bold: separated from zero")
     console.print(_table(found))
     if found.found:
         say(console, f"separated: 5 %, {correction(found)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,17 @@ _SUITE_OPTIONS = [
     ),
 ]
 
+FLAGS = {
+    "models": "--model",
+    "texts": "--text",
+    "tasks": "--task",
+    "retain": "--retain",
+    "methods": "--method",
+    "limit": "--limit",
+    "set_values": "--set",
+}
+"""Options that change what the suite file says."""
+
 plugin_option = click.option(
     "--plugin",
     "plugin_files",
@@ -97,6 +108,8 @@ class Request:
     store: Store
     registry: Registry
     path: Path
+    changes: tuple[str, ...]
+    """The words of the command line that narrow or redirect the suite."""
 
 
 def request(
@@ -120,7 +133,14 @@ def request(
     loaded, source = load_suite(suite, **narrowing)
     store = Store(store_root or default_root())
     plan = make_plan(loaded, source, registry, store, trust_expected=trust_expected)
-    return Request(plan, store, registry, suite)
+    return Request(plan, store, registry, suite, tuple(_changes(narrowing)))
+
+
+def _changes(narrowing: Mapping[str, Any]) -> Iterator[str]:
+    for name, flag in FLAGS.items():
+        given = narrowing.get(name)
+        for value in given if isinstance(given, tuple) else [] if given is None else [given]:
+            yield from (flag, str(value))
 
 
 def warn_of_failures(registry: Registry, failures: Sequence[PluginFailure] | None = None) -> None:

@@ -60,7 +60,8 @@ def command(output: Path, as_json: bool, quiet: bool, helper: int | None, **opti
     with watching(as_json=as_json, quiet=quiet) as progress, Helpers(asked.plan) as helpers:
         progress.event("plan", **cost.to_json())
         outcome = Runner(asked.plan, asked.store, progress, helpers.start, helpers.end).run()
-    provenance = gather(asked.plan, outcome, asked.path, ["mbench", *sys.argv[1:]])
+    words = ["mbench", *sys.argv[1:]]
+    provenance = gather(asked.plan, outcome, asked.path, words, asked.changes)
     results = assemble(asked.plan, outcome, provenance)
     write(results, directory)
     published = publish(results, directory, asked.registry.panels)

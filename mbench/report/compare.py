@@ -52,6 +52,8 @@ class Comparison:
     """All that two runs say about one another."""
 
     names: tuple[str, str]
+    methods: tuple[str, str] | None
+    """Where two methods are compared, and not all that both runs have."""
     settings: tuple[str, ...]
     """What differs between the runs and decides figures."""
     overall: tuple[str, ...]
@@ -129,6 +131,7 @@ def compare(
         families.append(list(_corrected(found)))
     return Comparison(
         names=names,
+        methods=methods,
         settings=tuple(map(str, differ)),
         overall=tuple(score.name for score in overall),
         found=tuple(one for found in families for one in found),

@@ -52,6 +52,17 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def heading(comparison: Comparison) -> str:
+    """What is subtracted from what."""
+    first, second = comparison.names
+    if comparison.methods is None:
+        return f"{second} minus {first}"
+    one, other = comparison.methods
+    if first == second:
+        return f"{other} minus {one} in {first}"
+    return f"{other} of {second} minus {one} of {first}"
+
+
 def correction(comparison: Comparison) -> str:
     """What the p-values are corrected over, in words."""
     sizes = (f"all {count} of {family}" for family, count in comparison.families.items() if count)
@@ -76,7 +87,10 @@ def write_page(comparison: Comparison, path: Path) -> None:
     """Write one self-contained HTML file."""
     template = environment().get_template("compare.html.j2")
     content = template.render(
-        comparison=comparison, table=_table(comparison), correction=correction(comparison)
+        comparison=comparison,
+        heading=heading(comparison),
+        table=_table(comparison),
+        correction=correction(comparison),
     ).encode()
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 

@@ -75,6 +75,8 @@ class Page:
     title: str
     suite: str
     description: str
+    changes: tuple[str, ...]
+    """Options of the command line, by run, that changed what the suite file says."""
     routers: tuple[str, ...]
     progress: str
     protocol: tuple[tuple[str, str], ...]
@@ -119,6 +121,7 @@ def page(
         title=results.title or results.suite,
         suite=results.suite,
         description=results.description,
+        changes=_changes(results.provenance),
         routers=tuple(dict.fromkeys(group.router for group in groups)),
         progress=_progress(results),
         protocol=results.protocol,
@@ -145,6 +148,12 @@ def _commit(provenance: Mapping[str, Any]) -> str:
     git = provenance.get("git", {})
     state = str(git.get("of mbench", "")) if isinstance(git, Mapping) else ""
     return state if re.fullmatch("[0-9a-f]{40}", state) else ""
+
+
+def _changes(provenance: Mapping[str, Any]) -> tuple[str, ...]:
+    records = provenance.get("runs", [provenance])
+    found = (str(record.get("suite changed by", "")) for record in records)
+    return tuple(dict.fromkeys(filter(None, found)))
 
 
 def _progress(results: Results) -> str:
