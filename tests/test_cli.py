@@ -120,6 +120,8 @@ def test_export_writes_the_model_that_was_chosen(finished):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["rnu", "tiny.yaml"], "no command 'rnu' (did you mean 'run'?)"),
+        (["leaderboard"], "(valid: run, plan, check, report, compare, export, plugins)"),
         (["run", "none.yaml"], "none.yaml: no such suite file (there: tiny.yaml)"),
         (["run", "tiny.yaml", "--set", "retian=[0.5]"], "unknown key 'retian'; did you mean"),
         (["run", "tiny.yaml", "--method", "rendom"], "unknown method 'rendom'; did you mean"),

@@ -32,6 +32,19 @@ class _Verbs(click.Group):
             return None
         return importlib.import_module(f"mbench.cli.{cmd_name}").command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in VERBS:
+            from difflib import get_close_matches
+
+            from mbench.errors import MbenchError
+
+            near = get_close_matches(args[0], VERBS, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(VERBS)}"
+            raise MbenchError(f"no command {args[0]!r} ({hint})")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
