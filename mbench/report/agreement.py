@@ -15,6 +15,7 @@ import numpy as np
 
 from mbench.report import charts
 from mbench.report.arrange import Group
+from mbench.report.drawing import draw, note
 from mbench.report.experts import jaccard_by_layer
 from mbench.report.tables import MISSING, Cell, Column, Row, Table
 from mbench.report.words import listing, percent
@@ -146,33 +147,38 @@ def _by_layer(
     id: str,
     group: Group,
 ) -> charts.Chart:
-    to_y = charts.Scale(-0.04, 1.04)
-    layers = len(next(iter(choices.values())))
-    step = (charts.RIGHT - charts.LEFT) / layers
-    x = [round(charts.LEFT + (layer + 0.5) * step, 1) for layer in range(layers)]
-    series, texts = [], []
+    rows, texts = [], []
     for pair in pairs:
         if not choices.keys() >= set(pair):
             continue
         name = " and ".join(pair)
         shares = jaccard_by_layer(*(choices[corpus] for corpus in pair))
-        marks = tuple(
-            charts.Mark(x[n], to_y(s), to_y(s), to_y(s), f"{name}, layer {n + 1}: {s:.2f}")
-            for n, s in enumerate(shares)
-        )
-        line = charts.path([(mark.x, mark.y) for mark in marks])
-        series.append(charts.Series(name, looks[name], marks, line))
+        for layer, share in enumerate(shares.tolist(), 1):
+            text = f"{name}, layer {layer}: {share:.2f}"
+            rows.append({"layer": layer, "method": name, "value": share, "note": note(name, text)})
         texts.append(f"{name}: mean {shares.mean():.2f}, {shares.min():.2f} to {shares.max():.2f}.")
-    every = max(1, layers // 8)
+    layers = len(next(iter(choices.values())))
+    x = charts.figures([1, layers], ticks=8)
+    x |= {"field": "layer", "title": "MoE layer"}
+    x["axis"] |= {"tickMinStep": 1, "format": "d"}
+    y = charts.figures([0.0, 1.0])
+    value, colour = {**y, "field": "value"}, charts.by_method(looks, "colour")
+    line, label = charts.level(level, f"chance {level:.2f}", y)
+    shape = charts.by_method(looks, "shape")
     return charts.Chart(
-        id=id,
         caption=f"Overlap by layer, {percent(retain)} kept",
-        title=f"Jaccard overlap of the texts' choices, {group.model}, {percent(retain)} kept",
-        description=" ".join(texts) + f" Chance {level:.2f}.",
-        x_label="MoE layer",
-        x_ticks=tuple((x[n], str(n + 1)) for n in range(0, layers, every)),
-        y_ticks=to_y.ticks(),
-        series=tuple(series),
-        level=to_y(level),
-        level_title=f"chance {level:.2f}",
+        drawing=draw(
+            charts.specification(
+                [
+                    line,
+                    charts.layer("line", "line", rows, x=x, y=value, color=colour),
+                    charts.layer("point", "point", rows, x=x, y=value, color=colour, shape=shape),
+                    label,
+                ]
+            ),
+            id,
+            f"Jaccard overlap of the texts' choices, {group.model}, {percent(retain)} kept",
+            " ".join(texts) + f" Chance {level:.2f}.",
+        ),
+        looks=looks,
     )

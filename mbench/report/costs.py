@@ -14,18 +14,44 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 SIZES = ("parameters", "expert_parameters", "num_experts", "layers", "dtype")
 
 
-def weights(group: Group, provenance: Mapping[str, Any], id: str) -> Table | None:
-    """Parameters and bytes of the weights at every budget, from the model's facts."""
+def model_facts(group: Group, provenance: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The model's `SIZES`; None unless all are known."""
     facts = provenance.get("models", {})
     facts = facts.get(group.model, {}) if isinstance(facts, Mapping) else {}
-    if not all(name in facts for name in SIZES):
+    return facts if all(name in facts for name in SIZES) else None
+
+
+def _parameters(facts: Mapping[str, Any], kept: int) -> int:
+    """Of the model when every layer keeps `kept` experts."""
+    dropped = len(facts["layers"]) * (facts["num_experts"] - kept)
+    own: int = facts["parameters"] - dropped * facts["expert_parameters"]
+    return own
+
+
+def weight_bytes(group: Group, provenance: Mapping[str, Any]) -> dict[float, int]:
+    """Bytes of the weights by retain ratio, 1 for the unpruned model; empty where not known."""
+    facts = model_facts(group, provenance)
+    if facts is None or facts["dtype"] not in BYTES:
+        return {}
+    kept = {setting.retain: setting.kept for setting in group.settings}
+    return {
+        retain: _parameters(facts, count) * BYTES[facts["dtype"]]
+        for retain, count in (kept | {1.0: facts["num_experts"]}).items()
+    }
+
+
+def weights(group: Group, provenance: Mapping[str, Any], id: str) -> Table | None:
+    """Parameters and bytes of the weights at every budget, from the model's facts."""
+    facts = model_facts(group, provenance)
+    if facts is None:
         return None
-    total, experts, layers = facts["parameters"], facts["num_experts"], len(facts["layers"])
+    total, experts = facts["parameters"], facts["num_experts"]
+    sizes = weight_bytes(group, provenance)
     rows = []
-    budgets = [("unpruned", experts), *((percent(s.retain), s.kept) for s in group.settings)]
-    for name, kept in budgets:
-        own = total - layers * (experts - kept) * facts["expert_parameters"]
-        size = own * BYTES[facts["dtype"]] if facts["dtype"] in BYTES else None
+    budgets = [("unpruned", 1.0, experts)]
+    budgets += [(percent(s.retain), s.retain, s.kept) for s in group.settings]
+    for name, retain, kept in budgets:
+        own, size = _parameters(facts, kept), sizes.get(retain)
         rows.append(
             Row(
                 Cell(name),

@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 import base64
-import struct
-import zlib
+import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from mbench.report.arrange import Entry, Group, Setting
 
-PALETTE = bytes([0, 0, 0, 47, 120, 196, 217, 119, 6])
+PALETTE = (0, 0, 0, 47, 120, 196, 217, 119, 6)
 """Dropped (transparent), kept as the reference does, kept where the reference does not."""
 
 
 def picture(keep: np.ndarray, reference: np.ndarray) -> str:
     """One pixel per expert as a PNG data URI; rows are layers. Both masks are bool [layers, N]."""
-    pixels = np.where(keep, np.where(reference, 1, 2), 0).astype(np.uint8)
-    height, width = pixels.shape
-    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
-    chunks = [
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
-        (b"PLTE", PALETTE),
-        (b"tRNS", bytes([0])),
-        (b"IDAT", zlib.compress(rows, 9)),
-        (b"IEND", b""),
-    ]
-    content = b"\x89PNG\r\n\x1a\n"
-    for kind, data in chunks:
-        checksum = struct.pack(">I", zlib.crc32(kind + data))
-        content += struct.pack(">I", len(data)) + kind + data + checksum
-    return "data:image/png;base64," + base64.b64encode(content).decode()
+    from PIL import Image
+
+    image = Image.fromarray(np.where(keep, np.where(reference, 1, 2), 0).astype(np.uint8))
+    image.putpalette(PALETTE)
+    content = io.BytesIO()
+    image.save(content, "PNG", transparency=0, optimize=True)
+    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
 
 
 def jaccard_by_layer(first: np.ndarray, second: np.ndarray) -> np.ndarray:

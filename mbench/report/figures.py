@@ -18,11 +18,13 @@ from mbench.report.arrange import (
     primary_score,
 )
 from mbench.report.boards import Board, GroupBoards, boards, second_score
+from mbench.report.budget_chart import budget_chart
 from mbench.report.experts import coinciding, entry_masks
 from mbench.report.floors import ROOM
-from mbench.report.forest import Forest, forest
+from mbench.report.forest import forest
 from mbench.report.keeps import Keeps, keeps
 from mbench.report.leaderboard import failures, leaderboard, seeds
+from mbench.report.memory_chart import memory_chart
 from mbench.report.metric_table import metric_table
 from mbench.report.pairing import incomparable
 from mbench.report.published import Published, comparisons
@@ -57,7 +59,7 @@ class GroupView:
     id: str
     heading: str
     charts: tuple[charts.Chart, ...]
-    forests: tuple[Forest, ...]
+    forests: tuple[charts.Chart, ...]
     budgets: tuple[BudgetView, ...]
     seeds: charts.Chart | None
     seed_sentences: tuple[str, ...]
@@ -66,6 +68,8 @@ class GroupView:
     published: tuple[tuple[str, Table], ...]
     """(how the protocols differ, figures beside ours) of each paper."""
     costs: tuple[Table, ...]
+    memory: charts.Chart | None
+    """The score against memory, across the budgets."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +189,7 @@ def _group(
         id=id,
         heading=f"{group.model}, router {group.router}",
         charts=tuple(
-            charts.chart(group, one, ranked, f"chart-{number}-{index}")
+            budget_chart(group, one, ranked, f"chart-{number}-{index}")
             for index, (one, ranked) in enumerate(drawn, 1)
             if group.settings
         ),
@@ -200,12 +204,13 @@ def _group(
         never_selected=tuple(_never_selected(group, results.provenance)),
         published=comparisons(results, group, published, f"{id}-published"),
         costs=tuple(table for table in tables if table is not None),
+        memory=memory_chart(results, group, score, found, f"{id}-memory") if score else None,
     )
 
 
 def _forests(
     group: Group, score: Score, found: Mapping[float, Sequence[Standing]], id: str
-) -> Iterator[Forest]:
+) -> Iterator[charts.Chart]:
     for index, setting in enumerate(group.settings, 1):
         one = forest(group, setting, score, found[setting.retain], f"{id}-forest-{index}")
         if one is not None:

@@ -2,104 +2,94 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from mbench.report import charts
 from mbench.report.arrange import RANDOM, Group, Score, Setting
+from mbench.report.drawing import draw, note
 from mbench.report.ranking import Standing
-from mbench.report.words import interval, percent, shorten, signed
+from mbench.report.words import interval, percent, shorten, signed, visible
 
-LEFT, ROW = 150, 18
-"""Where the axis begins, after the names, and the height of a row, in SVG user units."""
+WIDTH, NAMES, ROW = 242, 166, 18
+"""Of the area between the axes, the room for names and the height of a row, in SVG user units."""
 
-MOST_TICKS = 5
-"""More labels than these would touch on a telephone."""
-
-
-@dataclass(frozen=True)
-class ForestRow:
-    """One method: its difference with a 95 % interval."""
-
-    method: str
-    label: str
-    look: charts.Look
-    y: float
-    x: float
-    low: float
-    high: float
-    separated: bool
-    title: str
-
-
-@dataclass(frozen=True)
-class Forest:
-    """Everything the template draws."""
-
-    id: str
-    caption: str
-    title: str
-    description: str
-    height: int
-    bottom: float
-    rows: tuple[ForestRow, ...]
-    ticks: tuple[tuple[float, str], ...]
-    zero: float
-    band: tuple[float, float] | None
-    """Left and right of the random seeds' range."""
+LONGEST = 20
+"""Characters of a name that fit into that room on a telephone, where texts are larger."""
 
 
 def forest(
     group: Group, setting: Setting, score: Score, ranked: Sequence[Standing], id: str
-) -> Forest | None:
+) -> charts.Chart | None:
     """Differences in the leaderboard's order; None without random pruning to compare with."""
-    random = [s for s in ranked if s.entry.method == RANDOM and s.rank is not None]
-    found = [s for s in ranked if s.from_random is not None]
-    if not random or not found:
-        return None
-    seeds = random[0].summary
-    ends = [seeds.minimum - seeds.mean, seeds.maximum - seeds.mean, 0.0]
-    ends += [end for s in found for end in (s.from_random.low, s.from_random.high)]
-    lowest, highest = min(ends), max(ends)
-    margin = 0.04 * (highest - lowest) or 0.1
-    lowest, highest = lowest - margin, highest + margin
-
-    def to_x(value: float) -> float:
-        return round(LEFT + (value - lowest) / (highest - lowest) * (charts.RIGHT - LEFT), 1)
-
-    looks = charts.looks(group.methods)
+    random = [s.summary for s in ranked if s.entry.method == RANDOM and s.rank is not None]
+    seeds = random[0] if random else None
     rows = []
-    for index, standing in enumerate(found):
+    for standing in ranked:
         gap, method = standing.from_random, standing.entry.method
-        bounds = interval(gap.low, gap.high)
+        if gap is None or not math.isfinite(gap.value):
+            continue
         word = "separated" if standing.differs_from_random else "not separated"
+        bounds = interval(gap.low, gap.high)
+        text = f"{method}: {signed(gap.value)} {bounds}, {word} from the random mean"
         rows.append(
-            ForestRow(
-                method=method,
-                label=shorten(method, 22),
-                look=looks[method],
-                y=charts.TOP + (index + 0.5) * ROW,
-                x=to_x(gap.value),
-                low=to_x(gap.low),
-                high=to_x(gap.high),
-                separated=standing.differs_from_random,
-                title=f"{method}: {signed(gap.value)} {bounds}, {word} from the random mean",
-            )
+            {"method": method, "label": shorten(visible(method), LONGEST), "value": gap.value}
+            | {"separated": standing.differs_from_random, "note": note(method, text), "text": text}
+            | ({"low": gap.low, "high": gap.high} if math.isfinite(gap.high - gap.low) else {})
         )
-    bottom = charts.TOP + len(rows) * ROW
-    values = charts.ticks(lowest, highest)
-    while len(values) > MOST_TICKS:  # every other one, and zero among them
-        values = values[values.index(0.0) % 2 :: 2]
+    if seeds is None or not rows:
+        return None
     kept = percent(setting.retain)
-    return Forest(
-        id=id,
+    return charts.Chart(
         caption=f"{kept} kept: {score.name} against the random mean",
-        title=f"{score.name} against the mean of random pruning, {group.model}, {kept} kept",
-        description=". ".join(row.title for row in rows) + ".",
-        height=bottom + 26,
-        bottom=bottom,
-        rows=tuple(rows),
-        ticks=tuple((to_x(value), signed(value) if value else "0") for value in values),
-        zero=to_x(0.0),
-        band=(to_x(ends[0]), to_x(ends[1])) if seeds.count > 1 else None,
+        drawing=draw(
+            _specification(group, rows, (seeds.minimum - seeds.mean, seeds.maximum - seeds.mean)),
+            id,
+            f"{score.name} against the mean of random pruning, {group.model}, {kept} kept",
+            ". ".join(row["text"] for row in rows) + ".",
+        ),
+    )
+
+
+def _specification(group: Group, rows: list[dict], seeds: tuple[float, float]) -> charts.Spec:
+    styles = charts.looks(group.methods)
+    ends = [row[end] for row in rows for end in ("low", "value", "high") if end in row]
+    x = charts.figures([*ends, *seeds, 0.0], ticks=3)
+    x["axis"] |= {"grid": True, "format": "+f", "labelExpr": "datum.value ? datum.label : '0'"}
+    order = {"domain": [row["method"] for row in rows], "padding": 0}
+    y = {"field": "method", "type": "nominal", "scale": order, "axis": None}
+    colour, zero = charts.by_method(styles, "colour"), {**x, "datum": 0.0}
+    whiskers = [row for row in rows if "low" in row]
+    point = charts.layer(
+        "point",
+        "point",
+        rows,
+        x={**x, "field": "value"},
+        y=y,
+        shape=charts.by_method(styles, "shape"),
+        stroke=colour,
+        fill={"condition": {"test": "datum.separated", **colour}, "value": "var(--back)"},
+    )
+    point["mark"] |= {"strokeWidth": 1.4, "size": 50}
+    name = charts.layer("name", "text", rows, x={"value": -8}, y=y, text={"field": "label"})
+    band = [{"low": seeds[0], "high": seeds[1], "note": note("", "the range of random's seeds")}]
+    return charts.specification(
+        [
+            charts.layer("band", "rect", band, x={**x, "field": "low"}, x2={"field": "high"}),
+            charts.layer("level", "rule", [{}], x=zero),
+            charts.layer(
+                "whisker",
+                "rule",
+                whiskers,
+                x={**x, "field": "low"},
+                x2={"field": "high"},
+                y=y,
+                color=colour,
+            ),
+            point,
+            name,
+        ],
+        width=WIDTH,
+        height=ROW * len(rows),
+        padding={**charts.MARGINS, "left": NAMES, "right": 18, "bottom": 24},
     )

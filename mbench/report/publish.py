@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mbench.report import drawing
 from mbench.report.boards import GroupBoards, boards, to_json
 from mbench.report.exports import write_tables
 from mbench.report.index import VERDICT, write_index
@@ -37,6 +38,7 @@ def publish(
     `panels` holds the hooks of plugins (`Registry.panels`). Neither they nor the index can make
     this fail.
     """
+    drawing.warm_up()
     shown = collect(panels, results)
     found = boards(results)
     page = render(results, directory, shown, found)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from mbench.report.figures import page
 from mbench.report.panels import ShownPanel
 from mbench.report.published import Published, load_published
 from mbench.report.terms import term_of
+from mbench.report.words import visible
 from mbench.results import Results
 from mbench.store import write_atomically
 
@@ -68,15 +68,9 @@ def environment() -> Environment:
     return environment
 
 
-CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-"""Characters that no browser shows, and those that reorder the text around them."""
-
-
 def _visible(value: Any) -> Any:
-    """Control characters as their numbers, so that a name cannot turn its surroundings about."""
-    if isinstance(value, str) and not isinstance(value, Markup):
-        return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
-    return value
+    """Text that is not markup, with its control characters shown."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _data_uri(text: str) -> str:

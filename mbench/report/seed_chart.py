@@ -2,67 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from mbench.report import charts
-from mbench.report.arrange import Group, Score
+from mbench.report.arrange import RANDOM, Group, Score
+from mbench.report.drawing import draw, note
 from mbench.report.ranking import Standing
 from mbench.report.words import percent
 
-OTHER = "best method without seeds"
+OTHER = "other"
+"""The column of the best method that has no seeds."""
+
+BAND = "mean ± standard deviation over the seeds"
+KEY = "left of the seeds: the best method without seeds"
 
 
 def seed_chart(
-    group: Group, score: Score, standings: dict[float, Sequence[Standing]], id: str
+    group: Group, score: Score, standings: Mapping[float, Sequence[Standing]], id: str
 ) -> charts.Chart | None:
     """Every seed of each seeded method, and the best of the other methods, at every budget."""
-    complete = {
-        retain: [standing for standing in ranked if standing.rank is not None]
-        for retain, ranked in standings.items()
-    }
-    several = {s.entry.method for ranked in complete.values() for s in ranked if _several(s)}
-    if not several:
-        return None
-    retains = [setting.retain for setting in group.settings]
-    centres, width = charts.columns(retains)
-    values = [score.value(c) for ranked in complete.values() for s in ranked for c in s.entry.cells]
-    to_y = charts.Scale.over([value for value in values if value is not None])
-    styles = charts.looks([OTHER, *sorted(several)], reserved="")
-    series = []
-    for name, look in styles.items():
-        marks: list[charts.Mark] = []
-        for retain in retains:
-            if name in several:
-                found = [s for s in complete[retain] if s.entry.method == name]
-                cells = [cell for standing in found for cell in standing.entry.cells]
-            else:
-                others = [s for s in complete[retain] if not _several(s)]
-                cells = list(others[0].entry.cells) if others else []
-            for index, cell in enumerate(cells):
-                shift = (index + 0.5) / len(cells) - 0.5
-                y = to_y(score.value(cell))
+    points: list[dict[str, Any]] = []
+    bands: list[dict[str, Any]] = []
+    seeds: dict[str, int] = {}
+    for retain, ranked in standings.items():
+        complete = [standing for standing in ranked if standing.rank is not None]
+        single = [standing for standing in complete if not _several(standing)]
+        for standing in [*single[:1], *filter(_several, complete)]:
+            several = _several(standing)
+            name = standing.entry.method if several else OTHER
+            place = {"retain": retain, "method": standing.entry.method}
+            for index, cell in enumerate(standing.entry.cells):
                 seed = "" if cell.seed is None else f", seed {cell.seed}"
-                title = f"{cell.method}{seed}, {percent(retain)} kept: {score.value(cell):.3f}"
-                marks.append(charts.Mark(round(centres[retain] + shift * width, 1), y, y, y, title))
-        series.append(charts.Series(name, look, tuple(marks), ""))
-    bands = []
-    for retain in retains:
-        for standing in filter(_several, complete[retain]):
-            s = standing.summary
-            left, right = centres[retain] - width / 2, centres[retain] + width / 2
-            high, low = to_y(s.mean + s.std), to_y(s.mean - s.std)
-            bands.append(charts.Band(round(left, 1), round(right, 1), high, low, to_y(s.mean)))
+                value = score.value(cell)
+                if value is None or not math.isfinite(value):
+                    continue
+                text = f"{cell.method}{seed}, {percent(retain)} kept: {value:.3f}"
+                slot = f"{name} {index}"
+                points.append(
+                    {**place, "slot": slot, "value": value, "note": note(cell.method, text)}
+                )
+            summary = standing.summary
+            if several and summary is not None and math.isfinite(summary.std):
+                seeds[name] = max(seeds.get(name, 0), summary.count)
+                ends = {"low": summary.mean - summary.std, "high": summary.mean + summary.std}
+                bands += [
+                    {**place, **ends, "slot": f"{name} {end}", "mean": summary.mean}
+                    for end in ("begin", "end")
+                ]
+    if not seeds:
+        return None
+    drawn = {row["method"] for row in points}
+    every = charts.looks(group.methods) | {RANDOM: charts.Look(charts.BAND, charts.SHAPES[0])}
+    styles = {method: look for method, look in every.items() if method in drawn}
     return charts.Chart(
-        id=id,
         caption=f"Every seed: {score.name}, {'higher' if score.higher else 'lower'} is better",
-        title=f"{score.name} of every seed, {group.model}, router {group.router}",
-        description=" ".join(alone(score, standings)),
-        x_label="experts kept",
-        x_ticks=tuple((centres[retain], percent(retain)) for retain in retains),
-        y_ticks=to_y.ticks(),
-        series=tuple(series),
-        bands=tuple(bands),
-        band_title="mean ± standard deviation over the seeds",
+        drawing=draw(
+            _specification(group, styles, points, bands, seeds),
+            id,
+            f"{score.name} of every seed, {group.model}, router {group.router}",
+            " ".join(alone(score, standings)),
+        ),
+        looks=styles,
+        band=BAND,
+        key=KEY,
+    )
+
+
+def _specification(
+    group: Group,
+    styles: Mapping[str, charts.Look],
+    points: Sequence[dict[str, Any]],
+    bands: Sequence[dict[str, Any]],
+    seeds: Mapping[str, int],
+) -> charts.Spec:
+    slots = [f"{OTHER} 0"]
+    for name in sorted(seeds):
+        slots += [f"{name} {slot}" for slot in ("begin", *range(seeds[name]), "end")]
+    heights = [row["value"] for row in points]
+    y = charts.figures([*heights, *(row[end] for row in bands for end in ("low", "high"))])
+    x = charts.budgets([setting.retain for setting in group.settings])
+    place = {"x": x, "xOffset": {"field": "slot", "scale": {"domain": slots}}}
+    area = place | {"detail": [{"field": "retain"}, {"field": "method"}]}
+    colour, shape = (charts.by_method(styles, part) for part in ("colour", "shape"))
+    mean, value = {**y, "field": "mean"}, {**y, "field": "value"}
+    return charts.specification(
+        [
+            charts.layer(
+                "band", "area", bands, **area, y={**y, "field": "low"}, y2={"field": "high"}
+            ),
+            charts.layer("mean", "line", bands, **area, y=mean),
+            charts.layer("point", "point", points, **place, y=value, color=colour, shape=shape),
+        ]
     )
 
 

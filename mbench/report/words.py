@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 
 MINUS = "\N{MINUS SIGN}"
+
+CONTROLS = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]"
+)
+"""Characters that no browser shows, and those that reorder the text around them."""
+
+
+def visible(text: str) -> str:
+    """Control characters as their numbers, so that a name cannot turn its surroundings about."""
+    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def percent(ratio: float) -> str:

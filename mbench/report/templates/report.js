@@ -98,8 +98,8 @@
   }
 
   // A chart as PNG: its computed style goes into a copy, which a canvas draws at twice the size.
-  const LOOK = ["fill", "stroke", "stroke-width", "stroke-dasharray", "opacity", "font-size",
-    "font-family", "text-anchor", "display"];
+  const LOOK = ["fill", "stroke", "stroke-width", "stroke-dasharray", "opacity", "paint-order",
+    "font-size", "font-family", "text-anchor", "display"];
   for (const chart of document.querySelectorAll("svg.chart")) {
     const button = document.createElement("button");
     button.type = "button";

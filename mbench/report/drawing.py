@@ -1,0 +1,141 @@
+"""Vega-Lite specifications as SVG text, compiled in the background while a page is computed.
+
+The compiler comes with its package, JavaScript engine included, and asks no network for anything.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
+
+from mbench.report.words import visible
+
+GEOMETRY = frozenset(("d", "transform", "x1", "x2", "y1", "y2", "width", "height"))
+INHERITED = frozenset(
+    ("fill", "fill-opacity", "stroke", "stroke-opacity", "stroke-width", "stroke-dasharray",
+     "font-family", "font-size", "font-weight", "text-anchor")
+)  # fmt: skip
+KEPT = GEOMETRY | INHERITED | {"opacity", "stroke-linecap", "stroke-linejoin", "stroke-miterlimit"}
+TITLED = frozenset(("path", "line"))
+"""Elements that a pointer can rest on."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A chart that is being compiled; a template that shows it waits for it."""
+
+    spec: Mapping[str, Any] = field(repr=False)
+    svg: Future[str] = field(repr=False, compare=False)
+
+    def __html__(self) -> str:
+        return self.svg.result()
+
+
+def draw(spec: Mapping[str, Any], id: str, title: str, description: str) -> Drawing:
+    """Begin to compile a specification; `title` and `description` are the picture in words."""
+    return Drawing(spec, _compiler().submit(_svg, spec, id, title, description))
+
+
+def warm_up() -> None:
+    """Start the compiler, which takes longer than any chart does."""
+    _compiler().submit(_compile, {"data": {"values": [{}]}, "mark": "point"})
+
+
+def note(method: str, text: str = "") -> str:
+    """What a mark's `description` says of it: its method, for the page's filter, and a tooltip."""
+    return json.dumps([method, text])
+
+
+@cache
+def _compiler() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="charts")
+
+
+def _compile(spec: Mapping[str, Any]) -> str:
+    import vl_convert
+
+    svg: str = vl_convert.vegalite_to_svg(spec)
+    return svg
+
+
+def _svg(spec: Mapping[str, Any], id: str, title: str, description: str) -> str:
+    root = ElementTree.fromstring(_compile(spec))
+    made = Element(
+        "svg",
+        {
+            "id": id,
+            "class": "chart",
+            "viewBox": root.attrib["viewBox"],
+            "role": "img",
+            "aria-labelledby": f"{id}-title {id}-text",
+        },
+    )
+    SubElement(made, "title", {"id": f"{id}-title"}).text = visible(title)
+    SubElement(made, "desc", {"id": f"{id}-text"}).text = visible(description)
+    for child in root:
+        made.extend(_cleaned(child))
+    return ElementTree.tostring(made, encoding="unicode")
+
+
+def _cleaned(element: Element) -> list[Element]:
+    """The element with nothing but what is seen; in place of a group that does nothing, its own."""
+    tag = element.tag.rpartition("}")[2]
+    names = element.get("class", "").split()
+    if names and names[-1] in ("background", "foreground"):
+        return []
+    made = Element(tag, dict(_seen(element)))
+    made.text = element.text
+    for child in element:
+        made.extend(_cleaned(child))
+    if tag != "g":
+        return [_noted(made, element.get("aria-label", ""))]
+    if not len(made):
+        return []
+    _hoist(made)
+    # Vega says "mark-rect role-mark band_marks" where a layer is named band.
+    if names and names[0] != "mark-group":
+        made.set("class", names[-1].removeprefix("role-").removesuffix("_marks"))
+    if not made.attrib:
+        return list(made)
+    return [made]
+
+
+def _seen(element: Element) -> Iterator[tuple[str, str]]:
+    """Attributes that make a difference, coordinates with two decimals."""
+    for key, value in element.items():
+        if key not in KEPT or (key, value) in (("opacity", "1"), ("transform", "translate(0,0)")):
+            continue
+        if key in GEOMETRY:
+            value = re.sub(r"-?\d*\.\d+(e-?\d+)?", lambda found: f"{float(found[0]):.2f}", value)
+        yield key, value
+
+
+def _noted(made: Element, label: str) -> Element:
+    """A mark under its method's name, with a tooltip where there is something to point at."""
+    if not label.startswith('["'):  # Vega's own description, of a mark that has none
+        return made
+    method, text = json.loads(label)
+    if method:
+        made.set("class", "series")
+        made.set("data-method", visible(method))
+    if text and made.tag in TITLED:
+        SubElement(made, "title").text = visible(text)
+    return made
+
+
+def _hoist(group: Element) -> None:
+    """What all members have in common is said once."""
+    first, *others = group
+    for key in [key for key in first.keys() if key in INHERITED]:
+        value = first.attrib[key]
+        if key not in group.attrib and all(other.get(key) == value for other in others):
+            group.set(key, value)
+            for member in group:
+                del member.attrib[key]
