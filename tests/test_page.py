@@ -130,33 +130,6 @@ def test_seeds_are_placed_as_if_each_were_alone(results, page):
         place = 1 + sum(other > value for (other,) in averages.values())
         listed = re.search(rf"{place} \(seeds? ([\d, ]+)\)", sentence)[1]
         assert str(seed) in listed.split(", ")
-    chart = page.groups[0].seeds
-    assert [len(series.marks) for series in chart.series] == [3, 18]
-
-
-def test_forest_draws_the_differences_to_the_random_mean(results, page):
-    one = page.groups[0].forests[2]
-    averages: dict[str, list[float]] = {}
-    for cell in results.cells:
-        if cell.model == "qwen" and cell.retain == 0.75:
-            averages.setdefault(cell.method, []).append(results.average_of(cell).value)
-    random = averages.pop("random")
-    # Two ticks tell the scale.
-    (x, text), *_, (far_x, far_text) = one.ticks
-    first, last = (float(t.replace("−", "-")) for t in (text, far_text))
-
-    def value(at):
-        return first + (at - x) * (last - first) / (far_x - x)
-
-    assert {row.method for row in one.rows} == set(averages)
-    for row in one.rows:
-        gap = averages[row.method][0] - np.mean(random)
-        assert value(row.x) == pytest.approx(gap, abs=1e-3)
-        assert row.low < row.x < row.high
-        assert row.separated == ("not separated" not in row.title)
-    assert value(one.zero) == pytest.approx(0, abs=1e-3)
-    spread = [end - np.mean(random) for end in (min(random), max(random))]
-    assert [value(end) for end in one.band] == pytest.approx(spread, abs=1e-3)
 
 
 def test_weights_count_what_stays(page):

@@ -171,7 +171,7 @@ def _by_layer(
             charts.specification(
                 [
                     line,
-                    charts.layer("line", "line", rows, x=x, y=value, color=colour),
+                    charts.lines(rows, x=x, y=value, color=colour),
                     charts.layer("point", "point", rows, x=x, y=value, color=colour, shape=shape),
                     label,
                 ]

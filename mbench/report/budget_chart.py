@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mbench.report import charts
-from mbench.report.arrange import RANDOM, Group, Score
+from mbench.report.arrange import RANDOM, Entry, Group, Score
 from mbench.report.charts import Chart
 from mbench.report.drawing import draw, note
 from mbench.report.ranking import Standing
@@ -29,7 +29,7 @@ def budget_chart(
             if method == RANDOM:
                 random[retain] = summary
                 continue
-            value, low, high = charts.extent(score, standing)
+            value, low, high = _extent(score, standing.entry, summary)
             text = f"{method}, {percent(retain)} kept: {value:.3f} ({low:.3f} to {high:.3f})"
             place = {"retain": retain, "method": method, "note": note(method, text)}
             rows.append({**place, "value": value, "low": low, "high": high})
@@ -39,9 +39,10 @@ def budget_chart(
     seeds = " or ".join(str(count) for count in counts)
     band = f"{RANDOM}, {seeds} seeds: minimum to maximum, and mean" if random else ""
     title = f"{score.name} against experts kept, {group.model}, router {group.router}"
+    direction = "higher" if score.higher else "lower"
     styles = charts.looks(group.methods)
     return Chart(
-        caption=f"{score.name}, {_direction(score)} is better (router {group.router})",
+        caption=f"{score.name}, {direction} is better (router {group.router})",
         drawing=draw(
             _specification(group, styles, rows, random, band, full),
             id,
@@ -54,8 +55,13 @@ def budget_chart(
     )
 
 
-def _direction(score: Score) -> str:
-    return "higher" if score.higher else "lower"
+def _extent(score: Score, entry: Entry, summary: Summary) -> tuple[float, float, float]:
+    """Value and bounds: over items for a single cell, minimum and maximum over several seeds."""
+    if summary.count > 1:
+        return summary.mean, summary.minimum, summary.maximum
+    error = 1.96 * score.stderr(entry.cells[0])
+    error = error if math.isfinite(error) else 0.0
+    return summary.mean, summary.mean - error, summary.mean + error
 
 
 def _specification(
@@ -78,15 +84,13 @@ def _specification(
     own = {"x": x, "xOffset": charts.abreast(styles), "color": charts.by_method(styles, "colour")}
     value = {**y, "field": "value"}
     low, high = {**y, "field": "low"}, {"field": "high"}
-    methods = [row["method"] for row in rows]
-    lines = [row for row in rows if methods.count(row["method"]) > 1]
     shape = charts.by_method(styles, "shape")
     level = () if full is None else charts.level(full, f"unpruned {full:.3f}", y)
     layers = [
         charts.layer("band", "rect", ranges, **charts.across(x), y=low, y2=high),
         charts.layer("mean", "rule", ranges, **charts.across(x), y={**y, "field": "mean"}),
         *level[:1],
-        charts.layer("line", "line", lines, **own, y=value),
+        charts.lines(rows, **own, y=value),
         charts.layer("whisker", "rule", rows, **own, y=low, y2=high),
         charts.layer("point", "point", rows, **own, y=value, shape=shape),
         *level[1:],

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mbench.report.arrange import RANDOM, Score
-from mbench.report.drawing import Drawing
-from mbench.report.ranking import Standing
+from mbench.report.arrange import RANDOM
+from mbench.report.drawing import Drawing, note
 
 Spec = dict[str, Any]
 
@@ -45,20 +45,23 @@ CONFIG: Spec = {
         "gridWidth": 0.7,
         "labelColor": QUIET,
         "labelFontSize": 11,
+        "labelFlush": False,
         "labelOverlap": False,
         "labelPadding": 6,
+        "tickRound": False,
         "titleColor": QUIET,
         "titleFontSize": 11,
         "titleFontWeight": "normal",
+        "translate": 0,
     },
     "axisY": {"grid": True},
     "axisX": {"grid": False, "labelAngle": 0, "titleY": 31, "titleBaseline": "alphabetic"},
     "style": {
-        "band": {"color": BAND, "opacity": 0.2},
+        "band": {"color": BAND, "fillOpacity": 0.2},
         "mean": {"color": BAND, "strokeWidth": 1, "strokeDash": [2, 2]},
         "level": {"color": TEXT, "strokeDash": [6, 3]},
         "label": {"color": QUIET, "fontSize": 11, "align": "left", "dx": 4, "dy": -6},
-        "line": {"strokeWidth": 1, "opacity": 0.35},
+        "line": {"strokeWidth": 1, "strokeOpacity": 0.35},
         "whisker": {"strokeWidth": 1.4},
         "point": {"filled": True, "size": 64, "opacity": 1},
         "full": {"filled": True, "size": 50, "opacity": 1, "color": TEXT},
@@ -127,6 +130,13 @@ def layer(name: str, mark: str, rows: Sequence[Mapping[str, Any]], **encoding: A
     }
 
 
+def lines(rows: Sequence[Mapping[str, Any]], **encoding: Any) -> Spec:
+    """A thin line through the marks of each method that has several."""
+    methods = Counter(row["method"] for row in rows)
+    several = [{**row, "note": note(row["method"])} for row in rows if methods[row["method"]] > 1]
+    return layer("line", "line", several, **encoding)
+
+
 def budgets(retains: Sequence[float]) -> Spec:
     """The x channel of charts over budgets, which stand side by side."""
     return {
@@ -175,15 +185,3 @@ def level(value: float, text: str, y: Spec) -> tuple[Spec, Spec]:
         layer("level", "rule", [{}], y=at),
         layer("label", "text", [{}], x={"value": 0}, y=at, text={"value": text}),
     )
-
-
-def extent(score: Score, standing: Standing) -> tuple[float, float, float]:
-    """Value and bounds: over items for a single cell, minimum and maximum over several seeds."""
-    summary = standing.summary
-    if summary is None:
-        raise ValueError(f"{standing.entry.method} has no score")
-    if summary.count > 1:
-        return summary.mean, summary.minimum, summary.maximum
-    error = 1.96 * score.stderr(standing.entry.cells[0])
-    error = error if math.isfinite(error) else 0.0
-    return summary.mean, summary.mean - error, summary.mean + error

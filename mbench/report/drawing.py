@@ -85,7 +85,7 @@ def _svg(spec: Mapping[str, Any], id: str, title: str, description: str) -> str:
 
 
 def _cleaned(element: Element) -> list[Element]:
-    """The element with nothing but what is seen; in place of a group that does nothing, its own."""
+    """The element with nothing but what is seen; of a group that does nothing, its members."""
     tag = element.tag.rpartition("}")[2]
     names = element.get("class", "").split()
     if names and names[-1] in ("background", "foreground"):
@@ -99,6 +99,10 @@ def _cleaned(element: Element) -> list[Element]:
     if not len(made):
         return []
     _hoist(made)
+    inner = made[0]
+    if len(made) == 1 and inner.tag == "g" and "transform" not in inner.attrib:
+        made.attrib |= inner.attrib
+        made[:] = list(inner)
     # Vega says "mark-rect role-mark band_marks" where a layer is named band.
     if names and names[0] != "mark-group":
         made.set("class", names[-1].removeprefix("role-").removesuffix("_marks"))
@@ -133,9 +137,8 @@ def _noted(made: Element, label: str) -> Element:
 def _hoist(group: Element) -> None:
     """What all members have in common is said once."""
     first, *others = group
-    for key in [key for key in first.keys() if key in INHERITED]:
-        value = first.attrib[key]
-        if key not in group.attrib and all(other.get(key) == value for other in others):
-            group.set(key, value)
+    for key, value in list(first.items()):
+        if key in INHERITED and all(other.get(key) == value for other in others):
+            group.set(key, value)  # its own would have been said for none
             for member in group:
                 del member.attrib[key]

@@ -108,7 +108,7 @@ def _specification(
         [
             charts.layer("band", "area", band, x=x, y={**y, "field": "low"}, y2={"field": "high"}),
             charts.layer("mean", "line", band, x=x, y=value),
-            charts.layer("line", "line", rows, x=x, y=value, color=colour),
+            charts.lines(rows, x=x, y=value, color=colour),
             charts.layer("point", "point", rows, x=x, y=value, color=colour, shape=shape),
             full,
             name,

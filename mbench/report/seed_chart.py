@@ -86,12 +86,10 @@ def _specification(
     place = {"x": x, "xOffset": {"field": "slot", "scale": {"domain": slots}}}
     area = place | {"detail": [{"field": "retain"}, {"field": "method"}]}
     colour, shape = (charts.by_method(styles, part) for part in ("colour", "shape"))
-    mean, value = {**y, "field": "mean"}, {**y, "field": "value"}
+    low, mean, value = ({**y, "field": part} for part in ("low", "mean", "value"))
     return charts.specification(
         [
-            charts.layer(
-                "band", "area", bands, **area, y={**y, "field": "low"}, y2={"field": "high"}
-            ),
+            charts.layer("band", "area", bands, **area, y=low, y2={"field": "high"}),
             charts.layer("mean", "line", bands, **area, y=mean),
             charts.layer("point", "point", points, **place, y=value, color=colour, shape=shape),
         ]
