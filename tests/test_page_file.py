@@ -58,7 +58,7 @@ def test_size_time_and_determinism(results, tmp_path):
     spent = time.process_time() - start
     once = path.read_bytes()
     assert len(once) < 3_000_000
-    assert spent < 6  # 1 s of it on an idle core; the bound is for busy ones
+    assert spent < 12  # 3 s of it on idle cores, charts included; the bound is for busy ones
     code = """
         import sys
         from mbench import report, results_files

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 from xml.etree import ElementTree
@@ -31,8 +31,7 @@ TITLED = frozenset(("path", "line"))
 class Drawing:
     """A chart that is being compiled; a template that shows it waits for it."""
 
-    spec: Mapping[str, Any] = field(repr=False)
-    svg: Future[str] = field(repr=False, compare=False)
+    svg: Future[str]
 
     def __html__(self) -> str:
         return self.svg.result()
@@ -40,7 +39,7 @@ class Drawing:
 
 def draw(spec: Mapping[str, Any], id: str, title: str, description: str) -> Drawing:
     """Begin to compile a specification; `title` and `description` are the picture in words."""
-    return Drawing(spec, _compiler().submit(_svg, spec, id, title, description))
+    return Drawing(_compiler().submit(_svg, spec, id, title, description))
 
 
 def warm_up() -> None:
@@ -139,6 +138,6 @@ def _hoist(group: Element) -> None:
     first, *others = group
     for key, value in list(first.items()):
         if key in INHERITED and all(other.get(key) == value for other in others):
-            group.set(key, value)  # its own would have been said for none
+            group.set(key, value)  # what it said itself reached no member
             for member in group:
                 del member.attrib[key]

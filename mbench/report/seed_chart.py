@@ -33,6 +33,8 @@ def seed_chart(
             several = _several(standing)
             name = standing.entry.method if several else OTHER
             place = {"retain": retain, "method": standing.entry.method}
+            if several:
+                seeds[name] = max(seeds.get(name, 0), len(standing.entry.cells))
             for index, cell in enumerate(standing.entry.cells):
                 seed = "" if cell.seed is None else f", seed {cell.seed}"
                 value = score.value(cell)
@@ -45,13 +47,12 @@ def seed_chart(
                 )
             summary = standing.summary
             if several and summary is not None and math.isfinite(summary.std):
-                seeds[name] = max(seeds.get(name, 0), summary.count)
                 ends = {"low": summary.mean - summary.std, "high": summary.mean + summary.std}
                 bands += [
                     {**place, **ends, "slot": f"{name} {end}", "mean": summary.mean}
                     for end in ("begin", "end")
                 ]
-    if not seeds:
+    if not seeds or not points:
         return None
     drawn = {row["method"] for row in points}
     every = charts.looks(group.methods) | {RANDOM: charts.Look(charts.BAND, charts.SHAPES[0])}
