@@ -27,6 +27,11 @@ class Floor:
     """Whether even the unpruned model is at the floor; otherwise every pruned one is."""
 
 
+def at_floor(task: str, found: Mapping[str, Floor]) -> str:
+    """What a column's head adds for a task without information, else nothing."""
+    return f", at floor {found[task].level:.3g}" if task in found else ""
+
+
 def level(items: pd.DataFrame, metric: str) -> float | None:
     """The share of right answers that no ability gives; None if outcomes are not right or wrong.
 

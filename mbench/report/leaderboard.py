@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from mbench.evaluate.outcome import LOWER_IS_BETTER
 from mbench.report.arrange import RANDOM, Entry, Group, Score, Setting
+from mbench.report.floors import Floor, at_floor
 from mbench.report.ranking import Standing
 from mbench.report.tables import MISSING, Cell, Column, Row, Table
 from mbench.report.words import interval, number, percent, shorten, signed
@@ -19,7 +20,7 @@ def leaderboard(
     group: Group,
     score: Score | None,
     ranked: Sequence[Standing],
-    uninformative: Collection[str],
+    uninformative: Mapping[str, Floor],
     id: str,
     where: str,
 ) -> Table:
@@ -36,7 +37,7 @@ def leaderboard(
         ]
     for task, metric in results.task_metrics.items():
         unit = metric + (" ↓" if metric in LOWER_IS_BETTER else "")
-        columns.append(Column(task, f"{unit}, at floor" if task in uninformative else unit))
+        columns.append(Column(task, unit + at_floor(task, uninformative)))
     rows = []
     if group.unpruned:
         entry = Entry("unpruned", (group.unpruned,))
@@ -50,12 +51,12 @@ def leaderboard(
         kind = "incomplete" if incomplete else "random" if entry.method == RANDOM else ""
         head = Cell(entry.method, (*_own_router(group, entry), *_seed_count(entry)))
         if all(cell.status != "ok" for cell in entry.cells):
+            cells = [MISSING] * (len(columns) - 1)
             first = entry.cells[0]
-            reason = (first.reason,) if first.reason else ()
-            span = len(columns) - 1
-            rows.append(
-                Row(head, (Cell(first.status, reason, kind="failed whole", span=span),), kind)
-            )
+            reason = (shorten(first.reason),) if first.reason else ()
+            # Under the score, or the first task where there is none.
+            cells[1 if score else 0] = Cell(first.status, reason, kind="failed")
+            rows.append(Row(head, tuple(cells), kind))
             continue
         rows.append(Row(head, (*own, *_task_cells(results, entry)), kind))
     return Table(id, f"Leaderboard: {where}", tuple(columns), tuple(rows))

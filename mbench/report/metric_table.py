@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from mbench.evaluate.outcome import LOWER_IS_BETTER
 from mbench.report.arrange import Entry, Group
+from mbench.report.floors import Floor, at_floor
 from mbench.report.ranking import Standing
 from mbench.report.tables import MISSING, Cell, Column, Row, Table
 from mbench.report.words import number
@@ -18,7 +19,7 @@ def metric_table(
     results: Results,
     group: Group,
     ranked: Sequence[Standing],
-    uninformative: Collection[str],
+    uninformative: Mapping[str, Floor],
     id: str,
     where: str,
 ) -> Table:
@@ -31,7 +32,7 @@ def metric_table(
     for task, declared in results.task_metrics.items():
         for metric in _metrics(group, task, declared):
             detail = metric + (" ↓" if metric in LOWER_IS_BETTER else "")
-            detail += ", at floor" if task in uninformative else ""
+            detail += at_floor(task, uninformative)
             columns.append(
                 Column(task, detail, task=task, metric=metric, declared=metric == declared)
             )

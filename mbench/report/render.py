@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from mbench.report import libraries
 from mbench.report.boards import GroupBoards
 from mbench.report.figures import page
 from mbench.report.panels import ShownPanel
@@ -63,6 +64,8 @@ def environment() -> Environment:
         finalize=_visible,
     )
     environment.globals["asset"] = _asset
+    environment.globals["packed"] = libraries.packed
+    environment.globals["credit"] = libraries.credit
     environment.globals["term_of"] = term_of
     environment.filters["data_uri"] = _data_uri
     return environment

@@ -14,11 +14,9 @@ class Cell:
     sort: float | None = None
     """None sorts last in both directions."""
     kind: str = ""
-    """A class of the style sheet: `best`, `bar`, `heat`, `failed`, `prose`."""
+    """A class of the style sheet: `best`, `bar`, `heat`, `real`, `quiet`, `failed`, `prose`."""
     fill: int | None = None
     """Per cent: length of the bar behind the figure, or strength of the colour of `heat`."""
-    span: int = 1
-    """Columns it takes."""
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ TERMS = {
 
 def term_of(column: Column) -> str:
     """Id of the definition behind a column's head, empty if it speaks for itself."""
+    if "at floor" in column.detail:
+        return "floor"
     detail = column.detail.removesuffix(" ↓")
     if detail.startswith("exact_match"):
         return "exact-match"

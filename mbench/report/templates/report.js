@@ -6,15 +6,21 @@
 {
   const read = () => new URLSearchParams(location.hash.split("?")[1] ?? "");
   let state = read();
-  const tables = [...document.querySelectorAll("table")].map((table) => new DataTable(table, choose));
+  let words = [];
+  const wanted = (name) => !words.length || words.some((word) => name.toLowerCase().includes(word));
+  const tables = [];
   // Pages of one table have none of the controls.
   const controls = document.querySelector(".controls");
   const filter = document.getElementById("filter");
   const metric = document.getElementById("metric");
 
-  function choose(name, value) {
+  function record(name, value) {
     value === "" ? state.delete(name) : state.set(name, value);
     write(location.hash.slice(1).split("?")[0]);
+  }
+
+  function choose(name, value) {
+    record(name, value);
     apply();
   }
 
@@ -25,9 +31,8 @@
 
   function apply() {
     const text = state.get("filter") ?? "";
-    const words = text.toLowerCase().split(",").map((word) => word.trim()).filter(Boolean);
-    const wanted = (name) => !words.length || words.some((word) => name.toLowerCase().includes(word));
-    tables.forEach((table) => table.apply(state, state.get("metric") ?? "", wanted));
+    words = text.toLowerCase().split(",").map((word) => word.trim()).filter(Boolean);
+    tables.forEach((table) => table(state));
     if (!controls) return;
     if (filter.value !== text) filter.value = text;
     const names = [...metric.options].map((option) => option.value);
@@ -54,11 +59,27 @@
     target.scrollIntoView();
   }
 
-  filter?.addEventListener("input", () => choose("filter", filter.value));
-  metric?.addEventListener("change", () => choose("metric", metric.value));
-  addEventListener("hashchange", arrive);
-  if (controls) controls.hidden = false;
-  arrive();
+  // A table costs tens of milliseconds: each waits until it is nearly seen, or the page is printed.
+  loadDataTables().then((DataTable) => {
+    const enter = (box) => {
+      near.unobserve(box);
+      const table = enhance(DataTable, box.querySelector("table"), record, wanted);
+      table(state);
+      tables.push(table);
+      waiting.delete(box);
+    };
+    const waiting = new Set(document.querySelectorAll(".scroll"));
+    const near = new IntersectionObserver(
+      (entries) => entries.filter((entry) => entry.isIntersecting).forEach(({ target }) => enter(target)),
+      { rootMargin: "600px" });
+    filter?.addEventListener("input", () => choose("filter", filter.value));
+    metric?.addEventListener("change", () => choose("metric", metric.value));
+    addEventListener("hashchange", arrive);
+    addEventListener("beforeprint", () => waiting.forEach(enter));
+    if (controls) controls.hidden = false;
+    arrive();
+    waiting.forEach((box) => near.observe(box));
+  });
 
   // Light or dark as the system says until the reader says otherwise.
   const theme = document.getElementById("theme");
@@ -95,6 +116,14 @@
       box.style.top = `${fits ? below : Math.max(8, place.top - box.offsetHeight - 6)}px`;
       box.focus();
     });
+  }
+
+  function save(blob, name) {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(blob);
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   }
 
   // A chart as PNG: its computed style goes into a copy, which a canvas draws at twice the size.

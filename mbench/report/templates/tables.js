@@ -1,180 +1,191 @@
-// Tables: sorting, hiding of columns, filtering of rows, and downloads of what is shown.
+// Tables: DataTables sorts, hides, filters and exports them; here is what is ours in that.
 // Rows of class `pinned` stay on top, those of class `summary` at the end.
 "use strict";
 
-class DataTable {
-  constructor(table, changed) {
-    this.table = table;
-    this.changed = changed;
-    this.heads = [...table.tHead.rows[0].cells];
-    this.body = table.tBodies[0];
-    this.rows = [...this.body.rows];
-    this.labels = this.heads.map((head) =>
-      [...head.querySelectorAll("span, small")].map((part) => part.textContent).join(", ") || head.textContent);
-    this.hidden = new Set();
-    this.sort = 0;
-    this.heads.forEach((head, column) => {
-      const button = document.createElement("button");
-      button.type = "button";
-      const label = head.querySelector("span");
-      button.append(...(label ? [label] : head.childNodes));
-      head.prepend(button);
-      button.addEventListener("click", () => {
-        const next = Math.abs(this.sort) !== column + 1 ? column + 1 : this.sort > 0 ? -this.sort : 0;
-        this.changed(`${table.id}.sort`, next || "");
-      });
-    });
-    this.addTools();
-  }
-
-  // Columns and downloads, folded above the table.
-  addTools() {
-    const tools = document.createElement("details");
-    tools.className = "tools";
-    tools.innerHTML = "<summary>Columns and downloads</summary><div></div><p></p>";
-    const [boxes, buttons] = [tools.querySelector("div"), tools.querySelector("p")];
-    this.boxes = this.labels.map((text, column) => {
-      const [label, box] = [document.createElement("label"), document.createElement("input")];
-      box.type = "checkbox";
-      box.addEventListener("change", () => {
-        box.checked ? this.hidden.delete(column) : this.hidden.add(column);
-        this.changed(`${this.table.id}.hide`, [...this.hidden].sort((a, b) => a - b).join("."));
-      });
-      label.append(box, text);
-      if (column) boxes.append(label);
-      return box;
-    });
-    for (const [name, type, write] of FORMATS) {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.textContent = name;
-      button.addEventListener("click", () => save(
-        new Blob([write(this.view(), this.table.caption.textContent.trim())], { type }),
-        `${this.table.id}.${EXTENSIONS[name]}`));
-      buttons.append(button, " ");
-    }
-    this.table.parentElement.before(tools);
-  }
-
-  // `state` has what the reader chose, `metric` the name of the metric to show in place of the
-  // declared one, `wanted` says which rows stay.
-  apply(state, metric, wanted) {
-    this.hidden = new Set((state.get(`${this.table.id}.hide`) || "").split(".").filter(Boolean).map(Number));
-    const sort = Number(state.get(`${this.table.id}.sort`)) || 0;
-    this.sort = Math.abs(sort) <= this.heads.length ? sort : 0;
-    const sorted = this.rows.filter((row) => !row.matches(".pinned, .summary"));
-    if (this.sort) {
-      const [column, sign] = [Math.abs(this.sort) - 1, Math.sign(this.sort)];
-      sorted.sort((a, b) => compare(a.cells[column], b.cells[column], sign));
-    }
-    this.heads.forEach((head, column) => {
-      if (Math.abs(this.sort) === column + 1) {
-        head.setAttribute("aria-sort", this.sort > 0 ? "ascending" : "descending");
-      } else head.removeAttribute("aria-sort");
-    });
-    this.body.append(...this.rows.filter((row) => row.matches(".pinned")), ...sorted,
-      ...this.rows.filter((row) => row.matches(".summary")));
-    const shown = this.heads.map((head, column) => !this.hidden.has(column) && this.hasMetric(head, metric));
-    this.boxes.forEach((box, column) => {
-      box.checked = !this.hidden.has(column);
-      box.parentElement.hidden = !this.hasMetric(this.heads[column], metric);
-    });
-    for (const row of [this.table.tHead.rows[0], ...this.rows]) {
-      const cells = [...row.cells];
-      if (cells.some((cell) => cell.colSpan > 1 || cell.dataset.wide)) {
-        cells[1].dataset.wide = "1";
-        cells[1].colSpan = Math.max(1, shown.slice(1).filter(Boolean).length);
-      } else cells.forEach((cell, column) => { cell.hidden = !shown[column]; });
-    }
-    if ("methods" in this.table.dataset) {
-      for (const row of this.rows) {
-        row.hidden = !row.matches(".pinned") && !wanted(row.cells[0].textContent);
-      }
-    }
-  }
-
-  // Of the columns of one task, the chosen metric's, or the declared one's where a task lacks it.
-  hasMetric(head, metric) {
-    const { task, metric: own } = head.dataset;
-    if (!task) return true;
-    const has = this.heads.some((other) => other.dataset.task === task && other.dataset.metric === metric);
-    return has ? own === metric : "declared" in head.dataset;
-  }
-
-  // What is on the screen, row by row.
-  view() {
-    const columns = this.heads.map((_, column) => column).filter((column) => !this.heads[column].hidden);
-    const rows = [...this.body.rows].filter((row) => !row.hidden);
-    return {
-      heads: columns.map((column) => this.labels[column]),
-      rows: rows.map((row) => columns.map((column) => content(row.cells[column]))),
-    };
-  }
+async function unpack(id) {
+  const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (sign) => sign.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
 }
 
-// The figure at full precision where there is one, and the text with its first small line.
-function content(cell) {
-  if (!cell) return { text: "", detail: "", number: null, bold: false };
-  const details = [...cell.querySelectorAll("small")].map((line) => line.textContent);
-  const whole = cell.cloneNode(true);
-  whole.querySelectorAll("small").forEach((line) => line.remove());
+async function loadDataTables() {
+  const [script, style] = await Promise.all(["tables-script", "tables-style"].map(unpack));
+  // In a layer, so that any rule of the page's own wins.
+  const sheet = new CSSStyleSheet();
+  sheet.replaceSync(`@layer library { ${style} }`);
+  document.adoptedStyleSheets.push(sheet);
+  const address = URL.createObjectURL(new Blob([script], { type: "text/javascript" }));
+  const { default: DataTable } = await import(address);
+  DataTable.ext.errMode = "throw";
+  DataTable.ext.order.cell = (settings, column) =>
+    new DataTable.Api(settings).column(column, { order: "index" }).nodes().toArray().map(rankOf);
+  DataTable.type("cell", { order: { asc: (a, b) => compare(a, b, 1), desc: (a, b) => compare(a, b, -1) } });
+  return DataTable;
+}
+
+function rankOf(cell) {
+  const row = cell.parentElement;
+  const number = cell.dataset.sort === undefined ? NaN : Number(cell.dataset.sort);
   return {
-    text: whole.textContent.trim(),
-    detail: details.find((line) => line.startsWith("±")) || "",
-    number: cell.dataset.sort === undefined ? null : Number(cell.dataset.sort),
-    bold: cell.matches("td.best, td.real"),
+    place: row.matches(".pinned") ? 0 : row.matches(".summary") ? 2 : 1,
+    number,
+    text: Number.isNaN(number) ? cell.textContent.trim() : "",
   };
 }
 
 // Numbers before words; what has neither comes last in both directions.
-function compare(first, second, sign) {
-  const [a, b] = [first, second].map((cell) =>
-    cell?.dataset.sort === undefined ? NaN : Number(cell.dataset.sort));
-  if (!Number.isNaN(a) && !Number.isNaN(b)) return sign * (a - b) || 0;
-  if (Number.isNaN(a) !== Number.isNaN(b)) return Number.isNaN(a) ? 1 : -1;
-  return sign * (first?.textContent ?? "").localeCompare(second?.textContent ?? "", "en");
+function compare(a, b, sign) {
+  return a.place - b.place || Number.isNaN(a.number) - Number.isNaN(b.number)
+    || sign * (a.number - b.number || a.text.localeCompare(b.text, "en"));
 }
 
-function csv({ heads, rows }) {
-  const quote = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-  const lines = rows.map((row) => row.map(({ number, text }) => number === null ? text : String(number)));
-  return [heads, ...lines].map((line) => line.map(quote).join(",")).join("\n") + "\n";
+// `changed` is told what the reader chose, as a name and a value of the address; `wanted` says
+// which methods stay. Gives a function that applies what the address says.
+function enhance(DataTable, table, changed, wanted) {
+  const heads = [...table.tHead.rows[0].cells];
+  const labels = heads.map((head) =>
+    [...head.querySelectorAll("span, small")].map((part) => part.textContent).join(", ") || head.textContent);
+  let [hidden, metric, applying] = [new Set(), "", false];
+  const shown = heads.map(() => true);
+  const api = new DataTable(table, {
+    paging: false, info: false, autoWidth: false, layout: { topStart: null, topEnd: null },
+    order: [], orderMulti: false, orderClasses: false, orderDescReverse: false, ordering: { handler: false },
+    columns: labels.map((label) => ({ type: "cell", orderDataType: "cell", searchable: false, ariaTitle: label })),
+    language: { zeroRecords: "No such method" },
+  });
+  for (const [column, head] of heads.entries()) {
+    // Not on the whole head, which has the link to its definition.
+    const button = head.querySelector(".dt-column-order");
+    api.order.listener(button, column);
+    button.addEventListener("keydown", (event) => {
+      if (event.key !== " ") return;
+      event.preventDefault();
+      button.click();
+    });
+  }
+  if ("methods" in table.dataset) {
+    const rows = api.rows().nodes();
+    api.search.fixed("methods", (text, data, index) =>
+      rows[index].matches(".pinned") || wanted(rows[index].cells[0].firstChild.textContent));
+  }
+
+  const tools = document.createElement("details");
+  tools.className = "tools";
+  tools.innerHTML = "<summary>Columns and downloads</summary>";
+  tools.addEventListener("toggle", () => {
+    const buttons = [...toggles(DataTable, labels), ...downloads(DataTable, table, labels)];
+    tools.append(new DataTable.Buttons(api, { buttons }).container()[0]);
+    mark();
+  }, { once: true });
+  table.closest(".scroll").before(tools);
+
+  api.on("order", () => {
+    const [[column, direction] = []] = api.order();
+    if (!applying) changed(`${table.id}.sort`, direction ? `${direction === "asc" ? "" : "-"}${column + 1}` : "");
+  });
+  api.on("column-visibility", (event, settings, column, visible) => {
+    if (applying) return;
+    shown[column] = visible;
+    visible ? hidden.delete(column) : hidden.add(column);
+    changed(`${table.id}.hide`, [...hidden].sort((a, b) => a - b).join("."));
+    mark();
+  });
+
+  // Of the columns of one task, the chosen metric's, or the declared one's where a task lacks it.
+  function offered(column) {
+    const { task, metric: own, declared } = heads[column].dataset;
+    if (!task) return true;
+    const has = heads.some((other) => other.dataset.task === task && other.dataset.metric === metric);
+    return has ? own === metric : declared !== undefined;
+  }
+
+  function mark() {
+    if (!tools.querySelector(".dt-buttons")) return;
+    for (const column of heads.keys()) {
+      api.button(`${column}:name`).node().prop("hidden", !offered(column)).attr("aria-pressed", shown[column]);
+    }
+  }
+
+  return (state) => {
+    [applying, metric] = [true, state.get("metric") ?? ""];
+    hidden = new Set((state.get(`${table.id}.hide`) ?? "").split(".").map(Number).filter((column) => column && heads[column]));
+    for (const column of heads.keys()) {
+      const visible = offered(column) && !hidden.has(column);
+      if (visible !== shown[column]) api.column(column).visible(shown[column] = visible, false);
+    }
+    const sort = Number(state.get(`${table.id}.sort`));
+    const column = Math.abs(sort) - 1;
+    api.order(heads[column] ? [[column, sort > 0 ? "asc" : "desc"]] : []).draw();
+    mark();
+    applying = false;
+  };
 }
 
-function json({ heads, rows }, caption) {
-  const values = rows.map((row) => Object.fromEntries(
-    row.map(({ number, text }, column) => [heads[column], number === null ? text : number])));
-  return JSON.stringify({ caption, rows: values }, null, 1) + "\n";
+// Buttons take their text as markup.
+function toggles(DataTable, labels) {
+  return labels.slice(1).map((label, index) => ({
+    extend: "columnToggle", columns: index + 1, name: String(index + 1),
+    columnText: () => DataTable.util.escapeHtml(label),
+  }));
+}
+
+// Each writes what is on the screen, with figures at full precision.
+function downloads(DataTable, table, labels) {
+  const options = (body) => ({
+    columns: ":visible",
+    format: { header: (title, column) => labels[column], body: (html, row, column, cell) => body(content(cell)) },
+  });
+  const written = (text, extension, write) => ({
+    text,
+    action: (event, api) => {
+      const { header, body } = api.buttons.exportData(options((cell) => cell));
+      const blob = new Blob([write(header, body, table.caption.textContent.trim())], { type: "text/plain" });
+      DataTable.fileSave(blob, `${table.id}.${extension}`, true);
+    },
+  });
+  return [
+    { extend: "csvHtml5", text: "CSV", title: null, filename: table.id,
+      exportOptions: options(({ number, text }) => number === null ? text : String(number)) },
+    written("JSON", "json", json),
+    written("LaTeX", "tex", latex),
+  ];
+}
+
+// The figure at full precision where there is one, and the text with its first small line.
+function content(cell) {
+  const details = [...cell.querySelectorAll("small")].map((line) => line.textContent);
+  const whole = cell.cloneNode(true);
+  whole.querySelectorAll("small").forEach((line) => line.remove());
+  return {
+    text: whole.textContent.trim().replace(/[ \n]+/g, " "),
+    detail: details.find((line) => line.startsWith("±")) ?? "",
+    number: cell.dataset.sort === undefined ? null : Number(cell.dataset.sort),
+    separated: cell.matches(".real"),
+  };
+}
+
+function json(header, body, caption) {
+  const rows = body.map((row) => Object.fromEntries(
+    row.map(({ number, text }, column) => [header[column], number === null ? text : number])));
+  return JSON.stringify({ caption, rows }, null, 1) + "\n";
 }
 
 // A booktabs table; figures as the page shows them, with their standard error.
-function latex({ heads, rows }, caption) {
+function latex(header, body, caption) {
   const names = {
     "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "−": "$-$",
     "±": "$\\pm$", "↓": "$\\downarrow$", "∞": "$\\infty$", "–": "--", "\u00a0": "~",
   };
   const escape = (text) => text.replace(/[&%$#_{}]/g, "\\$&".replace("\\", "\u0000"))
     .replace(/[\\~^−±↓∞–\u00a0]/g, (sign) => names[sign]).replaceAll("\u0000", "\\");
-  const cell = ({ text, detail, bold }) => {
-    const own = bold ? `\\textbf{${escape(text)}}` : escape(text);
+  const cell = ({ text, detail, separated }) => {
+    const own = separated ? `\\textbf{${escape(text)}}` : escape(text);
     return detail ? `${own} {\\scriptsize ${escape(detail)}}` : own;
   };
   const line = (cells) => `${cells.join(" & ")} \\\\`;
   return [
     "% needs \\usepackage{booktabs}", "\\begin{table}", `\\caption{${escape(caption)}}`,
-    `\\begin{tabular}{l${"r".repeat(heads.length - 1)}}`, "\\toprule", line(heads.map(escape)),
-    "\\midrule", ...rows.map((row) => line(row.map(cell))), "\\bottomrule", "\\end{tabular}",
+    `\\begin{tabular}{l${"r".repeat(header.length - 1)}}`, "\\toprule", line(header.map(escape)),
+    "\\midrule", ...body.map((row) => line(row.map(cell))), "\\bottomrule", "\\end{tabular}",
     "\\end{table}", "",
   ].join("\n");
-}
-
-const FORMATS = [["CSV", "text/csv", csv], ["JSON", "application/json", json], ["LaTeX", "text/plain", latex]];
-const EXTENSIONS = { CSV: "csv", JSON: "json", LaTeX: "tex" };
-
-function save(blob, name) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
