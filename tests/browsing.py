@@ -69,6 +69,9 @@ def visit(browser, address, width=1280, scheme="light", **options):
     tab.on("pageerror", lambda error: tab.problems.append(str(error)))
     tab.on("request", lambda request: tab.requests.append(request.url))
     tab.goto(address.as_uri() if isinstance(address, Path) else address)
+    if options.get("java_script_enabled", True):
+        # The tables' library is unpacked after the page has loaded.
+        tab.wait_for_function("!document.querySelector('.controls[hidden]')")
     try:
         yield tab
     finally:
@@ -78,6 +81,12 @@ def visit(browser, address, width=1280, scheme="light", **options):
 def foreign(tab):
     """Requests that left the page."""
     return [url for url in tab.requests if not url.startswith(("file:", "data:", "blob:"))]
+
+
+def reach(tab, table):
+    """Scroll to a table, which is sorted and filtered only from there on."""
+    tab.locator(table).scroll_into_view_if_needed()
+    tab.wait_for_selector(f"{table}.dataTable")
 
 
 def open_everything(tab):

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from browsing import artefacts, open_everything, visit
+from browsing import artefacts, open_everything, reach, visit
 from synthetic import PAPER_METHODS, paper_sized
 
 from mbench.results import long_form
@@ -16,14 +16,24 @@ BOARD = "#model-1-budget-2-table"
 
 
 def figures(tab, column, table=BOARD):
-    rows = f"{table} tbody tr:not(.pinned):not([hidden])"
+    reach(tab, table)
+    rows = f"{table} tbody tr:not(.pinned)"
     found = tab.eval_on_selector_all(rows, f"rows => rows.map(r => r.cells[{column}].dataset.sort)")
     return [None if text is None else float(text) for text in found]
 
 
 def methods(tab, table=BOARD):
-    heads = tab.locator(f"{table} tbody tr:not([hidden]) th").all()
+    reach(tab, table)
+    heads = tab.locator(f"{table} tbody th").all()
     return [head.evaluate("cell => cell.firstChild.textContent") for head in heads]
+
+
+def unfold(tab, table=BOARD):
+    """The columns and downloads of a table."""
+    reach(tab, table)
+    tools = tab.locator(f".tools:has(+ .scroll {table})")
+    tools.locator("summary").click()
+    return tools
 
 
 def test_sorting_by_click_and_key_and_back(tab):
@@ -31,18 +41,18 @@ def test_sorting_by_click_and_key_and_back(tab):
     before = methods(tab, table)
     head = tab.locator(f"{table} thead th", has_text="mmlu")
     column = head.evaluate("cell => cell.cellIndex")
-    head.locator("button").click()
+    head.get_by_role("button").click()
     assert head.get_attribute("aria-sort") == "ascending"
     values = figures(tab, column, table)
     assert values[-1] is None
     assert values[:-1] == sorted(values[:-1])
-    head.locator("button").press("Enter")
+    head.get_by_role("button").press("Enter")
     assert head.get_attribute("aria-sort") == "descending"
     values = figures(tab, column, table)
     assert values[-1] is None
     assert values[:-1] == sorted(values[:-1], reverse=True)
     assert methods(tab, table)[0] == "unpruned"
-    head.locator("button").press("Enter")
+    head.get_by_role("button").press("Space")
     assert methods(tab, table) == before
 
 
@@ -67,9 +77,10 @@ def test_filter_reaches_tables_charts_and_pictures(tab):
 def test_metric_is_switched_where_a_task_has_it(tab):
     table = "#model-1-budget-1-metrics"
     open_everything(tab)
+    reach(tab, table)
 
     def shown():
-        heads = tab.locator(f"{table} thead th:not([hidden])").all()[1:]
+        heads = tab.locator(f"{table} thead th").all()[1:]
         return {
             head.get_attribute("data-task"): head.get_attribute("data-metric") for head in heads
         }
@@ -82,22 +93,22 @@ def test_metric_is_switched_where_a_task_has_it(tab):
 
 
 def test_permalink_brings_back_what_was_chosen(browser, tab, written):
-    tab.locator(f"{BOARD} thead button").nth(2).click()
+    reach(tab, BOARD)
+    tab.locator(f"{BOARD} thead").get_by_role("button").nth(2).click()
     tab.get_by_role("searchbox").fill("reap")
     tab.get_by_role("combobox").select_option("acc")
-    tools = tab.locator(".budget > .tools").nth(1)
-    tools.locator("summary").click()
-    tools.get_by_label("Recovered").uncheck()
+    tools = unfold(tab)
+    tools.get_by_role("button", name="Recovered").click()
     tab.get_by_role("link", name="Terms", exact=True).click()
     assert "#terms?" in tab.url
     with visit(browser, tab.url) as other:
+        assert other.locator("#terms").evaluate("e => e.getBoundingClientRect().top") < 900
         assert methods(other) == methods(tab)
         assert figures(other, 2) == sorted(figures(other, 2))
         assert not other.locator(f"{BOARD} thead th", has_text="Recovered").is_visible()
         assert other.locator(f"{BOARD} thead th", has_text="Common Avg").is_visible()
         assert other.get_by_role("combobox").input_value() == "acc"
         assert other.get_by_role("searchbox").input_value() == "reap"
-        assert other.locator("#terms").evaluate("e => e.getBoundingClientRect().top") < 900
     with visit(browser, written.as_uri() + "#model-1-budget-1-overlap") as other:
         assert other.locator("#model-1-budget-1-overlap").is_visible()  # its fold was opened
     with visit(browser, written.as_uri() + "#x?model-1-budget-2-table.sort=999&metric=no") as other:
@@ -114,9 +125,8 @@ def download(tab, click):
 def test_downloads_hold_what_is_shown(tab):
     results = paper_sized(items=25)
     tab.get_by_role("searchbox").fill("reap")
-    tools = tab.locator(".budget > .tools").nth(1)
-    tools.locator("summary").click()
-    tools.get_by_label("Recovered").uncheck()
+    tools = unfold(tab)
+    tools.get_by_role("button", name="Recovered").click()
     button = lambda name: download(tab, tools.get_by_role("button", name=name).click)  # noqa: E731
     rows = list(csv.DictReader(io.StringIO(button("CSV").decode())))
     assert [row["Method"] for row in rows] == methods(tab)

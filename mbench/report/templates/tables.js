@@ -42,14 +42,14 @@ function compare(a, b, sign) {
 // which methods stay. Gives a function that applies what the address says.
 function enhance(DataTable, table, changed, wanted) {
   const heads = [...table.tHead.rows[0].cells];
-  const labels = heads.map((head) =>
-    [...head.querySelectorAll("span, small")].map((part) => part.textContent).join(", ") || head.textContent);
+  const labels = new Map(heads.map((head) => [head,
+    [...head.querySelectorAll("span, small")].map((part) => part.textContent).join(", ") || head.textContent]));
   let [hidden, metric, applying] = [new Set(), "", false];
   const shown = heads.map(() => true);
   const api = new DataTable(table, {
     paging: false, info: false, autoWidth: false, layout: { topStart: null, topEnd: null },
     order: [], orderMulti: false, orderClasses: false, orderDescReverse: false, ordering: { handler: false },
-    columns: labels.map((label) => ({ type: "cell", orderDataType: "cell", searchable: false, ariaTitle: label })),
+    columns: heads.map((head) => ({ type: "cell", orderDataType: "cell", searchable: false, ariaTitle: labels.get(head) })),
     language: { zeroRecords: "No such method" },
   });
   for (const [column, head] of heads.entries()) {
@@ -122,7 +122,7 @@ function enhance(DataTable, table, changed, wanted) {
 
 // Buttons take their text as markup.
 function toggles(DataTable, labels) {
-  return labels.slice(1).map((label, index) => ({
+  return [...labels.values()].slice(1).map((label, index) => ({
     extend: "columnToggle", columns: index + 1, name: String(index + 1),
     columnText: () => DataTable.util.escapeHtml(label),
   }));
@@ -132,7 +132,7 @@ function toggles(DataTable, labels) {
 function downloads(DataTable, table, labels) {
   const options = (body) => ({
     columns: ":visible",
-    format: { header: (title, column) => labels[column], body: (html, row, column, cell) => body(content(cell)) },
+    format: { header: (title, column, head) => labels.get(head), body: (html, row, column, cell) => body(content(cell)) },
   });
   const written = (text, extension, write) => ({
     text,
