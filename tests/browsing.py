@@ -90,7 +90,8 @@ def reach(tab, table):
 
 
 def open_everything(tab):
-    """Unfold all that is folded."""
+    """Unfold all that is folded, and make every table ready as for a printer."""
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
     tab.evaluate("document.querySelectorAll('main details').forEach((d) => { d.open = true; })")
 
 

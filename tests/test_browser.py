@@ -4,7 +4,7 @@ import dataclasses
 import shutil
 
 import pytest
-from browsing import PUBLISHED, accessibility, artefacts, foreign, open_everything, overflow, visit
+from browsing import PUBLISHED, accessibility, artefacts, foreign, open_everything, overflow, reach, visit
 from synthetic import paper_sized
 from test_results import synthetic
 
@@ -59,6 +59,25 @@ def test_leaderboard_of_six_tasks_needs_no_scrolling(browser, tmp_path):
         assert max(wider) <= 0
 
 
+@pytest.mark.parametrize("width", [390, 1047, 1280])
+def test_failures_stay_within_their_cells(browser, tmp_path, width):
+    cells = tuple(
+        dataclasses.replace(
+            cell,
+            reason="/a/path/" + 90 * "x" if cell.status != "ok" else "",
+            tasks={t: dataclasses.replace(s, reason=90 * "y") for t, s in cell.tasks.items()},
+        )
+        for cell in synthetic().cells
+    )
+    path = render(dataclasses.replace(synthetic(), cells=cells), tmp_path)
+    with visit(browser, path, width) as tab:
+        found = tab.eval_on_selector_all(
+            ".budget td.failed", "all => all.map((cell) => cell.scrollWidth - cell.clientWidth)"
+        )
+        assert len(found) >= 4
+        assert max(found) <= 0
+
+
 def test_checks_of_the_page_can_fail(browser, tmp_path):
     bad = tmp_path / "bad.html"
     bad.write_text("<p style='width:3000px'>x<img src='http://127.0.0.1:9/x.png'>")
@@ -82,9 +101,17 @@ def test_theme_follows_the_system_until_it_is_chosen(browser, written):
         assert tab.locator("#theme").get_attribute("aria-pressed") == "false"
 
 
-def test_definition_opens_beside_its_column_and_closes(tab):
-    tab.locator(f"{BOARD} thead th", has_text="Recovered").locator("a.term").click()
+@pytest.mark.parametrize("key", [False, True])
+def test_definition_opens_beside_its_column_and_closes(tab, key):
+    reach(tab, BOARD)
+    head = tab.locator(f"{BOARD} thead th", has_text="Recovered")
+    term = head.locator("a.term")
+    if key:
+        term.press("Enter")
+    else:
+        term.click()
     box = tab.locator("#definition")
+    assert head.get_attribute("aria-sort") is None
     assert box.is_visible()
     assert "Share of the gap" in box.inner_text()
     assert "#term-" not in tab.url

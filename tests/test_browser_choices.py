@@ -13,6 +13,7 @@ from synthetic import PAPER_METHODS, paper_sized
 from mbench.results import long_form
 
 BOARD = "#model-1-budget-2-table"
+NONSENSE = f"#x?{BOARD[1:]}.sort=999&{BOARD[1:]}.hide=0.99.x.-1&metric=no&other.sort=1&none=%"
 
 
 def figures(tab, column, table=BOARD):
@@ -54,6 +55,20 @@ def test_sorting_by_click_and_key_and_back(tab):
     assert methods(tab, table)[0] == "unpruned"
     head.get_by_role("button").press("Space")
     assert methods(tab, table) == before
+
+
+def test_summaries_stay_below_whatever_is_sorted(tab):
+    table = "#model-1-budget-2-seeds"
+    open_everything(tab)
+    before = methods(tab, table)
+    summaries = [name for name in before if "seed " not in name]
+    assert len(summaries) == 4
+    heads = tab.locator(f"{table} thead").get_by_role("button")
+    for click in (0, 0, 1, 1):
+        heads.nth(click).click()
+        assert methods(tab, table)[-4:] == summaries
+    values = figures(tab, 1, table)[:-4]
+    assert values == sorted(values, reverse=True) != figures(tab, 1, table)
 
 
 def test_filter_reaches_tables_charts_and_pictures(tab):
@@ -111,8 +126,10 @@ def test_permalink_brings_back_what_was_chosen(browser, tab, written):
         assert other.get_by_role("searchbox").input_value() == "reap"
     with visit(browser, written.as_uri() + "#model-1-budget-1-overlap") as other:
         assert other.locator("#model-1-budget-1-overlap").is_visible()  # its fold was opened
-    with visit(browser, written.as_uri() + "#x?model-1-budget-2-table.sort=999&metric=no") as other:
-        assert methods(other)[0] == "unpruned"
+    with visit(browser, written.as_uri()) as other:
+        whole = methods(other), other.locator(f"{BOARD} thead th").count()
+    with visit(browser, written.as_uri() + NONSENSE) as other:
+        assert (methods(other), other.locator(f"{BOARD} thead th").count()) == whole
         assert other.problems == []
 
 
@@ -136,7 +153,14 @@ def test_downloads_hold_what_is_shown(tab):
     assert not any(name.startswith("Recovered") for name in own)
     data = json.loads(button("JSON"))
     assert [row["Method"] for row in data["rows"]] == methods(tab)
+    assert set(data["rows"][0]) == set(own)
+    assert data["rows"][1]["Common Avg, more is better"] == float(
+        rows[1]["Common Avg, more is better"]
+    )
     latex = button("LaTeX").decode()
+    separated = tab.locator(f"{BOARD} td.real").all_inner_texts()
+    bold = [text.replace("$-$", "−") for text in re.findall(r"\\textbf{(.*?)}", latex)]
+    assert bold == [text.split("\n")[0] for text in separated] != []
     assert latex.count(r"\\") == 2 + 3
     assert r"arc\_challenge, acc\_norm" in latex
     assert r"{\scriptsize $\pm$ 0." in latex

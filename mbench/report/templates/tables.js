@@ -22,14 +22,12 @@ async function loadDataTables() {
   return DataTable;
 }
 
+// Where a cell stands in the order of its column; pinned rows and summaries keep their own.
 function rankOf(cell) {
   const row = cell.parentElement;
-  const number = cell.dataset.sort === undefined ? NaN : Number(cell.dataset.sort);
-  return {
-    place: row.matches(".pinned") ? 0 : row.matches(".summary") ? 2 : 1,
-    number,
-    text: Number.isNaN(number) ? cell.textContent.trim() : "",
-  };
+  const place = row.matches(".pinned") ? 0 : row.matches(".summary") ? 2 : 1;
+  const number = cell.dataset.sort === undefined || place !== 1 ? NaN : Number(cell.dataset.sort);
+  return { place, number, text: Number.isNaN(number) && place === 1 ? cell.textContent.trim() : "" };
 }
 
 // Numbers before words; what has neither comes last in both directions.
