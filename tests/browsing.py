@@ -89,6 +89,17 @@ def reach(tab, table):
     tab.wait_for_selector(f"{table}.dataTable")
 
 
+def sort(head, wanted, key=None):
+    """Click a column's head, or press a key on it, and wait for the order that must follow."""
+    button = head.get_by_role("button")
+    button.press(key) if key else button.click()
+    head.page.wait_for_function(
+        "([head, wanted]) => head.getAttribute('aria-sort') === wanted",
+        arg=[head.element_handle(), wanted],
+        timeout=5000,
+    )
+
+
 def open_everything(tab):
     """Unfold all that is folded, and make every table ready as for a printer."""
     tab.evaluate("dispatchEvent(new Event('beforeprint'))")

@@ -4,7 +4,16 @@ import dataclasses
 import shutil
 
 import pytest
-from browsing import PUBLISHED, accessibility, artefacts, foreign, open_everything, overflow, reach, visit
+from browsing import (
+    PUBLISHED,
+    accessibility,
+    artefacts,
+    foreign,
+    open_everything,
+    overflow,
+    reach,
+    visit,
+)
 from synthetic import paper_sized
 from test_results import synthetic
 
@@ -147,7 +156,16 @@ def test_keyboard_reaches_every_control(tab):
     for _ in range(60):
         tab.keyboard.press("Tab")
         reached.add(tab.evaluate("(e => e.id || e.className || e.tagName)(document.activeElement)"))
-    assert {"filter", "metric", "theme", "term", "scroll", "SUMMARY", "dt-column-order", "png"} <= reached
+    assert {
+        "filter",
+        "metric",
+        "theme",
+        "term",
+        "scroll",
+        "SUMMARY",
+        "dt-column-order",
+        "png",
+    } <= reached
 
 
 @pytest.mark.parametrize("name", [HOSTILE, LONG, RIGHT_TO_LEFT], ids=["markup", "long", "rtl"])

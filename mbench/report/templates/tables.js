@@ -16,15 +16,17 @@ async function loadDataTables() {
   const address = URL.createObjectURL(new Blob([script], { type: "text/javascript" }));
   const { default: DataTable } = await import(address);
   DataTable.ext.errMode = "throw";
-  DataTable.ext.order.cell = (settings, column) =>
-    new DataTable.Api(settings).column(column, { order: "index" }).nodes().toArray().map(rankOf);
+  DataTable.ext.order.cell = (settings, column) => {
+    const api = new DataTable.Api(settings);
+    const rows = api.rows({ order: "index" }).nodes();
+    return api.column(column, { order: "index" }).nodes().toArray().map((cell, row) => rankOf(rows[row], cell));
+  };
   DataTable.type("cell", { order: { asc: (a, b) => compare(a, b, 1), desc: (a, b) => compare(a, b, -1) } });
   return DataTable;
 }
 
 // Where a cell stands in the order of its column; pinned rows and summaries keep their own.
-function rankOf(cell) {
-  const row = cell.parentElement;
+function rankOf(row, cell) {
   const place = row.matches(".pinned") ? 0 : row.matches(".summary") ? 2 : 1;
   const number = cell.dataset.sort === undefined || place !== 1 ? NaN : Number(cell.dataset.sort);
   return { place, number, text: Number.isNaN(number) && place === 1 ? cell.textContent.trim() : "" };
