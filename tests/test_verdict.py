@@ -249,7 +249,7 @@ def test_methods_are_not_separated_by_guesses():
     assert found.caveats[-1] == "No task of Common Avg is informative: methods are not separated."
     heads = Tables(to_html(results)).tables
     name = next(n for n in heads if n.startswith("Leaderboard") and "50\xa0%" in n)
-    assert "cloze-code|acc_norm, at floor" in heads[name][0]
+    assert "cloze-code|acc_norm, at floor 0.00" in heads[name][0]
     assert {row[1] for row in heads[name][2:]} == {"1–5"}
 
 

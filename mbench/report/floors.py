@@ -29,7 +29,7 @@ class Floor:
 
 def at_floor(task: str, found: Mapping[str, Floor]) -> str:
     """What a column's head adds for a task without information, else nothing."""
-    return f", at floor {found[task].level:.3g}" if task in found else ""
+    return f", at floor {found[task].level:.2f}" if task in found else ""
 
 
 def level(items: pd.DataFrame, metric: str) -> float | None:
