@@ -68,7 +68,7 @@
       tables.push(table);
       waiting.delete(box);
     };
-    const waiting = new Set(document.querySelectorAll(".scroll"));
+    const waiting = new Set(document.querySelectorAll(".scroll:has(> table)"));
     const near = new IntersectionObserver(
       (entries) => entries.filter((entry) => entry.isIntersecting).forEach(({ target }) => enter(target)),
       { rootMargin: "600px" });

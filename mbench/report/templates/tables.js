@@ -98,6 +98,7 @@ function enhance(DataTable, table, changed, wanted) {
     return has ? own === metric : declared !== undefined;
   }
 
+  // Which columns the reader may show, and which are shown.
   function mark() {
     if (!tools.querySelector(".dt-buttons")) return;
     for (const column of heads.keys()) {
