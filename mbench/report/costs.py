@@ -57,7 +57,7 @@ def weights(group: Group, provenance: Mapping[str, Any], id: str) -> Table | Non
                 Cell(name),
                 (
                     Cell(f"{kept} of {experts}", sort=kept),
-                    Cell(_count(own), sort=own),
+                    Cell(words.count(own), sort=own),
                     MISSING if size is None else Cell(words.size(size, "B"), sort=size),
                     Cell(percent(round(own / total, 3)), sort=own / total),
                 ),
@@ -134,10 +134,3 @@ def run_costs(provenance: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     for where, size in run.get("peak memory", {}).items():
         found.append((f"Peak memory, {where}", words.size(size, "B")))
     return tuple(found)
-
-
-def _count(parameters: int) -> str:
-    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if parameters >= size:
-            return f"{parameters / size:.3g}\u2009{unit}"
-    return str(parameters)

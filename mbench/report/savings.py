@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mbench.efficiency import Footprint, Saving, Spread
 from mbench.report.arrange import Entry, Group, Score, arrange, primary_score
 from mbench.report.tables import MISSING, Cell, Column, Row, Table
-from mbench.report.words import number, percent, size
+from mbench.report.words import count, number, percent, size
 from mbench.results import Results
 from mbench.stats import summarize
 
@@ -73,10 +73,10 @@ def _budgets(model: str, own: list[Saving], id: str) -> Table:
 
 
 def _cells(pruned: Footprint, full: Footprint) -> Iterator[Cell]:
-    for name, unit in (("parameters", ""), ("checkpoint_bytes", "B"), ("peak_bytes", "B")):
+    for name in ("parameters", "checkpoint_bytes", "peak_bytes"):
         own, whole = getattr(pruned, name), getattr(full, name)
-        share = f"{percent(round(own / whole, 3))} of {size(whole, unit)}"
-        yield Cell(size(own, unit), (share,), own)
+        text, full_text = (count(n) if name == "parameters" else size(n, "B") for n in (own, whole))
+        yield Cell(text, (f"{percent(round(own / whole, 3))} of {full_text}",), own)
     for name in ("prefill", "decode"):
         speed: Spread = getattr(pruned, name)
         whole_speed: Spread = getattr(full, name)

@@ -152,11 +152,12 @@ def _others(ranked: Sequence[Standing], score: Score) -> Iterator[str]:
     better = [s.entry.method for s in real if sign * s.from_random.value > 0]
     worse = [s.entry.method for s in real if sign * s.from_random.value < 0]
     unclear = [s.entry.method for s in rest if not s.differs_from_random]
+    whole = [s.entry.method for s in rest] if len(rest) > 3 else []
     if not real:
         yield "No other method is separated from the random mean."
         return
     parts = [
-        f"{listing(names)} {_is(names)} {text}"
+        f"{f'all {len(rest)} others' if names == whole else listing(names)} {_is(names)} {text}"
         for names, text in ((better, "better"), (worse, "worse"))
         if names
     ]

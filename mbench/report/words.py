@@ -45,6 +45,14 @@ def size(value: float, unit: str) -> str:
     return f"{value:.0f}\N{NO-BREAK SPACE}{unit}".strip()
 
 
+def count(parameters: int) -> str:
+    """14,300,000,000 -> "14.3 B", as the field writes parameters."""
+    for factor, prefix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if parameters >= factor:
+            return f"{parameters / factor:.3g}\N{NO-BREAK SPACE}{prefix}"
+    return str(parameters)
+
+
 def signed(value: float) -> str:
     """A difference of scores, always with its sign; what rounds to zero has a plus."""
     return f"{round(value, 3) + 0.0:+.3f}".replace("-", MINUS)
