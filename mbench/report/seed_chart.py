@@ -120,6 +120,6 @@ def alone(score: Score, standings: dict[float, Sequence[Standing]]) -> Iterator[
                 for place, seeds in sorted(places.items())
             ]
             yield (
-                f"{percent(retain)} kept: with one seed, {standing.entry.method} would stand, by its"
-                f" figure alone, at place {' or '.join(texts)} of {len(others) + 1}."
+                f"{percent(retain)} kept: with one seed, {standing.entry.method} would stand, by"
+                f" its figure alone, at place {' or '.join(texts)} of {len(others) + 1}."
             )
