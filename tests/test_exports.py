@@ -148,6 +148,22 @@ def test_guesses_are_marked_and_never_best():
     assert r"0.010$^\ddagger$" in latex
 
 
+def test_what_the_page_cannot_compare_carries_no_mark():
+    whole = run(grid())
+    cells = []
+    for one in whole.cells:
+        table = one.evaluations["quiz"].items
+        if one.retain == 0.25:
+            table = table.assign(item="other " + table["item"])
+        found = {**one.evaluations, "quiz": evaluation("quiz", table)}
+        cells.append(dataclasses.replace(one, evaluations=found))
+    rows, _ = read_markdown(to_markdown(dataclasses.replace(whole, cells=tuple(cells))))
+    column = rows[0].index("quiz")
+    kept = [row[column] for row in rows[2:]]
+    assert not any(figure[-1] in "†‡" for figure in kept[:3])
+    assert any(figure[-1] in "†‡" for figure in kept[3:])
+
+
 def test_seeds_are_mean_and_deviation_and_failures_are_dashes():
     rows, _ = read_markdown(to_markdown(synthetic()))
     head = rows[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from click.testing import CliRunner
 from small_runs import change, grid, run, with_items
@@ -71,6 +73,18 @@ def test_tables_are_printed_and_written(halves, form, function):
     call(halves / "a")
     name = {"latex": "tables.tex", "markdown": "tables.md"}[form]
     assert (halves / "a" / name).read_text() == done.stdout
+
+
+def test_merging_never_writes_onto_its_runs(halves):
+    twin = halves / "elsewhere" / "a"
+    shutil.copytree(halves / "a", twin)
+    done = CliRunner().invoke(
+        group, ["report", str(halves / "a"), str(twin), "--output", str(halves / "a")]
+    )
+    assert done.exit_code == 2
+    assert "is one of the runs: choose another --output" in done.output
+    assert call(halves / "a", twin).exit_code == 0
+    assert (halves / "a+a" / "index.html").exists()
 
 
 def test_options_of_merging_need_several_directories(halves):

@@ -53,8 +53,11 @@ def test_perplexity_and_its_error_over_documents():
     assert all(isinstance(metric.value, float) for metric in found.values())
 
 
-def test_blocks_are_documents_or_neighbours_in_any_order():
-    assert list(blocks(["7:0", "2:0", "7:512"])) == [1, 0, 1]
+def test_blocks_are_neighbours_of_one_document_in_any_order():
+    few = [f"{text}:{512 * n}" for text in (7, 2) for n in range(4)]  # 2 = round(8 ** (1 / 3))
+    assert list(blocks(few)) == [2, 2, 3, 3, 0, 0, 1, 1]
+    many = [f"{text}:{n}" for text in range(9) for n in range(3)]  # 3 = round(27 ** (1 / 3))
+    assert list(blocks(many)) == [n // 3 for n in range(27)]
     names = [f"0:{256 * n}" for n in range(28)]  # 3 = round(28 ** (1 / 3))
     assert list(blocks(names)) == [n // 3 for n in range(28)]
     order = np.random.default_rng(0).permutation(28)

@@ -206,6 +206,17 @@ def test_equal_outcomes_are_no_difference():
         assert p == 1.0
 
 
+def test_a_few_long_documents_are_not_many():
+    sizes = np.array([5000.0] * 4 + [20.0] * 36)
+    stratum = stats.Stratum(np.column_stack([sizes * 3, sizes * 2]), sizes)
+    assert stats.sign_factor([stratum]) is None
+    draws = stats.sign_flips([stratum], np.random.default_rng(0), 20_000)
+    # Four signs decide: 2 of their 16 choices are as far from zero, less the short documents.
+    assert stats.p_value(1.0, draws[:, 0], draws[:, 1]) < 0.01
+    most = stats.p_value(0.93, draws[:, 0], draws[:, 1])
+    assert most == pytest.approx(2 / 16, abs=0.02)
+
+
 @pytest.mark.parametrize("law", ["standard_normal", "standard_exponential", "standard_t"])
 def test_known_null_distribution_of_losses_has_no_lighter_tails_than_their_signs(law):
     rng = np.random.default_rng(6)

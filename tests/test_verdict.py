@@ -95,8 +95,8 @@ def test_a_clear_leader():
     assert found.findings[2] == "Against the random mean, mean is better."
     assert found.caveats == (
         # Two methods and six random masks in any order: one of the two comes first 2 times in 8.
-        "If all methods drew their masks at random, the best of 2 would still be better than 6 "
-        "others with probability 0.25: beating so few says little.",
+        "If all methods drew their masks at random, the best of their 2 different masks would "
+        "still beat the 6 of random pruning with probability 0.25: beating so few says little.",
     )
 
 

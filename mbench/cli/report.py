@@ -67,8 +67,10 @@ def command(
     warn_of_failures(registry)
     directory = directories[0]
     if len(directories) > 1:
-        names = "+".join(dict.fromkeys(one.resolve().name for one in directories))
+        names = "+".join(one.resolve().name for one in directories)
         directory = output or directories[0].resolve().parent / names
+        if directory.resolve() in [one.resolve() for one in directories]:
+            raise click.UsageError(f"{directory} is one of the runs: choose another --output")
         write(results, directory)
     published = publish(results, directory, registry.panels)
     for warning in published.warnings:

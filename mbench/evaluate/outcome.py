@@ -117,9 +117,9 @@ def _mean_metric(name: str, values: pd.Series) -> Metric:
 def blocks(windows: Iterable[str]) -> np.ndarray:
     """Which windows of a text are drawn together, because neighbours are alike: int [windows].
 
-    The windows of one document are one block. A single long text is cut into blocks of about
-    windows ** (1/3) neighbours, the rate at which the error of a block bootstrap's variance
-    vanishes fastest (Hall, Horowitz and Jing 1995, doi:10.1093/biomet/82.3.561).
+    A text is cut into blocks of up to n ** (1/3) neighbours, of n windows in all: the rate at which
+    the error of a block bootstrap's variance vanishes fastest (Hall, Horowitz and Jing 1995,
+    doi:10.1093/biomet/82.3.561). Documents of no more windows than that are a block each.
 
     Args:
         windows: names `text:first scored token`, in any order.
@@ -130,12 +130,15 @@ def blocks(windows: Iterable[str]) -> np.ndarray:
     places = np.array([[int(part) for part in name.split(":")] for name in windows])
     if places.ndim != 2 or places.shape[1] != 2:
         raise ValueError("a window's name is `text:first scored token`")
-    texts = np.unique(places[:, 0], return_inverse=True)[1]
-    if texts.any():
-        return texts
-    order = np.empty(len(places), int)
-    order[places[:, 1].argsort()] = np.arange(len(places))
-    return order // round(len(places) ** (1 / 3))
+    order = np.lexsort((places[:, 1], places[:, 0]))
+    texts = places[order, 0]
+    starts = np.searchsorted(texts, texts)  # of each window's text, in the order of the texts
+    within = (np.arange(len(texts)) - starts) // round(len(texts) ** (1 / 3))
+    found = np.empty(len(texts), int)
+    found[order] = np.unique(np.column_stack([texts, within]), axis=0, return_inverse=True)[
+        1
+    ].ravel()
+    return found
 
 
 def _perplexity_metrics(items: pd.DataFrame) -> tuple[Metric, ...]:

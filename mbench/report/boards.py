@@ -17,8 +17,10 @@ from mbench.report.arrange import (
 )
 from mbench.report.by_task import TaskComparison, by_task
 from mbench.report.floors import Floor, floors
+from mbench.report.pairing import cells_of, pair, to_part
 from mbench.report.ranking import LEVEL, Standing, leaders, standings, winner
 from mbench.report.verdict import Verdict, perplexity_verdict, verdict
+from mbench.report.words import listing
 from mbench.results import Results
 
 
@@ -77,6 +79,10 @@ def _boards(results: Results, group: Group) -> Iterator[Board]:
     score, second = primary_score(results), second_score(results)
     found = standings(group, score) if score else {}
     by_perplexity = standings(group, second) if second else {}
+    strangers = {
+        task: pair(cells_of(group), [to_part(task, metric)]).problems
+        for task, metric in results.task_metrics.items()
+    }
     for setting in group.settings:
         unranked = tuple(Standing(entry, None) for entry in setting.entries)
         own = found.get(setting.retain, unranked)
@@ -85,11 +91,18 @@ def _boards(results: Results, group: Group) -> Iterator[Board]:
         said = verdict(group, setting, score, own, uninformative)
         if second and (sentence := perplexity_verdict(group, second, others)):
             said = replace(said, findings=(*said.findings, sentence))
+        tasks = by_task(setting, results.task_metrics, strangers, uninformative, LEVEL)
+        few = [task for task, one in tasks.items() if not one.enough]
+        if few:
+            text = (
+                f"Too few items or blocks of windows to separate any two methods: {listing(few)}."
+            )
+            said = replace(said, caveats=(*said.caveats, text))
         yield Board(
             setting=setting,
             standings=own,
             by_perplexity=others,
-            tasks=by_task(setting, results.task_metrics, uninformative, LEVEL),
+            tasks=tasks,
             uninformative=uninformative,
             verdict=said,
         )

@@ -51,7 +51,7 @@ def budget_chart(
         ),
         looks=styles,
         band=band,
-        key="whisker: 95 % interval over items, or the range over seeds",
+        key="whisker: ± 1.96 standard errors over items, or the range over seeds",
     )
 
 

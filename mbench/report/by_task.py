@@ -22,6 +22,8 @@ class TaskComparison:
     """Method -> its mean over masks, from best to worst; methods on the same items only."""
     apart: frozenset[frozenset[str]]
     """Pairs of methods that are separated."""
+    enough: bool
+    """Whether it has rows enough for any two methods to be separated after the correction."""
 
     @property
     def best(self) -> tuple[str, ...]:
@@ -31,9 +33,16 @@ class TaskComparison:
 
 
 def by_task(
-    setting: Setting, tasks: Mapping[str, str], uninformative: Collection[str], level: float
+    setting: Setting,
+    tasks: Mapping[str, str],
+    strangers: Mapping[str, Collection[int]],
+    uninformative: Collection[str],
+    level: float,
 ) -> dict[str, TaskComparison]:
     """Compare all pairs of methods on each of `tasks` (task -> metric).
+
+    `strangers` holds, for each task, the id of every cell that cannot stand beside the others of
+    its model; a method with such a cell is left out.
 
     Holm's method corrects over all pairs on all tasks, because a reader looks at all of them.
     Copies of a mask are one method. At a floor (`uninformative`) nothing is separated.
@@ -41,9 +50,16 @@ def by_task(
     most = math.comb(len(setting.entries), 2) * len(tasks)
     sampled: dict[str, list[list[Sample]]] = {}
     p: dict[tuple[str, int, int], float] = {}
+    rows: dict[str, int] = {}
     for task, metric in tasks.items():
         paired = pair((cell for e in setting.entries for cell in e.cells), [to_part(task, metric)])
-        fine = (entry for entry in setting.entries if not problem_of(entry, paired))
+        rows[task] = len(paired.strata[0].sizes) if paired.strata else 0
+        fine = (
+            entry
+            for entry in setting.entries
+            if not problem_of(entry, paired)
+            and not any(id(cell) in strangers[task] for cell in entry.cells)
+        )
         kinds: dict[frozenset[tuple[str, str]], list[Sample]] = {}
         for sample in samples(fine, paired, stats.enough_resamples(most), intervals=False):
             kinds.setdefault(sample.entry.masks, []).append(sample)
@@ -64,6 +80,8 @@ def by_task(
                 for a in sampled[task][one]
                 for b in sampled[task][other]
             ),
+            # Of so many signs, all the same is the most that can be seen: 2 of 2^rows.
+            not sampled[task] or len(p) * 2.0 ** (1 - rows[task]) < level,
         )
     return found
 

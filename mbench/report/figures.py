@@ -81,6 +81,8 @@ class Page:
     description: str
     changes: tuple[str, ...]
     """Options of the command line, by run, that changed what the suite file says."""
+    merged: bool
+    """Whether it joins several runs."""
     routers: tuple[str, ...]
     progress: str
     protocol: tuple[tuple[str, str], ...]
@@ -100,6 +102,9 @@ class Page:
     average: Score | None
     resamples: int
     """Of the paired bootstrap."""
+    many_items: int
+    many_losses: int
+    """From how many a null distribution is known without draws."""
     room: float
     """By how much a figure must clear the floor."""
     always_unknown: str
@@ -126,6 +131,7 @@ def page(
         suite=results.suite,
         description=results.description,
         changes=_changes(results.provenance),
+        merged="runs" in results.provenance,
         routers=tuple(dict.fromkeys(group.router for group in groups)),
         progress=_progress(results),
         protocol=results.protocol,
@@ -143,6 +149,8 @@ def page(
         score=primary_score(results),
         average=average_score(results),
         resamples=stats.RESAMPLES,
+        many_items=stats.MANY_ITEMS,
+        many_losses=stats.MANY_LOSSES,
         room=ROOM,
         always_unknown=ALWAYS_UNKNOWN,
     )

@@ -186,9 +186,9 @@ def _few_seeds(standings: Sequence[Standing], ranked: Sequence[Standing]) -> Ite
         luck = len(masks) / (len(masks) + best.random_masks)
         if luck > LUCK:
             yield (
-                f"If all methods drew their masks at random, the best of {len(masks)} would still "
-                f"be better than {best.random_masks} others with probability {luck:.2f}: beating "
-                "so few says little."
+                f"If all methods drew their masks at random, the best of their {len(masks)} "
+                f"different masks would still beat the {best.random_masks} of random pruning with "
+                f"probability {luck:.2f}: beating so few says little."
             )
 
 
@@ -235,11 +235,13 @@ def perplexity_verdict(group: Group, score: Score, standings: Sequence[Standing]
     ranked = [standing for standing in standings if standing.rank is not None]
     if not ranked:
         return ""
-    best = ranked[0]
-    tied = [s.entry.method for s in _others_than(best, ranked) if s.tied]
+    best, rest = ranked[0], _others_than(ranked[0], ranked)
+    tied = [standing.entry.method for standing in rest if standing.tied]
     text = f"{score.name} is lowest for {best.entry.method} ({best.summary.mean:.3f}"
     unpruned = score.value(group.unpruned) if group.unpruned else None
     text += f"; unpruned {unpruned:.3f})" if unpruned is not None else ")"
+    if not rest:
+        return f"{text}."
     if not tied:
         return f"{text}, separated from all others."
     rivals = listing(tied) if len(tied) < 4 else f"{len(tied)} others"

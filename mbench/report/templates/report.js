@@ -13,6 +13,8 @@
   const controls = document.querySelector(".controls");
   const filter = document.getElementById("filter");
   const metric = document.getElementById("metric");
+  const heads = document.querySelectorAll(".budget > .scroll > table tbody tr:not(.pinned) th");
+  const methods = [...new Set([...heads].map((head) => head.firstChild.textContent))];
 
   function record(name, value) {
     value === "" ? state.delete(name) : state.set(name, value);
@@ -38,11 +40,12 @@
     const names = [...metric.options].map((option) => option.value);
     metric.value = names.includes(state.get("metric")) ? state.get("metric") : "";
     for (const element of document.querySelectorAll("[data-method]")) {
-      element.toggleAttribute("hidden", !wanted(element.dataset.method));
+      if (!element.closest("[id$=-agreement]")) element.toggleAttribute("hidden", !wanted(element.dataset.method));
     }
-    const all = [...new Set([...document.querySelectorAll("[data-method]")].map((e) => e.dataset.method))];
-    const found = all.filter(wanted).length;
-    document.getElementById("filtered").textContent = words.length ? `${found} of ${all.length} shown` : "";
+    const found = methods.filter(wanted).length;
+    document.getElementById("filtered").textContent = words.length ? `${found} of ${methods.length} shown` : "";
+    // What the choice changes is folded.
+    if (metric.value) document.querySelectorAll("details:has(th[data-metric])").forEach((d) => { d.open = true; });
   }
 
   // A fragment without choices, as the links of the page have, leaves the choices as they are.
@@ -59,6 +62,14 @@
     target.scrollIntoView();
   }
 
+  function begin() {
+    filter?.addEventListener("input", () => choose("filter", filter.value));
+    metric?.addEventListener("change", () => choose("metric", metric.value));
+    addEventListener("hashchange", arrive);
+    if (controls) controls.hidden = false;
+    arrive();
+  }
+
   // A table costs tens of milliseconds: each waits until it is nearly seen, or the page is printed.
   loadDataTables().then((DataTable) => {
     const enter = (box) => {
@@ -72,13 +83,13 @@
     const near = new IntersectionObserver(
       (entries) => entries.filter((entry) => entry.isIntersecting).forEach(({ target }) => enter(target)),
       { rootMargin: "600px" });
-    filter?.addEventListener("input", () => choose("filter", filter.value));
-    metric?.addEventListener("change", () => choose("metric", metric.value));
-    addEventListener("hashchange", arrive);
     addEventListener("beforeprint", () => waiting.forEach(enter));
-    if (controls) controls.hidden = false;
-    arrive();
+    begin();
     waiting.forEach((box) => near.observe(box));
+  }, (error) => {
+    // Charts and links do without.
+    console.error(error);
+    begin();
   });
 
   // Light or dark as the system says until the reader says otherwise.

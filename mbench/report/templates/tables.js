@@ -145,7 +145,7 @@ function downloads(DataTable, table, labels) {
   });
   return [
     { extend: "csvHtml5", text: "CSV", title: null, filename: table.id,
-      exportOptions: options(({ number, text }) => number === null ? text : String(number)) },
+      exportOptions: options(({ number, text }) => Number.isFinite(number) ? String(number) : text) },
     written("JSON", "json", json),
     written("LaTeX", "tex", latex),
   ];
@@ -158,7 +158,7 @@ function content(cell) {
   whole.querySelectorAll("small").forEach((line) => line.remove());
   return {
     text: whole.textContent.trim().replace(/[ \n]+/g, " "),
-    detail: details.find((line) => line.startsWith("±")) ?? "",
+    detail: details.find((line) => /^[±[]/.test(line)) ?? "",
     number: cell.dataset.sort === undefined ? null : Number(cell.dataset.sort),
     separated: cell.matches(".real"),
   };
@@ -166,7 +166,7 @@ function content(cell) {
 
 function json(header, body, caption) {
   const rows = body.map((row) => Object.fromEntries(
-    row.map(({ number, text }, column) => [header[column], number === null ? text : number])));
+    row.map(({ number, text }, column) => [header[column], Number.isFinite(number) ? number : text])));
   return JSON.stringify({ caption, rows }, null, 1) + "\n";
 }
 
