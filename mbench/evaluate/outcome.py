@@ -11,6 +11,7 @@ whatever the mask, plus either
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -122,14 +123,13 @@ def blocks(windows: Iterable[str]) -> np.ndarray:
     doi:10.1093/biomet/82.3.561). Documents of no more windows than that are a block each.
 
     Args:
-        windows: names `text:first scored token`, in any order.
-
-    Raises:
-        ValueError: a name is not of this form.
+        windows: names `text:first scored token`, in any order. Items of other names, as lm-eval's
+            rolling tasks have them, are whole documents: a block each.
     """
-    places = np.array([[int(part) for part in name.split(":")] for name in windows])
-    if places.ndim != 2 or places.shape[1] != 2:
-        raise ValueError("a window's name is `text:first scored token`")
+    names = list(windows)
+    if not all(re.fullmatch("[0-9]+:[0-9]+", name) for name in names):
+        return np.arange(len(names))
+    places = np.array([name.split(":") for name in names], int)
     order = np.lexsort((places[:, 1], places[:, 0]))
     texts = places[order, 0]
     starts = np.searchsorted(texts, texts)  # of each window's text, in the order of the texts
