@@ -78,7 +78,7 @@ class Saving:
 
 
 def measure_efficiency(session: ModelSession, before: Callable[[], None]) -> None:
-    """Measure every budget of the session's model, if the suite asks for it.
+    """Measure every budget of the loaded model, if the suite asks for it.
 
     `before` is called first, to stop whatever shares the machine. A failure costs its budget; what
     is stored is not measured again.

@@ -17,11 +17,11 @@ from mbench.report.arrange import (
 )
 from mbench.report.by_task import TaskComparison, by_task
 from mbench.report.floors import Floor, floors
-from mbench.report.pairing import cells_of, pair, to_part
+from mbench.report.pairing import Paired, cells_of, pair, to_part
 from mbench.report.ranking import LEVEL, Standing, leaders, standings, winner
 from mbench.report.verdict import Verdict, perplexity_verdict, verdict
 from mbench.report.words import listing
-from mbench.results import Results
+from mbench.results import CellResult, Results
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class GroupBoards:
 
     group: Group
     boards: tuple[Board, ...]
+    incomparable: tuple[tuple[CellResult, str], ...]
+    """Every cell that cannot be compared on one of the tasks, with the reason."""
 
     def standings(self, *, by_perplexity: bool = False) -> dict[float, tuple[Standing, ...]]:
         """Retain ratio -> standings."""
@@ -66,7 +68,7 @@ class GroupBoards:
 
 def boards(results: Results) -> tuple[GroupBoards, ...]:
     """All budgets of all models, ranked by the score that the suite declares."""
-    return tuple(GroupBoards(group, tuple(_boards(results, group))) for group in arrange(results))
+    return tuple(_of_group(results, group) for group in arrange(results))
 
 
 def second_score(results: Results) -> Score | None:
@@ -75,14 +77,24 @@ def second_score(results: Results) -> Score | None:
     return None if score == primary_score(results) else score
 
 
-def _boards(results: Results, group: Group) -> Iterator[Board]:
+def _of_group(results: Results, group: Group) -> GroupBoards:
+    cells = cells_of(group)
+    paired = {
+        task: pair(cells, [to_part(task, metric)]) for task, metric in results.task_metrics.items()
+    }
+    strangers = tuple(
+        (cell, one.problems[id(cell)])
+        for one in paired.values()
+        for cell in cells
+        if id(cell) in one.problems
+    )
+    return GroupBoards(group, tuple(_boards(results, group, paired)), strangers)
+
+
+def _boards(results: Results, group: Group, paired: Mapping[str, Paired]) -> Iterator[Board]:
     score, second = primary_score(results), second_score(results)
     found = standings(group, score) if score else {}
     by_perplexity = standings(group, second) if second else {}
-    strangers = {
-        task: pair(cells_of(group), [to_part(task, metric)]).problems
-        for task, metric in results.task_metrics.items()
-    }
     for setting in group.settings:
         unranked = tuple(Standing(entry, None) for entry in setting.entries)
         own = found.get(setting.retain, unranked)
@@ -91,7 +103,7 @@ def _boards(results: Results, group: Group) -> Iterator[Board]:
         said = verdict(group, setting, score, own, uninformative)
         if second and (sentence := perplexity_verdict(group, second, others)):
             said = replace(said, findings=(*said.findings, sentence))
-        tasks = by_task(setting, results.task_metrics, strangers, uninformative, LEVEL)
+        tasks = by_task(setting, results.task_metrics, paired, uninformative, LEVEL)
         few = [task for task, one in tasks.items() if not one.enough]
         if few:
             text = (

@@ -11,7 +11,7 @@ from mbench import stats
 from mbench.evaluate.outcome import LOWER_IS_BETTER
 from mbench.report.arrange import Setting
 from mbench.report.comparison import Sample, p_value, samples
-from mbench.report.pairing import pair, problem_of, to_part
+from mbench.report.pairing import Paired, problem_of
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class TaskComparison:
 def by_task(
     setting: Setting,
     tasks: Mapping[str, str],
-    strangers: Mapping[str, Collection[int]],
+    paired: Mapping[str, Paired],
     uninformative: Collection[str],
     level: float,
 ) -> dict[str, TaskComparison]:
     """Compare all pairs of methods on each of `tasks` (task -> metric).
 
-    `strangers` holds, for each task, the id of every cell that cannot stand beside the others of
-    its model; a method with such a cell is left out.
+    `paired` holds, for each task, the cells of the whole model beside each other; a method with a
+    cell that cannot stand there is left out.
 
     Holm's method corrects over all pairs on all tasks, because a reader looks at all of them.
     Copies of a mask are one method. At a floor (`uninformative`) nothing is separated.
@@ -51,17 +51,12 @@ def by_task(
     sampled: dict[str, list[list[Sample]]] = {}
     p: dict[tuple[str, int, int], float] = {}
     rows: dict[str, int] = {}
-    for task, metric in tasks.items():
-        paired = pair((cell for e in setting.entries for cell in e.cells), [to_part(task, metric)])
-        rows[task] = len(paired.strata[0].sizes) if paired.strata else 0
-        fine = (
-            entry
-            for entry in setting.entries
-            if not problem_of(entry, paired)
-            and not any(id(cell) in strangers[task] for cell in entry.cells)
-        )
+    for task in tasks:
+        own = paired[task].of(cell for entry in setting.entries for cell in entry.cells)
+        rows[task] = len(own.strata[0].sizes) if own.strata else 0
+        fine = (entry for entry in setting.entries if not problem_of(entry, own))
         kinds: dict[frozenset[tuple[str, str]], list[Sample]] = {}
-        for sample in samples(fine, paired, stats.enough_resamples(most), intervals=False):
+        for sample in samples(fine, own, stats.enough_resamples(most), intervals=False):
             kinds.setdefault(sample.entry.masks, []).append(sample)
         sampled[task] = list(kinds.values())
         for one, other in combinations(range(len(kinds)), 2):
@@ -75,8 +70,8 @@ def by_task(
             _ordered(sampled[task], lower=metric in LOWER_IS_BETTER),
             frozenset(
                 frozenset((a.entry.method, b.entry.method))
-                for own, one, other in real
-                if own == task
+                for tested, one, other in real
+                if tested == task
                 for a in sampled[task][one]
                 for b in sampled[task][other]
             ),

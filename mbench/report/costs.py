@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mbench.moe.facts import DTYPE_BYTES
 from mbench.report import words
 from mbench.report.arrange import Group
 from mbench.report.tables import MISSING, Cell, Column, Row, Table
 from mbench.report.words import percent
 
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 SIZES = ("parameters", "expert_parameters", "num_experts", "layers", "dtype")
 
 
@@ -31,11 +31,11 @@ def _parameters(facts: Mapping[str, Any], kept: int) -> int:
 def weight_bytes(group: Group, provenance: Mapping[str, Any]) -> dict[float, int]:
     """Bytes of the weights by retain ratio, 1 for the unpruned model; empty where not known."""
     facts = model_facts(group, provenance)
-    if facts is None or facts["dtype"] not in BYTES:
+    if facts is None or facts["dtype"] not in DTYPE_BYTES:
         return {}
     kept = {setting.retain: setting.kept for setting in group.settings}
     return {
-        retain: _parameters(facts, count) * BYTES[facts["dtype"]]
+        retain: _parameters(facts, count) * DTYPE_BYTES[facts["dtype"]]
         for retain, count in (kept | {1.0: facts["num_experts"]}).items()
     }
 

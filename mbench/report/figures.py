@@ -26,7 +26,6 @@ from mbench.report.keeps import Keeps, keeps
 from mbench.report.leaderboard import failures, leaderboard, seeds
 from mbench.report.memory_chart import memory_chart
 from mbench.report.metric_table import metric_table
-from mbench.report.pairing import incomparable
 from mbench.report.published import Published, comparisons
 from mbench.report.ranking import Standing
 from mbench.report.savings import Savings, savings
@@ -137,9 +136,7 @@ def page(
         protocol=results.protocol,
         groups=views,
         savings=savings(results),
-        failures=failures(
-            results, (one for group in groups for one in incomparable(group, results.task_metrics))
-        ),
+        failures=failures(results, (one for each in found for one in each.incomparable)),
         command=command if isinstance(command, str) else " ".join(map(str, command)),
         commit=_commit(results.provenance),
         csv=long_form(results).to_csv(index=False),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,14 @@ class Paired:
     """id of a cell -> why it cannot be compared."""
     items: int
     """Of all parts; of a perplexity, windows."""
+
+    def of(self, cells: Iterable[CellResult]) -> Paired:
+        """Those of `cells` that are here, without the others."""
+        kept = [id(cell) for cell in cells if id(cell) in self.columns]
+        own = [self.columns[key] for key in kept]
+        strata = tuple(Stratum(s.totals[:, own], s.sizes) for s in self.strata) if kept else ()
+        columns = {key: column for column, key in enumerate(kept)}
+        return Paired(strata, columns, self.problems, self.items)
 
 
 def cells_of(group: Group) -> list[CellResult]:
@@ -78,14 +86,6 @@ def problem_of(entry: Entry, paired: Paired) -> str:
             seed = "" if cell.seed is None else f"seed {cell.seed}: "
             return seed + paired.problems[id(cell)]
     return ""
-
-
-def incomparable(group: Group, tasks: Mapping[str, str]) -> Iterator[tuple[CellResult, str]]:
-    """Every cell that cannot be compared on one of `tasks` (task -> metric), with the reason."""
-    cells = cells_of(group)
-    for task, metric in tasks.items():
-        problems = pair(cells, [to_part(task, metric)]).problems
-        yield from ((cell, problems[id(cell)]) for cell in cells if id(cell) in problems)
 
 
 @dataclass(frozen=True)
