@@ -19,12 +19,12 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import mbench.demo
-from mbench.evaluate.loading import quiet
-from mbench.evaluate.specs import TaskSpec
-from mbench.evaluate.tasks import prepare
+import mbench_plugins.demo
+from mbench.core.specs import TaskSpec
+from mbench.evaluate.lm_eval.loading import quiet
+from mbench.evaluate.lm_eval.tasks import prepare
 
-DEMO = Path(mbench.demo.__file__).parent
+DEMO = Path(mbench_plugins.demo.__file__).parent
 
 
 class Clock:

@@ -14,7 +14,7 @@ import sys
 
 PASS = """
 import time, torch
-from mbench.demo import model_directory
+from mbench_plugins.demo import model_directory
 from mbench.moe.load import load
 model = load(str(model_directory()), dtype="float32").model
 ids = torch.randint(0, 1000, (8, 256))

@@ -10,10 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mbench.basics import AsSelected, TopK
-    from mbench.errors import Infeasible, MbenchError, PluginError, UnsupportedModel
-    from mbench.hookspecs import hookimpl
-    from mbench.interfaces import (
+    from mbench.core.basics import AsSelected, TopK
+    from mbench.core.errors import Infeasible, MbenchError, PluginError, UnsupportedModel
+    from mbench.core.hookspecs import hookimpl
+    from mbench.core.interfaces import (
         Budget,
         Component,
         ExpertMask,
@@ -29,38 +29,38 @@ if TYPE_CHECKING:
         Statistic,
         Use,
     )
-    from mbench.moe.routing_sums import RoutingSums
-    from mbench.panels import Panel
-    from mbench.results import Results, long_form
-    from mbench.results_files import load_results
+    from mbench.core.panel import Panel
+    from mbench.core.results import Results, long_form
+    from mbench.core.routing_sums import RoutingSums
+    from mbench.storage.results_folder import load_results
 
 _HOME = {
-    "AsSelected": "basics",
-    "Budget": "interfaces",
-    "Component": "interfaces",
-    "ExpertMask": "interfaces",
-    "Infeasible": "errors",
-    "LayerBatch": "interfaces",
-    "MaskBuilder": "interfaces",
-    "MbenchError": "errors",
-    "Method": "interfaces",
-    "Panel": "panels",
-    "Parameters": "interfaces",
-    "PluginError": "errors",
-    "Profile": "interfaces",
-    "Results": "results",
-    "RoutingSums": "moe.routing_sums",
-    "Scorer": "interfaces",
-    "Scores": "interfaces",
-    "Selection": "interfaces",
-    "Selector": "interfaces",
-    "Statistic": "interfaces",
-    "TopK": "basics",
-    "UnsupportedModel": "errors",
-    "Use": "interfaces",
-    "hookimpl": "hookspecs",
-    "load_results": "results_files",
-    "long_form": "results",
+    "AsSelected": "core.basics",
+    "Budget": "core.interfaces",
+    "Component": "core.interfaces",
+    "ExpertMask": "core.interfaces",
+    "Infeasible": "core.errors",
+    "LayerBatch": "core.interfaces",
+    "MaskBuilder": "core.interfaces",
+    "MbenchError": "core.errors",
+    "Method": "core.interfaces",
+    "Panel": "core.panel",
+    "Parameters": "core.interfaces",
+    "PluginError": "core.errors",
+    "Profile": "core.interfaces",
+    "Results": "core.results",
+    "RoutingSums": "core.routing_sums",
+    "Scorer": "core.interfaces",
+    "Scores": "core.interfaces",
+    "Selection": "core.interfaces",
+    "Selector": "core.interfaces",
+    "Statistic": "core.interfaces",
+    "TopK": "core.basics",
+    "UnsupportedModel": "core.errors",
+    "Use": "core.interfaces",
+    "hookimpl": "core.hookspecs",
+    "load_results": "storage.results_folder",
+    "long_form": "core.results",
 }
 
 __all__ = [

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from test_results import synthetic
 
-from mbench.evaluate.outcome import evaluation
+from mbench.core.evaluation import evaluation
 
 
 def altered(change, results=None):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from synthetic import paper_sized
 
-from mbench.report import render
+from mbench.report.page.render import render
 
 PUBLISHED = Path(__file__).parents[1] / "reports/published"
 NAMES = ("chromium", "chromium-browser", "google-chrome")

@@ -15,7 +15,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pytest
 from browsing import browser, tab, written  # noqa: F401
 
-from mbench.store import Store
+from mbench.storage.store import Store
 
 
 @pytest.fixture(autouse=True)

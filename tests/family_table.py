@@ -13,9 +13,9 @@ from family_models import (
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from mbench.errors import UnsupportedModel
+from mbench.core.errors import UnsupportedModel
 from mbench.moe.adapter import find_moe_layers
-from mbench.moe.router_state import fewest_experts
+from mbench.moe.router import fewest_experts
 
 HEAD = """\
 # Model families

@@ -9,9 +9,9 @@ import functools
 import numpy as np
 import pandas as pd
 
-from mbench.evaluate.outcome import evaluation
-from mbench.interfaces import ExpertMask
-from mbench.results import UNPRUNED, CellResult, Results, TaskStatus
+from mbench.core.evaluation import evaluation
+from mbench.core.interfaces import ExpertMask
+from mbench.core.results import UNPRUNED, CellResult, Results, TaskStatus
 
 LAYERS, EXPERTS = 2, 8
 TASKS = {"ppl": "perplexity", "quiz": "acc"}

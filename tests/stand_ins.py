@@ -16,9 +16,9 @@ from family_models import configuration
 from tiny_models import randomised
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2MoeConfig, Qwen2MoeForCausalLM
 
-import mbench.demo
+import mbench_plugins.demo
 
-TOKENIZER = Path(mbench.demo.__file__).parent / "model"
+TOKENIZER = Path(mbench_plugins.demo.__file__).parent / "model"
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,

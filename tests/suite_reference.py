@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from mbench.suite import ComponentSpec, Suite
+from mbench.core.suite import ComponentSpec, Suite
 
 HEAD = """\
 # The keys of a suite file

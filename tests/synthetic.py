@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 import mbench
-from mbench.evaluate.outcome import Evaluation, evaluation
-from mbench.results import CellResult, Results, TaskStatus
+from mbench.core.evaluation import Evaluation, evaluation
+from mbench.core.results import CellResult, Results, TaskStatus
 
 
 def profile(

@@ -20,7 +20,7 @@ from transformers import (
     Qwen2MoeForCausalLM,
 )
 
-from mbench.errors import UnsupportedModel
+from mbench.core.errors import UnsupportedModel
 from mbench.moe.adapter import find_moe_layers
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tiny_suite import SUITE, go, plan_of
 
-from mbench.assemble import assemble
-from mbench.plan import Plan
+from mbench.plan.cells import Plan
+from mbench.run.assemble import assemble
 
 BROKEN = '''
 import numpy as np, mbench

@@ -17,7 +17,7 @@ from browsing import (
 from synthetic import paper_sized
 from test_results import synthetic
 
-from mbench.report import render
+from mbench.report.page.render import render
 
 BOARD = "#model-1-budget-2-table"
 HOSTILE = "<img src=x onerror=alert(1)>\"'&</script></style>{{ 7 * 7 }}"

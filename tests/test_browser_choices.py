@@ -11,7 +11,7 @@ import pytest
 from browsing import artefacts, open_everything, reach, sort, visit
 from synthetic import PAPER_METHODS, paper_sized
 
-from mbench.results import long_form
+from mbench.core.results import long_form
 
 BOARD = "#model-1-budget-2-table"
 NONSENSE = f"#x?{BOARD[1:]}.sort=999&{BOARD[1:]}.hide=0.99.x.-1&metric=no&other.sort=1&none=%"

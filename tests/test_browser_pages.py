@@ -14,11 +14,11 @@ from browsing import (
 from small_runs import grid, run
 from test_results import synthetic
 
-from mbench.report.compare import compare
-from mbench.report.compare_page import write_page
-from mbench.report.index import write_index
+from mbench.report.across_runs.compare import compare
+from mbench.report.page.comparison import write_page
+from mbench.report.page.index import write_index
 from mbench.report.publish import publish
-from mbench.results_files import write
+from mbench.storage.results_folder import write
 
 SURROUNDINGS = [(390, "dark"), (1280, "light")]
 

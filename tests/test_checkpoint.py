@@ -7,9 +7,9 @@ import pytest
 from safetensors.torch import save_file
 from test_prune import built, draw
 
-from mbench.errors import ModelNotFound, UnsupportedModel
-from mbench.moe.checkpoint import prune_tensors
-from mbench.safetensor_files import StoredTensor, read_headers
+from mbench.core.errors import ModelNotFound, UnsupportedModel
+from mbench.export.tensors import prune_tensors
+from mbench.storage.safetensor_files import StoredTensor, read_headers
 
 
 def original_names(keep):
@@ -33,7 +33,7 @@ def original_names(keep):
 @pytest.mark.parametrize("conversions", ["of transformers", "none"])
 def test_experts_one_by_one_need_no_conversion_to_be_recognised(monkeypatch, conversions):
     if conversions == "none":
-        monkeypatch.setattr("mbench.moe.checkpoint.get_model_conversion_mapping", lambda model: [])
+        monkeypatch.setattr("mbench.export.tensors.get_model_conversion_mapping", lambda model: [])
     model, layers = built("glm4_moe")
     keep = draw(layers, 4)
     stored = original_names(keep)

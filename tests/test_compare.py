@@ -15,10 +15,10 @@ from scipy.stats import binom
 from small_runs import change, grid, items, run, with_items
 
 from mbench.cli import group
-from mbench.errors import MbenchError
-from mbench.evaluate.outcome import evaluation
-from mbench.report.compare import compare
-from mbench.results_files import write
+from mbench.core.errors import MbenchError
+from mbench.core.evaluation import evaluation
+from mbench.report.across_runs.compare import compare
+from mbench.storage.results_folder import write
 
 ITEMS = 200
 

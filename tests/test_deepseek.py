@@ -14,10 +14,10 @@ from deepseek_moe import CONFIG, logits, random_tensors, shapes, write
 from huggingface_hub import constants
 from torch.nn import functional
 
-from mbench.errors import ModelNotFound, UnsupportedModel
-from mbench.moe.identity import model_key
+from mbench.core.errors import ModelNotFound, UnsupportedModel
 from mbench.moe.load import describe, load
 from mbench.moe.mask import masked
+from mbench.storage.checkpoints import model_key
 
 IDS = [5, 250, 17, 17, 99, 3, 120, 41, 7, 256]
 

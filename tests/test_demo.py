@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mbench.demo import (
+from mbench_plugins.demo import (
     CORPORA,
     MissingText,
     cloze,
@@ -23,10 +23,10 @@ from mbench.demo import (
     task_directory,
     text,
 )
-from mbench.demo.muon import orthogonalise
-from mbench.demo.tokens import token_stream, windows
-from mbench.demo.train import Recipe, imbalance, train
-from mbench.demo.wikitext import plain
+from mbench_plugins.demo.muon import orthogonalise
+from mbench_plugins.demo.tokens import token_stream, windows
+from mbench_plugins.demo.train import Recipe, imbalance, train
+from mbench_plugins.demo.wikitext import plain
 
 try:
     for _corpus in CORPORA:
@@ -245,7 +245,7 @@ def test_recipe_runs_and_its_output_loads(tmp_path):
 
 
 def test_identity_is_told_without_reading_and_follows_the_text(monkeypatch):
-    from mbench.demo import text
+    from mbench_plugins.demo import text
 
     told = {(c, s): text.identity(c, s) for c in text.CORPORA for s in ("train", "evaluation")}
     assert len(set(told.values())) == len(told)

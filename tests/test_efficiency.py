@@ -17,25 +17,25 @@ from test_report import Tables
 from test_results import synthetic
 from tiny_models import random_sequences, save
 
-from mbench import efficiency
-from mbench.assemble import assemble
 from mbench.cli.summary import list_problems
-from mbench.efficiency import Footprint, Saving, Spread
-from mbench.errors import MbenchError
-from mbench.merge import merge
-from mbench.moe import measure
-from mbench.moe.facts import ModelFacts
+from mbench.core.errors import MbenchError
+from mbench.core.model_facts import ModelFacts
+from mbench.core.suite import EfficiencySpec
 from mbench.moe.load import load
 from mbench.moe.prune import prune
-from mbench.plan import make_plan
-from mbench.plugins import load_registry
-from mbench.progress import Progress
-from mbench.report.render import to_html
-from mbench.results_files import read, write
-from mbench.runner import Runner
-from mbench.store import Store
-from mbench.suite import EfficiencySpec
-from mbench.suite_file import load_suite
+from mbench.plan.cells import make_plan
+from mbench.plan.registry import load_registry
+from mbench.plan.suite_file import load_suite
+from mbench.report.across_runs.merge import merge
+from mbench.report.page.render import to_html
+from mbench.run import footprint as measure
+from mbench.run import measuring as efficiency
+from mbench.run.assemble import assemble
+from mbench.run.measuring import Footprint, Saving, Spread
+from mbench.run.progress import Progress
+from mbench.run.runner import Runner
+from mbench.storage.results_folder import read, write
+from mbench.storage.store import Store
 
 SUITE = """\
 name: savings
@@ -211,7 +211,7 @@ def saving(retain, **changes):
 
 
 def test_merging_keeps_what_each_machine_measured(monkeypatch):
-    monkeypatch.setattr("mbench.merge.deciding_differences", lambda runs: [])
+    monkeypatch.setattr("mbench.report.across_runs.merge.deciding_differences", lambda runs: [])
     lost = {"status": "failed", "reason": "out of memory", "unpruned": None, "pruned": None}
     failed, done, elsewhere = saving(0.5, **lost), saving(0.5), saving(0.5, device="another")
     settings = {"settings": {"router": "sliced", "corpora": {}, "methods": {}}}

@@ -15,17 +15,17 @@ from safetensors.torch import load_file
 from test_prune import IDS, PRUNABLE, built, draw
 from tiny_models import save
 
-from mbench import export as module
-from mbench.demo import model_directory
-from mbench.errors import MbenchError, ModelNotFound, StoreError, UnsupportedModel
-from mbench.evaluate.outcome import evaluation
-from mbench.export import export
-from mbench.export_choice import choose
-from mbench.interfaces import ExpertMask
-from mbench.moe.identity import model_key
+from mbench.core.errors import MbenchError, ModelNotFound, StoreError, UnsupportedModel
+from mbench.core.evaluation import evaluation
+from mbench.core.interfaces import ExpertMask
+from mbench.core.results import CellResult, Results, TaskStatus
+from mbench.export import write as module
+from mbench.export.choose import choose
+from mbench.export.write import export
 from mbench.moe.load import load
 from mbench.moe.mask import masked
-from mbench.results import CellResult, Results, TaskStatus
+from mbench.storage.checkpoints import model_key
+from mbench_plugins.demo import model_directory
 
 STOCK = """
 import sys
@@ -203,7 +203,7 @@ def test_the_folder_says_what_it_is(exported):
 
 def test_large_checkpoints_are_written_as_numbered_files(exported, tmp_path, monkeypatch):
     full, keep, folder = exported["qwen2_moe"]
-    monkeypatch.setattr("mbench.safetensor_files.write_checkpoint.__defaults__", (50_000,))
+    monkeypatch.setattr("mbench.storage.safetensor_files.write_checkpoint.__defaults__", (50_000,))
     export_first(results(full, keep), full, tmp_path / "out")
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
     files = sorted(path.name for path in (tmp_path / "out").glob("*.safetensors"))
@@ -243,7 +243,7 @@ def test_what_cannot_be_exported_leaves_nothing_behind(exported, tmp_path, monke
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mbench.safetensor_files._copy", full_disk)
+    monkeypatch.setattr("mbench.storage.safetensor_files._copy", full_disk)
     with pytest.raises(StoreError, match="No space left"):
         export_first(results(full, keep), full, out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged", "pickled"]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from test_export import results
 
-from mbench.errors import MbenchError
-from mbench.export import Export, Size
-from mbench.export_card import model_card
-from mbench.results import Results
+from mbench.core.errors import MbenchError
+from mbench.core.results import Results
+from mbench.export.card import model_card
+from mbench.export.write import Export, Size
 
 
 def done(folder, dtype="bfloat16"):

@@ -11,9 +11,9 @@ from test_export import export_first, results
 from test_prune import built, draw
 from tiny_models import save
 
-from mbench.demo import model_directory
-from mbench.errors import MbenchError, ModelNotFound, UnsupportedModel
-from mbench.export_choice import choose, find_checkpoint
+from mbench.core.errors import MbenchError, ModelNotFound, UnsupportedModel
+from mbench.export.choose import choose, find_checkpoint
+from mbench_plugins.demo import model_directory
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ from test_families import TREATED, logits_of, model_and_layers, random_keep
 from tiny_models import save
 from transformers import AutoModelForCausalLM
 
-from mbench.errors import UnsupportedModel
+from mbench.core.errors import UnsupportedModel
 from mbench.moe.mask import masked
 from mbench.moe.prune import prune
-from mbench.safetensor_files import read_headers
+from mbench.storage.safetensor_files import read_headers
 
 
 @pytest.mark.parametrize("case", TREATED)
@@ -71,7 +71,9 @@ def test_deepseek_moe_is_exported_under_its_original_names_if_asked_for(tmp_path
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_shared_experts_are_doubled_without_rounding(dtype, tmp_path, monkeypatch):
-    monkeypatch.setattr("mbench.safetensor_files.BUFFER_BYTES", 64)  # several pieces a tensor
+    monkeypatch.setattr(
+        "mbench.storage.safetensor_files.BUFFER_BYTES", 64
+    )  # several pieces a tensor
     tensors = {name: each.to(dtype) for name, each in random_tensors(CONFIG).items()}
     limits = torch.finfo(dtype)
     name = "model.layers.2.mlp.shared_experts.down_proj.weight"

@@ -11,10 +11,10 @@ from markdown_it import MarkdownIt
 from small_runs import cell, grid, items, results, run
 from test_results import synthetic
 
-from mbench.evaluate.outcome import evaluation
-from mbench.report import exports
-from mbench.report.boards import boards
-from mbench.report.exports import latex_text, markdown_text
+from mbench.core.evaluation import evaluation
+from mbench.report import papers as exports
+from mbench.report.papers import latex_text, markdown_text
+from mbench.report.statistics.boards import boards
 
 HOSTILE = r"""\input{/x} $a_1^2$ & 50% #1 ~ {x} <b>|</b> `"' -- ,, ---[y](z) *w* \\ &amp; a|b"""
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"], include_characters=" "))

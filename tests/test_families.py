@@ -25,14 +25,14 @@ from family_table import table
 from tiny_models import random_sequences
 from transformers import AutoModelForCausalLM
 
-from mbench.errors import UnsupportedModel
-from mbench.interfaces import Statistic
+from mbench.core.errors import UnsupportedModel
+from mbench.core.interfaces import Statistic
+from mbench.core.routing_sums import RoutingSums
 from mbench.moe.adapter import find_moe_layers
 from mbench.moe.experts import experts_function, pairwise_grouped, sorted_loop
 from mbench.moe.mask import checked, masked
 from mbench.moe.profile import profile_model
-from mbench.moe.router_state import fewest_experts
-from mbench.moe.routing_sums import RoutingSums
+from mbench.moe.router import fewest_experts
 
 SEQUENCES = random_sequences([9, 12, 5])
 IDS = torch.from_numpy(random_sequences([12, 12]).ids)

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from mbench.moe import identity
-from mbench.moe.identity import model_key
-from mbench.store import Store
+from mbench.storage import checkpoints as identity
+from mbench.storage.checkpoints import model_key
+from mbench.storage.store import Store
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import pytest
 from small_runs import grid, results, run
 from test_results import synthetic
 
-from mbench.errors import StoreError
-from mbench.report.boards import boards, to_json
-from mbench.report.index import MARK, VERDICT, write_index
+from mbench.core.errors import StoreError
+from mbench.report.page.index import MARK, VERDICT, write_index
 from mbench.report.publish import publish
-from mbench.results_files import read, write
+from mbench.report.statistics.boards import boards, to_json
+from mbench.storage.results_folder import read, write
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 

@@ -12,9 +12,9 @@ import scipy.stats
 from page_tables import Tables, first, leaderboard
 from test_results import ABILITY, CLOZE, CORPORA, SEEDS, synthetic
 
-from mbench.report.render import to_html
-from mbench.results import TaskStatus
-from mbench.results_files import write
+from mbench.core.results import TaskStatus
+from mbench.report.page.render import to_html
+from mbench.storage.results_folder import write
 
 
 @pytest.fixture(scope="module")

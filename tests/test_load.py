@@ -15,9 +15,9 @@ from test_prune import deepseek_v3
 from tiny_models import VOCABULARY, qwen2_moe, save
 from transformers import LlamaConfig, modeling_utils
 
-from mbench.errors import MbenchError, ModelNotFound, UnsupportedModel
-from mbench.moe.identity import model_key
+from mbench.core.errors import MbenchError, ModelNotFound, UnsupportedModel
 from mbench.moe.load import describe, load
+from mbench.storage.checkpoints import model_key
 
 
 @pytest.fixture(scope="module")
@@ -201,5 +201,5 @@ def test_an_incomplete_model_has_no_key(checkpoint):
 
 
 def test_the_key_needs_no_torch():
-    code = "import sys, mbench.moe.identity; sys.exit('torch' in sys.modules)"
+    code = "import sys, mbench.storage.checkpoints; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mbench import stats
+from mbench.report.statistics import stats
 
 
 def test_holm_by_hand():

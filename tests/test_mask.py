@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tiny_models import COMMON, FAMILIES, qwen2_moe, random_sequences
 from transformers import DeepseekV3Config, DeepseekV3ForCausalLM, PhimoeConfig, PhimoeForCausalLM
 
-from mbench.errors import UnsupportedModel
-from mbench.interfaces import ExpertMask
+from mbench.core.errors import UnsupportedModel
+from mbench.core.interfaces import ExpertMask
 from mbench.moe.adapter import find_moe_layers
 from mbench.moe.experts import experts_function, fast_experts, sorted_loop
 from mbench.moe.mask import checked, masked

@@ -9,11 +9,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from small_runs import TASKS, cell, change, grid, results, run, with_items
 
-from mbench.errors import MbenchError, MergeError
-from mbench.evaluate.outcome import evaluation
-from mbench.merge import DIFFER, SETTLED, merge
-from mbench.results import long_form
-from mbench.results_files import read, write
+from mbench.core.errors import MbenchError, MergeError
+from mbench.core.evaluation import evaluation
+from mbench.core.results import long_form
+from mbench.report.across_runs.merge import DIFFER, SETTLED, merge
+from mbench.storage.results_folder import read, write
 
 KEYS = grid(models=("m", "n"))
 
@@ -80,7 +80,7 @@ def test_a_run_merged_with_itself_is_itself():
 
 
 def test_a_merged_run_can_be_written_read_and_rendered(tmp_path):
-    from mbench.report.render import to_html
+    from mbench.report.page.render import to_html
 
     half = {m: run([k for k in KEYS if k[0] == m], name=m) for m in ("m", "n")}
     merged = merge(half)

@@ -9,10 +9,10 @@ from click.testing import CliRunner
 from small_runs import change, grid, run, with_items
 
 from mbench.cli import group
-from mbench.errors import MergeError
-from mbench.report.boards import boards
-from mbench.report.exports import to_latex, to_markdown
-from mbench.results_files import load_results, read, write
+from mbench.core.errors import MergeError
+from mbench.report.papers import to_latex, to_markdown
+from mbench.report.statistics.boards import boards
+from mbench.storage.results_folder import load_results, read, write
 
 
 @pytest.fixture

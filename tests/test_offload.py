@@ -14,9 +14,10 @@ import torch
 from accelerate import cpu_offload
 from tiny_models import FAMILIES, qwen2_moe, random_sequences, save
 
-from mbench.errors import UnsupportedModel
+from mbench.core.errors import UnsupportedModel
+from mbench.core.interfaces import Statistic
+from mbench.core.routing_sums import RoutingSums
 from mbench.evaluate.scoring import halves
-from mbench.interfaces import Statistic
 from mbench.moe import offload
 from mbench.moe.adapter import find_moe_layers
 from mbench.moe.experts import fast_experts
@@ -24,7 +25,6 @@ from mbench.moe.load import load
 from mbench.moe.mask import masked
 from mbench.moe.offload import settle
 from mbench.moe.profile import profile_model
-from mbench.moe.routing_sums import RoutingSums
 
 SEQUENCES = random_sequences([10, 7, 12, 3])
 IDS = torch.tensor([[5, 6, 7, 9, 40, 12, 33]])

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mbench.evaluate.outcome import blocks, evaluation
+from mbench.core.evaluation import blocks, evaluation
 
 
 def metrics(table):

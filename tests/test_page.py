@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from synthetic import PAPER_MODELS, paper_sized
 
-from mbench.errors import MbenchError
-from mbench.report import agreement, experts, figures
-from mbench.report.published import load_published
+from mbench.core.errors import MbenchError
+from mbench.report.charts import agreement
+from mbench.report.page import view as figures
+from mbench.report.tables import experts
+from mbench.report.tables.published import load_published
 
 PUBLISHED = Path(__file__).parents[1] / "reports/published"
 

@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 from synthetic import paper_sized
 
-from mbench.report import charts, figures, render
-from mbench.report.render import to_html
-from mbench.report.terms import term_of
-from mbench.results_files import read, write
+from mbench.report.charts import style as charts
+from mbench.report.page.render import render
+from mbench.report.page import view as figures
+from mbench.report.page.render import to_html
+from mbench.report.page.terms import term_of
+from mbench.storage.results_folder import read, write
 
-TEMPLATES = Path(figures.__file__).with_name("templates")
+TEMPLATES = Path(figures.__file__).parents[1] / "templates"
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +63,9 @@ def test_size_time_and_determinism(results, tmp_path):
     assert spent < 12  # 3 s of it on idle cores, charts included; the bound is for busy ones
     code = """
         import sys
-        from mbench import report, results_files
-        report.render(results_files.read(sys.argv[1]), sys.argv[1])
+        from mbench.report.page.render import render
+        from mbench.storage.results_folder import read
+        render(read(sys.argv[1]), sys.argv[1])
     """
     subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "one")],

@@ -6,10 +6,10 @@ import pytest
 from small_runs import grid, run
 
 import mbench
-from mbench.plugins import load_registry
-from mbench.report.panels import collect
+from mbench.plan.registry import load_registry
+from mbench.report.page.render import to_html
 from mbench.report.publish import publish
-from mbench.report.render import to_html
+from mbench.report.tables.panels import collect
 
 HOSTILE = "<script>alert(1)</script>"
 

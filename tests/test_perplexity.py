@@ -17,10 +17,10 @@ from transformers import (
     Qwen2MoeForCausalLM,
 )
 
-from mbench.errors import CorpusError, SuiteError, TaskError
+from mbench.core.errors import CorpusError, SuiteError, TaskError
+from mbench.core.specs import PerplexitySpec
 from mbench.evaluate import scoring
 from mbench.evaluate.perplexity import lay_out, prepare, tokenise
-from mbench.evaluate.specs import PerplexitySpec
 
 SIZES = {
     "vocab_size": 320,

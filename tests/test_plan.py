@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from tiny_suite import SUITE, go, plan_of
 
-from mbench.errors import MbenchError, UnsupportedModel
-from mbench.interfaces import ExpertMask
-from mbench.masks import MaskMaker
-from mbench.planned_models import find_model
+from mbench.core.errors import MbenchError, UnsupportedModel
+from mbench.core.interfaces import ExpertMask
+from mbench.plan.models import find_model
+from mbench.run.mask_maker import MaskMaker
 
 
 def test_the_seed_is_part_of_a_key_only_where_it_matters(tmp_path, store):
@@ -112,7 +112,7 @@ def limited_to_groups(monkeypatch, fewest=1):
         facts = dataclasses.replace(model.facts, groups=4, fewest_experts=fewest)
         return dataclasses.replace(model, facts=facts)
 
-    monkeypatch.setattr("mbench.plan.find_model", find)
+    monkeypatch.setattr("mbench.plan.cells.find_model", find)
 
 
 def test_a_router_limited_to_groups_is_told_of_and_refuses_uneven_masks_once_made(

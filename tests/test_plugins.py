@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mbench import hookspecs
-from mbench.errors import SuiteError
-from mbench.plugins import load_registry
+from mbench.core import hookspecs
+from mbench.core.errors import SuiteError
+from mbench.plan.registry import load_registry
 
 ROOT = Path(__file__).parents[1]
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from tiny_models import FAMILIES, olmoe, qwen2_moe, random_sequences
 
-from mbench.errors import PluginError, UnsupportedModel
-from mbench.interfaces import Statistic
+from mbench.core.errors import PluginError, UnsupportedModel
+from mbench.core.interfaces import Statistic
+from mbench.core.routing_sums import RoutingSums
 from mbench.moe.adapter import find_moe_layers
 from mbench.moe.experts import pairwise_grouped, sorted_loop
 from mbench.moe.profile import profile_model
-from mbench.moe.routing_sums import RoutingSums
-from mbench.profiling import routing_facts
+from mbench.run.profiling import routing_facts
 
 SEQUENCES = random_sequences([10, 7, 12, 3, 12, 1, 9])
 RENORMALISES = {"qwen2_moe": False, "olmoe": False}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from tiny_suite import plan_of
 
-from mbench.assemble import assemble
-from mbench.protocols import deciding_differences
-from mbench.provenance import gather
-from mbench.session import Outcome
-from mbench.store import Store
+from mbench.report.across_runs.differences import deciding_differences
+from mbench.run.assemble import assemble
+from mbench.run.provenance import gather
+from mbench.run.session import Outcome
+from mbench.storage.store import Store
 
 
 def planned(tmp_path, *set_values, **narrowing):

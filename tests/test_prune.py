@@ -15,7 +15,7 @@ from transformers import (
     Glm4MoeForCausalLM,
 )
 
-from mbench.errors import UnsupportedModel
+from mbench.core.errors import UnsupportedModel
 from mbench.moe.adapter import find_moe_layers
 from mbench.moe.mask import masked
 from mbench.moe.prune import prune

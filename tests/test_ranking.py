@@ -10,10 +10,16 @@ from altered import altered, on_items, without
 from page_tables import Tables, leaderboard
 from test_results import CLOZE, SEEDS, synthetic
 
-from mbench.report.arrange import Score, arrange, average_score, perplexity_score, primary_score
-from mbench.report.pairing import cells_of, pair
-from mbench.report.ranking import standings
-from mbench.report.render import to_html
+from mbench.report.page.render import to_html
+from mbench.report.statistics.groups import (
+    Score,
+    arrange,
+    average_score,
+    perplexity_score,
+    primary_score,
+)
+from mbench.report.statistics.pairing import cells_of, pair
+from mbench.report.statistics.ranking import standings
 
 FEW = ("random", "none", "mean", "max", "tb-coverage", "reap-code")
 

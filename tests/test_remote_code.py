@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from tiny_models import qwen2_moe, save
 from transformers import dynamic_module_utils
 
-from mbench.assemble import protocol_in_words
-from mbench.errors import UnsupportedModel
+from mbench.core.errors import UnsupportedModel
+from mbench.core.suite import ModelSpec, Suite
 from mbench.moe.load import describe, load
-from mbench.suite import ModelSpec, Suite
+from mbench.run.assemble import protocol_in_words
 
 CODE = """
 import pathlib

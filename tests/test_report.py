@@ -14,11 +14,14 @@ from page_tables import Tables
 from PIL import Image
 from test_results import CLOZE, MODEL, synthetic
 
-from mbench.evaluate.outcome import evaluation
-from mbench.report import charts, experts, render, words
-from mbench.report.figures import page
-from mbench.report.render import to_html
-from mbench.results_files import read, write
+from mbench.core.evaluation import evaluation
+from mbench.report import words
+from mbench.report.charts import style as charts
+from mbench.report.page.render import render
+from mbench.report.page.render import to_html
+from mbench.report.page.view import page
+from mbench.report.tables import experts
+from mbench.storage.results_folder import read, write
 
 HOSTILE = "<script>alert(1)</script>\"'&</style>{{ 7 * 7 }}"
 
@@ -136,8 +139,8 @@ def test_rendering_is_deterministic_and_follows_from_the_files(tmp_path):
     assert path == tmp_path / "index.html"
     once = path.read_bytes()
     # In another process, where hashing of strings is seeded otherwise.
-    code = "import sys; from mbench import report, results_files;"
-    code += "report.render(results_files.read(sys.argv[1]), sys.argv[1])"
+    code = "import sys; from mbench.report.page.render import render;"
+    code += "from mbench.storage.results_folder import read; render(read(sys.argv[1]), sys.argv[1])"
     environment = {**os.environ, "PYTHONHASHSEED": "5"}
     subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
@@ -159,7 +162,7 @@ def test_page_names_command_protocol_router_and_hashes(html):
 def test_colours_and_shapes_are_never_shared():
     styles = charts.looks([f"method {n}" for n in range(84)])
     assert len(set(styles.values())) == 84
-    css = Path(charts.__file__).with_name("templates").joinpath("report.css").read_text()
+    css = (Path(charts.__file__).parents[1] / "templates/report.css").read_text()
     assert all(css.count(f"--c{n}: light-dark(#") == 1 for n in range(charts.COLOURS))
 
 
@@ -210,7 +213,7 @@ def test_words():
 def test_an_unpruned_loss_that_is_not_finite_leaves_a_page(loss):
     from small_runs import grid, run
 
-    from mbench.evaluate.outcome import evaluation
+    from mbench.core.evaluation import evaluation
 
     whole = run(grid())
     unpruned, *others = whole.cells

@@ -7,17 +7,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mbench.errors import MbenchError, StoreError
-from mbench.evaluate.outcome import evaluation
-from mbench.interfaces import ExpertMask
-from mbench.results import (
+from mbench.core.errors import MbenchError, StoreError
+from mbench.core.evaluation import evaluation
+from mbench.core.interfaces import ExpertMask
+from mbench.core.results import (
     DTYPES,
     CellResult,
     Results,
     TaskStatus,
     long_form,
 )
-from mbench.results_files import load_results, read, write
+from mbench.storage.results_folder import load_results, read, write
 
 MODEL = "demo/tiny-moe"
 LAYERS, EXPERTS = 8, 32
@@ -375,7 +375,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mbench.store.Path.replace", full)
+    monkeypatch.setattr("mbench.storage.store.Path.replace", full)
     with pytest.raises(StoreError, match="No space left on device"):
         write(synthetic(failures=False), tmp_path)
     assert (tmp_path / "results.csv").read_bytes() == before

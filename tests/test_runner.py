@@ -16,14 +16,14 @@ import pandas as pd
 import pytest
 from tiny_suite import SUITE, Watcher, go, plan_of
 
-import mbench.demo
-from mbench.assemble import assemble
+import mbench_plugins.demo
 from mbench.cli.summary import list_problems
-from mbench.results_files import write
-from mbench.runner import Runner, help_evaluating
-from mbench.store import Store
+from mbench.run.assemble import assemble
+from mbench.run.runner import Runner, help_evaluating
+from mbench.storage.results_folder import write
+from mbench.storage.store import Store
 
-DEMO = Path(mbench.demo.__file__).parent / "model"
+DEMO = Path(mbench_plugins.demo.__file__).parent / "model"
 
 
 def test_a_run_is_complete_and_a_second_one_does_no_forward_pass(tmp_path, store):

@@ -13,7 +13,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mbench import stats
+from mbench.report.statistics import stats
 
 EXPERIMENTS = 400
 RESAMPLES = 800

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mbench.errors import StoreError
-from mbench.interfaces import ExpertMask
-from mbench.store import Store, key_of, write_atomically
+from mbench.core.errors import StoreError
+from mbench.core.interfaces import ExpertMask
+from mbench.storage.store import Store, key_of, write_atomically
 
 
 def test_keys_are_pinned():

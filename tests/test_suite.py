@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from suite_reference import reference
 
-from mbench.errors import MbenchError
-from mbench.plan import kept_experts
-from mbench.suite_file import load_suite
+from mbench.core.errors import MbenchError
+from mbench.plan.cells import kept_experts
+from mbench.plan.suite_file import load_suite
 
 SUITES = Path(__file__).parents[1] / "suites"
 

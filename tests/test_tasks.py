@@ -18,10 +18,10 @@ from transformers import (
     Qwen2MoeForCausalLM,
 )
 
-from mbench.errors import TaskError
-from mbench.evaluate.catalogue import builtin_names, read
-from mbench.evaluate.fingerprint import task_fingerprint
-from mbench.evaluate.specs import TaskSpec
+from mbench.core.errors import TaskError
+from mbench.core.specs import TaskSpec
+from mbench.evaluate.lm_eval.catalogue import builtin_names, read
+from mbench.evaluate.lm_eval.fingerprint import task_fingerprint
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(
@@ -122,7 +122,7 @@ def write(path, text):
 
 
 def ours(model, tokenizer, spec, max_length=512, **options):
-    from mbench.evaluate.tasks import prepare
+    from mbench.evaluate.lm_eval.tasks import prepare
 
     prepared = prepare(spec, tokenizer, max_length=max_length)
     return prepared, prepared.evaluate(model, **options)
@@ -134,7 +134,7 @@ def theirs(model, tokenizer, spec, working_directory, max_length=512, dtype="flo
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    from mbench.evaluate.loading import quiet
+    from mbench.evaluate.lm_eval.loading import quiet
 
     with quiet(), pytest.MonkeyPatch.context() as patch:
         patch.chdir(working_directory)
@@ -276,7 +276,7 @@ def test_comparing_figures_finds_what_the_configuration_hides(folder, tokenizer,
 
 
 def test_one_mask_never_sees_the_results_of_another(folder, tokenizer):
-    from mbench.evaluate.tasks import prepare
+    from mbench.evaluate.lm_eval.tasks import prepare
 
     model = qwen()
     prepared = prepare(TaskSpec("toy", "toy", (folder,)), tokenizer, max_length=512)
@@ -295,7 +295,7 @@ def test_one_mask_never_sees_the_results_of_another(folder, tokenizer):
 
 @pytest.mark.parametrize("kind", ["multiple_choice", "generate_until"])
 def test_output_that_is_not_finite_is_an_error(kind, folder, tokenizer):
-    from mbench.evaluate.tasks import prepare
+    from mbench.evaluate.lm_eval.tasks import prepare
 
     if kind == "generate_until":
         write(
@@ -363,7 +363,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("case", BROKEN)
 def test_what_cannot_be_loaded_is_one_line(case, folder, tokenizer):
-    from mbench.evaluate.tasks import prepare
+    from mbench.evaluate.lm_eval.tasks import prepare
 
     name, files, message = BROKEN[case]
     for file, text in files.items():
@@ -374,7 +374,7 @@ def test_what_cannot_be_loaded_is_one_line(case, folder, tokenizer):
 
 
 def test_wrong_settings_are_one_line(folder, tokenizer):
-    from mbench.evaluate.tasks import prepare
+    from mbench.evaluate.lm_eval.tasks import prepare
 
     with (folder / "toy.yaml").open("a") as stream:
         stream.write("num_fewshot: 0\n")
@@ -417,8 +417,8 @@ def test_fingerprint_follows_content_alone(folder, tmp_path_factory):
 def test_fingerprints_need_no_heavy_import(folder):
     code = (
         "import sys; from pathlib import Path\n"
-        "from mbench.evaluate.fingerprint import task_fingerprint\n"
-        "from mbench.evaluate.specs import TaskSpec\n"
+        "from mbench.evaluate.lm_eval.fingerprint import task_fingerprint\n"
+        "from mbench.core.specs import TaskSpec\n"
         f"task_fingerprint(TaskSpec('toy', 'toy', (Path({str(folder)!r}),)))\n"
         "print(sorted({'lm_eval', 'torch', 'transformers', 'pandas'} & set(sys.modules)))"
     )

@@ -11,11 +11,11 @@ from page_tables import Tables, leaderboard
 from test_results import CLOZE, synthetic
 
 from mbench.cli.standings import show_standings
-from mbench.report.arrange import arrange
-from mbench.report.boards import boards
-from mbench.report.figures import page
-from mbench.report.floors import ROOM, Floor, floors, level
-from mbench.report.render import to_html
+from mbench.report.page.render import to_html
+from mbench.report.page.view import page
+from mbench.report.statistics.boards import boards
+from mbench.report.statistics.floors import ROOM, Floor, floors, level
+from mbench.report.statistics.groups import arrange
 
 FEW = ("random", "none", "mean", "max", "tb-coverage", "reap-code")
 

@@ -24,7 +24,7 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
-from mbench.corpora import TokenSequences
+from mbench.storage.texts import TokenSequences
 
 VOCABULARY = 64
 COMMON: dict[str, Any] = {

@@ -7,15 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from mbench.assemble import assemble
-from mbench.plan import Plan, make_plan
-from mbench.plugins import load_registry
-from mbench.progress import Progress
-from mbench.results import long_form
-from mbench.runner import Runner
-from mbench.session import Outcome
-from mbench.store import Store
-from mbench.suite_file import load_suite
+from mbench.core.results import long_form
+from mbench.plan.cells import Plan, make_plan
+from mbench.plan.registry import load_registry
+from mbench.plan.suite_file import load_suite
+from mbench.run.assemble import assemble
+from mbench.run.progress import Progress
+from mbench.run.runner import Runner
+from mbench.run.session import Outcome
+from mbench.storage.store import Store
 
 SUITE = """\
 name: tiny

@@ -38,7 +38,7 @@ class _Verbs(click.Group):
         if args[0] not in VERBS and not ctx.resilient_parsing:
             from difflib import get_close_matches
 
-            from mbench.errors import MbenchError
+            from mbench.core.errors import MbenchError
 
             near = get_close_matches(args[0], VERBS, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(VERBS)}"
@@ -73,7 +73,7 @@ def group() -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit status 2."""
-    from mbench.errors import MbenchError
+    from mbench.core.errors import MbenchError
 
     try:
         # Otherwise click turns Ctrl-C into exit status 1.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from mbench.report.compare import Compared, Comparison
+    from mbench.report.across_runs.compare import Compared, Comparison
 
 
 @click.command("compare")
@@ -40,9 +40,9 @@ def command(
     Every model, budget, method and seed that both have is compared; differences are second minus
     first. The runs may differ in any setting: it is told which.
     """
-    from mbench.report.compare import compare
-    from mbench.report.compare_page import to_json, write_page
-    from mbench.results_files import read
+    from mbench.report.across_runs.compare import compare
+    from mbench.report.page.comparison import to_json, write_page
+    from mbench.storage.results_folder import read
 
     if second is None and not methods:
         raise click.UsageError("give a second directory, or two methods of the first")
@@ -61,7 +61,7 @@ def command(
 
 def _show(found: Comparison) -> None:
     from mbench.cli.standings import console_of, say
-    from mbench.report.compare_page import correction, heading
+    from mbench.report.page.comparison import correction, heading
 
     console = console_of(stderr=False)
     say(console, f"{heading(found)}, with 95 % intervals; bold: separated from zero")
@@ -78,7 +78,7 @@ def _table(found: Comparison) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from mbench.report.compare_page import by_place, method_label
+    from mbench.report.page.comparison import by_place, method_label
     from mbench.report.words import percent
 
     scores = found.overall or tuple(dict.fromkeys(one.score for one in found.found))

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from mbench.progress import Progress
+from mbench.run.progress import Progress
 
 
 class PlainLines(Progress):

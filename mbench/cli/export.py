@@ -10,7 +10,7 @@ import click
 from mbench.cli.options import plugin_option
 
 if TYPE_CHECKING:
-    from mbench.export import Form
+    from mbench.export.write import Form
 
 
 @click.command("export")
@@ -45,11 +45,11 @@ def command(
 
     The weights are copied from the full model, which must be the very one that was evaluated.
     """
-    from mbench.environment import set_up_libraries
-    from mbench.export import export
-    from mbench.export_choice import choose, find_checkpoint
-    from mbench.plugins import load_registry
-    from mbench.results_files import read
+    from mbench.export.choose import choose, find_checkpoint
+    from mbench.export.write import export
+    from mbench.plan.registry import load_registry
+    from mbench.run.environment import set_up_libraries
+    from mbench.storage.results_folder import read
 
     set_up_libraries()
     results = read(result)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from mbench.plan import Plan
-    from mbench.plugins import PluginFailure, Registry
-    from mbench.store import Store
+    from mbench.plan.cells import Plan
+    from mbench.plan.registry import PluginFailure, Registry
+    from mbench.storage.store import Store
 
 _SUITE_OPTIONS = [
     click.argument("suite", type=click.Path(path_type=Path)),
@@ -121,11 +121,11 @@ def request(
     **narrowing: Any,
 ) -> Request:
     """Load plugins, read the suite, plan it; warnings of broken plugins go to standard error."""
-    from mbench.environment import set_up_libraries
-    from mbench.plan import make_plan
-    from mbench.plugins import load_registry
-    from mbench.store import Store, default_root
-    from mbench.suite_file import load_suite
+    from mbench.plan.cells import make_plan
+    from mbench.plan.registry import load_registry
+    from mbench.plan.suite_file import load_suite
+    from mbench.run.environment import set_up_libraries
+    from mbench.storage.store import Store, default_root
 
     set_up_libraries()
     registry = load_registry(plugin_files)

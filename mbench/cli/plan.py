@@ -15,9 +15,9 @@ from mbench.cli.options import request, suite_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(as_json: bool, **options: Any) -> None:
     """Show the cells of SUITE, the forward passes they need, what is cached, and the cost."""
-    from mbench.assemble import methods_in_words, protocol_in_words
     from mbench.cli.summary import show_plan
-    from mbench.cost import estimate
+    from mbench.plan.cost import estimate
+    from mbench.run.assemble import methods_in_words, protocol_in_words
 
     asked = request(trust_expected=True, **options)
     suite = asked.plan.suite

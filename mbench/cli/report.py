@@ -10,7 +10,7 @@ import click
 from mbench.cli.options import plugin_option, warn_of_failures
 
 if TYPE_CHECKING:
-    from mbench.results import Results
+    from mbench.core.results import Results
 
 
 @click.command("report")
@@ -53,15 +53,15 @@ def command(
         raise click.UsageError(f"--prefer {prefer} is none of the directories to merge")
     results = _read(directories, prefer)
     if form != "html":
-        from mbench.report.boards import boards
-        from mbench.report.exports import to_latex, to_markdown
+        from mbench.report.papers import to_latex, to_markdown
+        from mbench.report.statistics.boards import boards
 
         to_text = to_latex if form == "latex" else to_markdown
         click.echo(to_text(results, boards(results)), nl=False)
         return
-    from mbench.plugins import load_registry
+    from mbench.plan.registry import load_registry
     from mbench.report.publish import publish
-    from mbench.results_files import write
+    from mbench.storage.results_folder import write
 
     registry = load_registry(plugin_files)
     warn_of_failures(registry)
@@ -79,8 +79,8 @@ def command(
 
 
 def _read(directories: tuple[Path, ...], prefer: Path | None) -> Results:
-    from mbench.merge import merge
-    from mbench.results_files import read
+    from mbench.report.across_runs.merge import merge
+    from mbench.storage.results_folder import read
 
     if len(directories) == 1:
         return read(directories[0])

@@ -13,7 +13,7 @@ from mbench.cli import INTERRUPTED
 from mbench.cli.options import request, suite_options, warn_of_failures
 
 if TYPE_CHECKING:
-    from mbench.plan import Plan
+    from mbench.plan.cells import Plan
 
 SOME_FAILED = 3
 
@@ -37,15 +37,15 @@ def command(output: Path, as_json: bool, quiet: bool, helper: int | None, **opti
     status: 0 all done, 2 a mistake in the suite or its inputs, 3 something failed, 130
     interrupted.
     """
-    from mbench.assemble import assemble
     from mbench.cli.display import watching
-    from mbench.cli.helpers import Helpers
     from mbench.cli.summary import list_problems, show_end, show_plan
-    from mbench.cost import estimate
-    from mbench.provenance import gather
+    from mbench.plan.cost import estimate
     from mbench.report.publish import publish
-    from mbench.results_files import write
-    from mbench.runner import Runner, help_evaluating
+    from mbench.run.assemble import assemble
+    from mbench.run.processes import Helpers
+    from mbench.run.provenance import gather
+    from mbench.run.runner import Runner, help_evaluating
+    from mbench.storage.results_folder import write
 
     asked = request(**options)
     if helper is not None:
@@ -85,7 +85,7 @@ def command(output: Path, as_json: bool, quiet: bool, helper: int | None, **opti
 
 def _say_what_is_replaced(directory: Path, plan: Plan) -> None:
     """A narrowed run takes the place of a broader one's report, though not of its artefacts."""
-    from mbench.report.index import VERDICT
+    from mbench.report.page.index import VERDICT
 
     try:
         held = json.loads((directory / VERDICT).read_text(encoding="utf-8"))["evaluations"]
@@ -103,7 +103,7 @@ def _say_what_is_replaced(directory: Path, plan: Plan) -> None:
 
 def _check_writable(directory: Path) -> None:
     """Find out that the report cannot be written before hours of work, not after."""
-    from mbench.store import write_atomically
+    from mbench.storage.store import write_atomically
 
     probe = directory / ".writable"
     write_atomically(probe, lambda path: path.write_text(""))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mbench.report.arrange import primary_score
-from mbench.report.boards import Board, GroupBoards
+from mbench.report.statistics.boards import Board, GroupBoards
+from mbench.report.statistics.groups import primary_score
 from mbench.report.words import percent
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from mbench.report.arrange import Score
-    from mbench.results import Results
+    from mbench.core.results import Results
+    from mbench.report.statistics.groups import Score
 
 PLAIN_WIDTH = 120
 """Columns where there is no terminal to ask."""

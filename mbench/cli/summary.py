@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from mbench.cost import Estimate, ModelCost
+    from mbench.core.results import Results
+    from mbench.core.suite import Suite
+    from mbench.plan.cost import Estimate, ModelCost
     from mbench.report.publish import WrittenReport
-    from mbench.results import Results
-    from mbench.session import Outcome
-    from mbench.suite import Suite
+    from mbench.run.session import Outcome
 
 
 LONG = 3600.0

@@ -1,1 +1,1 @@
-"""Evaluation of a masked model in memory: lm-eval tasks and perplexity."""
+"""One masked model on one task: perplexity, and the forward passes that all tasks share."""

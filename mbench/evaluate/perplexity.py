@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mbench.errors import CorpusError, TaskError
-from mbench.evaluate.outcome import PERPLEXITY_METRICS, Evaluation, evaluation
-from mbench.evaluate.progress import Progress
+from mbench.core.errors import CorpusError, TaskError
+from mbench.core.evaluation import PERPLEXITY_METRICS, Evaluation, evaluation
+from mbench.core.specs import PerplexitySpec
+from mbench.evaluate.meter import Progress
 from mbench.evaluate.scoring import Halves, halves, log_probabilities, positions_of, wide
-from mbench.evaluate.specs import PerplexitySpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -1,1 +1,1 @@
-"""The only part that touches a model: find its MoE layers, profile them, mask them."""
+"""The model: find its MoE layers, load and profile it, apply a mask, remove experts."""

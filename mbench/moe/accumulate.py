@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from mbench.errors import PluginError, UnsupportedModel
-from mbench.interfaces import LayerBatch, Statistic
+from mbench.core.errors import PluginError, UnsupportedModel
+from mbench.core.interfaces import LayerBatch, Statistic
 from mbench.moe.adapter import MoELayer
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from mbench.errors import UnsupportedModel
+from mbench.core.errors import UnsupportedModel
 
 ROUTER_CLASS = re.compile(r"Router|TopK|Gate(?![a-z])")
 EXPERTS_CLASS = re.compile(r"(?<!Shared)Experts$")

@@ -21,8 +21,8 @@ from transformers.conversion_mapping import register_checkpoint_conversion_mappi
 from transformers.core_model_loading import ConversionOps, WeightConverter, WeightRenaming
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
-from mbench.errors import UnsupportedModel
-from mbench.safetensor_files import NewTensor
+from mbench.core.errors import UnsupportedModel
+from mbench.storage.safetensor_files import NewTensor
 
 MODEL_TYPE = "deepseek"
 

@@ -24,20 +24,20 @@ from transformers import (
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
-from mbench.errors import MbenchError, ModelNotFound, UnsupportedModel
+from mbench.core.errors import MbenchError, ModelNotFound, UnsupportedModel
+from mbench.core.model_facts import DTYPE_BYTES, ModelFacts
 from mbench.moe import deepseek
 from mbench.moe.adapter import MoELayer, find_moe_layers
-from mbench.moe.facts import DTYPE_BYTES, ModelFacts
-from mbench.moe.identity import (
+from mbench.moe.offload import DeviceMap, Placement, device_map_for, folder_for, settle
+from mbench.moe.refusals import naming, reachable, readable, unsupported_in_one_line
+from mbench.moe.router import fewest_experts
+from mbench.storage.checkpoints import (
     config_file,
     local_directory,
     model_commit,
     tokenizer_files,
     weight_files,
 )
-from mbench.moe.offload import DeviceMap, Placement, device_map_for, folder_for, settle
-from mbench.moe.refusals import naming, reachable, readable, unsupported_in_one_line
-from mbench.moe.router_state import fewest_experts
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from mbench.errors import UnsupportedModel
-from mbench.interfaces import ExpertMask, RouterMode
+from mbench.core.errors import UnsupportedModel
+from mbench.core.interfaces import ExpertMask, RouterMode
 from mbench.moe.adapter import MoELayer
-from mbench.moe.gates import SCALES, contradiction, renormalises
-from mbench.moe.router_state import RouterState, refuse_unroutable
+from mbench.moe.preserved import SCALES, contradiction, renormalises
+from mbench.moe.router import RouterState, refuse_unroutable
 
 _masked_routers: WeakSet[nn.Module] = WeakSet()
 

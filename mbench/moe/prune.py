@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from mbench.errors import UnsupportedModel
-from mbench.interfaces import ExpertMask
+from mbench.core.errors import UnsupportedModel
+from mbench.core.interfaces import ExpertMask
 from mbench.moe.adapter import EXPERT_COUNTS, TOP_K_FIELDS, MoELayer
 from mbench.moe.mask import checked
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from mbench.errors import UnsupportedModel
-from mbench.interfaces import LayerBatch
+from mbench.core.errors import UnsupportedModel
+from mbench.core.interfaces import LayerBatch
 from mbench.moe.adapter import MoELayer
 from mbench.moe.experts import apply_expert, apply_with_norms
 

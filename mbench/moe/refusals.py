@@ -9,9 +9,9 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-from mbench.errors import MbenchError, ModelNotFound, UnsupportedModel
-from mbench.hub import refusal
-from mbench.moe.identity import HINT, local_directory
+from mbench.core.errors import MbenchError, ModelNotFound, UnsupportedModel
+from mbench.storage.checkpoints import HINT, local_directory
+from mbench.storage.hub import refusal
 
 
 @contextlib.contextmanager

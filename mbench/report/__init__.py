@@ -1,5 +1,1 @@
-"""The HTML leaderboard: one self-contained page that follows from `Results` alone."""
-
-from mbench.report.render import render
-
-__all__ = ["render"]
+"""Everything that follows from results alone: tests, tables, charts, the page, comparisons."""

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mbench.report import drawing
-from mbench.report.boards import GroupBoards, boards, to_json
-from mbench.report.exports import write_tables
-from mbench.report.index import VERDICT, write_index
-from mbench.report.panels import collect
-from mbench.report.render import render
-from mbench.results import Results
-from mbench.store import write_atomically
+from mbench.core.results import Results
+from mbench.report.charts import drawing
+from mbench.report.page.index import VERDICT, write_index
+from mbench.report.page.render import render
+from mbench.report.papers import write_tables
+from mbench.report.statistics.boards import GroupBoards, boards, to_json
+from mbench.report.tables.panels import collect
+from mbench.storage.store import write_atomically
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,164 @@
+"""What a run found, as one value, and as a table with one figure a row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from mbench.core.evaluation import Evaluation, Metric
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mbench.run.measuring import Saving
+
+Status = Literal["ok", "failed", "blocked", "interrupted", "absent"]
+"""`blocked`: what it needs failed. `absent`: merged from runs of which not all had the task."""
+
+UNPRUNED = "none"
+"""The method name of the unpruned model, at retain ratio 1."""
+
+DTYPES = {
+    "model": "str",
+    "method": "str",
+    "seed": "Int64",
+    "retain": "float64",
+    "experts_kept": "int64",
+    "router": "str",
+    "mask": "str",
+    "task": "str",
+    "metric": "str",
+    "value": "float64",
+    "stderr": "float64",
+    "items": "Int64",
+    "status": "str",
+}
+"""The columns of the long form, in order."""
+
+
+@dataclass(frozen=True)
+class TaskStatus:
+    """How far the evaluation of one mask on one task came."""
+
+    status: Status
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """One method at one budget (and seed) on one model."""
+
+    model: str
+    method: str
+    """`none` for the unpruned model."""
+    seed: int | None
+    """None where no seed distinguishes the results."""
+    retain: float
+    kept: int
+    """Experts kept per layer."""
+    router: str
+    mask: str
+    """Content hash of the mask, empty if none came about."""
+    status: Status
+    """Of the mask."""
+    reason: str
+    notes: tuple[str, ...]
+    """What a reader must know, e.g. that a protection budget was clamped."""
+    evaluations: Mapping[str, Evaluation] = field(repr=False)
+    """By task name, for the tasks whose status is `ok`."""
+    tasks: Mapping[str, TaskStatus] = field(repr=False)
+    """For every task of the suite."""
+
+    def task_status(self, task: str) -> TaskStatus:
+        """The task's status; without a mask, a task that names no status has the mask's."""
+        if self.status != "ok" and task not in self.tasks:
+            return TaskStatus(self.status, self.reason)
+        return self.tasks[task]
+
+    def metric(self, task: str, name: str) -> Metric | None:
+        """The named figure on one task, or None if the task has no result."""
+        if self.task_status(task).status != "ok":
+            return None
+        return next((m for m in self.evaluations[task].metrics if m.name == name), None)
+
+
+@dataclass(frozen=True)
+class Results:
+    """A finished or partly finished run."""
+
+    suite: str
+    title: str
+    description: str
+    task_metrics: Mapping[str, str]
+    """Task -> the metric the suite declares for it, in the suite's order."""
+    average: str
+    """Name of the average over `average_tasks`, empty if the suite has none."""
+    average_tasks: tuple[str, ...]
+    cells: tuple[CellResult, ...]
+    masks: Mapping[tuple[str, str], np.ndarray] = field(repr=False, compare=False)
+    """(model, mask hash) -> bool [layers, N], True where the expert is kept."""
+    provenance: Mapping[str, Any] = field(repr=False)
+    """Nested mappings, lists and plain values: command, versions, hardware, hashes, costs."""
+    protocol: tuple[tuple[str, str], ...]
+    """Declared settings in words, shown at the top of the report."""
+    efficiency: tuple[Saving, ...] = ()
+    """By model and budget, where the suite asks for it."""
+
+    def average_of(self, cell: CellResult) -> Metric | None:
+        """Unweighted mean of the average's tasks, or None unless all of them have a result.
+
+        The tasks' items are independent, so the standard error is sqrt(sum of squares) / tasks.
+        """
+        found = [cell.metric(task, self.task_metrics[task]) for task in self.average_tasks]
+        figures = [figure for figure in found if figure is not None]
+        if not figures or len(figures) < len(found):
+            return None
+        count = len(figures)
+        value = math.fsum(figure.value for figure in figures) / count
+        error = math.sqrt(math.fsum(figure.stderr**2 for figure in figures)) / count
+        return Metric("mean", value, error, sum(figure.items for figure in figures))
+
+
+def long_form(results: Results) -> pd.DataFrame:
+    """Every figure of a run, one per row.
+
+    Columns: `model`, `method`, `seed` (NA where a method has none), `retain`, `experts_kept` (per
+    layer), `router`, `mask` (content hash), `task`, `metric`, `value`, `stderr` (over items),
+    `items`, `status`. A task without a result has one row: its declared metric, no value, its
+    status. The suite's average has a row where all its tasks are ok: its name as `task`, `mean`
+    as `metric`, and the standard error that follows from the tasks' independent ones.
+    """
+    import pandas as pd
+
+    rows = [row for cell in results.cells for row in _cell_rows(results, cell)]
+    return pd.DataFrame(rows, columns=list(DTYPES)).astype(DTYPES)
+
+
+def _cell_rows(results: Results, cell: CellResult) -> Iterator[dict[str, Any]]:
+    common = {
+        "model": cell.model,
+        "method": cell.method,
+        "seed": cell.seed,
+        "retain": cell.retain,
+        "experts_kept": cell.kept,
+        "router": cell.router,
+        "mask": cell.mask,
+    }
+
+    def row(task: str, figure: Metric) -> dict[str, Any]:
+        own = {"value": figure.value, "stderr": figure.stderr, "items": figure.items}
+        return {**common, "task": task, "metric": figure.name, **own, "status": "ok"}
+
+    for task, declared in results.task_metrics.items():
+        status = cell.task_status(task).status
+        if status == "ok":
+            yield from (row(task, figure) for figure in cell.evaluations[task].metrics)
+        else:
+            yield {**common, "task": task, "metric": declared, "status": status}
+    average = results.average_of(cell)
+    if average is not None:
+        yield row(results.average, average)

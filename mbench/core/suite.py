@@ -1,0 +1,255 @@
+"""What a suite file may say: its keys, their types and their meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from mbench.core.interfaces import RouterMode
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+Count = Annotated[int, Field(ge=1)]
+RetainRatio = Annotated[float, Field(gt=0, lt=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
+
+
+class Expected(_Strict):
+    """Facts of a model as its publisher states them; another model under its name is refused."""
+
+    layers: Count
+    experts: Count
+    top_k: Count
+    parameters: Count | None = None
+    """Of the whole model; with `expert_parameters`, lets it be planned without its files."""
+    expert_parameters: Count | None = None
+    """Of one routed expert in one layer."""
+
+
+class ExpectedWork(_Strict):
+    """What one mask costs on a task, for plans made before the task was ever built."""
+
+    items: Count
+    """Items, or windows of a text; another number is refused when the task is built."""
+    tokens: Count
+    """Forward tokens, roughly: they depend on the tokenizer."""
+
+
+class ModelSpec(_Strict):
+    """Where a model comes from: a hub id, a local directory, or a plugin that ships one."""
+
+    hub: str | None = None
+    """Id of a hub repository; exactly one of `hub`, `path` and `plugin` is given."""
+    path: str | None = None
+    """Local directory."""
+    plugin: str | None = None
+    """Name of a model that a plugin ships."""
+    revision: str | None = None
+    """Commit of the hub repository."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """`auto`: as the checkpoint is stored."""
+    trust_remote_code: bool = False
+    """Whether code that comes with the model may run, with all it can do on this machine."""
+    expect: Expected | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelSpec:
+        return _exactly_one(self, "hub", "path", "plugin")
+
+
+class TextSource(_Strict):
+    """Documents from a hub dataset, from local files, or from a plugin."""
+
+    hub: str | None = None
+    """Id of a hub dataset; exactly one of `hub`, `files` and `plugin` is given."""
+    files: tuple[str, ...] | None = None
+    """Text files (one document each) or JSON-lines files; relative to the working directory."""
+    plugin: str | None = None
+    """Name of a corpus that a plugin ships."""
+    split: str = "train"
+    """Split of the dataset, or of the plugin's corpus."""
+    subset: str | None = None
+    """Configuration of the dataset."""
+    data_files: str | None = None
+    """Only these files of the dataset."""
+    revision: str | None = None
+    """Commit of the dataset."""
+    field: str = "text"
+    """Field of a record that holds the text."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TextSource:
+        return _exactly_one(self, "hub", "files", "plugin")
+
+
+class CorpusSpec(_Strict):
+    """A calibration corpus: so many token sequences of such a length."""
+
+    source: TextSource
+    sequences: Count
+    length: Count
+    """Tokens of a sequence."""
+    packing: Literal["concatenate", "contiguous", "document"] = "concatenate"
+    """`concatenate`: documents in shuffled order, joined and cut. `contiguous`: documents in their
+    own order, joined and cut, and sequences drawn from them; for data sets with a row a line.
+    `document`: the first `length` tokens of one document a sequence, padded."""
+    join: str = "\n\n"
+    """Between two documents."""
+    seed: int = 0
+    """Shuffles the documents, or draws the sequences."""
+
+
+class PerplexityTask(_Strict):
+    """Perplexity on a held-out text."""
+
+    source: TextSource
+    protocol: Literal["sliding", "gptq", "document"] = "sliding"
+    """`sliding`: overlapping windows over the joined documents, every token scored once. `gptq`:
+    disjoint windows over them. `document`: disjoint windows within each document."""
+    window: Annotated[int, Field(ge=2)] = 2048
+    """Tokens."""
+    stride: Count | None = None
+    """Tokens from one window to the next; only for `sliding`, and less than `window`."""
+    join: str = "\n\n"
+    """Between two documents."""
+    max_windows: Count | None = None
+    """The first so many windows; omitted: all."""
+    expect_tokens: Count | None = None
+    """Roughly the forward tokens of one mask, for plans made before the text was read."""
+
+    @model_validator(mode="after")
+    def _stride_fits(self) -> PerplexityTask:
+        if self.protocol == "sliding" and self.stride is None:
+            raise ValueError("protocol 'sliding' needs a stride")
+        if self.protocol != "sliding" and self.stride is not None:
+            raise ValueError(f"protocol {self.protocol!r} takes no stride")
+        if self.stride is not None and self.stride >= self.window:
+            raise ValueError(f"stride {self.stride} must be less than the window {self.window}")
+        return self
+
+
+class LmEvalTask(_Strict):
+    """A task or group of lm-eval."""
+
+    task: str | None = None
+    """lm-eval's name where it differs from the suite's."""
+    directory: str | None = None
+    """Folder of local task files; relative to the working directory."""
+    metric: str = "acc"
+    """The metric that ranks, enters the average, and is shown first; all are kept."""
+    limit: Count | None = None
+    """The first so many items of every task; omitted: all."""
+    num_fewshot: int | None = Field(default=None, ge=0)
+    """Solved examples in the prompt; omitted: as the task says."""
+    max_gen_toks: Count | None = None
+    """Most tokens that are generated per item; omitted: as the task says."""
+    expect: ExpectedWork | None = None
+
+
+class ComponentSpec(BaseModel):
+    """A component's name (omitted: the method's own) and its parameters."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The parameters as written."""
+        return dict(self.model_extra or {})
+
+
+class Parts(_Strict):
+    """Parts of a method that differ from its ready-made triple."""
+
+    scorer: ComponentSpec | None = None
+    selector: ComponentSpec | None = None
+    builder: ComponentSpec | None = None
+
+
+class MethodSpec(Parts):
+    """A method of the suite; its key is its name in the results."""
+
+    use: str | None = None
+    """The ready-made method to start from; omitted: the one of the same name."""
+    corpora: tuple[str, ...] | None = None
+    """Calibration corpora, in order; omitted: the suite's `calibration`."""
+    candidate: str | None = None
+    """Method whose mask the builder starts from; omitted: the ready-made method's."""
+    seeds: tuple[int, ...] | None = None
+    """Of a method that draws at random; omitted: the suite's."""
+    router: RouterMode | None = None
+    """How its masked models route; omitted: as the suite says. A candidate keeps its own."""
+    models: Mapping[str, Parts] = Field(default_factory=dict)
+    """Parts that differ for one model, e.g. a protection budget for its expert count."""
+
+
+class Average(_Strict):
+    """Unweighted mean of some tasks' declared metrics."""
+
+    name: str = "Common Avg"
+    tasks: tuple[str, ...]
+
+
+class EfficiencySpec(_Strict):
+    """What pruning saves, measured on physically pruned models that generate a batch."""
+
+    prompt_tokens: Count | None = None
+    """Random tokens of a prompt; omitted: 512, or what the model's context leaves of it."""
+    new_tokens: Count = 64
+    """Tokens generated after each prompt."""
+    batch_size: Count = 1
+    """Prompts in the batch."""
+    repetitions: Annotated[int, Field(ge=3)] = 5
+    """How often it is generated, after once to warm up."""
+
+
+class Suite(_Strict):
+    """Everything a run depends on."""
+
+    name: Name
+    """Names the report's folder."""
+    title: str = ""
+    description: str = ""
+    models: Mapping[Name, ModelSpec] = Field(min_length=1)
+    retain: tuple[RetainRatio, ...] = Field(min_length=1)
+    """Retain ratios between 0 and 1; floor(ratio x experts) are kept in every layer."""
+    router: RouterMode = "sliced"
+    """`sliced`: the router sees retained experts only, as after physical removal. `preserved`:
+    retained experts keep the gate values of the full model."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4, 42)
+    """For methods that draw at random and name no seeds of their own."""
+    corpora: Mapping[Name, CorpusSpec] = Field(default_factory=dict)
+    calibration: tuple[str, ...] = ()
+    """The corpora, in order, of methods that name none of their own."""
+    methods: Mapping[Name, MethodSpec] = Field(min_length=1)
+    candidates: Mapping[Name, MethodSpec] = Field(default_factory=dict)
+    """Methods that others build upon and that are not evaluated themselves."""
+    perplexity: Mapping[Name, PerplexityTask] = Field(default_factory=dict)
+    tasks: Mapping[Name, LmEvalTask] = Field(default_factory=dict)
+    average: Average | None = None
+    """What methods are ranked by; omitted: the mean log perplexity."""
+    efficiency: EfficiencySpec | None = None
+    """If given, size, memory and speed of a physically pruned model are measured at each budget."""
+    batch_tokens: Count = 8192
+    """Tokens in one forward call."""
+    processes: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes that evaluate masks side by side, each on one thread, where there is no GPU: for
+    models so small that one operation cannot keep several cores busy."""
+
+
+def _exactly_one(model: Any, *fields: str) -> Any:
+    given = [name for name in fields if getattr(model, name) is not None]
+    if len(given) != 1:
+        raise ValueError(f"give exactly one of {', '.join(fields)}; got {len(given)}")
+    return model

@@ -1,0 +1,1 @@
+"""Tasks of lm-eval: their files, their data, their requests, their scores per item."""

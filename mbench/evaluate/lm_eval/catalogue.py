@@ -1,0 +1,233 @@
+"""The task files of local directories and the names of lm-eval's own tasks, without lm-eval.
+
+lm-eval skips files it cannot read and resolves a repeated name or key by itself; here all of these
+are errors, because otherwise the task that runs may not be the one that was meant.
+"""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import importlib.util
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mbench.core.errors import TaskError
+
+LOCAL_FORMATS = frozenset({"arrow", "csv", "json", "parquet", "text"})
+"""Values of `dataset_path` under which `data_files` are files of this machine."""
+
+IGNORED_FOLDERS = frozenset({"__pycache__", ".ipynb_checkpoints"})
+
+
+@dataclass(frozen=True)
+class Function:
+    """A `!function` reference of a task file."""
+
+    reference: str
+    """`module.function`."""
+    folder: Path
+    """Of the file that refers to it; a module there goes before an installed one."""
+
+
+@dataclass(frozen=True)
+class TaskFile:
+    """A task or group file with its includes."""
+
+    config: Mapping[str, Any]
+    chain: tuple[Path, ...]
+    """The file, then everything it includes."""
+
+    @property
+    def path(self) -> Path:
+        """The file itself."""
+        return self.chain[0]
+
+
+@dataclass
+class Catalogue:
+    """What a list of directories defines."""
+
+    files: dict[str, TaskFile] = field(default_factory=dict)
+    """By the name of the task or group."""
+    tags: dict[str, list[str]] = field(default_factory=dict)
+    """Tag -> names of its tasks."""
+
+    @property
+    def names(self) -> list[str]:
+        """All names that lm-eval would accept from here."""
+        return sorted({*self.files, *self.tags})
+
+    def resolve(self, name: str) -> tuple[list[TaskFile], list[str]]:
+        """Files that take part in a task, group or tag, and the names that lm-eval must know."""
+        if name in self.tags and name not in self.files:
+            parts = [self.resolve(member) for member in sorted(self.tags[name])]
+        elif name not in self.files:
+            return [], [name]
+        else:
+            file = self.files[name]
+            parts = [([file], [])]
+            if "group" in file.config:
+                parts += [self.resolve(member) for member in _members(file)]
+        files = [file for found, _ in parts for file in found]
+        return files, [other for _, others in parts for other in others]
+
+
+def read(directories: Iterable[Path]) -> Catalogue:
+    """Parse all task files below the directories.
+
+    Raises:
+        TaskError: a directory or included file is missing, a file is not valid YAML or not a
+            mapping, a key is repeated in it, or two files define the same name.
+    """
+    catalogue = Catalogue()
+    roots = list(dict.fromkeys(Path(directory).expanduser().resolve() for directory in directories))
+    paths: dict[Path, None] = {}
+    for root in roots:
+        if not root.is_dir():
+            raise TaskError(f"{root}: no such directory of task files")
+        found = sorted(root.glob("**/*.yaml"), key=lambda path: path.as_posix())
+        paths |= dict.fromkeys(path for path in found if not IGNORED_FOLDERS & set(path.parts))
+    for path in paths:
+        _add(catalogue, read_file(path))
+    return catalogue
+
+
+def _add(catalogue: Catalogue, file: TaskFile) -> None:
+    is_group = "group" in file.config and "class" not in file.config
+    name = file.config.get("group" if is_group else "task")
+    if not isinstance(name, str):
+        return  # a fragment that others include
+    if name in catalogue.files:
+        other = catalogue.files[name].path
+        raise TaskError(f"task {name!r} is defined twice: in {other} and in {file.path}")
+    catalogue.files[name] = file
+    tags = file.config.get("tag") or []
+    for tag in [tags] if isinstance(tags, str) else tags:
+        if not is_group:
+            catalogue.tags.setdefault(tag, []).append(name)
+
+
+def read_file(path: Path, including: tuple[Path, ...] = ()) -> TaskFile:
+    """Parse one file with what it includes; its own keys go before included ones."""
+    if path in including:
+        raise TaskError(f"{path}: includes itself")
+    try:
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader(path))
+    except OSError as error:
+        by = f" (included by {including[-1]})" if including else ""
+        raise TaskError(f"{path}: {error.strerror or 'cannot be read'}{by}") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        raise TaskError(f"{place}: malformed task file: {error.problem}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise TaskError(f"{path}: malformed task file: {reason}") from None
+    if not isinstance(config, dict):
+        raise TaskError(f"{path}: malformed task file: not a mapping of keys to values")
+    chain, merged = [path], {}
+    includes = config.pop("include", None) or []
+    for include in [includes] if isinstance(includes, str) else includes:
+        part = read_file((path.parent / include).resolve(), (*including, path))
+        merged |= part.config
+        chain += [other for other in part.chain if other not in chain]
+    return TaskFile(merged | config, tuple(chain))
+
+
+def _loader(path: Path) -> type[yaml.SafeLoader]:
+    """A loader that keeps `!function` references as they are and refuses repeated keys."""
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            seen = set()
+            for key, _ in node.value:
+                if key.value in seen and isinstance(key.value, str):
+                    problem = f"the key {key.value!r} is repeated"
+                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                seen.add(key.value if isinstance(key.value, str) else id(key))
+            return super().construct_mapping(node, deep)
+
+    Loader.add_constructor("!function", lambda _, node: Function(str(node.value), path.parent))
+    return Loader
+
+
+def _members(group: TaskFile) -> list[str]:
+    """Names that a group lists; groups written out inside another are looked into."""
+    names = []
+    pending = list(group.config.get("task") or [])
+    for member in pending:
+        if isinstance(member, str):
+            names.append(member)
+            continue
+        if "dataset_kwargs" in member:
+            raise TaskError(f"{group.path}: give a task with its own dataset_kwargs its own file")
+        if isinstance(member.get("task"), str):
+            names.append(member["task"])
+        elif "task" in member:
+            pending += member["task"]
+        elif "group" in member:
+            names.append(member["group"])
+    return names
+
+
+def locate(config: Mapping[str, Any], chain: Sequence[Path]) -> dict[str, list[str]] | None:
+    """The task's data files by split, or None if it has no files on this machine.
+
+    A relative path is looked for in the folder of the task file (and of those it includes), then
+    in the folder above, then in the working directory. URLs and absolute paths stay.
+    """
+    listed = (config.get("dataset_kwargs") or {}).get("data_files")
+    if listed is None or config.get("dataset_path") not in LOCAL_FORMATS:
+        return None
+    splits = listed if isinstance(listed, Mapping) else {"train": listed}
+    own = list(dict.fromkeys(path.parent for path in chain))
+    folders = list(dict.fromkeys([*own, *(folder.parent for folder in own), Path.cwd()]))
+
+    def absolute(pattern: str) -> str:
+        if "://" in pattern or Path(pattern).is_absolute():
+            return pattern
+        for folder in folders:
+            if glob.glob(pattern, root_dir=folder, recursive=True):
+                return str(folder / pattern)
+        places = ", ".join(map(str, folders))
+        raise TaskError(f"task {config.get('task')!r}: no data file {pattern!r} in {places}")
+
+    return {
+        str(split): [absolute(part) for part in ([parts] if isinstance(parts, str) else parts)]
+        for split, parts in splits.items()
+    }
+
+
+@cache
+def builtin_names() -> frozenset[str]:
+    """Names of the tasks, groups and tags inside the installed lm-eval; takes about a second."""
+    found = importlib.util.find_spec("lm_eval")
+    places = (found and found.submodule_search_locations) or []
+    defined = re.compile(
+        r"^['\"]?(?:task|group)['\"]?[ \t]*:[ \t]*([^\s#].*?)[ \t]*(?:#.*)?$", re.MULTILINE
+    )
+    tagged = re.compile(r"^['\"]?tag['\"]?[ \t]*:(.*(?:\n[ \t]*-.*)*)", re.MULTILINE)
+    names: set[str] = set()
+    for path in (path for place in places for path in Path(place, "tasks").rglob("*")):
+        # Files without a suffix are templates that others include; some hold the tags.
+        if path.suffix not in ("", ".yaml") or not path.is_file():
+            continue
+        text = path.read_text(encoding="utf-8")
+        names.update(name.strip("'\"") for name in defined.findall(text))
+        for block in tagged.findall(text):
+            names.update(re.findall(r"[^\s,\[\]'\"]+", re.sub(r"^[ \t]*-", "", block, flags=re.M)))
+    return frozenset(names)
+
+
+def unknown(name: str, names: Iterable[str]) -> TaskError:
+    """The error for a name that nobody defines, with the nearest of those that exist."""
+    near = difflib.get_close_matches(name, list(names), n=4, cutoff=0.6)
+    hint = f"; did you mean {', '.join(near)}?" if near else ""
+    return TaskError(f"no lm-eval task, group or tag is called {name!r}{hint}")

@@ -1,0 +1,105 @@
+"""What decides a task's items and how they are scored, as JSON values: made without lm-eval."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import importlib.util
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mbench.core.errors import TaskError
+from mbench.core.specs import TaskSpec
+from mbench.evaluate.lm_eval import catalogue
+from mbench.evaluate.lm_eval.catalogue import Function, TaskFile
+
+
+def task_fingerprint(spec: TaskSpec) -> dict[str, Any]:
+    """Equal for specs that score the same items in the same way.
+
+    Local task files count by content: the YAML with all it includes, the Python files in the
+    folder of each `!function` module, and the data files. Built-in tasks count by name and
+    lm-eval's version, which also decides how any task is scored. Data that code fetches by itself,
+    or that a hub dataset without a pinned revision holds, cannot be seen from here.
+
+    Raises:
+        TaskError: a local task file is malformed, or a file it needs is missing.
+    """
+    known = catalogue.read(spec.directories)
+    files, builtin = known.resolve(spec.task)
+    chain = {path for file in files for path in file.chain}
+    code = {path for file in files for path in _code(file)}
+    return {
+        "kind": "lm-eval",
+        "lm_eval": version("lm_eval"),
+        "task": spec.task,
+        "limit": spec.limit,
+        "num_fewshot": spec.num_fewshot,
+        "max_gen_toks": spec.max_gen_toks,
+        "builtin": sorted(builtin),
+        "yaml": _digests(chain),
+        "code": _digests(code),
+        "data": [_data(file) for file in files],
+    }
+
+
+def _data(file: TaskFile) -> dict[str, list[str]]:
+    """Digests of the data files by split; of URLs, the address."""
+    located = catalogue.locate(file.config, file.chain) or {}
+    return {
+        split: [
+            part if "://" in pattern else _digest(Path(part))
+            for pattern in patterns
+            for part in (sorted(glob.glob(pattern, recursive=True)) or [pattern])
+        ]
+        for split, patterns in located.items()
+    }
+
+
+def _code(file: TaskFile) -> Iterator[Path]:
+    for function in _functions(file.config):
+        module = _module(function, file)
+        yield from module.parent.glob("*.py")
+
+
+def _functions(value: Any) -> Iterator[Function]:
+    if isinstance(value, Function):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _functions(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _functions(part)
+
+
+def _module(function: Function, file: TaskFile) -> Path:
+    """The file of a function's module, found without importing anything."""
+    *parts, _ = function.reference.split(".")
+    stems = [function.folder.joinpath(*parts)]
+    if parts and not stems[0].with_suffix(".py").exists():
+        package = importlib.util.find_spec(parts[0])
+        # A package's folder may bear another name than the package.
+        if package is not None and package.submodule_search_locations is not None:
+            stems = [Path(p).joinpath(*parts[1:]) for p in package.submodule_search_locations]
+        elif package is not None and package.origin is not None:
+            stems = [Path(package.origin).parent.joinpath(*parts)]
+    for stem in stems:
+        for path in (stem.with_suffix(".py"), stem / "__init__.py"):
+            if path.is_file():
+                return path
+    raise TaskError(f"{file.path}: no module for !function {function.reference}")
+
+
+def _digests(paths: Iterable[Path]) -> list[str]:
+    return sorted(_digest(path) for path in paths)
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise TaskError(f"{path}: {error.strerror or 'cannot be read'}") from None

@@ -1,0 +1,96 @@
+"""Items and columns of the per-item table: which documents a task has and what is kept of each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lm_eval.api.metrics import mean, nanmean
+from lm_eval.utils import handle_non_serializable, hash_string
+
+from mbench.core.errors import TaskError
+from mbench.core.specs import TaskSpec
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.task import Task
+
+HASH = 12
+"""Hexadecimal digits kept of each of an item's three hashes."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One document of one task, with its requests."""
+
+    subtask: str
+    identity: str
+    """`doc_id:doc_hash:prompt_hash:target_hash`, hashes as in lm-eval's own logs but shortened."""
+    doc: Any
+    instances: tuple[Instance, ...]
+
+
+def remember_templates(task: Task) -> None:
+    """Render each document's templates once; lm-eval compiles them anew for every item and mask."""
+    for name in ("doc_to_text", "doc_to_target", "doc_to_choice"):
+        method = getattr(task, name, None)
+        if method is not None:
+            setattr(task, name, _remembering(method))
+
+
+def _remembering(method: Callable[..., Any]) -> Callable[..., Any]:
+    known: dict[int, tuple[Any, Any]] = {}
+
+    def remembered(doc: Any, *others: Any) -> Any:
+        if any(other is not None for other in others):
+            return method(doc, *others)
+        if id(doc) not in known:
+            # The document is kept too, for as long as it lives its id is its own.
+            known[id(doc)] = (doc, method(doc))
+        return known[id(doc)][1]
+
+    return remembered
+
+
+def read_items(name: str, task: Task, prefixed: bool) -> list[Item]:
+    """The items of a task whose requests are built; `prefixed` by its name if one of many."""
+    by_document: dict[int, list[Instance]] = {}
+    for instance in task.instances:
+        by_document.setdefault(instance.doc_id, []).append(instance)
+    items = []
+    for number, instances in by_document.items():
+        instances.sort(key=lambda instance: instance.idx)
+        first = instances[0]
+        document = json.dumps(
+            first.doc, indent=2, default=handle_non_serializable, ensure_ascii=False
+        )
+        parts = (document, first.arguments[0], str(task.doc_to_target(first.doc)))
+        hashes = ":".join(hash_string(part)[:HASH] for part in parts)
+        identity = f"{name}/{number}:{hashes}" if prefixed else f"{number}:{hashes}"
+        items.append(Item(name, identity, first.doc, tuple(instances)))
+    return items
+
+
+def columns_of(spec: TaskSpec, tasks: Mapping[str, Task]) -> dict[str, dict[tuple[str, str], str]]:
+    """For each task, the column of each (metric, filter) to keep.
+
+    Only metrics that are means over items: of others, such as F1, no per-item value exists. A
+    metric goes by its own name, or by lm-eval's `metric,filter` where there are several filters.
+    """
+    columns: dict[str, dict[tuple[str, str], str]] = {}
+    for name, task in tasks.items():
+        filters = [str(ensemble.name) for ensemble in task._filters]
+        means = [key for key, how in task.aggregation().items() if how in (mean, nanmean)]
+        columns[name] = {
+            (metric, kept): metric if len(filters) == 1 else f"{metric},{kept}"
+            for metric in means
+            for kept in filters
+            if not (task.OUTPUT_TYPE == "loglikelihood" and metric == "perplexity")
+        }
+    available = sorted({column for own in columns.values() for column in own.values()})
+    rolling = any(task.OUTPUT_TYPE == "loglikelihood_rolling" for task in tasks.values())
+    if not available and not rolling:
+        raise TaskError(f"task {spec.task!r} has no metric that is a mean over its items")
+    return columns

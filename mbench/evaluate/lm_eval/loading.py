@@ -1,0 +1,159 @@
+"""lm-eval's task objects by name, with every way in which it fails turned into one line."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import datasets
+import lm_eval.api.task
+import lm_eval.models.huggingface
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._factory import TaskFactory
+from transformers.utils import logging as transformers_logging
+
+from mbench.core.errors import MbenchError, TaskError
+from mbench.core.specs import TaskSpec
+from mbench.evaluate.lm_eval import catalogue
+
+if TYPE_CHECKING:
+    from lm_eval.api.task import Task
+    from lm_eval.tasks._index import Entry
+
+FEWSHOT_SEED = 1234
+"""Which solved examples are drawn: lm-eval's own default."""
+
+UNREACHABLE = (ConnectionError, OSError, datasets.exceptions.DatasetNotFoundError)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the messages, warnings and progress bars of lm-eval and its libraries off the terminal.
+
+    Errors that they log still show.
+    """
+    loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    verbosity = transformers_logging.get_verbosity()
+    bars = datasets.utils.logging.is_progress_bar_enabled()
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        for module in (lm_eval.api.task, lm_eval.models.huggingface):
+            silent = partial(module.tqdm, disable=True)
+            stack.enter_context(mock.patch.object(module, "tqdm", silent))
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        transformers_logging.set_verbosity_error()
+        datasets.disable_progress_bars()
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+            transformers_logging.set_verbosity(verbosity)
+            if bars:
+                datasets.enable_progress_bars()
+
+
+class _Factory(TaskFactory):
+    """Finds data files beside the task file, and remembers what it was about to load."""
+
+    def __init__(self, chains: Mapping[Path, tuple[Path, ...]]) -> None:
+        super().__init__()
+        self.chains = chains
+        self.dataset = ""
+
+    def _load_full_config(
+        self, entry: Entry, overrides: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        config = super()._load_full_config(entry, overrides)
+        parts = (config.get("dataset_path"), config.get("dataset_name"))
+        self.dataset = "/".join(str(part) for part in parts if part)
+        chain = self.chains.get(Path(entry.yaml_path).resolve()) if entry.yaml_path else None
+        located = catalogue.locate(config, chain) if chain else None
+        if located is not None:
+            config["dataset_kwargs"] = {**config["dataset_kwargs"], "data_files": located}
+        return config
+
+
+def load(spec: TaskSpec) -> dict[str, Task]:
+    """The tasks that a name stands for, by their own names: one, or the members of a group or tag.
+
+    Raises:
+        TaskError: nobody defines the name, a task file is malformed, or data cannot be had.
+    """
+    known = catalogue.read(spec.directories)
+    files, builtin = known.resolve(spec.task)
+    for name in builtin:
+        if name not in catalogue.builtin_names():
+            raise catalogue.unknown(name, {*known.names, *catalogue.builtin_names()})
+    with quiet():
+        directories = tuple(Path(path).expanduser().resolve() for path in spec.directories)
+        manager = _manager(directories, bool(builtin))
+        manager._factory = factory = _Factory({file.path: file.chain for file in files})
+        try:
+            loaded = manager.load(spec.task)
+        except MbenchError:
+            raise
+        except UNREACHABLE as error:
+            raise TaskError(
+                f"task {spec.task!r} needs the dataset {factory.dataset or 'of its code'}, which "
+                f"is neither stored here nor reachable ({_line(error)}); connect to the hub once, "
+                "or point `directory` to task files whose data_files are local"
+            ) from error
+        except Exception as error:
+            raise TaskError(f"task {spec.task!r} cannot be loaded: {_line(error)}") from error
+    tasks = dict(loaded["tasks"])
+    for name, task in tasks.items():
+        _check(name, task)
+        _set_examples(name, task, spec.num_fewshot)
+        if spec.max_gen_toks is not None:
+            _set_generated(name, task, spec.max_gen_toks)
+    return tasks
+
+
+def _manager(directories: tuple[Path, ...], builtin: bool) -> TaskManager:
+    if builtin:
+        return _complete_manager(directories)
+    return TaskManager(include_path=list(directories), include_defaults=False)
+
+
+@cache
+def _complete_manager(directories: tuple[Path, ...]) -> TaskManager:
+    """With lm-eval's own tasks, which takes several seconds."""
+    return TaskManager(include_path=list(directories))
+
+
+def _check(name: str, task: Task) -> None:
+    if getattr(task, "UNSAFE_CODE", False):
+        raise TaskError(f"task {name!r} runs code that the model writes, which is not supported")
+    if getattr(task, "MULTIMODAL", False):
+        raise TaskError(f"task {name!r} needs images or sound, which is not supported")
+
+
+def _set_examples(name: str, task: Task, wanted: int | None) -> None:
+    """Number and choice of solved examples, by the rules of lm-eval's own command line."""
+    own = task.get_config("num_fewshot")
+    if wanted and own == 0:
+        raise TaskError(f"task {name!r} is defined without solved examples: num_fewshot must be 0")
+    if own is None or wanted is not None:
+        task.set_config(key="num_fewshot", value=wanted or 0)
+    task.set_fewshot_seed(seed=FEWSHOT_SEED)
+
+
+def _set_generated(name: str, task: Task, most: int) -> None:
+    if task.OUTPUT_TYPE != "generate_until":
+        raise TaskError(f"task {name!r} generates nothing, so max_gen_toks cannot be given")
+    task.set_config(key="generation_kwargs", value={"max_gen_toks": most}, update=True)
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

@@ -1,0 +1,1 @@
+"""Pruned checkpoints of finished runs, as stock transformers loads them."""

@@ -1,0 +1,112 @@
+"""Which mask of a run is exported, and where the full checkpoint is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mbench.core.errors import MbenchError, ModelNotFound, UnsupportedModel
+from mbench.core.results import UNPRUNED, CellResult, Results
+from mbench.plan.registry import unknown
+from mbench.storage import hub
+from mbench.storage.checkpoints import local_directory, model_key
+
+MODEL_FILES = ("model*.safetensors", "model.safetensors.index.json")
+OTHER_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.py", "LICENSE*", "NOTICE*")
+"""Tokenizer, generation configuration, chat template, code that a configuration refers to (never
+run here), and the terms under which the weights may be passed on."""
+
+
+def choose(
+    results: Results,
+    *,
+    model: str | None = None,
+    method: str | None = None,
+    retain: float | None = None,
+    seed: int | None = None,
+) -> CellResult:
+    """Return the one pruned model that is meant; what has only one choice need not be given.
+
+    Raises `MbenchError` with the valid choices, or if the chosen one has no mask.
+    """
+    cells = [cell for cell in results.cells if cell.method != UNPRUNED]
+    for what, wanted in {"model": model, "retain": retain, "method": method, "seed": seed}.items():
+        found = dict.fromkeys(getattr(cell, what) for cell in cells)
+        valid = [_text(value) for value in found]
+        if wanted is not None and wanted not in found:
+            raise MbenchError(unknown(what, _text(wanted), valid))
+        if wanted is None and len(found) > 1:
+            raise MbenchError(f"choose with --{what} (valid: {', '.join(valid)})")
+        cells = [cell for cell in cells if wanted is None or getattr(cell, what) == wanted]
+    if not cells:
+        raise MbenchError(f"the results of {results.suite} hold no pruned model")
+    (cell,) = cells
+    if cell.status != "ok":
+        raise MbenchError(f"{cell.method} has no mask there: {cell.status}, {cell.reason}")
+    return cell
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none: the method draws nothing"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def find_checkpoint(
+    results: Results, model: str, place: str | None, plugin_models: Mapping[str, Path]
+) -> Path:
+    """Return the folder of the full checkpoint, exactly the one that was evaluated.
+
+    `place` is another directory or hub id to take it from. Raises `ModelNotFound` if it is not
+    there or is another model, and `UnsupportedModel` if the model's own code was run.
+    """
+    recorded = recorded_model(results, model)
+    content = recorded["content"]
+    if recorded.get("trust_remote_code"):
+        raise UnsupportedModel(
+            f"{model!r} was run with its own code (trust_remote_code): an export does not run it, "
+            "and without it nothing says which tensors belong to which expert"
+        )
+    source = recorded.get("source") or {}
+    if place is None and "plugin" in source:
+        if source["plugin"] not in plugin_models:
+            raise ModelNotFound(unknown("plugin model", source["plugin"], plugin_models))
+        place = str(plugin_models[source["plugin"]])
+    place = place or source.get("path") or source.get("hub")
+    if place is None:
+        raise ModelNotFound(
+            f"the results do not say where {model!r} came from: give --model {model}=PATH_OR_ID"
+        )
+    directory = local_directory(place)
+    kind, _, value = content.partition(":")
+    if directory is None and kind == "commit":
+        try:
+            return hub.snapshot(place, value, [*MODEL_FILES, *OTHER_FILES, "README.md"])
+        except hub.HubRefusal as error:
+            raise ModelNotFound(f"model {place}: {error}") from None
+    if directory is None:
+        raise ModelNotFound(
+            f"the results know {model!r} by the hash of its files, which the hub id {place} cannot "
+            f"be compared with: give its directory with --model {model}=PATH"
+        )
+    if kind == "commit":
+        raise ModelNotFound(
+            f"the results know {model!r} by its commit {value}, which the directory {place} cannot "
+            f"be compared with: put that commit into the hub's cache and give --model {model}=ID, "
+            "or run the suite on the directory"
+        )
+    if model_key(place) != content:
+        raise ModelNotFound(f"{place} is not the model {model!r} of the results ({content[:19]})")
+    return directory
+
+
+def recorded_model(results: Results, model: str) -> Mapping[str, Any]:
+    """What the results say of a model's origin; raises `MbenchError` if its content is missing."""
+    try:
+        recorded = results.provenance["models"][model]
+        if isinstance(recorded["content"], str):
+            return recorded
+    except (KeyError, TypeError):
+        pass
+    raise MbenchError(f"the results do not record the content of the model {model!r}")

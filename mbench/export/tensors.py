@@ -1,0 +1,143 @@
+"""Which tensors of a checkpoint hold which experts, by the names that the checkpoint uses.
+
+transformers fuses the experts of a layer when it loads them. Its own table of conversions says
+where each tensor of a checkpoint goes, so no family needs code here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from transformers import PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import (
+    WeightConverter,
+    WeightRenaming,
+    dot_natural_key,
+    rename_source_key,
+)
+
+from mbench.core.errors import ModelNotFound, UnsupportedModel
+from mbench.moe.adapter import MoELayer
+from mbench.moe.prune import expert_dims
+from mbench.storage.safetensor_files import NewTensor, StoredTensor
+
+EXPERT_NUMBER = re.compile(r"(?P<before>.*\.)(?P<number>\d+)(?P<after>\..*)")
+"""The last number in a name; layers come before experts."""
+
+IGNORED_BUFFERS = r"rotary_emb\.inv_freq"
+"""Computed today; checkpoints from before still have it."""
+
+
+@dataclass(frozen=True)
+class PrunedTensors:
+    """The tensors of a pruned checkpoint."""
+
+    tensors: tuple[NewTensor, ...]
+    """In the order in which the full checkpoint stores them."""
+    left_out: tuple[str, ...]
+    """Names that the model's class declares to ignore, e.g. of layers for speculative decoding,
+    whose experts no mask says anything about."""
+
+
+def prune_tensors(
+    model: PreTrainedModel,
+    layers: Sequence[MoELayer],
+    keep: np.ndarray,
+    stored: Mapping[str, StoredTensor],
+) -> PrunedTensors:
+    """Say what becomes of every tensor of a checkpoint under a mask `keep` (bool [L, N]).
+
+    `model` may be on the meta device. Raises `UnsupportedModel` for a tensor whose experts cannot
+    be told apart or that the model's class does not know, `ModelNotFound` if experts are missing.
+    """
+    walk = _Walk(model, layers, keep)
+    made = {name: walk.visit(name, stored[name]) for name in sorted(stored, key=dot_natural_key)}
+    walk.check_complete()
+    tensors = [made[name] for name in stored]
+    return PrunedTensors(tuple(t for t in tensors if t is not None), tuple(walk.left_out))
+
+
+class _Walk:
+    def __init__(
+        self, model: PreTrainedModel, layers: Sequence[MoELayer], keep: np.ndarray
+    ) -> None:
+        self.left_out: list[str] = []
+        self._layers = layers
+        self._kept = [np.flatnonzero(row).tolist() for row in keep]
+        self._count = keep.shape[1]
+        self._prefix = model.base_model_prefix
+        self._shapes = {name: t.shape for name, t in model.state_dict().items()}
+        self._dims = expert_dims(model, layers)
+        conversions = get_model_conversion_mapping(model)
+        self._renamings = [each for each in conversions if isinstance(each, WeightRenaming)]
+        self._converters = [each for each in conversions if isinstance(each, WeightConverter)]
+        ignored = model._keys_to_ignore_on_load_unexpected or ()
+        self._ignored = re.compile("|".join((IGNORED_BUFFERS, *ignored)))
+        self._missing = set(self._dims)
+        # (layer, name without the expert's number) -> experts seen
+        self._seen: dict[tuple[int, str], set[int]] = {}
+
+    def visit(self, name: str, stored: StoredTensor) -> NewTensor | None:
+        target, pattern = self._target(name)
+        if target in self._dims:
+            self._missing.discard(target)
+            layer, dim = self._dims[target]
+            if pattern is not None and "*." in pattern:
+                return self._one_expert(name, stored, layer)
+            return self._some_rows(name, stored, layer, dim, converted=pattern is not None)
+        for number, layer in enumerate(self._layers):
+            # Experts one by one under the module's own path, which no conversion fuses.
+            if re.match(rf"{re.escape(layer.path)}\.\d+\.", target):
+                self._missing -= {f"{layer.path}.{each}" for each in layer.expert_tensors}
+                return self._one_expert(name, stored, number)
+        if target in self._shapes:
+            return NewTensor(name, stored)
+        if not self._ignored.search(target):
+            raise UnsupportedModel(f"{name} is no tensor of the model's class, so it is not copied")
+        self.left_out.append(name)
+        return None
+
+    def _target(self, name: str) -> tuple[str, str | None]:
+        """The name in the model's state dict, found the way transformers finds it on loading."""
+        found = rename_source_key(
+            name, self._renamings, self._converters, self._prefix, self._shapes
+        )
+        if found[0] not in self._shapes and name in self._shapes:
+            return rename_source_key(name, [], [], self._prefix, self._shapes)
+        return found
+
+    def _one_expert(self, name: str, stored: StoredTensor, layer: int) -> NewTensor | None:
+        match = EXPERT_NUMBER.fullmatch(name)
+        if match is None or int(match["number"]) >= self._count:
+            raise UnsupportedModel(f"{name} does not say which of {self._count} experts it holds")
+        before, number, after = match["before"], int(match["number"]), match["after"]
+        self._seen.setdefault((layer, before + after), set()).add(number)
+        if number not in self._kept[layer]:
+            return None
+        return NewTensor(f"{before}{self._kept[layer].index(number)}{after}", stored)
+
+    def _some_rows(
+        self, name: str, stored: StoredTensor, layer: int, dim: int, *, converted: bool
+    ) -> NewTensor:
+        shape = stored.shape
+        # A conversion may move dimensions; where only one has this length it is the experts'.
+        unclear = converted and shape.count(self._count) != 1
+        if unclear or len(shape) <= dim or shape[dim] != self._count:
+            raise UnsupportedModel(
+                f"{name} {list(shape)} does not say where the {self._count} experts are"
+            )
+        return NewTensor(name, stored, dim, tuple(self._kept[layer]))
+
+    def check_complete(self) -> None:
+        """Raise unless the checkpoint held every expert of every layer and all router tensors."""
+        if self._missing:
+            raise ModelNotFound(f"the checkpoint has no tensor for {min(self._missing)}")
+        for (_, name), experts in self._seen.items():
+            if len(experts) != self._count:
+                raise ModelNotFound(
+                    f"the checkpoint has {len(experts)} of {self._count} experts of {name}"
+                )

@@ -1,0 +1,68 @@
+"""What `preserved` gates need to know of a router, found out by trying it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from mbench.core.errors import UnsupportedModel
+from mbench.moe.adapter import MoELayer
+
+Gates = Callable[[int, float], tuple[torch.Tensor, torch.Tensor]]
+"""(k, scale of the input) -> gates [T, k] and experts [T, k] of the full router."""
+
+SCALES = (1.0, 0.1, 0.01)
+"""Of a router's input. One that is sure of its choice shows little of how it would make others."""
+
+
+def renormalises(layer: MoELayer, gates: Gates) -> bool:
+    """Tell whether an expert's gate depends on how many others were chosen with it.
+
+    Compares the gates under a small k with those under k = N. They are equal in a router that does
+    not renormalise, and proportional within each token in one that does. Raises `UnsupportedModel`
+    if the gates are neither.
+    """
+    few = min(max(2, min(layer.top_k, layer.num_experts // 2)), layer.num_experts - 1)
+    always_equal = always_proportional = True
+    for scale in SCALES:
+        some, index = gates(few, scale)
+        every, every_index = gates(layer.num_experts, scale)
+        if some.shape[-1] != few or every.shape[-1] != layer.num_experts:
+            raise UnsupportedModel(
+                f"{layer.path}: `preserved` gates need a router that can choose any number of "
+                f"experts, and {type(layer.router).__name__} cannot"
+            )
+        tolerance = max(4 * torch.finfo(some.dtype).eps, 1e-5)
+        table = torch.zeros_like(every, dtype=torch.float64)
+        reference = table.scatter_(1, every_index, every.double()).gather(1, index)
+        always_equal &= _close(some.double(), reference, tolerance)
+        always_proportional &= _close(_shares(some.double()), _shares(reference), tolerance)
+    if not (always_equal or always_proportional):
+        raise UnsupportedModel(
+            f"{layer.path}: `preserved` gates are not defined for {type(layer.router).__name__}, "
+            "which neither keeps nor renormalises the gates of the experts it chose"
+        )
+    return not always_equal
+
+
+def contradiction(
+    among_all: torch.Tensor, among_kept: torch.Tensor, kept: torch.Tensor, num_experts: int
+) -> float:
+    """Return the share of tokens whose two choices cannot come from one ranking of the experts.
+
+    `among_all` [T, m] are the best m of all experts, `among_kept` [T, k] the best k of `kept` [K].
+    """
+    none = torch.zeros(len(among_all), num_experts, dtype=torch.bool, device=kept.device)
+    best = none.scatter(1, among_all, True)[:, kept]
+    chosen = none.scatter(1, among_kept, True)[:, kept]
+    either = (best & ~chosen).any(dim=1) & (chosen & ~best).any(dim=1)
+    return float(either.float().mean())
+
+
+def _shares(gates: torch.Tensor) -> torch.Tensor:
+    return gates / gates.sum(dim=-1, keepdim=True).clamp(min=1e-30)
+
+
+def _close(left: torch.Tensor, right: torch.Tensor, tolerance: float) -> bool:
+    return bool(torch.allclose(left, right, rtol=tolerance, atol=1e-3 * tolerance))

@@ -1,0 +1,259 @@
+"""From a suite to the cells it asks for, their keys, and what of it the store already holds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from mbench.core.errors import Infeasible, MbenchError
+from mbench.core.interfaces import Budget, ExpertMask, RouterMode, Statistic
+from mbench.core.suite import Suite
+from mbench.plan.methods import ResolvedMethod, resolve_methods
+from mbench.plan.models import PlannedModel, find_model, versions
+from mbench.plan.registry import Registry, source_hash
+from mbench.plan.tasks import PlannedTask, find_text, plan_tasks
+from mbench.plan.yaml_source import YamlSource
+from mbench.storage.store import Store, key_of
+from mbench.storage.texts import Text
+
+SHARDS = 16
+"""Groups of calibration sequences whose sums are kept apart."""
+
+
+@dataclass(frozen=True)
+class StatisticJob:
+    """One statistic of one model on one corpus."""
+
+    corpus: str
+    statistic: Statistic
+    key: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method at one budget, and one seed where it draws at random, on one model."""
+
+    model: str
+    method: ResolvedMethod
+    seed: int | None
+    budget: Budget
+    key: str
+    """Of the mask; empty where the method is broken."""
+    candidate: str | None
+    """Key of the mask it builds upon."""
+    statistics: Mapping[str, tuple[StatisticJob, ...]]
+    """Per corpus, what its scorer and builder read."""
+    problem: str = ""
+    """Why no mask can be made, for a plugin that fails already here."""
+    notes: tuple[str, ...] = ()
+    """What its components say of this budget, e.g. that a parameter is clamped."""
+
+    @property
+    def label(self) -> str:
+        """How progress and errors name it."""
+        seed = "" if self.seed is None else f" seed {self.seed}"
+        return f"{self.model} {100 * self.budget.retain:g}% {self.method.name}{seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run will do, before any model is loaded."""
+
+    suite: Suite
+    models: tuple[PlannedModel, ...]
+    cells: tuple[Cell, ...]
+    tasks: tuple[PlannedTask, ...]
+    texts: Mapping[str, Text]
+    registry: Registry = field(repr=False)
+
+    def cells_of(self, model: str) -> list[Cell]:
+        """A model's cells, candidates before those that build on them."""
+        return [cell for cell in self.cells if cell.model == model]
+
+    def kept(self, model: PlannedModel, retain: float) -> int:
+        """K at one of the suite's budgets."""
+        return kept_experts(retain, model.facts.num_experts)
+
+    def evaluation_key(
+        self, model: PlannedModel, mask_hash: str, router: RouterMode, task: PlannedTask
+    ) -> str:
+        """Key of one mask's outcome on one task, by the mask's content and not by its maker."""
+        everything = ExpertMask(model.all_kept()).content_hash
+        return key_of(
+            {
+                "kind": "evaluation",
+                "versions": dict(versions()),
+                "model": model.key,
+                "dtype": model.dtype,
+                "mask": mask_hash,
+                # Without a pruned expert there is nothing for the router mode to decide.
+                "router": "any" if mask_hash == everything else router,
+                "task": dict(task.fingerprint),
+            }
+        )
+
+
+def make_plan(
+    suite: Suite,
+    source: YamlSource,
+    registry: Registry,
+    store: Store,
+    *,
+    trust_expected: bool = False,
+) -> Plan:
+    """Resolve every name, check every budget, and key every artefact.
+
+    With `trust_expected`, a model whose files are out of reach is planned by what the suite
+    expects of it, which is enough to see a plan and not enough to run it.
+
+    Raises the user's first mistake as an `MbenchError`; a plugin's own failure only marks its
+    cells.
+    """
+    methods = {name: resolve_methods(suite, name, registry, source) for name in suite.models}
+    texts = {
+        name: find_text(("corpora", name), spec.source, source, registry)
+        for name, spec in suite.corpora.items()
+    }
+    # Models first: the likeliest thing to be missing, and found out without reading any text.
+    models = tuple(
+        find_model(name, spec, source, registry, store, trust_expected)
+        for name, spec in suite.models.items()
+    )
+    tasks = plan_tasks(suite, source, registry)
+    cells: list[Cell] = []
+    for model in models:
+        used = {c for method in methods[model.name].values() for c in method.corpora}
+        identities = {
+            corpus: texts[corpus].identity() for corpus in suite.corpora if corpus in used
+        }
+        planner = _Planner(suite, source, model, identities)
+        cells += planner.cells(methods[model.name])
+    return Plan(suite, models, tuple(cells), tasks, texts, registry)
+
+
+def kept_experts(retain: float, num_experts: int) -> int:
+    """K = floor(rho * N), with rho the decimal that the suite states: 0.29 of 100 is 29."""
+    return int(Fraction(str(retain)) * num_experts)
+
+
+@dataclass(frozen=True)
+class _Planner:
+    """The cells of one model."""
+
+    suite: Suite
+    source: YamlSource
+    model: PlannedModel
+    identities: Mapping[str, dict[str, Any]]
+
+    def cells(self, methods: Mapping[str, ResolvedMethod]) -> list[Cell]:
+        made: list[Cell] = []
+        for index, retain in enumerate(self.suite.retain):
+            keys: dict[str, str] = {}
+            for name, method in methods.items():
+                budget = self._budget(retain, index, method.router)
+                for seed in method.seeds:
+                    cell = self._cell(method, seed, budget, keys)
+                    made.append(cell)
+                    keys[name] = cell.key
+        return made
+
+    def _budget(self, retain: float, index: int, router: RouterMode) -> Budget:
+        facts = self.model.facts
+        kept = kept_experts(retain, facts.num_experts)
+        if kept < 1:
+            raise self.source.error(
+                ("retain", index),
+                f"retain {retain:g} of the {facts.num_experts} experts of {self.model.name!r}"
+                f" keeps none; the least is {1 / facts.num_experts:g}",
+            )
+        if kept < facts.fewest_experts or kept % facts.groups:
+            among = f", in {facts.groups} groups of equally many" if facts.groups > 1 else ""
+            raise self.source.error(
+                ("retain", index),
+                f"retain {retain:g} keeps {kept} of the {facts.num_experts} experts of"
+                f" {self.model.name!r}, whose router needs at least {facts.fewest_experts}{among}",
+            )
+        return Budget(
+            retain=retain,
+            kept=kept,
+            num_layers=len(facts.layers),
+            num_experts=facts.num_experts,
+            top_k=facts.top_k,
+            router=router,
+        )
+
+    def _cell(
+        self, method: ResolvedMethod, seed: int | None, budget: Budget, keys: Mapping[str, str]
+    ) -> Cell:
+        candidate = keys[method.candidate] if method.candidate else None
+        statistics: dict[str, tuple[StatisticJob, ...]] = {}
+        try:
+            notes: list[str] = []
+            if self.model.facts.groups > 1:
+                notes.append(self._group_note(budget))
+            for part in method.parts.values():
+                part.check(budget)
+                notes += part.notes(budget)
+            identities = {kind: part.identity for kind, part in method.parts.items()}
+            for corpus in method.corpora:
+                jobs = (self._statistic_job(corpus, statistic) for statistic in method.needs)
+                statistics[corpus] = tuple(jobs)
+        except Infeasible as error:
+            place = ("methods", method.name if method.name in self.suite.methods else "")
+            problem = f"{method.name!r} cannot keep {budget.retain:g} of {self.model.name!r}"
+            raise self.source.error(place, f"{problem}: {error}") from None
+        # A stranger's component may raise anything; only its own cells may suffer.
+        except Exception as error:
+            problem = str(error) if isinstance(error, MbenchError) else repr(error)
+            return Cell(self.model.name, method, seed, budget, "", candidate, {}, problem)
+        key = key_of(
+            {
+                "kind": "mask",
+                "model": self.model.key,
+                "dtype": self.model.dtype,
+                "components": identities,
+                "sources": {kind: o.source_hash for kind, o in method.origins.items()},
+                "statistics": [
+                    [job.key for job in jobs] for jobs in statistics.values()
+                ],  # in the order of the corpora, which decides who comes first in a round-robin
+                "corpora": [self._corpus_key(corpus) for corpus in method.corpora],
+                "experts": [budget.num_layers, budget.num_experts, budget.kept],
+                "retain": budget.retain,
+                "router": budget.router,
+                "candidate": candidate,
+                "seed": seed,
+            }
+        )
+        return Cell(
+            *(self.model.name, method, seed, budget, key, candidate, statistics),
+            notes=tuple(notes),
+        )
+
+    def _group_note(self, budget: Budget) -> str:
+        groups = self.model.facts.groups
+        return (
+            f"the router is limited to groups of experts: a mask that does not keep"
+            f" {budget.kept // groups} in each of {groups} fails when it is made"
+        )
+
+    def _corpus_key(self, corpus: str) -> dict[str, Any]:
+        protocol = self.suite.corpora[corpus].model_dump(mode="json", exclude={"source"})
+        return {"text": self.identities[corpus], **protocol}
+
+    def _statistic_job(self, corpus: str, statistic: Statistic) -> StatisticJob:
+        key = key_of(
+            {
+                "kind": "statistic",
+                "versions": versions(),
+                "model": self.model.key,
+                "dtype": self.model.dtype,
+                "corpus": self._corpus_key(corpus),
+                "statistic": statistic.identity,
+                "source": source_hash(sys.modules[type(statistic).__module__]),
+                "shards": SHARDS,
+            }
+        )
+        return StatisticJob(corpus, statistic, key)

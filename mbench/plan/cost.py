@@ -1,0 +1,181 @@
+"""What a plan will cost: forward passes, tokens, and a time that says how it was guessed."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mbench.core.interfaces import ExpertMask
+from mbench.core.model_facts import DTYPE_BYTES
+from mbench.plan.cells import Plan
+from mbench.plan.models import PlannedModel
+from mbench.plan.tasks import PlannedTask
+from mbench.run.mask_maker import mask_from_json
+from mbench.storage.store import Store, key_of
+
+ASSUMED_FLOPS = 4e10
+"""Floating-point operations a second where no speed was measured yet: a few CPU cores."""
+
+UTILISATION = 0.25
+"""Share of a device's peak that forward passes through routed experts are assumed to reach."""
+
+
+@dataclass(frozen=True)
+class DeviceClass:
+    """A kind of accelerator, by its maker's data sheet."""
+
+    name: str
+    flops: float
+    """Dense bfloat16 operations a second at the peak."""
+    memory: float
+    """Bytes."""
+
+
+DEVICE_CLASSES = (
+    DeviceClass("RTX 4090 24 GB", 165e12, 24e9),
+    DeviceClass("A100 80 GB", 312e12, 80e9),
+    DeviceClass("H100 80 GB", 989e12, 80e9),
+)
+
+
+@dataclass(frozen=True)
+class DeviceTime:
+    """What a plan is guessed to take on a kind of accelerator."""
+
+    device: str
+    hours: float
+    fits: bool
+    """Whether the weights leave room for anything else in its memory."""
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """One model's share of a plan."""
+
+    model: str
+    cells: int
+    masks: int
+    """Distinct masks to evaluate, the unpruned model included; an upper bound until all are made,
+    because methods may agree."""
+    masks_final: bool
+    """Whether every mask is known, so that `masks` is exact."""
+    profiles: int
+    """Forward passes over calibration corpora still to do."""
+    profile_tokens: int
+    evaluations: int
+    """Mask x task pairs."""
+    evaluations_cached: int
+    evaluation_tokens: int
+    """Of the evaluations still to do, as far as their tasks are known."""
+    unknown_tasks: tuple[str, ...]
+    """Tasks whose size is known only after they were built once."""
+    expected_tasks: tuple[str, ...]
+    """Tasks never built, whose tokens are what the suite expects."""
+    weight_bytes: int
+    """Of the unpruned model in memory."""
+    seconds: float
+    speed_measured: bool
+    devices: tuple[DeviceTime, ...]
+    """The same work on other machines."""
+    seen: bool
+    """False where the model's sizes are the suite's word, because its files are out of reach."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A plan's cost by model."""
+
+    models: tuple[ModelCost, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `--json`."""
+        return {"models": [asdict(model) for model in self.models]}
+
+
+def task_cost_key(model: PlannedModel, task: PlannedTask) -> str:
+    """Where the number of tokens of a built task is remembered."""
+    return key_of({"kind": "task cost", "model": model.key, "task": dict(task.fingerprint)})
+
+
+def speed_key(model: PlannedModel) -> str:
+    """Where the speed of a model on this machine is remembered."""
+    machine = platform.node()
+    return key_of({"kind": "speed", "machine": machine, "model": model.key, "dtype": model.dtype})
+
+
+def estimate(plan: Plan, store: Store) -> Estimate:
+    """Look at the store and count; loads nothing."""
+    return Estimate(tuple(_model_cost(plan, store, model) for model in plan.models))
+
+
+def _model_cost(plan: Plan, store: Store, model: PlannedModel) -> ModelCost:
+    cells = plan.cells_of(model.name)
+    evaluated = [cell for cell in cells if cell.method.evaluated]
+    corpora: set[str] = set()
+    masks = {(ExpertMask(model.all_kept()).content_hash, plan.suite.router)}
+    unmade = 0
+    for cell in cells:
+        stored = store.read_json("masks", cell.key) if cell.key else None
+        if stored is None:
+            unmade += cell.method.evaluated and not cell.problem
+            for corpus, jobs in cell.statistics.items():
+                if not all(store.has_statistic(job.key) for job in jobs):
+                    corpora.add(corpus)
+        elif cell.method.evaluated:
+            mask = mask_from_json(stored, model.facts.layers)
+            masks.add((mask.content_hash, cell.budget.router))
+    tokens, cached = 0, 0
+    unknown: list[str] = []
+    expected: list[str] = []
+    for task in plan.tasks:
+        done = sum(store.has_items(plan.evaluation_key(model, *mask, task)) for mask in masks)
+        cached += done
+        known = store.read_json("facts", task_cost_key(model, task))
+        if known is not None:
+            own = known["tokens"]
+        elif task.expected_tokens is not None:
+            own = task.expected_tokens
+            expected.append(task.name)
+        else:
+            own = 0
+            unknown.append(task.name)
+        tokens += own * (len(masks) + unmade - done)
+    specs = [plan.suite.corpora[corpus] for corpus in corpora]
+    profile_tokens = sum(spec.sequences * spec.length for spec in specs)
+    measured = store.read_json("facts", speed_key(model))
+    per_second = measured["tokens_per_second"] if measured else ASSUMED_FLOPS / _flops(model)
+    dtype = model.facts.dtype if model.dtype == "auto" else model.dtype
+    weights = model.facts.parameters * DTYPE_BYTES[dtype]
+    return ModelCost(
+        model=model.name,
+        cells=len(evaluated),
+        masks=len(masks) + unmade,
+        masks_final=unmade == 0,
+        profiles=len(corpora),
+        profile_tokens=profile_tokens,
+        evaluations=(len(masks) + unmade) * len(plan.tasks),
+        evaluations_cached=cached,
+        evaluation_tokens=tokens,
+        unknown_tasks=tuple(unknown),
+        expected_tasks=tuple(expected),
+        weight_bytes=weights,
+        seconds=(tokens + profile_tokens) / per_second,
+        speed_measured=measured is not None,
+        devices=tuple(
+            DeviceTime(
+                device=device.name,
+                hours=(tokens + profile_tokens) * _flops(model) / device.flops / UTILISATION / 3600,
+                fits=weights < 0.9 * device.memory,
+            )
+            for device in DEVICE_CLASSES
+        ),
+        seen=model.seen,
+    )
+
+
+def _flops(model: PlannedModel) -> float:
+    """Operations per token: twice the parameters that a token uses."""
+    facts = model.facts
+    idle = len(facts.layers) * (facts.num_experts - facts.top_k) * facts.expert_parameters
+    return 2.0 * (facts.parameters - idle)

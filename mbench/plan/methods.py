@@ -1,0 +1,218 @@
+"""A suite's methods, resolved: names into component instances, candidates into an order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from mbench.core.errors import SuiteError
+from mbench.core.interfaces import (
+    Component,
+    MaskBuilder,
+    Method,
+    RouterMode,
+    Scorer,
+    Selector,
+    Statistic,
+    Use,
+)
+from mbench.core.suite import ComponentSpec, MethodSpec, Parts, Suite
+from mbench.plan.registry import Origin, Registry, unknown
+from mbench.plan.yaml_source import Place, YamlSource
+
+
+@dataclass(frozen=True)
+class ResolvedMethod:
+    """One method, ready to make masks for one model."""
+
+    name: str
+    scorer: Scorer | None
+    selector: Selector
+    builder: MaskBuilder
+    candidate: str | None
+    corpora: tuple[str, ...]
+    seeds: tuple[int | None, ...]
+    """`(None,)` for deterministic methods."""
+    origins: Mapping[str, Origin]
+    description: str
+    router: RouterMode
+    evaluated: bool = True
+    """False for a candidate that the suite does not list: only its mask is needed."""
+
+    @property
+    def parts(self) -> dict[str, Component]:
+        """The components by their kind."""
+        parts = {"scorer": self.scorer, "selector": self.selector, "builder": self.builder}
+        return {kind: part for kind, part in parts.items() if part is not None}
+
+    @property
+    def needs(self) -> tuple[Statistic, ...]:
+        """The distinct statistics that the components ask for."""
+        needed = [statistic for part in self.parts.values() for statistic in part.needs]
+        return tuple({statistic.identity: statistic for statistic in needed}.values())
+
+
+def resolve_methods(
+    suite: Suite, model: str, registry: Registry, source: YamlSource
+) -> dict[str, ResolvedMethod]:
+    """All methods of a suite for one model, candidates before those that build on them.
+
+    Raises `SuiteError` at the line of an unknown name, a wrong parameter, or a cycle.
+    """
+    ordered: dict[str, ResolvedMethod] = {}
+
+    def visit(name: str, asked_by: tuple[str, ...]) -> None:
+        if name in asked_by:
+            chain = " -> ".join((*asked_by[asked_by.index(name) :], name))
+            raise source.error(("methods", asked_by[0]), f"candidates form a cycle: {chain}")
+        if name in ordered:
+            return
+        section = "methods" if name in suite.methods else "candidates"
+        listed = suite.methods.get(name) or suite.candidates.get(name)
+        place = (section, name) if listed else ("methods", asked_by[-1])
+        resolver = _Resolver(suite, model, registry, source, section, place)
+        evaluated = section == "methods"
+        method = resolver.resolve(name, listed or MethodSpec(), evaluated=evaluated)
+        if method.candidate is not None:
+            visit(method.candidate, (*asked_by, name))
+            if ordered[method.candidate].selector.stochastic:
+                problem = f"candidate {method.candidate!r} draws at random"
+                raise source.error(place, f"{problem}; a candidate must be deterministic")
+        ordered[name] = method
+
+    for name in suite.methods:
+        visit(name, ())
+    return ordered
+
+
+@dataclass(frozen=True)
+class _Resolver:
+    suite: Suite
+    model: str
+    registry: Registry
+    source: YamlSource
+    section: str
+    """Where the suite lists the method, or would."""
+    place: Place
+
+    def resolve(self, name: str, spec: MethodSpec, evaluated: bool) -> ResolvedMethod:
+        preset = self._preset(name, spec)
+        overrides = [spec, spec.models.get(self.model, Parts())]
+        places = [self.place, (*self.place, "models", self.model)]
+        components: dict[str, Any] = {}
+        origins: dict[str, Origin] = {}
+        for kind in ("scorer", "selector", "builder"):
+            use = getattr(preset, kind)
+            use = Use(use) if isinstance(use, str) else use
+            at: Place = self.place
+            for parts, where in zip(overrides, places, strict=True):
+                changed: ComponentSpec | None = getattr(parts, kind)
+                if changed is not None:
+                    use, at = _changed(use, changed), (*where, kind)
+                    if use is None:
+                        raise self.source.error(at, f"this method has no {kind}: give its name")
+            if use is not None:
+                components[kind] = self._instance(kind, use, at)
+                origins[kind] = self.registry.origins[kind, use.name]
+        selector: Selector = components["selector"]
+        if spec.seeds is not None and not selector.stochastic:
+            raise self.source.error(
+                (*self.place, "seeds"), f"{name!r} draws nothing at random: it takes no seeds"
+            )
+        seeds: tuple[int | None, ...] = (None,)
+        if selector.stochastic:
+            seeds = self.suite.seeds if spec.seeds is None else spec.seeds
+            if not seeds:
+                raise self.source.error(self.place, f"{name!r} draws at random: it needs seeds")
+        candidate = spec.candidate or preset.candidate
+        if components["builder"].takes_candidate != (candidate is not None):
+            problem = f"a candidate that its builder {components['builder'].name!r} does not use"
+            if candidate is None:
+                problem = f"no candidate, which its builder {components['builder'].name!r} needs"
+            raise self.source.error(self.place, f"{name!r} has {problem}")
+        if spec.corpora is not None and "scorer" not in components:
+            at = (*self.place, "corpora")
+            raise self.source.error(at, f"{name!r} has no scorer: it looks at no corpus")
+        return ResolvedMethod(
+            name=name,
+            scorer=components.get("scorer"),
+            selector=selector,
+            builder=components["builder"],
+            candidate=candidate,
+            corpora=self._corpora(name, spec, preset) if "scorer" in components else (),
+            seeds=seeds,
+            origins=origins,
+            description=preset.description,
+            router=spec.router or self.suite.router,
+            evaluated=evaluated,
+        )
+
+    def _preset(self, name: str, spec: MethodSpec) -> Method:
+        wanted = spec.use or name
+        if wanted in self.registry.methods:
+            return self.registry.methods[wanted]
+        if spec.use is None and spec.selector is not None:
+            return Method(name)
+        try:
+            return self.registry.method(wanted)
+        except SuiteError as error:
+            at = (*self.place, "use") if spec.use else self.place
+            raise self.source.error(at, str(error)) from None
+
+    def _instance(self, kind: str, use: Use, at: Place) -> Component:
+        try:
+            component = self.registry.component(kind, use.name)
+        except SuiteError as error:
+            raise self.source.error(at, str(error)) from None
+        try:
+            params = component.Params(**use.params)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = str(first["loc"][0]) if first["loc"] else ""
+            if first["type"] == "extra_forbidden":
+                message = unknown(f"parameter of {kind} {use.name!r}", key, _parameters(component))
+            else:
+                message = f"{kind} {use.name!r}: {key}: {first['msg'].lower()}"
+                message += f", got {first['input']!r}"
+            raise self.source.error((*at, key), message) from None
+        try:
+            return component(params)
+        # A stranger's constructor may raise anything.
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise self.source.error(at, f"{kind} {use.name!r} cannot be made: {reason}") from None
+
+    def _wanted_by(self, name: str) -> str:
+        """Why a method that the suite does not list is looked at."""
+        return "" if name == self.place[-1] else f", which {self.place[-1]!r} builds upon,"
+
+    def _corpora(self, name: str, spec: MethodSpec, preset: Method) -> tuple[str, ...]:
+        corpora = self.suite.calibration if spec.corpora is None else spec.corpora
+        at = (*self.place, "corpora") if spec.corpora is not None else self.place
+        listed = ", ".join(self.suite.corpora) or "none"
+        if not corpora:
+            problem = f"{name!r} needs calibration corpora; the suite has: {listed}"
+            raise self.source.error(at, problem)
+        if preset.corpora is not None and len(corpora) != preset.corpora:
+            raise self.source.error(
+                at,
+                f"{name!r}{self._wanted_by(name)} takes {preset.corpora} calibration corpus,"
+                f" got {len(corpora)}:"
+                f" say which, e.g. --set '{self.section}.{name}.corpora=[{corpora[0]}]'"
+                f" (the suite has: {listed})",
+            )
+        return tuple(corpora)
+
+
+def _changed(use: Use | None, changed: ComponentSpec) -> Use | None:
+    """A component with the suite's changes; another component forgets the old parameters."""
+    if changed.name is not None and (use is None or changed.name != use.name):
+        return Use(changed.name, changed.values)
+    return None if use is None else Use(use.name, {**use.params, **changed.values})
+
+
+def _parameters(component: type[Component]) -> list[str]:
+    return list(component.Params.model_fields)

@@ -1,0 +1,137 @@
+"""The models of a plan: found, identified by content and measured, but not loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from mbench.core.errors import ModelNotFound
+from mbench.core.model_facts import ModelFacts
+from mbench.core.suite import ModelSpec
+from mbench.plan.registry import Registry
+from mbench.plan.yaml_source import YamlSource
+from mbench.storage.checkpoints import model_key
+from mbench.storage.store import Store, key_of
+
+COMPUTED_BY = ("mbench", "torch", "transformers")
+"""Packages whose versions are part of the keys of whatever they computed."""
+
+
+@cache
+def versions() -> Mapping[str, str]:
+    """Versions of the packages that compute, without the build's variant such as `+cpu`."""
+    return {name: version(name).partition("+")[0] for name in COMPUTED_BY}
+
+
+@dataclass(frozen=True)
+class PlannedModel:
+    """One model of the suite, found but not loaded."""
+
+    name: str
+    place: str
+    """Directory or hub id."""
+    revision: str | None
+    dtype: str
+    key: str
+    """Hash of the weights, or the hub's commit."""
+    facts: ModelFacts
+    trust_remote_code: bool = False
+    """Whether code that comes with the model may run."""
+    seen: bool = True
+    """False where the model's files are out of reach and its facts are what the suite expects."""
+
+    def all_kept(self) -> np.ndarray:
+        """bool [layers, N], the mask of the unpruned model."""
+        return np.ones((len(self.facts.layers), self.facts.num_experts), dtype=bool)
+
+
+def find_model(
+    name: str,
+    spec: ModelSpec,
+    source: YamlSource,
+    registry: Registry,
+    store: Store,
+    trust_expected: bool,
+) -> PlannedModel:
+    """Find one model of the suite without loading it.
+
+    With `trust_expected`, one whose files are out of reach is what the suite expects of it.
+    Raises `ModelNotFound`, or `SuiteError` where the suite expects another model.
+    """
+    place = ("models", name)
+    if spec.plugin is not None:
+        if spec.plugin not in registry.models:
+            where = (*place, "plugin")
+            raise source.unknown(where, "plugin model", spec.plugin, registry.models)
+        where = str(registry.models[spec.plugin])
+    else:
+        where = str(Path(spec.path).expanduser()) if spec.path else str(spec.hub)
+    try:
+        key = model_key(where, spec.revision, remote_code=spec.trust_remote_code, store=store)
+        facts = _facts(where, spec, key, store)
+    except ModelNotFound as error:
+        facts = _expected_facts(spec) if trust_expected else None
+        if facts is None:
+            raise ModelNotFound(f"model {name!r}: {error}") from None
+        key = f"commit:{spec.revision}"
+        return PlannedModel(
+            name,
+            where,
+            spec.revision,
+            spec.dtype,
+            key,
+            facts,
+            trust_remote_code=spec.trust_remote_code,
+            seen=False,
+        )
+    if spec.expect is not None:
+        found = {"layers": len(facts.layers), "experts": facts.num_experts, "top_k": facts.top_k}
+        found |= {"parameters": facts.parameters, "expert_parameters": facts.expert_parameters}
+        for fact, expected in spec.expect.model_dump(exclude_none=True).items():
+            if found[fact] != expected:
+                raise source.error(
+                    (*place, "expect", fact),
+                    f"the model has {fact} = {found[fact]}, the suite expects {expected}",
+                )
+    return PlannedModel(
+        name, where, spec.revision, spec.dtype, key, facts, trust_remote_code=spec.trust_remote_code
+    )
+
+
+def _expected_facts(spec: ModelSpec) -> ModelFacts | None:
+    """Facts by the suite's own word, where it says enough."""
+    expect = spec.expect
+    if spec.hub is None or expect is None or not expect.parameters or not expect.expert_parameters:
+        return None
+    return ModelFacts(
+        model_type="",
+        architecture="",
+        layers=tuple(f"MoE layer {layer}" for layer in range(expect.layers)),
+        num_experts=expect.experts,
+        top_k=expect.top_k,
+        hidden_size=0,
+        parameters=expect.parameters,
+        expert_parameters=expect.expert_parameters,
+        dtype="bfloat16" if spec.dtype == "auto" else spec.dtype,
+    )
+
+
+def _facts(where: str, spec: ModelSpec, key: str, store: Store) -> ModelFacts:
+    # Another version may find other layers or other facts, or refuse the model.
+    names = [field.name for field in fields(ModelFacts)]
+    found_by = {"versions": dict(versions()), "fields": names}
+    place = key_of({"kind": "model facts", **found_by, "model": key})
+    known = store.read_json("facts", place)
+    if known is not None:
+        return ModelFacts.from_json(known)
+    from mbench.moe.load import describe
+
+    found = describe(where, spec.revision, trust_remote_code=spec.trust_remote_code)
+    facts = ModelFacts.from_json(asdict(found))
+    store.write_json("facts", place, facts.to_json())
+    return facts

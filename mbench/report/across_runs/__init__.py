@@ -1,0 +1,1 @@
+"""Several runs at once: merged into one, or compared cell by cell."""

@@ -1,0 +1,307 @@
+"""Several runs of one protocol as one: the union of their cells, or the reason why there is none.
+
+Runs may share models, budgets, methods, seeds and tasks in any way. They must agree on every
+setting that decides a figure (see `differences`), and on every figure that two of them have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from mbench.core.errors import MergeError
+from mbench.core.evaluation import Evaluation
+from mbench.core.results import CellResult, Results, TaskStatus
+from mbench.report.across_runs.differences import (
+    counted_items,
+    deciding_differences,
+    told_differences,
+)
+from mbench.run.measuring import Saving
+
+TOLERANCE = 1e-4
+"""Relative difference of an item's outcome up to which it is the same measurement: batches of
+another shape or another number of threads change the last digits of a loss."""
+
+MERGED, DIFFER = "Merged runs", "Differs between the merged runs"
+SETTLED = "Contradiction settled by the preferred run"
+"""Protocol entries that merging writes."""
+
+_SEVERITY = ("ok", "failed", "blocked", "interrupted", "absent")
+
+ABSENT = TaskStatus("absent", "the run that made this cell did not have this task")
+
+
+def merge(runs: Mapping[str, Results], prefer: str | None = None) -> Results:
+    """Join runs, each under the name by which messages call it.
+
+    What every run has in common is in the result once. Cells, tasks, seeds and budgets keep the
+    order in which they come first. Merging is commutative and associative up to that order, and
+    merging a run with itself changes nothing; figures within `TOLERANCE` of one another count as
+    equal, and the first run's are kept. Where a cell failed in one run, the other's result stands.
+
+    Args:
+        runs: name -> results.
+        prefer: the run whose masks and figures stand where others contradict them.
+
+    Raises:
+        MergeError: settings that decide figures differ, or two runs contradict each other; the
+            text has one line for each difference, with both values.
+    """
+    differences = deciding_differences(runs)
+    if differences:
+        raise MergeError(_refusal("cannot merge: the runs differ in", map(str, differences)))
+    if prefer is not None:
+        runs = {prefer: runs[prefer], **runs}
+    joined = _Joined(runs, prefer)
+    tasks = _first(pair for results in runs.values() for pair in results.task_metrics.items())
+    cells = tuple(joined.cell(found, tasks) for found in joined.cells.values())
+    if joined.contradictions:
+        raise MergeError(
+            _refusal("cannot merge: the runs contradict each other on", joined.contradictions)
+        )
+    used = {(cell.model, cell.mask) for cell in cells}
+    named = next((results for results in runs.values() if results.average), None)
+    records = _records(runs.values())
+    return Results(
+        suite="+".join(_unique(r["suite"] for r in records)),
+        title=" + ".join(_unique(r["title"] for r in records)),
+        description=" ".join(_unique(r["description"] for r in records)),
+        task_metrics=tasks,
+        average=named.average if named else "",
+        average_tasks=named.average_tasks if named else (),
+        cells=cells,
+        masks=_first(
+            (key, keep)
+            for results in runs.values()
+            for key, keep in results.masks.items()
+            if key in used
+        ),
+        provenance=_provenance(list(runs.values()), records),
+        protocol=_protocol(runs.values(), records, joined),
+        efficiency=_efficiency(runs.values()),
+    )
+
+
+@dataclass
+class _Joined:
+    """The cells of all runs by what they are, and what is wrong with that."""
+
+    runs: Mapping[str, Results]
+    prefer: str | None
+    contradictions: list[str] = field(default_factory=list)
+    settled: list[str] = field(default_factory=list)
+    """Contradictions in which the preferred run decides."""
+    cells: dict[tuple, dict[str, CellResult]] = field(init=False)
+    """(model, method, seed, retain) -> run -> cell."""
+    outcomes: dict[tuple[str, ...], Evaluation] = field(init=False)
+    """(model, router, mask, task) -> what is kept: equal masks are one measurement, whoever made
+    them."""
+
+    def __post_init__(self) -> None:
+        self.cells = {}
+        found: dict[tuple[str, ...], list[tuple[str, CellResult, Evaluation]]] = {}
+        for run, results in self.runs.items():
+            for cell in results.cells:
+                self.cells.setdefault(_key(cell), {})[run] = cell
+                for task, outcome in cell.evaluations.items():
+                    found.setdefault((*_measured(cell), task), []).append((run, cell, outcome))
+        self.outcomes = {}
+        for (*_, task), measured in found.items():
+            self._check(task, measured)
+            self.outcomes[(*_measured(measured[0][1]), task)] = measured[0][2]
+
+    def _check(self, task: str, measured: Sequence[tuple[str, CellResult, Evaluation]]) -> None:
+        """Whether all measurements of one mask on a task are one and the same."""
+        by_run: dict[str, dict[str, Evaluation]] = {}
+        for run, cell, outcome in measured:
+            twice = outcome.items["item"].duplicated()
+            if twice.any():
+                name = outcome.items["item"][twice].iloc[0]
+                self.contradictions.append(f"{_label(cell)}, {task}: item {name!r} twice in {run}")
+                return
+            by_run.setdefault(run, {})[f"{run} ({_label(cell)})"] = outcome
+        cell = measured[0][1]
+        for own in by_run.values():
+            if not _agree(list(own.values())):
+                # Even in the preferred run, neither is better than the other.
+                self._contradict(cell, *_differing(task, own), settled=False)
+                return
+        firsts = {run: next(iter(own.values())) for run, own in by_run.items()}
+        if not _agree(list(firsts.values())):
+            self._contradict(cell, *_differing(task, firsts), settled=self.prefer in firsts)
+
+    def _contradict(
+        self, cell: CellResult, what: str, values: Mapping[str, str], settled: bool
+    ) -> None:
+        listed = "; ".join(f"{value} in {run}" for run, value in values.items())
+        problems = self.settled if settled else self.contradictions
+        problems.append(f"{_label(cell)}, {what}: {listed}")
+
+    def cell(self, by_run: Mapping[str, CellResult], tasks: Mapping[str, str]) -> CellResult:
+        """One cell of what each run has of it."""
+        best = min(by_run.values(), key=lambda cell: (_severity(cell), cell.reason))
+        same = {run: cell for run, cell in by_run.items() if cell.status == best.status}
+        masks = {run: cell.mask for run, cell in same.items()}
+        if len(set(masks.values())) > 1:
+            values = {run: f"mask {mask[:12]}" for run, mask in masks.items()}
+            self._contradict(best, "the experts kept", values, settled=self.prefer in values)
+            best = next(iter(same.values()))
+            same = {run: cell for run, cell in same.items() if cell.mask == best.mask}
+        absent = ABSENT if best.status == "ok" else TaskStatus(best.status, best.reason)
+        statuses, outcomes = {}, {}
+        for task in tasks:
+            found = [cell.tasks[task] for cell in same.values() if task in cell.tasks]
+            statuses[task] = min(found, key=lambda s: (_severity(s), s.reason), default=absent)
+            if statuses[task].status == "ok":
+                outcomes[task] = self.outcomes[*_measured(best), task]
+        notes = tuple(_unique(note for cell in same.values() for note in cell.notes))
+        return replace(best, notes=notes, evaluations=outcomes, tasks=statuses)
+
+
+def _key(cell: CellResult) -> tuple:
+    return cell.model, cell.method, cell.seed, cell.retain
+
+
+def _measured(cell: CellResult) -> tuple[str, str, str]:
+    return cell.model, cell.router, cell.mask
+
+
+def _severity(status: CellResult | TaskStatus) -> int:
+    return _SEVERITY.index(status.status)
+
+
+def _label(cell: CellResult) -> str:
+    seed = "" if cell.seed is None else f" seed {cell.seed}"
+    return f"{cell.model} {100 * cell.retain:g}% {cell.method}{seed}"
+
+
+def _figures(outcome: Evaluation) -> str:
+    return ", ".join(f"{figure.name} {figure.value:.6g}" for figure in outcome.metrics)
+
+
+def _differing(task: str, outcomes: Mapping[str, Evaluation]) -> tuple[str, dict[str, str]]:
+    """What outcomes differ in, and each one's value of it."""
+    items = {name: frozenset(outcome.items["item"]) for name, outcome in outcomes.items()}
+    if len(set(items.values())) > 1:
+        return f"{task} › items", counted_items(items)
+    return task, {name: _figures(outcome) for name, outcome in outcomes.items()}
+
+
+def _agree(outcomes: Sequence[Evaluation]) -> bool:
+    """Whether all give the same items the same numbers, up to `TOLERANCE`; no item is twice."""
+    if all(one is outcomes[0] for one in outcomes):
+        return True
+    first, *others = (one.items.set_index("item").select_dtypes("number") for one in outcomes)
+    for other in others:
+        if set(other.columns) != set(first.columns) or set(other.index) != set(first.index):
+            return False
+    tables = [first.to_numpy(float)]
+    tables += [other.loc[first.index, first.columns].to_numpy(float) for other in others]
+    stacked = np.stack(tables)
+    absent = np.isnan(stacked)
+    if (absent.any(axis=0) != absent.all(axis=0)).any():
+        return False
+    # What is equal needs no tolerance, infinite losses among it.
+    stacked = stacked[:, ~(absent.all(axis=0) | (stacked == stacked[0]).all(axis=0))]
+    size = np.abs(stacked).max(axis=0)
+    spread = stacked.max(axis=0) - stacked.min(axis=0)
+    return bool((np.isfinite(size) & (spread <= TOLERANCE * size)).all())
+
+
+def _refusal(opening: str, lines: Iterable[str]) -> str:
+    return "\n  ".join([opening, *lines])
+
+
+def _unique(values: Iterable[Any]) -> list[Any]:
+    """Without repeats, in order, by equality: provenance cannot be hashed."""
+    found: list[Any] = []
+    for value in values:
+        if value and value not in found:
+            found.append(value)
+    return found
+
+
+def _first(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """The first value of each key."""
+    found: dict[Any, Any] = {}
+    for key, value in pairs:
+        found.setdefault(key, value)
+    return found
+
+
+def _records(runs: Iterable[Results]) -> list[dict[str, Any]]:
+    """What is told of each run that was not merged, once."""
+    return _unique(record for results in runs for record in _records_of(results))
+
+
+def _records_of(results: Results) -> list[dict[str, Any]]:
+    if "runs" in results.provenance:
+        return list(results.provenance["runs"])
+    own = {
+        "suite": results.suite,
+        "title": results.title,
+        "description": results.description,
+    }
+    shared = ("settings", "models", "texts")
+    return [own | {k: v for k, v in results.provenance.items() if k not in shared}]
+
+
+def _provenance(runs: Sequence[Results], records: Sequence[dict[str, Any]]) -> Mapping[str, Any]:
+    if len(records) == 1:
+        return runs[0].provenance
+    settings = [results.provenance["settings"] for results in runs]
+    models = _first(pair for r in runs for pair in r.provenance["models"].items())
+    return {
+        "command": "\n".join(_unique(record.get("command", "") for record in records)),
+        "versions": _common_versions(records),
+        "models": models,
+        "texts": _first(pair for r in runs for pair in r.provenance["texts"].items()),
+        "settings": {
+            "router": settings[0]["router"],
+            "corpora": _first(pair for one in settings for pair in one["corpora"].items()),
+            "methods": {
+                model: _first(p for one in settings for p in one["methods"].get(model, {}).items())
+                for model in models
+            },
+        },
+        "runs": list(records),
+    }
+
+
+def _efficiency(runs: Iterable[Results]) -> tuple[Saving, ...]:
+    """What was measured on each machine; a failure only where no run succeeded there."""
+    found: dict[tuple[str, float, str], Saving] = {}
+    for results in runs:
+        for saving in results.efficiency:
+            known = found.setdefault((saving.model, saving.retain, saving.device), saving)
+            if known.status != "ok" and saving.status == "ok":
+                found[saving.model, saving.retain, saving.device] = saving
+    return tuple(found.values())
+
+
+def _common_versions(records: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """What all runs share; of a package whose builds differ, the release."""
+    found = {}
+    for package, version in records[0]["versions"].items():
+        builds = {record["versions"].get(package, "") for record in records}
+        releases = {build.partition("+")[0] for build in builds}
+        if len(releases) == 1:
+            found[package] = version if len(builds) == 1 else releases.pop()
+    return found
+
+
+def _protocol(
+    runs: Iterable[Results], records: Sequence[dict[str, Any]], joined: _Joined
+) -> tuple[tuple[str, str], ...]:
+    entries = _unique(entry for results in runs for entry in results.protocol)
+    if len(records) > 1:
+        entries = [entry for entry in entries if entry[0] not in (MERGED, DIFFER)]
+        numbered = {f"{n} {record['suite']}": record for n, record in enumerate(records, 1)}
+        entries.append((MERGED, ", ".join(numbered)))
+        told = told_differences(numbered)
+        entries += [(DIFFER, text) for text in sorted(map(str, told))]
+    return (*entries, *((SETTLED, text) for text in joined.settled))

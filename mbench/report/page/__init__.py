@@ -1,0 +1,1 @@
+"""The HTML pages: what they show, in what order, and the libraries packed into them."""

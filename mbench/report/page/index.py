@@ -1,0 +1,118 @@
+"""The index of a folder of result directories: one page that links their leaderboards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from mbench.core.errors import StoreError
+from mbench.report.page.render import environment
+from mbench.report.words import listing, percent
+from mbench.storage.results_folder import CSV, ITEMS, JSON
+from mbench.storage.store import write_atomically
+
+VERDICT = "verdict.json"
+"""Beside each report: what the index shows of it (see `boards.to_json`)."""
+
+MARK = '<meta name="generator" content="mbench index">'
+"""By which an index is known: another file of that name is never overwritten."""
+
+
+@dataclass(frozen=True)
+class Leader:
+    """Who leads at one budget."""
+
+    where: str
+    methods: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One result directory."""
+
+    name: str
+    href: str
+    title: str = ""
+    suite: str = ""
+    models: str = ""
+    date: str = ""
+    """Of the last write of its results, UTC."""
+    status: str = ""
+    complete: bool = False
+    score: str = ""
+    leaders: tuple[Leader, ...] = ()
+    problem: str = ""
+    """Why nothing else is known."""
+
+
+def write_index(folder: Path) -> Path:
+    """List every result directory of `folder` in its `index.html`; broken ones are named.
+
+    Raises:
+        StoreError: the file cannot be written, or is not an index of ours.
+    """
+    path = folder / "index.html"
+    try:
+        if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
+            raise StoreError(f"{path} is not an index of reports: left as it is")
+        ours = (JSON, CSV, ITEMS)
+        entries = sorted(e for e in folder.iterdir() if any((e / name).exists() for name in ours))
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
+    template = environment().get_template("index.html.j2")
+    content = template.render(entries=[_listed(entry) for entry in entries], mark=MARK).encode()
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    return path
+
+
+def _listed(directory: Path) -> Listed:
+    name = directory.name
+    href = quote(f"{name}/index.html")
+    try:
+        json.loads((directory / JSON).read_text(encoding="utf-8"))
+        written = datetime.fromtimestamp((directory / JSON).stat().st_mtime, UTC)
+        if not (directory / VERDICT).exists():
+            problem = f"{VERDICT} is missing; `mbench report` of this directory writes it"
+            return Listed(name, href, problem=problem)
+        found = json.loads((directory / VERDICT).read_text(encoding="utf-8"))
+        evaluations: Mapping[str, int] = found["evaluations"]
+        total, done = sum(evaluations.values()), evaluations.get("ok", 0)
+        others = [f"{count} {status}" for status, count in evaluations.items() if status != "ok"]
+        return Listed(
+            name=name,
+            href=href,
+            title=found["title"],
+            suite=found["suite"],
+            models=", ".join(found["models"]),
+            date=f"{written:%Y-%m-%d %H:%M}",
+            status=", ".join([f"{done} of {total} evaluations ok", *others]),
+            complete=done == total,
+            score=found["score"],
+            leaders=tuple(_leader(budget, found["models"]) for budget in found["budgets"]),
+        )
+    # Whatever is in a directory, the others are listed.
+    except OSError as error:
+        missing = Path(error.filename or "").name
+        return Listed(name, href, problem=f"{missing}: {error.strerror or error}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        problem = " ".join(f"malformed: {type(error).__name__}: {error}".split())
+        return Listed(name, href, problem=problem)
+
+
+def _leader(budget: Mapping[str, Any], models: list[str]) -> Leader:
+    leaders = budget["leaders"]
+    where = percent(budget["retain"])
+    where += f" of {budget['model']}" if len(models) > 1 else ""
+    if not leaders:
+        text = "no method has a complete score"
+    elif len(leaders) == 1:
+        text = leaders[0]
+    else:
+        text = f"{leaders[0]}, not separated from {listing(leaders[1:])}"
+    return Leader(where, text, " ".join(budget["verdict"]))

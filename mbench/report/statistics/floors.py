@@ -1,0 +1,96 @@
+"""Tasks that tell nothing because figures on them are no better than a guess."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import pandas as pd
+
+from mbench.core.evaluation import Metric
+from mbench.core.results import CellResult
+from mbench.report.statistics.groups import Group, Setting
+
+ROOM = 0.02
+"""A figure clears the floor if it is significantly more than this above it. Of 0.01 on a task
+without options some is luck with the format, and nothing is left to lose by pruning."""
+
+
+@dataclass(frozen=True)
+class Floor:
+    """A task without information at one budget."""
+
+    level: float
+    """What guessing gives."""
+    unpruned: bool
+    """Whether even the unpruned model is at the floor; otherwise every pruned one is."""
+
+
+def at_floor(task: str, found: Mapping[str, Floor]) -> str:
+    """What a column's head adds for a task without information, else nothing."""
+    return f", at floor {found[task].level:.2f}" if task in found else ""
+
+
+def level(items: pd.DataFrame, metric: str) -> float | None:
+    """The share of right answers that no ability gives; None if outcomes are not right or wrong.
+
+    Where every item has a fixed number of answers, as many as its log-likelihoods, it is the mean
+    of one over that number, or the share of the most frequent right answer if that is more: a
+    model that always gives the same answer reaches it. Right answers are told by the hash of the
+    target in the item's name, and only if there are no more of them than answers to choose from.
+    Tasks without fixed answers have the floor 0.
+    """
+    outcomes = items[metric].dropna()
+    if outcomes.empty or not outcomes.isin((0, 1)).all():
+        return None
+    own = items.loc[outcomes.index]
+    answers = own.get("loglikelihoods")
+    if answers is None or answers.isna().any():
+        return 0.0
+    # For acc_mutual_info every answer is scored with and without its question.
+    counts = answers.map(len) // (2 if "acc_mutual_info" in own else 1)
+    if counts.min() < 2:
+        return 0.0
+    targets = own["item"].str.rsplit(":", n=1).str[-1].value_counts(normalize=True)
+    constant = float(targets.iloc[0]) if len(targets) <= counts.max() else 0.0
+    return max(float((1 / counts).mean()), constant)
+
+
+def floors(
+    group: Group, setting: Setting, tasks: Mapping[str, str], significance: float = 0.05
+) -> dict[str, Floor]:
+    """Task -> its floor, for those of `tasks` (task -> metric) that tell nothing at this budget.
+
+    A task does if the unpruned model does not clear the floor, or if no pruned model does; the
+    one-sided tests are normal ones with Bonferroni's correction for the number of pruned models.
+    """
+    found = {}
+    for task, metric in tasks.items():
+        full = _figures([group.unpruned] if group.unpruned else [], task, metric)
+        pruned = _figures([c for e in setting.entries for c in e.cells], task, metric)
+        tables = (cell.evaluations[task].items for cell, _ in (*full, *pruned))
+        table = next(tables, None)
+        bottom = level(table, metric) if table is not None and metric in table else None
+        if bottom is None:
+            continue
+        if full and not _any_clears(full, bottom, significance):
+            found[task] = Floor(bottom, unpruned=True)
+        elif pruned and not _any_clears(pruned, bottom, significance):
+            found[task] = Floor(bottom, unpruned=False)
+    return found
+
+
+def _figures(
+    cells: Sequence[CellResult], task: str, metric: str
+) -> list[tuple[CellResult, Metric]]:
+    found = ((cell, cell.metric(task, metric)) for cell in cells)
+    return [(cell, figure) for cell, figure in found if figure is not None]
+
+
+def _any_clears(
+    figures: Sequence[tuple[CellResult, Metric]], bottom: float, significance: float
+) -> bool:
+    quantile = NormalDist().inv_cdf(1 - significance / len(figures))
+    # A figure of a single item has no error, and clears nothing.
+    return any(f.value - quantile * f.stderr > bottom + ROOM for _, f in figures)

@@ -1,0 +1,190 @@
+"""The outcomes of many cells on the same items, and which cells cannot be put beside the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mbench.core.evaluation import LOWER_IS_BETTER, blocks
+from mbench.core.results import CellResult
+from mbench.report.statistics.groups import Entry, Group
+from mbench.report.statistics.stats import Stratum
+
+Part = tuple[str, str]
+"""(task, metric)."""
+
+
+def to_part(task: str, metric: str) -> Part:
+    """What is compared where a task's figure is `metric`: of perplexities, their logarithm."""
+    return task, "mean_nll" if metric in LOWER_IS_BETTER else metric
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Cells on the same items; `strata` has a column per cell of `columns`, a stratum per part.
+
+    The rows of a stratum are items or, of a perplexity, `outcome.blocks` of windows.
+    """
+
+    strata: tuple[Stratum, ...]
+    columns: dict[int, int]
+    """id of a cell -> its column."""
+    problems: dict[int, str]
+    """id of a cell -> why it cannot be compared."""
+    items: int
+    """Of all parts; of a perplexity, windows."""
+
+    def of(self, cells: Iterable[CellResult]) -> Paired:
+        """Those of `cells` that are here, without the others."""
+        kept = [id(cell) for cell in cells if id(cell) in self.columns]
+        own = [self.columns[key] for key in kept]
+        strata = tuple(Stratum(s.totals[:, own], s.sizes) for s in self.strata) if kept else ()
+        columns = {key: column for column, key in enumerate(kept)}
+        return Paired(strata, columns, self.problems, self.items)
+
+
+def cells_of(group: Group) -> list[CellResult]:
+    """The unpruned model first, then every cell of every budget."""
+    pruned = [cell for s in group.settings for entry in s.entries for cell in entry.cells]
+    return [group.unpruned, *pruned] if group.unpruned else pruned
+
+
+def pair(cells: Iterable[CellResult], parts: Sequence[Part]) -> Paired:
+    """Put the cells that have every part beside each other, item by item.
+
+    The items of a task are those that most cells have (of equally many the first ones). A cell
+    with other items, with items that occur twice, with other tokens per window or with outcomes
+    that are not finite is left out and named; so are cells whose equal masks under one router mode
+    have unequal outcomes, because one of them must be wrong.
+    """
+    cells = [cell for cell in cells if all(cell.metric(*part) for part in parts)]
+    problems: dict[int, str] = {}
+    for part in parts:
+        problems |= {key: text for key, text in _strangers(cells, *part) if key not in problems}
+    kept = [cell for cell in cells if id(cell) not in problems]
+    strata = tuple(_stratum(kept, *part) for part in parts) if kept else ()
+    contradicting = dict(_contradictions(kept, parts, strata))
+    if contradicting:
+        kept_columns = [at for at, cell in enumerate(kept) if id(cell) not in contradicting]
+        kept = [kept[at] for at in kept_columns]
+        strata = tuple(Stratum(s.totals[:, kept_columns], s.sizes) for s in strata)
+    columns = {id(cell): column for column, cell in enumerate(kept)}
+    items = sum(len(_outcomes(kept[0], *part).items) for part in parts) if kept else 0
+    return Paired(strata if kept else (), columns, problems | contradicting, items)
+
+
+def problem_of(entry: Entry, paired: Paired) -> str:
+    """Why a method cannot be compared although it is complete; empty if it can."""
+    seeds = [cell.seed for cell in entry.cells]
+    twice = [seed for seed in seeds if seeds.count(seed) > 1]
+    if twice:
+        return "it is listed twice" if twice[0] is None else f"seed {twice[0]} is listed twice"
+    for cell in entry.cells:
+        if id(cell) in paired.problems:
+            seed = "" if cell.seed is None else f"seed {cell.seed}: "
+            return seed + paired.problems[id(cell)]
+    return ""
+
+
+@dataclass(frozen=True)
+class _Outcomes:
+    """The items of one cell on one task; plain arrays, because a page makes hundreds of them."""
+
+    items: np.ndarray
+    totals: np.ndarray
+    sizes: np.ndarray
+
+    def ordered(self) -> _Outcomes:
+        order = np.argsort(self.items, kind="stable")
+        return _Outcomes(self.items[order], self.totals[order], self.sizes[order])
+
+    def on_same_items(self, other: _Outcomes) -> bool:
+        return np.array_equal(self.items, other.items) and np.array_equal(self.sizes, other.sizes)
+
+
+def _outcomes(cell: CellResult, task: str, metric: str) -> _Outcomes:
+    columns = cell.evaluations[task].columns
+    items = columns["item"]
+    if metric == "mean_nll":
+        return _Outcomes(items, columns["nll"], columns["tokens"])
+    totals = columns[metric]
+    there = ~np.isnan(totals)  # in a group of tasks, not every item has every metric
+    if there.all():
+        return _Outcomes(items, totals, np.ones(len(totals)))
+    return _Outcomes(items[there], totals[there], np.ones(int(there.sum())))
+
+
+def _strangers(cells: Sequence[CellResult], task: str, metric: str) -> Iterator[tuple[int, str]]:
+    """Cells whose outcomes on a task are not beside the others', with the reason."""
+    kinds: list[_Outcomes] = []  # one of each distinct set of items, ordered by item
+    members: list[list[int]] = []
+    known: list[tuple[_Outcomes, int]] = []  # as stored, so that few have to be ordered
+    for cell in cells:
+        found = _outcomes(cell, task, metric)
+        if not len(found.items) or not np.isfinite(found.totals).all():
+            text = "an outcome that is not finite" if len(found.items) else "no outcome"
+            yield id(cell), f"{task} has {text}"
+            continue
+        kind = next((kind for stored, kind in known if stored.on_same_items(found)), None)
+        if kind is None:
+            ordered = found.ordered()
+            if (ordered.items[1:] == ordered.items[:-1]).any():
+                yield id(cell), f"{task} has an item twice"
+                continue
+            kind = next((at for at, one in enumerate(kinds) if one.on_same_items(ordered)), None)
+            if kind is None:
+                kind = len(kinds)
+                kinds.append(ordered)
+                members.append([])
+            known.append((found, kind))
+        members[kind].append(id(cell))
+    if not kinds:
+        return
+    common = kinds[max(range(len(kinds)), key=lambda kind: len(members[kind]))]
+    for one, keys in zip(kinds, members, strict=True):
+        if one is common:
+            continue
+        shared = len(set(one.items) & set(common.items))
+        if shared == len(one.items) == len(common.items):
+            text = f"{task} with other tokens in the same windows"
+        else:
+            text = f"{task} on other items, {shared} of {len(common.items)} in common"
+        yield from ((key, text) for key in keys)
+
+
+def _stratum(cells: Sequence[CellResult], task: str, metric: str) -> Stratum:
+    found = [_outcomes(cell, task, metric) for cell in cells]
+    columns = [
+        one.totals if one.on_same_items(found[0]) else _reordered(one, found[0]) for one in found
+    ]
+    totals, sizes = np.column_stack(columns), found[0].sizes
+    if metric != "mean_nll":
+        return Stratum(totals, sizes)
+    # Windows beside each other are alike: what is drawn or exchanged at once is a block of them.
+    block = blocks(found[0].items)
+    summed = np.zeros((block.max() + 1, totals.shape[1]))
+    np.add.at(summed, block, totals)
+    return Stratum(summed, np.bincount(block, sizes))
+
+
+def _reordered(one: _Outcomes, like: _Outcomes) -> np.ndarray:
+    """Totals in another's order of the same items."""
+    by_item = dict(zip(one.items, one.totals, strict=True))
+    return np.array([by_item[item] for item in like.items])
+
+
+def _contradictions(
+    cells: Sequence[CellResult], parts: Sequence[Part], strata: Sequence[Stratum]
+) -> Iterator[tuple[int, str]]:
+    by_mask: dict[tuple[str, str], list[int]] = {}
+    for column, cell in enumerate(cells):
+        by_mask.setdefault((cell.router, cell.mask), []).append(column)
+    for columns in by_mask.values():
+        for (task, _), stratum in zip(parts, strata, strict=True):
+            own = stratum.totals[:, columns]
+            if (own != own[:, :1]).any():
+                text = f"{task} has two different outcomes for the same experts kept"
+                yield from ((id(cells[column]), text) for column in columns)
+                break

@@ -1,0 +1,1 @@
+"""The stages of a run: profile, make masks, evaluate, measure, and gather the results."""

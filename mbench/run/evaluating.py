@@ -1,0 +1,254 @@
+"""The third stage of a run: every distinct mask on every task, the unpruned model first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mbench.core.errors import StoreError, TaskError
+from mbench.core.evaluation import Evaluation, evaluation
+from mbench.core.interfaces import ExpertMask, RouterMode
+from mbench.core.results import TaskStatus
+from mbench.plan.cost import speed_key, task_cost_key
+from mbench.plan.registry import unknown
+from mbench.plan.tasks import PlannedTask
+from mbench.run.environment import return_freed_memory
+from mbench.run.session import ModelSession, reason
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mbench.core.evaluation import Evaluator
+
+LONG_ENOUGH = 10.0
+"""Seconds of evaluation from which its speed says something of longer ones."""
+
+
+@dataclass(frozen=True)
+class MaskedModel:
+    """What is evaluated; equal masks under equal router modes are one."""
+
+    label: str
+    """The first cell that asked for it."""
+    mask: ExpertMask
+    router: RouterMode
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A masked model with the tasks that it still has to be evaluated on."""
+
+    masked: MaskedModel
+    tasks: tuple[PlannedTask, ...]
+
+
+class EvaluationStage:
+    """Prepares tasks once, then runs them on one mask after another."""
+
+    def __init__(self, session: ModelSession) -> None:
+        """Nothing is prepared yet."""
+        self._session = session
+        self._evaluators: dict[str, Evaluator] = {}
+        self._items: dict[str, list[str]] = {}
+
+    def pending(self) -> list[Pending]:
+        """Distinct masks known by now with their missing tasks; takes the others from the store."""
+        session = self._session
+        unpruned = ExpertMask(session.model.all_kept())
+        router = session.plan.suite.router
+        first = MaskedModel(f"{session.model.name} unpruned", unpruned, router)
+        found = {(unpruned.content_hash, router): first}
+        for cell in session.cells:
+            mask = session.outcome.masks.get(cell.key)
+            if mask is not None and cell.method.evaluated:
+                router = cell.budget.router
+                made = MaskedModel(cell.label, mask, router)
+                found.setdefault((mask.content_hash, router), made)
+        pending = []
+        for masked in found.values():
+            missing = [task for task in session.plan.tasks if not self._restore(masked, task)]
+            if missing:
+                pending.append(Pending(masked, tuple(missing)))
+        return pending
+
+    def _restore(self, masked: MaskedModel, task: PlannedTask) -> bool:
+        key = self._key(masked, task)
+        if key not in self._session.outcome.evaluations:
+            items = self._session.store.read_items(key)
+            if items is None:
+                return False
+            found = evaluation(task.name, items)
+            if task.metric not in {metric.name for metric in found.metrics}:
+                # Preparing the task will say which metrics it has.
+                return False
+            self._session.outcome.evaluations[key] = found
+        if self._fits(task, self._session.outcome.evaluations[key].items):
+            return True
+        del self._session.outcome.evaluations[key]
+        return False
+
+    def _fits(self, task: PlannedTask, items: pd.DataFrame) -> bool:
+        """Whether stored items are those of today.
+
+        What a hub data set holds, or what a task's code makes, can change under an unchanged key;
+        figures on other items are never compared with each other.
+        """
+        if task.name in self._evaluators:
+            wanted = self._evaluators[task.name].item_names
+        else:
+            wanted = self._items.setdefault(task.name, items["item"].tolist())
+        return wanted == items["item"].tolist()
+
+    def _key(self, masked: MaskedModel, task: PlannedTask) -> str:
+        session = self._session
+        mask = masked.mask.content_hash
+        return session.plan.evaluation_key(session.model, mask, masked.router, task)
+
+    def prepare(self, tasks: Iterable[PlannedTask]) -> None:
+        """Build and tokenise each task once; one that cannot be built fails for every mask."""
+        session = self._session
+        for task in {task.name: task for task in tasks}.values():
+            session.progress.stage(f"prepare {task.name}")
+            try:
+                with session.timed("prepare"):
+                    self._prepare(task)
+            except StoreError:
+                raise
+            except Exception as error:
+                session.progress.warning(f"task {task.name}: {reason(error)}")
+                problem = TaskStatus("failed", reason(error))
+                problems = session.outcome.evaluation_problems
+                problems[f"{session.model.name} {task.name}"] = problem
+
+    def _prepare(self, task: PlannedTask) -> None:
+        from mbench.run.prepare import prepare_task
+
+        session = self._session
+        loaded = session.load()
+        config = loaded.model.config.get_text_config()
+        longest = getattr(config, "max_position_embeddings", None)
+        evaluator = prepare_task(task, loaded.tokenizer, longest)
+        if task.metric not in evaluator.metrics:
+            raise TaskError(unknown("metric", task.metric, evaluator.metrics))
+        if task.expected_items not in (None, evaluator.items):
+            raise TaskError(
+                f"{task.name} has {evaluator.items} items, the suite expects {task.expected_items}"
+            )
+        self._evaluators[task.name] = evaluator
+        cost = {"tokens": evaluator.tokens, "items": evaluator.items}
+        session.store.write_json("facts", task_cost_key(session.model, task), cost)
+
+    def tokens(self, task: PlannedTask) -> int:
+        """Forward tokens of a prepared task on one mask; 0 for one that could not be prepared."""
+        evaluator = self._evaluators.get(task.name)
+        return evaluator.tokens if evaluator else 0
+
+    def run(self, pending: list[Pending]) -> None:
+        """Evaluate and store, then remember the speed for later estimates.
+
+        What another process has stored meanwhile is taken from it.
+        """
+        session = self._session
+        before, start = session.outcome.forward_tokens, time.perf_counter()
+        with session.timed("evaluate"):
+            for item in pending:
+                figures, missing = {}, []
+                for task in item.tasks:
+                    if task.name not in self._evaluators:
+                        continue
+                    if self._restore(item.masked, task):
+                        session.advance(self.tokens(task))
+                        figures |= self._tell(item.masked, task)
+                    else:
+                        missing.append(task)
+                if missing:
+                    figures |= self._run_mask(item.masked, missing)
+                if figures:
+                    session.progress.figures(item.masked.label, figures)
+                return_freed_memory()
+        done = session.outcome.forward_tokens - before
+        seconds = time.perf_counter() - start
+        if seconds > LONG_ENOUGH:
+            speed = {"tokens_per_second": done / seconds}
+            session.store.write_json("facts", speed_key(session.model), speed)
+
+    def _run_mask(self, masked: MaskedModel, tasks: list[PlannedTask]) -> dict[str, float]:
+        from mbench.moe.experts import fast_experts
+        from mbench.moe.mask import masked as applied
+
+        session = self._session
+        figures: dict[str, float] = {}
+        try:
+            layers = session.load().layers
+            with fast_experts(layers), applied(layers, masked.mask, masked.router):
+                for task in tasks:
+                    session.progress.stage(f"{masked.label}: {task.name}")
+                    figures |= self._run_task(masked, task)
+        except StoreError:
+            raise
+        except Exception as error:
+            self._fail(masked, tasks, error)
+        return figures
+
+    def _run_task(self, masked: MaskedModel, task: PlannedTask) -> dict[str, float]:
+        session = self._session
+        try:
+            result = self._evaluate_within_memory(task)
+        except Exception as error:
+            self._fail(masked, [task], error)
+            return {}
+        key = self._key(masked, task)
+        session.store.write_items(key, result.items)
+        session.outcome.evaluations[key] = result
+        scoring = self._evaluators[task.name].scoring
+        session.outcome.scoring[f"{session.model.name} {task.name}"] = scoring
+        return self._tell(masked, task)
+
+    def _tell(self, masked: MaskedModel, task: PlannedTask) -> dict[str, float]:
+        """Announce an outcome; returns the task's declared figure."""
+        session = self._session
+        result = session.outcome.evaluations[self._key(masked, task)]
+        values = {metric.name: metric.value for metric in result.metrics}
+        session.progress.event(
+            "evaluation", mask=masked.label, task=task.name, status="ok", **values
+        )
+        return {task.name: values[task.metric]}
+
+    def _evaluate_within_memory(self, task: PlannedTask) -> Evaluation:
+        """Evaluate; where memory runs out, again with half the batch, and say so."""
+        import torch
+
+        session = self._session
+        loaded = session.load()
+        batch_tokens = session.plan.suite.batch_tokens
+        while True:
+            counted = session.outcome.forward_tokens
+            try:
+                return self._evaluators[task.name].evaluate(
+                    loaded.model, batch_tokens=batch_tokens, advance=session.advance
+                )
+            except torch.OutOfMemoryError:
+                if batch_tokens == 1:
+                    raise
+            session.advance(counted - session.outcome.forward_tokens)
+            batch_tokens //= 2
+            session.progress.warning(
+                f"{task.name}: out of memory, tried again with batch_tokens {batch_tokens}"
+            )
+
+    def _fail(self, masked: MaskedModel, tasks: list[PlannedTask], error: Exception) -> None:
+        """Record why tasks have no outcome, except those that have one already."""
+        outcome = self._session.outcome
+        for task in tasks:
+            key = self._key(masked, task)
+            if key not in outcome.evaluations and key not in outcome.evaluation_problems:
+                outcome.evaluation_problems[key] = TaskStatus("failed", reason(error))
+                self._session.progress.event(
+                    "evaluation",
+                    mask=masked.label,
+                    task=task.name,
+                    status="failed",
+                    reason=reason(error),
+                )

@@ -1,0 +1,92 @@
+"""The first stage of a run: one forward pass per corpus for all statistics that are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mbench.core.errors import StoreError
+from mbench.plan.cells import SHARDS, Cell, StatisticJob
+from mbench.run.session import ModelSession, reason
+from mbench.storage.texts import sequences
+
+
+def missing_jobs(session: ModelSession, cells: Sequence[Cell]) -> dict[str, list[StatisticJob]]:
+    """Per corpus, the statistics that these cells need and the store has not."""
+    missing: dict[str, dict[str, StatisticJob]] = {}
+    for cell in cells:
+        for corpus, jobs in cell.statistics.items():
+            for job in jobs:
+                if not session.store.has_statistic(job.key):
+                    missing.setdefault(corpus, {})[job.key] = job
+    return {corpus: list(jobs.values()) for corpus, jobs in missing.items()}
+
+
+def profile(session: ModelSession, missing: dict[str, list[StatisticJob]]) -> dict[str, str]:
+    """Collect and store; returns why for each corpus that could not be profiled."""
+    problems = {}
+    for corpus, jobs in missing.items():
+        try:
+            with session.timed("profile"):
+                _profile_corpus(session, corpus, jobs)
+        except StoreError:
+            raise
+        except Exception as error:
+            problems[corpus] = reason(error)
+            name = session.model.name
+            session.progress.warning(f"profile of {name} on {corpus}: {problems[corpus]}")
+    return problems
+
+
+def _profile_corpus(session: ModelSession, corpus: str, jobs: list[StatisticJob]) -> None:
+    from mbench.moe.profile import profile_model
+
+    suite = session.plan.suite
+    spec = suite.corpora[corpus]
+    loaded = session.load()
+    session.progress.stage(f"profile {session.model.name} on {corpus}")
+    tokens = sequences(session.plan.texts[corpus], spec, loaded.tokenizer)
+    collected = profile_model(
+        loaded.model,
+        loaded.layers,
+        tokens,
+        [job.statistic for job in jobs],
+        batch_size=max(1, suite.batch_tokens // spec.length),
+        shards=SHARDS,
+        advance=session.advance,
+    )
+    for job in jobs:
+        identity = job.statistic.identity
+        sums = collected.sums.get(identity, {})
+        samples = collected.samples.get(identity, {})
+        meta = {"tokens": tokens.tokens, "corpus": corpus, **routing_facts(sums, tokens.tokens)}
+        session.store.write_statistic(job.key, meta, sums, samples)
+    session.progress.event("profile", model=session.model.name, corpus=corpus, tokens=tokens.tokens)
+
+
+def routing_facts(sums: dict[str, np.ndarray], tokens: int) -> dict[str, Any]:
+    """What readers of a report should know of the routing, where it was counted.
+
+    Experts that no token selected have no mean score; the gates' mass bounds how much a sliced
+    router can inflate the gates of a model that does not renormalise them.
+    """
+    if not {"count", "gate"} <= sums.keys():
+        return {}
+    mass = sums["gate"].sum(axis=(0, 2)) / tokens
+    return {
+        "experts never selected": int((sums["count"].sum(axis=0) == 0).sum()),
+        "top-k gate mass by layer": [round(float(value), 4) for value in mass],
+    }
+
+
+def remember_facts(session: ModelSession) -> None:
+    """Put what was stored beside the statistics into the outcome."""
+    for cell in session.cells:
+        for corpus, jobs in cell.statistics.items():
+            known = session.outcome.profiles.setdefault(f"{session.model.name} {corpus}", {})
+            for job in jobs:
+                if session.store.has_statistic(job.key):
+                    meta = session.store.read_statistic_meta(job.key)
+                    known.update({key: value for key, value in meta.items() if key != "corpus"})

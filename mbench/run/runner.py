@@ -1,0 +1,129 @@
+"""Executes a plan, model by model: profiles, masks, evaluations; what is done stays done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mbench.core.results import TaskStatus
+from mbench.plan.cells import Cell, Plan, StatisticJob
+from mbench.run.evaluating import EvaluationStage, Pending
+from mbench.run.masking import make_masks, restore_masks
+from mbench.run.measuring import measure_efficiency
+from mbench.run.profiling import missing_jobs, profile, remember_facts
+from mbench.run.progress import Progress
+from mbench.run.session import ModelSession, Outcome, reason
+from mbench.storage.store import Store
+
+
+class Runner:
+    """One run of one plan."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        progress: Progress,
+        before_evaluation: Callable[[], None] = lambda: None,
+        before_measuring: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Take what the plan asks from `store`, compute the rest, tell `progress`.
+
+        `before_evaluation` is called when all masks of a model are stored, e.g. to start helpers;
+        `before_measuring` before speeds are measured, which helpers would disturb.
+        """
+        self._before_evaluation = before_evaluation
+        self._before_measuring = before_measuring
+        self.plan = plan
+        self.store = store
+        self.progress = progress
+        self.outcome = Outcome()
+
+    def run(self) -> Outcome:
+        """Do everything that can be done; only a `StoreError` ends a run early.
+
+        Ctrl-C ends it too: what was finished is stored, and the outcome says `interrupted`.
+        """
+        try:
+            for model in self.plan.models:
+                session = ModelSession(self.plan, model, self.store, self.progress, self.outcome)
+                _run_model(session, self._before_evaluation)
+                measure_efficiency(session, self._before_measuring)
+        except KeyboardInterrupt:
+            self.outcome.interrupted = True
+        return self.outcome
+
+
+def help_evaluating(plan: Plan, store: Store, number: int) -> None:
+    """Evaluate masks that are stored, as one of several processes that share a store.
+
+    Every process starts at another mask and goes round, so all end where others have been.
+    """
+    for model in plan.models:
+        session = ModelSession(plan, model, store, Progress(), Outcome())
+        restore_masks(session)
+        stage = EvaluationStage(session)
+        pending = stage.pending()
+        stage.prepare(task for item in pending for task in item.tasks)
+        start = len(pending) * number // plan.suite.processes
+        stage.run([*pending[start:], *pending[:start]])
+
+
+def _run_model(session: ModelSession, before_evaluation: Callable[[], None]) -> None:
+    cells = restore_masks(session)
+    jobs = missing_jobs(session, cells)
+    stage = EvaluationStage(session)
+    if not cells and not stage.pending():
+        remember_facts(session)
+        return
+    if not _load(session):
+        return
+    # Tasks come before the passes over the corpora: a mistake in one shows within seconds.
+    if cells:
+        stage.prepare(session.plan.tasks)
+    else:
+        stage.prepare(task for item in stage.pending() for task in item.tasks)
+    _announce_total(session, stage, jobs, cells)
+    problems = profile(session, jobs)
+    remember_facts(session)
+    make_masks(session, cells, problems)
+    pending = stage.pending()
+    session.progress.total(session.outcome.forward_tokens + _evaluation_tokens(stage, pending))
+    if pending:
+        before_evaluation()
+    stage.run(pending)
+
+
+def _load(session: ModelSession) -> bool:
+    """Whether there is a model to work with; without one, everything unfinished has its reason."""
+    try:
+        session.load()
+    except Exception as error:
+        problem = TaskStatus("failed", reason(error))
+        session.progress.warning(problem.reason)
+        for cell in session.cells:
+            session.outcome.mask_problems.setdefault(cell.label, problem)
+        for task in session.plan.tasks:
+            session.outcome.evaluation_problems[f"{session.model.name} {task.name}"] = problem
+        return False
+    return True
+
+
+def _announce_total(
+    session: ModelSession,
+    stage: EvaluationStage,
+    jobs: dict[str, list[StatisticJob]],
+    cells: list[Cell],
+) -> None:
+    """At most so many tokens: masks that are not made yet may turn out equal."""
+    specs = [session.plan.suite.corpora[corpus] for corpus in jobs]
+    unmade = sum(cell.method.evaluated for cell in cells)
+    session.progress.total(
+        session.outcome.forward_tokens
+        + sum(spec.sequences * spec.length for spec in specs)
+        + _evaluation_tokens(stage, stage.pending())
+        + unmade * sum(stage.tokens(task) for task in session.plan.tasks)
+    )
+
+
+def _evaluation_tokens(stage: EvaluationStage, pending: list[Pending]) -> int:
+    return sum(stage.tokens(task) for item in pending for task in item.tasks)

@@ -1,0 +1,105 @@
+"""One model's share of a run: its weights, loaded at most once, and where its stages report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mbench.core.errors import MbenchError
+from mbench.core.evaluation import Evaluation
+from mbench.core.interfaces import ExpertMask
+from mbench.core.results import TaskStatus
+from mbench.plan.cells import Plan
+from mbench.plan.models import PlannedModel
+from mbench.run.measuring import Saving
+from mbench.run.progress import Progress
+from mbench.storage.store import Store
+
+if TYPE_CHECKING:
+    from mbench.moe.load import LoadedModel
+
+
+@dataclass
+class Outcome:
+    """What a run knows at any moment; a report can be made of it even if it was interrupted."""
+
+    masks: dict[str, ExpertMask] = field(default_factory=dict)
+    """Cell key -> mask."""
+    mask_problems: dict[str, TaskStatus] = field(default_factory=dict)
+    """Cell label -> why it has no mask."""
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    """Evaluation key -> outcome."""
+    evaluation_problems: dict[str, TaskStatus] = field(default_factory=dict)
+    """Evaluation key, or `model task` for a task that could not be built -> why."""
+    forward_tokens: int = 0
+    """Tokens of the forward passes of this run; 0 where everything was in the store."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall-clock seconds of this run by stage."""
+    profiles: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """`model corpus` -> what a reader should know, e.g. how many experts were never selected."""
+    scoring: dict[str, str] = field(default_factory=dict)
+    """`model task` -> how this run computed its log-likelihoods."""
+    efficiency: list[Saving] = field(default_factory=list)
+    """By model and budget, where the suite asks for it."""
+    interrupted: bool = False
+
+
+class ModelSession:
+    """A model of the plan with everything its stages share."""
+
+    def __init__(
+        self, plan: Plan, model: PlannedModel, store: Store, progress: Progress, outcome: Outcome
+    ) -> None:
+        """Nothing is loaded yet."""
+        self.plan = plan
+        self.model = model
+        self.cells = plan.cells_of(model.name)
+        self.store = store
+        self.progress = progress
+        self.outcome = outcome
+        self._loaded: LoadedModel | Exception | None = None
+
+    def load(self) -> LoadedModel:
+        """The model with its weights; an error is remembered, not tried again."""
+        if self._loaded is None:
+            from mbench.moe.load import load
+
+            self.progress.stage(f"load {self.model.name}")
+            try:
+                with self.timed("load"):
+                    model = self.model
+                    self._loaded = load(
+                        model.place,
+                        revision=model.revision,
+                        dtype=model.dtype,
+                        trust_remote_code=model.trust_remote_code,
+                    )
+            except Exception as error:
+                self._loaded = error
+        if isinstance(self._loaded, Exception):
+            raise self._loaded
+        return self._loaded
+
+    def advance(self, tokens: int) -> None:
+        """Count forward tokens, and show them."""
+        self.outcome.forward_tokens += tokens
+        self.progress.advance(tokens)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of a block to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - start
+            self.outcome.seconds[stage] = self.outcome.seconds.get(stage, 0.0) + spent
+
+
+def reason(error: BaseException) -> str:
+    """One line; an error that is not the user's keeps its type."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    return text if isinstance(error, MbenchError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,1 @@
+"""What is kept on disk or fetched, found again by its content: artefacts, texts, checkpoints."""

@@ -1,0 +1,149 @@
+"""Which model is meant, decided by content; needs no torch, so that planning stays quick."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from mbench.core.errors import ModelNotFound
+from mbench.storage import hub
+from mbench.storage.store import Store, key_of
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+)
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+SETTLED = 2 * 10**9
+"""Nanoseconds after which a change of a file must show in its time stamps, coarse ones included."""
+HINT = "give a local directory with --model NAME=PATH, or run suites/quickstart.yaml offline"
+
+
+def local_directory(path_or_id: str) -> Path | None:
+    """Return the directory that is meant, or None for a model id of the Hugging Face hub.
+
+    Raises `ModelNotFound` for a path that is not a directory.
+    """
+    path = Path(path_or_id).expanduser()
+    if path.is_dir():
+        return path
+    is_id = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path_or_id) and not path_or_id.startswith(".")
+    if path.exists() or not is_id:
+        raise ModelNotFound(f"model {path_or_id}: no such directory")
+    return None
+
+
+def config_file(directory: Path) -> Path:
+    """Return the model's config.json; raises `ModelNotFound` if it is not there."""
+    path = directory / "config.json"
+    if not path.is_file():
+        raise ModelNotFound(f"model {directory}: there is no config.json")
+    return path
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """Return the weight files that would be loaded, sorted by name.
+
+    Raises `ModelNotFound` if there are none or if the index names files that are missing.
+    """
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        index = directory / f"{name}.index.json"
+        if (directory / name).is_file():
+            return [directory / name]
+        if index.is_file():
+            try:
+                parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            except (ValueError, KeyError, AttributeError, TypeError):
+                raise ModelNotFound(f"model {directory}: {index.name} cannot be read") from None
+            missing = [part for part in parts if not (directory / part).is_file()]
+            if missing:
+                raise ModelNotFound(
+                    f"model {directory}: {len(missing)} of {len(parts)} weight files are missing, "
+                    f"e.g. {missing[0]}"
+                )
+            return [index, *(directory / part for part in parts)]
+    raise ModelNotFound(f"model {directory}: there are no weights (model.safetensors)")
+
+
+def tokenizer_files(directory: Path) -> list[Path]:
+    """Return the tokenizer's files; raises `ModelNotFound` if there is no vocabulary."""
+    if not any((directory / name).is_file() for name in VOCABULARIES):
+        raise ModelNotFound(f"model {directory}: there is no tokenizer (tokenizer.json)")
+    return [directory / name for name in TOKENIZER_FILES if (directory / name).is_file()]
+
+
+def model_key(
+    path_or_id: str,
+    revision: str | None = None,
+    *,
+    remote_code: bool = False,
+    store: Store | None = None,
+) -> str:
+    """Return what identifies the model's content: a hash of its files, or the hub's commit.
+
+    For a directory every byte of configuration, tokenizer and weights enters, its path does not;
+    with `remote_code` (whether the model's own code may run) its Python files do as well. `store`
+    remembers the hashes of files, so that weights are read once and not for every plan.
+    Raises `ModelNotFound` if files are missing, or if the hub is needed and cannot be reached.
+    """
+    suffix = ":remote-code" if remote_code else ""
+    directory = local_directory(path_or_id)
+    if directory is None:
+        return f"commit:{model_commit(path_or_id, revision)}{suffix}"
+    generation = directory / "generation_config.json"
+    files = [config_file(directory), *tokenizer_files(directory), *weight_files(directory)]
+    files += [generation] if generation.is_file() else []
+    files += directory.rglob("*.py") if remote_code else []
+    total = hashlib.sha256()
+    for path in sorted(files, key=lambda path: path.relative_to(directory).as_posix()):
+        name = path.relative_to(directory).as_posix()
+        total.update(f"{name} {_file_hash(path, store)}\n".encode())
+    return f"sha256:{total.hexdigest()}{suffix}"
+
+
+def _file_hash(path: Path, store: Store | None) -> str:
+    """Return the sha256 of a file; from the store if the file is the one that was read then.
+
+    A change time cannot be set by programs, so it also tells apart a file that was replaced by
+    another of the same size and modification time. A file that changed a moment ago may do so
+    again within the same tick of its time stamps, so its hash is not remembered yet.
+    """
+    before = _state(path)
+    newest = max(before["mtime_ns"], before["ctime_ns"])
+    known = store.read_json("facts", _state_key(before)) if store else None
+    if known is not None:
+        return known["sha256"]
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    settled = time.time_ns() - newest > SETTLED
+    if store and settled and _state(path) == before:
+        store.write_json("facts", _state_key(before), {"sha256": found})
+    return found
+
+
+def _state(path: Path) -> dict[str, Any]:
+    status = path.stat()
+    fields = {name: getattr(status, f"st_{name}") for name in ("size", "mtime_ns", "ctime_ns")}
+    return {"path": str(path.resolve()), "inode": status.st_ino, **fields}
+
+
+def _state_key(state: dict[str, Any]) -> str:
+    return key_of({"kind": "file", **state})
+
+
+def model_commit(repository: str, revision: str | None) -> str:
+    """Return the commit that `revision` of a model of the hub means; see `hub.commit`."""
+    try:
+        return hub.commit(repository, revision, "model", "config.json")
+    except hub.HubRefusal as error:
+        raise ModelNotFound(f"model {repository}: {error}; {HINT}") from None

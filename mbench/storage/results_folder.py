@@ -1,0 +1,229 @@
+"""A run on disk: `results.csv`, `items.parquet` and `results.json`, written and read back.
+
+`results.csv` holds every figure in long form, `items.parquet` every per-item outcome from which
+the figures follow, and `results.json` the rest: statuses, masks, protocol and provenance. Where a
+suite measures what pruning saves, `efficiency.csv` has the figures (see `efficiency_table`).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mbench.core.errors import MbenchError, StoreError
+from mbench.core.evaluation import Evaluation, evaluation
+from mbench.core.results import DTYPES, CellResult, Results, TaskStatus, long_form
+from mbench.run.measuring import Saving, efficiency_table
+from mbench.storage.store import write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CSV, ITEMS, JSON = "results.csv", "items.parquet", "results.json"
+EFFICIENCY = "efficiency.csv"
+
+KEY = ["model", "router", "mask", "task"]
+"""What identifies one per-item table: equal masks are evaluated once, whoever made them."""
+
+
+def _write(path: Path, content: bytes) -> None:
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def write(results: Results, directory: str | Path) -> None:
+    """Write the files, each whole or not at all; equal results give equal bytes."""
+    directory = Path(directory)
+    items, dtypes = _gather_items(results)
+    buffer = io.BytesIO()
+    items.to_parquet(buffer, index=False, compression="zstd")
+    _write(directory / ITEMS, buffer.getvalue())
+    _write(directory / CSV, long_form(results).to_csv(index=False).encode())
+    if results.efficiency:
+        table = efficiency_table(results.efficiency)
+        _write(directory / EFFICIENCY, table.to_csv(index=False).encode())
+    else:
+        (directory / EFFICIENCY).unlink(missing_ok=True)
+    text = json.dumps(_to_json(results, dtypes), indent=1, ensure_ascii=False, allow_nan=False)
+    _write(directory / JSON, (text + "\n").encode())
+
+
+def read(directory: str | Path) -> Results:
+    """Read back what `write` wrote; metrics are derived again from the per-item outcomes."""
+    import pandas as pd
+
+    directory = Path(directory)
+    try:
+        data = json.loads((directory / JSON).read_text(encoding="utf-8"))
+        items = pd.read_parquet(directory / ITEMS)
+        return _from_json(data, items)
+    except FileNotFoundError as error:
+        within = sorted(path.parent.name for path in directory.glob(f"*/{JSON}"))
+        hint = f"; did you mean {directory / within[0]}?" if within else ""
+        raise StoreError(f"no results in {directory}: {error.filename} is missing{hint}") from error
+    except OSError as error:
+        raise StoreError(f"cannot read results in {directory}: {_line(error)}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"results in {directory} are malformed: {_line(error)}") from error
+
+
+def load_results(path: str | Path) -> pd.DataFrame:
+    """The long form of a run (see `long_form`), from its directory or its `results.csv`."""
+    import pandas as pd
+
+    path = Path(path)
+    if path.is_dir():
+        path = path / CSV
+    # Names such as "null" are names; only numbers may be missing.
+    missing = {name: [""] for name, dtype in DTYPES.items() if dtype != "str"}
+    try:
+        table = pd.read_csv(
+            path,
+            dtype=DTYPES,
+            keep_default_na=False,
+            na_values=missing,
+        )
+    except FileNotFoundError as error:
+        raise MbenchError(f"no results at {path}: run a suite first") from error
+    except OSError as error:
+        raise MbenchError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise MbenchError(f"{path} is not a table of results: {_line(error)}") from error
+    if list(table.columns) != list(DTYPES):
+        expected = ", ".join(DTYPES)
+        raise MbenchError(f"{path} is not a table of results: its columns must be {expected}")
+    return table
+
+
+def _line(error: Exception) -> str:
+    """The error's text on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _gather_items(results: Results) -> tuple[pd.DataFrame, dict[str, dict[str, str]]]:
+    """All per-item tables under one another, and each task's columns with their dtypes."""
+    import pandas as pd
+
+    tables: dict[tuple[str, ...], pd.DataFrame] = {}
+    dtypes: dict[str, dict[str, str]] = {}
+    for cell in results.cells:
+        for task in results.task_metrics:
+            if cell.task_status(task).status != "ok":
+                continue
+            items = cell.evaluations[task].items
+            key = (cell.model, cell.router, cell.mask, task)
+            known = tables.setdefault(key, items)
+            if known is not items and not known.equals(items):
+                raise ValueError(f"two different outcomes of one mask on {task}: {key}")
+            dtypes.setdefault(task, {name: str(items[name].dtype) for name in items.columns})
+    if not tables:
+        return pd.DataFrame(columns=[*KEY, "item"], dtype="str"), dtypes
+    joined = pd.concat(tables.values(), ignore_index=True)
+    lengths = [len(items) for items in tables.values()]
+    for position, (name, values) in enumerate(zip(KEY, zip(*tables, strict=True), strict=True)):
+        joined.insert(position, name, np.repeat(np.array(values, dtype=object), lengths))
+    return joined, dtypes
+
+
+def _to_json(results: Results, dtypes: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    return {
+        "suite": results.suite,
+        "title": results.title,
+        "description": results.description,
+        "tasks": [
+            {"task": task, "metric": metric, "columns": dtypes.get(task, {})}
+            for task, metric in results.task_metrics.items()
+        ],
+        "average": results.average,
+        "average_tasks": list(results.average_tasks),
+        "protocol": [list(entry) for entry in results.protocol],
+        "provenance": _plain(results.provenance),
+        "efficiency": [asdict(saving) for saving in results.efficiency],
+        "cells": [_cell_to_json(results, cell) for cell in results.cells],
+        "masks": [
+            {
+                "model": model,
+                "mask": mask,
+                "experts": int(keep.shape[1]),
+                "kept": [np.flatnonzero(row).tolist() for row in keep],
+            }
+            for (model, mask), keep in sorted(results.masks.items(), key=lambda entry: entry[0])
+        ],
+    }
+
+
+def _cell_to_json(results: Results, cell: CellResult) -> dict[str, Any]:
+    tasks = {task: cell.tasks[task] for task in results.task_metrics if task in cell.tasks}
+    return {
+        "model": cell.model,
+        "method": cell.method,
+        "seed": cell.seed,
+        "retain": cell.retain,
+        "kept": cell.kept,
+        "router": cell.router,
+        "mask": cell.mask,
+        "status": cell.status,
+        "reason": cell.reason,
+        "notes": list(cell.notes),
+        "tasks": {task: [status.status, status.reason] for task, status in tasks.items()},
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Nested values as JSON has them; what JSON cannot hold becomes its text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return value if isinstance(value, (str, int, type(None))) else str(value)
+
+
+def _from_json(data: Mapping[str, Any], items: pd.DataFrame) -> Results:
+    columns = {entry["task"]: entry["columns"] for entry in data["tasks"]}
+    evaluations = {}
+    for task, rows in items.groupby("task", sort=False):
+        table = rows[list(columns[task])].astype(columns[task])
+        for key, index in rows.groupby(KEY, sort=False).indices.items():
+            evaluations[key] = evaluation(task, table.iloc[index].reset_index(drop=True))
+    masks = {}
+    for entry in data["masks"]:
+        keep = np.zeros((len(entry["kept"]), entry["experts"]), bool)
+        for row, kept in zip(keep, entry["kept"], strict=True):
+            row[kept] = True
+        masks[entry["model"], entry["mask"]] = keep
+    return Results(
+        suite=data["suite"],
+        title=data["title"],
+        description=data["description"],
+        task_metrics={entry["task"]: entry["metric"] for entry in data["tasks"]},
+        average=data["average"],
+        average_tasks=tuple(data["average_tasks"]),
+        cells=tuple(_cell_from_json(cell, evaluations) for cell in data["cells"]),
+        masks=masks,
+        provenance=data["provenance"],
+        protocol=tuple((name, text) for name, text in data["protocol"]),
+        efficiency=tuple(Saving.from_json(saving) for saving in data.get("efficiency", ())),
+    )
+
+
+def _cell_from_json(
+    data: Mapping[str, Any], evaluations: Mapping[tuple[str, ...], Evaluation]
+) -> CellResult:
+    tasks = {task: TaskStatus(*status) for task, status in data["tasks"].items()}
+    found = {
+        task: evaluations[data["model"], data["router"], data["mask"], task]
+        for task, status in tasks.items()
+        if status.status == "ok"
+    }
+    rest = {name: value for name, value in data.items() if name not in ("notes", "tasks")}
+    return CellResult(**rest, notes=tuple(data["notes"]), evaluations=found, tasks=tasks)

@@ -1,0 +1,197 @@
+"""Reading where safetensors files hold what, and writing new ones by copying ranges of bytes.
+
+The library's writer wants all tensors of a file in memory; a range of bytes needs a buffer only,
+and is the same bit for bit whatever its dtype. The format: the length of the header (8 bytes,
+little-endian), the header (JSON: name -> dtype, shape and offsets), then the tensors without gaps.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from mbench.core.errors import ModelNotFound, UnsupportedModel
+
+SHARD_BYTES = 5 * 10**9
+"""A file is closed before it grows beyond this; a single tensor may be larger."""
+
+INDEX = "model.safetensors.index.json"
+BUFFER_BYTES = 1 << 24
+"""Copied at once; whole numbers of every dtype."""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where a file holds a tensor."""
+
+    file: Path
+    dtype: str
+    """As safetensors writes it, e.g. `BF16`."""
+    shape: tuple[int, ...]
+    start: int
+    """First byte in the file."""
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True)
+class NewTensor:
+    """A tensor to be written: all of a stored one, or some entries of one dimension."""
+
+    name: str
+    stored: StoredTensor
+    dim: int = 0
+    kept: tuple[int, ...] | None = None
+    """Entries of `dim` that stay; None: all."""
+    change: Callable[[bytes], bytes] | None = None
+    """Applied to every piece that is copied, which it must not make longer or shorter."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        if self.kept is None:
+            return self.stored.shape
+        shape = list(self.stored.shape)
+        shape[self.dim] = len(self.kept)
+        return tuple(shape)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(length for _, length in self.ranges())
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in it."""
+        return math.prod(self.shape)
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """(first byte in the file, length) of what is copied, in order."""
+        stored = self.stored
+        if self.kept is None:
+            return [(stored.start, stored.size)]
+        entry, rest = divmod(stored.size, stored.shape[self.dim])
+        # With a longer dimension before it, an entry would not be one range.
+        if rest or math.prod(stored.shape[: self.dim]) != 1:
+            raise UnsupportedModel(
+                f"{stored.file.name}: entries of dimension {self.dim} of {self.name} "
+                f"({stored.dtype} {list(stored.shape)}) cannot be cut out"
+            )
+        return [(stored.start + number * entry, entry) for number in self.kept]
+
+
+def read_headers(files: Iterable[Path]) -> dict[str, StoredTensor]:
+    """Return every tensor of the files by name, in the order of the bytes.
+
+    Raises `ModelNotFound` for a file that is damaged or cut off.
+    """
+    found = {}
+    for path in files:
+        try:
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                if length > size:
+                    raise ValueError
+                header = json.loads(file.read(length))
+            header.pop("__metadata__", None)
+            tensors = [
+                StoredTensor(
+                    path,
+                    entry["dtype"],
+                    tuple(entry["shape"]),
+                    8 + length + entry["data_offsets"][0],
+                    entry["data_offsets"][1] - entry["data_offsets"][0],
+                )
+                for entry in header.values()
+            ]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ModelNotFound(f"{path} is not a safetensors file, or damaged") from None
+        named = sorted(zip(header, tensors, strict=True), key=lambda pair: pair[1].start)
+        if named and named[-1][1].start + named[-1][1].size != size:
+            raise ModelNotFound(f"{path} is cut off")
+        found.update(named)
+    return found
+
+
+def write_checkpoint(
+    directory: Path, tensors: Sequence[NewTensor], shard_bytes: int = SHARD_BYTES
+) -> None:
+    """Write `model.safetensors`, or numbered files and their index where one would be too large."""
+    shards = _shards(tensors, shard_bytes)
+    names = ["model.safetensors"]
+    if len(shards) > 1:
+        total = f"{len(shards):05d}"
+        names = [f"model-{i:05d}-of-{total}.safetensors" for i in range(1, len(shards) + 1)]
+        index = {
+            "metadata": {"total_size": sum(tensor.size for tensor in tensors)},
+            "weight_map": {
+                tensor.name: name
+                for name, shard in zip(names, shards, strict=True)
+                for tensor in shard
+            },
+        }
+        (directory / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+    for name, shard in zip(names, shards, strict=True):
+        _write_file(directory / name, shard)
+
+
+def _shards(tensors: Sequence[NewTensor], shard_bytes: int) -> list[list[NewTensor]]:
+    shards: list[list[NewTensor]] = [[]]
+    size = 0
+    for tensor in tensors:
+        if shards[-1] and size + tensor.size > shard_bytes:
+            shards.append([])
+            size = 0
+        shards[-1].append(tensor)
+        size += tensor.size
+    return shards
+
+
+def _write_file(path: Path, tensors: Sequence[NewTensor]) -> None:
+    # Wide dtypes first, so that every tensor starts at a multiple of its numbers' size.
+    tensors = sorted(tensors, key=lambda t: t.size / max(1, t.parameters), reverse=True)
+    header: dict[str, Mapping] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for tensor in tensors:
+        header[tensor.name] = {
+            "dtype": tensor.stored.dtype,
+            "shape": tensor.shape,
+            "data_offsets": [offset, offset + tensor.size],
+        }
+        offset += tensor.size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("xb") as out:
+        out.write(len(text).to_bytes(8, "little") + text)
+        sources: dict[Path, BinaryIO] = {}
+        try:
+            for tensor in tensors:
+                source = tensor.stored.file
+                if source not in sources:
+                    sources[source] = source.open("rb")
+                for start, length in tensor.ranges():
+                    _copy(sources[source], start, length, out, tensor.change)
+        finally:
+            for file in sources.values():
+                file.close()
+
+
+def _copy(
+    source: BinaryIO,
+    start: int,
+    length: int,
+    out: BinaryIO,
+    change: Callable[[bytes], bytes] | None,
+) -> None:
+    source.seek(start)
+    while length:
+        data = source.read(min(length, BUFFER_BYTES))
+        if not data:
+            raise ModelNotFound(f"{source.name} is cut off")
+        out.write(change(data) if change else data)
+        length -= len(data)
