@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from transformers import Qwen2MoeConfig, Qwen2MoeForCausalLM
 
-from mbench.core.routing_sums import RoutingSums
+from mbench.core.basics import RoutingSums
 from mbench.moe.adapter import MoELayer, find_moe_layers
+from mbench.moe.calibration import TokenSequences
 from mbench.moe.experts import fast_experts
 from mbench.moe.profile import profile_model
-from mbench.storage.texts import TokenSequences
 
 VOCABULARY = 4096
 STOCK = ("eager", "grouped_mm")

@@ -10,9 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mbench.core.basics import AsSelected, TopK
+    from mbench.core.basics import AsSelected, RoutingSums, TopK
     from mbench.core.errors import Infeasible, MbenchError, PluginError, UnsupportedModel
-    from mbench.core.hookspecs import hookimpl
+    from mbench.core.hookspecs import Panel, hookimpl
     from mbench.core.interfaces import (
         Budget,
         Component,
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
         Statistic,
         Use,
     )
-    from mbench.core.panel import Panel
     from mbench.core.results import Results, long_form
-    from mbench.core.routing_sums import RoutingSums
     from mbench.storage.results_folder import load_results
 
 _HOME = {
@@ -44,12 +42,12 @@ _HOME = {
     "MaskBuilder": "core.interfaces",
     "MbenchError": "core.errors",
     "Method": "core.interfaces",
-    "Panel": "core.panel",
+    "Panel": "core.hookspecs",
     "Parameters": "core.interfaces",
     "PluginError": "core.errors",
     "Profile": "core.interfaces",
     "Results": "core.results",
-    "RoutingSums": "core.routing_sums",
+    "RoutingSums": "core.basics",
     "Scorer": "core.interfaces",
     "Scores": "core.interfaces",
     "Selection": "core.interfaces",

@@ -9,8 +9,8 @@ import pytest
 from drawn import Drawn
 from synthetic import PAPER_METHODS, PAPER_MODELS, paper_sized
 
+from mbench.core.results import Footprint, Saving, Spread
 from mbench.report.page import view as figures
-from mbench.run.measuring import Footprint, Saving, Spread
 
 RETAINS = (0.25, 0.5, 0.75)
 PERPLEXITIES = ("ppl-wikitext2", "ppl-c4")

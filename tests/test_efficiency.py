@@ -20,6 +20,7 @@ from tiny_models import random_sequences, save
 from mbench.cli.summary import list_problems
 from mbench.core.errors import MbenchError
 from mbench.core.model_facts import ModelFacts
+from mbench.core.results import Footprint, Saving, Spread
 from mbench.core.suite import EfficiencySpec
 from mbench.moe.load import load
 from mbench.moe.prune import prune
@@ -31,7 +32,6 @@ from mbench.report.page.render import to_html
 from mbench.run import footprint as measure
 from mbench.run import measuring as efficiency
 from mbench.run.assemble import assemble
-from mbench.run.measuring import Footprint, Saving, Spread
 from mbench.run.progress import Progress
 from mbench.run.runner import Runner
 from mbench.storage.results_folder import read, write

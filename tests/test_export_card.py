@@ -11,7 +11,7 @@ from test_export import results
 from mbench.core.errors import MbenchError
 from mbench.core.results import Results
 from mbench.export.card import model_card
-from mbench.export.write import Export, Size
+from mbench.export.written import Export, Size
 
 
 def done(folder, dtype="bfloat16"):

@@ -25,9 +25,9 @@ from family_table import table
 from tiny_models import random_sequences
 from transformers import AutoModelForCausalLM
 
+from mbench.core.basics import RoutingSums
 from mbench.core.errors import UnsupportedModel
 from mbench.core.interfaces import Statistic
-from mbench.core.routing_sums import RoutingSums
 from mbench.moe.adapter import find_moe_layers
 from mbench.moe.experts import experts_function, pairwise_grouped, sorted_loop
 from mbench.moe.mask import checked, masked

@@ -14,9 +14,9 @@ import torch
 from accelerate import cpu_offload
 from tiny_models import FAMILIES, qwen2_moe, random_sequences, save
 
+from mbench.core.basics import RoutingSums
 from mbench.core.errors import UnsupportedModel
 from mbench.core.interfaces import Statistic
-from mbench.core.routing_sums import RoutingSums
 from mbench.evaluate.scoring import halves
 from mbench.moe import offload
 from mbench.moe.adapter import find_moe_layers

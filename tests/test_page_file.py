@@ -14,9 +14,8 @@ import pytest
 from synthetic import paper_sized
 
 from mbench.report.charts import style as charts
-from mbench.report.page.render import render
 from mbench.report.page import view as figures
-from mbench.report.page.render import to_html
+from mbench.report.page.render import render, to_html
 from mbench.report.page.terms import term_of
 from mbench.storage.results_folder import read, write
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from tiny_models import FAMILIES, olmoe, qwen2_moe, random_sequences
 
+from mbench.core.basics import RoutingSums
 from mbench.core.errors import PluginError, UnsupportedModel
 from mbench.core.interfaces import Statistic
-from mbench.core.routing_sums import RoutingSums
 from mbench.moe.adapter import find_moe_layers
 from mbench.moe.experts import pairwise_grouped, sorted_loop
 from mbench.moe.profile import profile_model

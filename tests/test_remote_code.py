@@ -16,7 +16,7 @@ from transformers import dynamic_module_utils
 from mbench.core.errors import UnsupportedModel
 from mbench.core.suite import ModelSpec, Suite
 from mbench.moe.load import describe, load
-from mbench.run.assemble import protocol_in_words
+from mbench.plan.in_words import protocol_in_words
 
 CODE = """
 import pathlib

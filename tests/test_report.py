@@ -17,8 +17,7 @@ from test_results import CLOZE, MODEL, synthetic
 from mbench.core.evaluation import evaluation
 from mbench.report import words
 from mbench.report.charts import style as charts
-from mbench.report.page.render import render
-from mbench.report.page.render import to_html
+from mbench.report.page.render import render, to_html
 from mbench.report.page.view import page
 from mbench.report.tables import experts
 from mbench.storage.results_folder import read, write

@@ -24,7 +24,7 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
-from mbench.storage.texts import TokenSequences
+from mbench.moe.calibration import TokenSequences
 
 VOCABULARY = 64
 COMMON: dict[str, Any] = {

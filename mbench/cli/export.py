@@ -10,7 +10,7 @@ import click
 from mbench.cli.options import plugin_option
 
 if TYPE_CHECKING:
-    from mbench.export.write import Form
+    from mbench.export.written import Form
 
 
 @click.command("export")

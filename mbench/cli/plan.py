@@ -17,7 +17,7 @@ def command(as_json: bool, **options: Any) -> None:
     """Show the cells of SUITE, the forward passes they need, what is cached, and the cost."""
     from mbench.cli.summary import show_plan
     from mbench.plan.cost import estimate
-    from mbench.run.assemble import methods_in_words, protocol_in_words
+    from mbench.plan.in_words import methods_in_words, protocol_in_words
 
     asked = request(trust_expected=True, **options)
     suite = asked.plan.suite

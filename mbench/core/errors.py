@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class MbenchError(Exception):
     """Something the user can mend; its text is the one line they read."""
@@ -41,3 +44,18 @@ class StoreError(MbenchError):
 
 class MergeError(MbenchError):
     """Runs that cannot be one; unlike the others' text, this has a line for every difference."""
+
+
+def unknown(what: str, name: str, choices: Iterable[str]) -> str:
+    """One line that says `name` is no `what`, with the nearest match and all choices."""
+    valid = sorted(choices)
+    near = difflib.get_close_matches(name, valid, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    listed = ", ".join(valid) if valid else "none"
+    return f"unknown {what} {name!r}{hint} (valid: {listed})"
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's text; one that is not the user's to mend keeps its type."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    return text if isinstance(error, MbenchError) else f"{type(error).__name__}: {text}"

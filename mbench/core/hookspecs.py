@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pluggy
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from markupsafe import Markup
+
     from mbench.core.interfaces import Component, Method
-    from mbench.core.panel import Panel
     from mbench.core.results import Results
 
 PROJECT = "mbench"
@@ -18,6 +21,19 @@ PROJECT = "mbench"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A section of the report that a plugin fills.
+
+    `content` is a DataFrame, shown without its index as a table that readers can sort; text,
+    escaped; or `markupsafe.Markup`, which enters the page as it is: its author answers for it being
+    whole and for every name in it being escaped (`Markup.format` does so).
+    """
+
+    title: str
+    content: str | Markup | pd.DataFrame
 
 
 @hookspec

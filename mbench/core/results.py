@@ -14,8 +14,6 @@ from mbench.core.evaluation import Evaluation, Metric
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mbench.run.measuring import Saving
-
 Status = Literal["ok", "failed", "blocked", "interrupted", "absent"]
 """`blocked`: what it needs failed. `absent`: merged from runs of which not all had the task."""
 
@@ -84,6 +82,61 @@ class CellResult:
         if self.task_status(task).status != "ok":
             return None
         return next((m for m in self.evaluations[task].metrics if m.name == name), None)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Tokens per second over the repetitions."""
+
+    minimum: float
+    median: float
+    maximum: float
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """One model, full or pruned."""
+
+    parameters: int
+    """Tied ones counted once; only those that a checkpoint of the family has."""
+    checkpoint_bytes: int
+    """Parameters in the dtype that the checkpoint is stored in, and the buffers it has."""
+    weight_bytes: int
+    """Parameters and buffers in memory, in the dtype the suite asks for."""
+    peak_bytes: int
+    """Weights, and the most that was allocated beside them while one batch was generated."""
+    prefill: Spread
+    """Tokens of the prompts read per second."""
+    decode: Spread
+    """Tokens generated per second, after the first one of each sequence."""
+
+
+@dataclass(frozen=True)
+class Saving:
+    """A pruned model beside the unpruned one, both measured in turns in one process."""
+
+    model: str
+    retain: float
+    kept: int
+    """Experts kept per layer."""
+    device: str
+    status: Status
+    reason: str
+    allocations: str = ""
+    """What counted the bytes that were allocated."""
+    unpruned: Footprint | None = None
+    pruned: Footprint | None = None
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Saving:
+        """What `dataclasses.asdict` gave."""
+        sides = {}
+        for side in ("unpruned", "pruned"):
+            values = data[side]
+            if values is not None:
+                speeds = {name: Spread(**values[name]) for name in ("prefill", "decode")}
+                sides[side] = Footprint(**values | speeds)
+        return cls(**{**data, **sides})
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Progress:
+class Meter:
     """Passes on reports to `advance`, never more than `tokens` in sum."""
 
     tokens: int

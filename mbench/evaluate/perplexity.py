@@ -20,7 +20,7 @@ import torch
 from mbench.core.errors import CorpusError, TaskError
 from mbench.core.evaluation import PERPLEXITY_METRICS, Evaluation, evaluation
 from mbench.core.specs import PerplexitySpec
-from mbench.evaluate.meter import Progress
+from mbench.evaluate.meter import Meter
 from mbench.evaluate.scoring import Halves, halves, log_probabilities, positions_of, wide
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class PreparedText:
                 f"{positions_of(model)} positions"
             )
         parts = self._halves(model)
-        report = Progress(self.tokens, advance)
+        report = Meter(self.tokens, advance)
         losses = np.empty(len(self._windows))
         start = 0
         while start < len(self._order):

@@ -16,7 +16,7 @@ from mbench.moe.deepseek import MODEL_TYPE
 from mbench.report.words import number, percent
 
 if TYPE_CHECKING:
-    from mbench.export.write import Export
+    from mbench.export.written import Export
 
 
 def model_card(

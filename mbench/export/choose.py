@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mbench.core.errors import MbenchError, ModelNotFound, UnsupportedModel
+from mbench.core.errors import MbenchError, ModelNotFound, UnsupportedModel, unknown
 from mbench.core.results import UNPRUNED, CellResult, Results
-from mbench.plan.registry import unknown
 from mbench.storage import hub
 from mbench.storage.checkpoints import local_directory, model_key
 

@@ -24,16 +24,16 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from mbench.core.errors import MbenchError, StoreError, UnsupportedModel
 from mbench.core.interfaces import ExpertMask
 from mbench.core.results import CellResult, Results
 from mbench.export.choose import OTHER_FILES, recorded_model
-from mbench.run.mask_maker import mask_to_json
+from mbench.export.written import Export, Form, Size
 from mbench.storage.checkpoints import weight_files
+from mbench.storage.mask_json import mask_to_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,39 +41,7 @@ if TYPE_CHECKING:
     from mbench.moe.adapter import MoELayer
     from mbench.storage.safetensor_files import NewTensor
 
-Form = Literal["transformers", "original"]
-"""What the checkpoint is written for; they differ for DeepSeek-MoE only."""
-
 MASK_FILE = "expert_mask.json"
-
-
-@dataclass(frozen=True)
-class Size:
-    """Of a checkpoint's tensors."""
-
-    parameters: int
-    bytes: int
-
-
-@dataclass(frozen=True)
-class Export:
-    """What was written."""
-
-    directory: Path
-    full: Size
-    pruned: Size
-    num_experts: int
-    kept: int
-    top_k: int
-    """Experts per token in the full model."""
-    pruned_top_k: int
-    left_out: tuple[str, ...]
-    """Tensors that the model's class ignores and that were not copied."""
-    dtype: str
-    """That most parameters are stored in, as torch calls it."""
-    model_type: str
-    """The family of its config.json."""
-    full_model_type: str
 
 
 def export(

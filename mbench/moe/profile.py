@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 from mbench.core.interfaces import Statistic
 from mbench.moe.accumulate import Accumulator
 from mbench.moe.adapter import MoELayer
+from mbench.moe.calibration import TokenSequences
 from mbench.moe.experts import experts_function
 from mbench.moe.record import Recorder
-from mbench.storage.texts import TokenSequences
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from mbench.core.model_facts import DTYPE_BYTES
 from mbench.plan.cells import Plan
 from mbench.plan.models import PlannedModel
 from mbench.plan.tasks import PlannedTask
-from mbench.run.mask_maker import mask_from_json
+from mbench.storage.mask_json import mask_from_json
 from mbench.storage.store import Store, key_of
 
 ASSUMED_FLOPS = 4e10

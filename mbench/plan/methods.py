@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mbench.core.errors import SuiteError
+from mbench.core.errors import SuiteError, unknown
 from mbench.core.interfaces import (
     Component,
     MaskBuilder,
@@ -20,7 +20,7 @@ from mbench.core.interfaces import (
     Use,
 )
 from mbench.core.suite import ComponentSpec, MethodSpec, Parts, Suite
-from mbench.plan.registry import Origin, Registry, unknown
+from mbench.plan.registry import Origin, Registry
 from mbench.plan.yaml_source import Place, YamlSource
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import pluggy
 
 from mbench.core import basics, hookspecs
-from mbench.core.errors import SuiteError
+from mbench.core.errors import SuiteError, unknown
 from mbench.core.interfaces import Component, MaskBuilder, Method, Scorer, Selector, Statistic
 
 KINDS: dict[str, type[Component]] = {
@@ -97,15 +96,6 @@ def _lookup(registry: Registry, table: Mapping[str, Any], kind: str, name: str) 
         hint = f" ({broken})" if broken else "; one of your own needs --plugin FILE.py"
         raise SuiteError(unknown(kind, name, table) + hint)
     return table[name]
-
-
-def unknown(what: str, name: str, choices: Iterable[str]) -> str:
-    """One line that says `name` is no `what`, with the nearest match and all choices."""
-    valid = sorted(choices)
-    near = difflib.get_close_matches(name, valid, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    listed = ", ".join(valid) if valid else "none"
-    return f"unknown {what} {name!r}{hint} (valid: {listed})"
 
 
 def load_registry(files: Sequence[Path] = ()) -> Registry:

@@ -13,8 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from mbench.core.errors import SuiteError
-from mbench.plan.registry import unknown
+from mbench.core.errors import SuiteError, unknown
 
 Place = tuple[Any, ...]
 """Keys and indices from the top of the document to a value."""

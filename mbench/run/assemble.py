@@ -9,9 +9,8 @@ import numpy as np
 
 from mbench.core.interfaces import ExpertMask, RouterMode
 from mbench.core.results import UNPRUNED, CellResult, Results, TaskStatus
-from mbench.core.suite import Suite, TextSource
 from mbench.plan.cells import Cell, Plan
-from mbench.plan.methods import ResolvedMethod
+from mbench.plan.in_words import methods_in_words, protocol_in_words
 from mbench.plan.models import PlannedModel
 from mbench.run.session import Outcome
 
@@ -102,118 +101,3 @@ def _evaluated(
                 f"{model.name} {task.name}", unfinished
             )
     return {"mask": mask.content_hash, "evaluations": evaluations, "tasks": tasks}
-
-
-def protocol_in_words(suite: Suite) -> list[tuple[str, str]]:
-    """The suite's choices that decide its figures, one short sentence each."""
-    sliced = "retained experts only: router rows of dropped experts are removed (sliced)"
-    preserved = "retained experts keep the gate values of the full model (preserved)"
-    words = [("Router after pruning", sliced if suite.router == "sliced" else preserved)]
-    for name, model in suite.models.items():
-        own = ["code that comes with it is run (trust_remote_code)"] * model.trust_remote_code
-        own += [f"computed in {model.dtype}"] * (model.dtype != "auto")
-        if own:
-            words.append((f"Model {name}", "; ".join(own)))
-    for name, corpus in suite.corpora.items():
-        words.append(
-            (
-                f"Calibration corpus {name}",
-                f"{corpus.sequences} sequences of {corpus.length} tokens of"
-                f" {_source_in_words(corpus.source)}, {corpus.packing}, seed {corpus.seed}",
-            )
-        )
-    for name, task in suite.perplexity.items():
-        window = f"window {task.window}" + (f", stride {task.stride}" if task.stride else "")
-        limit = f", first {task.max_windows} windows" if task.max_windows else ""
-        words.append(
-            (
-                f"Perplexity {name}",
-                f"{task.protocol}, {window}{limit}; {_source_in_words(task.source)}",
-            )
-        )
-    for name, task in suite.tasks.items():
-        shots = "the task's own shots" if task.num_fewshot is None else f"{task.num_fewshot}-shot"
-        limit = f", first {task.limit} items" if task.limit else ""
-        words.append(
-            (f"Task {name}", f"lm-eval {task.task or name}, {task.metric}, {shots}{limit}")
-        )
-    if suite.average is not None:
-        listed = ", ".join(suite.average.tasks)
-        words.append((suite.average.name, f"unweighted mean of {listed}"))
-    if suite.efficiency is not None:
-        spec = suite.efficiency
-        words.append(
-            (
-                "Efficiency",
-                f"{spec.batch_size} prompts of {spec.prompt_tokens or 'up to 512'} random tokens,"
-                f" {spec.new_tokens} tokens generated after each; {spec.repetitions} repetitions"
-                " after one to warm up, full and pruned model in turns; K experts spread evenly,"
-                " as size depends on how many stay and not on which",
-            )
-        )
-    return words
-
-
-def _source_in_words(source: TextSource) -> str:
-    if source.files is not None:
-        return "local files " + ", ".join(source.files)
-    if source.plugin is not None:
-        return f"{source.plugin} ({source.split})"
-    # A single data file is a split of its own, whatever the library calls it.
-    parts = [source.subset, source.data_files or source.split]
-    parts += [f"revision {source.revision[:12]}"] if source.revision else []
-    return f"{source.hub} ({', '.join(part for part in parts if part)})"
-
-
-def methods_in_words(plan: Plan) -> list[tuple[str, str]]:
-    """Every method's parts with all their parameters, by model where they differ."""
-    words: dict[str, dict[str, list[str]]] = {}
-    for cell in plan.cells:
-        method = cell.method
-        candidate_only = "" if method.evaluated else " (as a candidate only)"
-        texts = words.setdefault(f"Method {method.name}{candidate_only}", {})
-        own_router = f"; router {method.router}" if method.router != plan.suite.router else ""
-        models = texts.setdefault(_method_in_words(method) + own_router, [])
-        if cell.model not in models:
-            models.append(cell.model)
-    return [
-        *(
-            (name if len(texts) == 1 else f"{name} on {', '.join(models)}", text)
-            for name, texts in words.items()
-            for text, models in texts.items()
-        ),
-        *_notes_in_words(plan),
-    ]
-
-
-def _notes_in_words(plan: Plan) -> list[tuple[str, str]]:
-    """What components say of their budgets, once for all seeds and methods it is true of."""
-    said: dict[tuple[str, str], list[str]] = {}
-    for cell in plan.cells:
-        for note in cell.notes:
-            where = f"{cell.model} at {100 * cell.budget.retain:g} %"
-            methods = said.setdefault((where, note), [])
-            if cell.method.name not in methods:
-                methods.append(cell.method.name)
-    return [(f"On {where}", f"{', '.join(m)}: {note}") for (where, note), m in said.items()]
-
-
-def _method_in_words(method: ResolvedMethod) -> str:
-    words = [f"{name} {text}" for name, text in method_parts(method).items()]
-    if method.seeds != (None,):
-        words.append("seeds " + ", ".join(map(str, method.seeds)))
-    return "; ".join(words)
-
-
-def method_parts(method: ResolvedMethod) -> dict[str, str]:
-    """All that decides a method's masks but the seed, in words by part."""
-    parts = {}
-    for kind, part in method.parts.items():
-        settings = part.params.model_dump()
-        listed = ", ".join(f"{key} {value}" for key, value in settings.items())
-        parts[kind] = part.name + (f" ({listed})" if listed else "")
-    if method.corpora:
-        parts["corpora"] = ", ".join(method.corpora)
-    if method.candidate:
-        parts["candidate"] = method.candidate
-    return parts

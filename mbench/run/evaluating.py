@@ -7,18 +7,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mbench.core.errors import StoreError, TaskError
+from mbench.core.errors import StoreError, TaskError, one_line, unknown
 from mbench.core.evaluation import Evaluation, evaluation
 from mbench.core.interfaces import ExpertMask, RouterMode
 from mbench.core.results import TaskStatus
+from mbench.core.specs import PerplexitySpec
 from mbench.plan.cost import speed_key, task_cost_key
-from mbench.plan.registry import unknown
 from mbench.plan.tasks import PlannedTask
 from mbench.run.environment import return_freed_memory
-from mbench.run.session import ModelSession, reason
+from mbench.run.session import ModelSession
 
 if TYPE_CHECKING:
     import pandas as pd
+    from transformers import PreTrainedTokenizerBase
 
     from mbench.core.evaluation import Evaluator
 
@@ -117,8 +118,8 @@ class EvaluationStage:
             except StoreError:
                 raise
             except Exception as error:
-                session.progress.warning(f"task {task.name}: {reason(error)}")
-                problem = TaskStatus("failed", reason(error))
+                session.progress.warning(f"task {task.name}: {one_line(error)}")
+                problem = TaskStatus("failed", one_line(error))
                 problems = session.outcome.evaluation_problems
                 problems[f"{session.model.name} {task.name}"] = problem
 
@@ -244,11 +245,27 @@ class EvaluationStage:
         for task in tasks:
             key = self._key(masked, task)
             if key not in outcome.evaluations and key not in outcome.evaluation_problems:
-                outcome.evaluation_problems[key] = TaskStatus("failed", reason(error))
+                outcome.evaluation_problems[key] = TaskStatus("failed", one_line(error))
                 self._session.progress.event(
                     "evaluation",
                     mask=masked.label,
                     task=task.name,
                     status="failed",
-                    reason=reason(error),
+                    reason=one_line(error),
                 )
+
+
+def prepare_task(
+    task: PlannedTask, tokenizer: PreTrainedTokenizerBase, max_length: int | None
+) -> Evaluator:
+    """Build and tokenise a task or perplexity text; `max_length` is the model's in tokens.
+
+    Raises `TaskError` or `CorpusError` where it cannot be made ready.
+    """
+    if isinstance(task.spec, PerplexitySpec):
+        from mbench.evaluate import perplexity
+
+        return perplexity.prepare(task.spec, task.text.documents, tokenizer)
+    from mbench.evaluate.lm_eval import tasks
+
+    return tasks.prepare(task.spec, tokenizer, max_length=max_length)

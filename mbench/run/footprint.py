@@ -17,9 +17,9 @@ from transformers import PreTrainedModel
 
 from mbench.core.errors import MbenchError
 from mbench.core.model_facts import DTYPE_BYTES, ModelFacts
+from mbench.core.results import Footprint, Spread
 from mbench.moe.adapter import MoELayer
 from mbench.moe.load import count_parameters
-from mbench.run.measuring import Footprint, Spread
 
 if TYPE_CHECKING:
     from mbench.core.suite import EfficiencySpec

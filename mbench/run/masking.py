@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from mbench.core.errors import StoreError
+import numpy as np
+
+from mbench.core.errors import MbenchError, PluginError, StoreError, UnsupportedModel, one_line
+from mbench.core.interfaces import Budget, ExpertMask, Profile, Scorer, Scores, Selection
 from mbench.core.results import TaskStatus
 from mbench.plan.cells import Cell
-from mbench.run.mask_maker import MaskMaker, mask_from_json, mask_to_json
-from mbench.run.session import ModelSession, reason
+from mbench.plan.models import PlannedModel
+from mbench.run.session import ModelSession
+from mbench.storage.mask_json import mask_from_json, mask_to_json
+from mbench.storage.store import Store
 
 
 def restore_masks(session: ModelSession) -> list[Cell]:
@@ -40,7 +46,7 @@ def make_masks(
                 except StoreError:
                     raise
                 except Exception as error:
-                    problem = TaskStatus("failed", reason(error))
+                    problem = TaskStatus("failed", one_line(error))
             session.outcome.mask_problems[cell.label] = problem
             session.progress.event(
                 "mask", cell=cell.label, status=problem.status, reason=problem.reason
@@ -69,3 +75,147 @@ def _make(session: ModelSession, maker: MaskMaker, cell: Cell) -> None:
     layers = session.model.facts.layers
     session.store.write_json("masks", cell.key, mask_to_json(mask, layers))
     session.progress.event("mask", cell=cell.label, status="ok", mask=mask.content_hash)
+
+
+class MaskMaker:
+    """Makes the masks of one model; scores are computed once and shared by its methods."""
+
+    def __init__(self, model: PlannedModel, store: Store) -> None:
+        """Read statistics of `model` from `store`."""
+        self._model = model
+        self._store = store
+        self._scores: dict[tuple[Any, ...], np.ndarray] = {}
+
+    def make(self, cell: Cell, candidate: ExpertMask | None) -> ExpertMask:
+        """Return the cell's mask, with exactly K experts in every layer.
+
+        Raises `PluginError` naming the component that raised, returned something that is not what
+        it promised, or did not keep exactly K; `UnsupportedModel` for a mask that the model's
+        router cannot work with.
+        """
+        method, budget = cell.method, cell.budget
+        profiles = {corpus: self.profile(cell, corpus) for corpus in method.corpora}
+        scores = {
+            corpus: Scores(self._score(method.scorer, cell, profile), profile)
+            for corpus, profile in profiles.items()
+            if method.scorer is not None
+        }
+        generator = np.random.default_rng(0 if cell.seed is None else cell.seed)
+        untouched = str(generator.bit_generator.state)
+        selection = _guarded(method.selector, "select", scores, budget, generator)
+        if not method.selector.stochastic and str(generator.bit_generator.state) != untouched:
+            raise PluginError(
+                f"selector {method.selector.name!r} draws at random without saying so: it needs"
+                " `stochastic = True`, and is then run with every seed of the suite"
+            )
+        _check_selection(selection, method.selector.name, budget)
+        selection = Selection(_frozen(selection.chosen), tuple(selection.notes))
+        mask = _guarded(method.builder, "build", selection, scores, budget, candidate)
+        _check_mask(mask, method.builder.name, budget)
+        self._check_groups(mask)
+        return ExpertMask(_frozen(mask.keep), tuple(mask.notes))
+
+    def profile(self, cell: Cell, corpus: str) -> Profile:
+        """The stored statistics that the cell's method asked for, on one corpus."""
+        jobs = {job.statistic.identity: job for job in cell.statistics[corpus]}
+        sums = {}
+        tokens = 0
+        for identity, job in jobs.items():
+            tokens = self._store.read_statistic_meta(job.key)["tokens"]
+            sums[identity] = self._store.read_sums(job.key)
+        return Profile(
+            corpus=corpus,
+            layers=self._model.facts.layers,
+            num_experts=cell.budget.num_experts,
+            top_k=cell.budget.top_k,
+            tokens=tokens,
+            router=cell.budget.router,
+            shard_sums=sums,
+            load_samples=lambda identity, layer: self._store.read_samples(
+                jobs[identity].key, layer
+            ),
+        )
+
+    def _check_groups(self, mask: ExpertMask) -> None:
+        groups = self._model.facts.groups
+        counts = mask.keep.reshape(len(mask.keep), groups, -1).sum(axis=2)
+        uneven = np.flatnonzero(counts.min(axis=1) != counts.max(axis=1))
+        if uneven.size:
+            raise UnsupportedModel(
+                f"the router of {self._model.name} is limited to {groups} groups of experts and"
+                f" needs as many in each, but in {uneven.size} of {len(counts)} layers the mask"
+                f" does not keep that, e.g. {counts[uneven[0]].tolist()} in layer {uneven[0]}"
+            )
+
+    def _score(self, scorer: Scorer, cell: Cell, profile: Profile) -> np.ndarray:
+        keys = tuple(job.key for job in cell.statistics[profile.corpus])
+        known = (type(scorer), scorer.identity, profile.router, keys)
+        if known not in self._scores:
+            values = _guarded(scorer, "score", profile)
+            budget = cell.budget
+            self._scores[known] = _checked_scores(values, scorer.name, budget, profile.corpus)
+        return self._scores[known]
+
+
+def _guarded(component: Any, step: str, *arguments: Any) -> Any:
+    """Call a plugin's method; whatever it raises is reported under its name."""
+    try:
+        return getattr(component, step)(*arguments)
+    except MbenchError:
+        raise
+    # A stranger's component may raise anything; the run goes on without its cells.
+    except (Exception, SystemExit) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise PluginError(f"{component.name!r} raised in {step}: {reason}") from error
+
+
+def _checked_scores(values: Any, name: str, budget: Budget, corpus: str) -> np.ndarray:
+    shape = (budget.num_layers, budget.num_experts)
+    array = np.asarray(values)
+    if array.shape != shape or array.dtype.kind not in "fiu":
+        got = f"{array.dtype} {list(array.shape)}"
+        raise PluginError(f"scorer {name!r} must return float64 {list(shape)}, got {got}")
+    array = array.astype(np.float64)
+    if not np.isfinite(array).all():
+        layer, expert = np.argwhere(~np.isfinite(array))[0]
+        raise PluginError(
+            f"scorer {name!r} returned {array[layer, expert]} for layer {layer} expert {expert}"
+            f" on {corpus}"
+        )
+    array.flags.writeable = False
+    return array
+
+
+def _check_selection(selection: Any, name: str, budget: Budget) -> None:
+    shape = (budget.num_layers, budget.num_experts)
+    if not isinstance(selection, Selection) or not _is_mask(selection.chosen, shape):
+        raise PluginError(f"selector {name!r} must return a Selection of bool {list(shape)}")
+    _check_notes(selection.notes, f"selector {name!r}")
+
+
+def _check_mask(mask: Any, name: str, budget: Budget) -> None:
+    shape = (budget.num_layers, budget.num_experts)
+    if not isinstance(mask, ExpertMask) or not _is_mask(mask.keep, shape):
+        raise PluginError(f"builder {name!r} must return an ExpertMask of bool {list(shape)}")
+    _check_notes(mask.notes, f"builder {name!r}")
+    for layer, count in enumerate(mask.keep.sum(axis=1)):
+        if count != budget.kept:
+            raise PluginError(
+                f"builder {name!r} kept {count} experts in layer {layer}, not K = {budget.kept}"
+            )
+
+
+def _check_notes(notes: Any, who: str) -> None:
+    if isinstance(notes, str) or not all(isinstance(note, str) for note in notes):
+        raise PluginError(f"{who} must give its notes as a tuple of texts")
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    """A copy that no later component can change."""
+    copy = array.copy()
+    copy.flags.writeable = False
+    return copy
+
+
+def _is_mask(array: Any, shape: tuple[int, int]) -> bool:
+    return isinstance(array, np.ndarray) and array.shape == shape and array.dtype == bool

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from mbench.core.errors import StoreError
+from mbench.core.errors import StoreError, one_line
+from mbench.moe.calibration import sequences
 from mbench.plan.cells import SHARDS, Cell, StatisticJob
-from mbench.run.session import ModelSession, reason
-from mbench.storage.texts import sequences
+from mbench.run.session import ModelSession
 
 
 def missing_jobs(session: ModelSession, cells: Sequence[Cell]) -> dict[str, list[StatisticJob]]:
@@ -34,7 +34,7 @@ def profile(session: ModelSession, missing: dict[str, list[StatisticJob]]) -> di
         except StoreError:
             raise
         except Exception as error:
-            problems[corpus] = reason(error)
+            problems[corpus] = one_line(error)
             name = session.model.name
             session.progress.warning(f"profile of {name} on {corpus}: {problems[corpus]}")
     return problems

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mbench.plan.cells import Plan
-from mbench.run.assemble import method_parts
+from mbench.plan.in_words import method_parts
 from mbench.run.session import Outcome
 
 PACKAGES = ("mbench", "torch", "transformers", "lm-eval", "datasets", "numpy", "tokenizers")

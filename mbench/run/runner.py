@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from mbench.core.errors import one_line
 from mbench.core.results import TaskStatus
 from mbench.plan.cells import Cell, Plan, StatisticJob
 from mbench.run.evaluating import EvaluationStage, Pending
@@ -11,7 +12,7 @@ from mbench.run.masking import make_masks, restore_masks
 from mbench.run.measuring import measure_efficiency
 from mbench.run.profiling import missing_jobs, profile, remember_facts
 from mbench.run.progress import Progress
-from mbench.run.session import ModelSession, Outcome, reason
+from mbench.run.session import ModelSession, Outcome
 from mbench.storage.store import Store
 
 
@@ -98,7 +99,7 @@ def _load(session: ModelSession) -> bool:
     try:
         session.load()
     except Exception as error:
-        problem = TaskStatus("failed", reason(error))
+        problem = TaskStatus("failed", one_line(error))
         session.progress.warning(problem.reason)
         for cell in session.cells:
             session.outcome.mask_problems.setdefault(cell.label, problem)

@@ -8,13 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mbench.core.errors import MbenchError
 from mbench.core.evaluation import Evaluation
 from mbench.core.interfaces import ExpertMask
-from mbench.core.results import TaskStatus
+from mbench.core.results import Saving, TaskStatus
 from mbench.plan.cells import Plan
 from mbench.plan.models import PlannedModel
-from mbench.run.measuring import Saving
 from mbench.run.progress import Progress
 from mbench.storage.store import Store
 
@@ -97,9 +95,3 @@ class ModelSession:
         finally:
             spent = time.perf_counter() - start
             self.outcome.seconds[stage] = self.outcome.seconds.get(stage, 0.0) + spent
-
-
-def reason(error: BaseException) -> str:
-    """One line; an error that is not the user's keeps its type."""
-    text = (str(error).strip().splitlines() or [""])[0]
-    return text if isinstance(error, MbenchError) else f"{type(error).__name__}: {text}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,16 @@ import numpy as np
 
 from mbench.core.errors import MbenchError, StoreError
 from mbench.core.evaluation import Evaluation, evaluation
-from mbench.core.results import DTYPES, CellResult, Results, TaskStatus, long_form
-from mbench.run.measuring import Saving, efficiency_table
+from mbench.core.results import (
+    DTYPES,
+    CellResult,
+    Footprint,
+    Results,
+    Saving,
+    Spread,
+    TaskStatus,
+    long_form,
+)
 from mbench.storage.store import write_atomically
 
 if TYPE_CHECKING:
@@ -227,3 +235,36 @@ def _cell_from_json(
     }
     rest = {name: value for name, value in data.items() if name not in ("notes", "tasks")}
     return CellResult(**rest, notes=tuple(data["notes"]), evaluations=found, tasks=tasks)
+
+
+def efficiency_table(savings: tuple[Saving, ...]) -> pd.DataFrame:
+    """Two rows for each budget, the unpruned model's first, as `efficiency.csv` has them.
+
+    Columns: `model`, `retain` (the budget that both rows belong to), `variant` (`unpruned` or
+    `pruned`), `experts_kept` (of the pruned model), `parameters`, `checkpoint_bytes`,
+    `weight_bytes` (in memory), `peak_bytes` (with what one batch allocates), `allocations` (what
+    counted these), `prefill_...` and `decode_...` with `min`, `median` and `max` over the
+    repetitions in tokens per second, `device`, `status`. A budget that failed has no figures.
+    """
+    import pandas as pd
+
+    return pd.DataFrame([row for saving in savings for row in _rows(saving)])
+
+
+def _rows(saving: Saving) -> Iterator[dict[str, Any]]:
+    for variant in ("unpruned", "pruned"):
+        found: Footprint | None = getattr(saving, variant)
+        row: dict[str, Any] = {
+            "model": saving.model,
+            "retain": saving.retain,
+            "variant": variant,
+            "experts_kept": saving.kept,
+        }
+        for name in ("parameters", "checkpoint_bytes", "weight_bytes", "peak_bytes"):
+            row[name] = getattr(found, name, None)
+        row["allocations"] = saving.allocations
+        for stage in ("prefill", "decode"):
+            speed: Spread | None = getattr(found, stage, None)
+            for short, long in (("min", "minimum"), ("median", "median"), ("max", "maximum")):
+                row[f"{stage}_{short}"] = getattr(speed, long, None)
+        yield {**row, "device": saving.device, "status": saving.status}

@@ -28,7 +28,7 @@ from mbench.evaluate.lm_eval.requests import (
     not_finite,
     score_reference,
 )
-from mbench.evaluate.meter import Progress
+from mbench.evaluate.meter import Meter
 from mbench.evaluate.packing import Batch, Request, Row
 from mbench.evaluate.scoring import Halves, positions_of
 
@@ -143,7 +143,7 @@ class PreparedTask:
                 f"task {self.name!r} has requests of {self._longest} tokens, but the model has "
                 f"{positions_of(model)} positions: prepare it with that max_length"
             )
-        report = Progress(self.tokens, advance)
+        report = Meter(self.tokens, advance)
         if self._kind == "generate_until":
             responses: list[Any] = self._generate(model, batch_tokens, report)
         else:
@@ -161,7 +161,7 @@ class PreparedTask:
                 instance.filtered_resps.clear()
 
     def _loglikelihoods(
-        self, model: PreTrainedModel, batch_tokens: int, report: Progress
+        self, model: PreTrainedModel, batch_tokens: int, report: Meter
     ) -> list[Any]:
         """One response per instance: (log-likelihood, greedy), or for rolling ones the sum."""
         parts = self._halves(model)
@@ -211,7 +211,7 @@ class PreparedTask:
         self.tokens = sum(whole)
         self._longest = max(whole)
 
-    def _generate(self, model: PreTrainedModel, batch_tokens: int, report: Progress) -> list[str]:
+    def _generate(self, model: PreTrainedModel, batch_tokens: int, report: Meter) -> list[str]:
         rows = max(1, batch_tokens // self._longest)
         with quiet():
             texts = generate(

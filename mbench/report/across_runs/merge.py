@@ -14,13 +14,12 @@ import numpy as np
 
 from mbench.core.errors import MergeError
 from mbench.core.evaluation import Evaluation
-from mbench.core.results import CellResult, Results, TaskStatus
+from mbench.core.results import CellResult, Results, Saving, TaskStatus
 from mbench.report.across_runs.differences import (
     counted_items,
     deciding_differences,
     told_differences,
 )
-from mbench.run.measuring import Saving
 
 TOLERANCE = 1e-4
 """Relative difference of an item's outcome up to which it is the same measurement: batches of

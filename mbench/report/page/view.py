@@ -29,8 +29,7 @@ from mbench.report.statistics.groups import (
 from mbench.report.statistics.ranking import Standing
 from mbench.report.statistics.verdict import ALWAYS_UNKNOWN, Verdict
 from mbench.report.tables import costs
-from mbench.report.tables.experts import coinciding, entry_masks
-from mbench.report.tables.keeps import Keeps, keeps
+from mbench.report.tables.experts import Keeps, coinciding, entry_masks, keeps
 from mbench.report.tables.leaderboard import failures, leaderboard, seeds
 from mbench.report.tables.metrics import metric_table
 from mbench.report.tables.per_task import task_table

@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from mbench.core.panel import Panel
+from mbench.core.hookspecs import Panel
 from mbench.core.results import Results
 from mbench.report.tables.table import Cell, Column, Row, Table
 

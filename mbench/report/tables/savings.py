@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mbench.core.results import Results
+from mbench.core.results import Footprint, Results, Saving, Spread
 from mbench.report.statistics.groups import Entry, Group, Score, arrange, primary_score
 from mbench.report.statistics.stats import summarize
 from mbench.report.tables.table import MISSING, Cell, Column, Row, Table
 from mbench.report.words import count, number, percent, size
-from mbench.run.measuring import Footprint, Saving, Spread
 
 SIZE = ("Parameters", "Checkpoint", "Peak memory")
 SPEED = ("Prefill", "Decode")
