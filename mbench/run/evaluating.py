@@ -124,8 +124,6 @@ class EvaluationStage:
                 problems[f"{session.model.name} {task.name}"] = problem
 
     def _prepare(self, task: PlannedTask) -> None:
-        from mbench.run.prepare import prepare_task
-
         session = self._session
         loaded = session.load()
         config = loaded.model.config.get_text_config()
