@@ -13,8 +13,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from browsing import browser, tab, written  # noqa: F401
 
+from helpers.browsing import browser, tab, written  # noqa: F401
 from mbench.storage.store import Store
 
 

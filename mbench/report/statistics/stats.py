@@ -68,8 +68,9 @@ exact one; see `mcnemar`."""
 
 MANY_LOSSES = 30
 """The same for random signs of losses, which differ on every row, in rows of equal size: there the
-normal distribution has the heavier tails of the two (checked in tests/test_stats.py). Of unequal
-rows so many must remain that a few long ones do not decide: sum(sizes)^2 / sum(sizes^2)."""
+normal distribution has the heavier tails of the two (checked in
+tests/report/statistics/test_stats.py). Of unequal rows so many must remain that a few long ones do
+not decide: sum(sizes)^2 / sum(sizes^2)."""
 
 
 def _many(stratum: Stratum) -> bool:

@@ -1,0 +1,431 @@
+"""lm-eval tasks: equal to lm-eval's own evaluation, whatever the route; errors in one line."""
+
+import json
+import math
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    GraniteMoeConfig,
+    GraniteMoeForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
+)
+
+from helpers.places import DATA
+from mbench.core.errors import TaskError
+from mbench.core.specs import TaskSpec
+from mbench.evaluate.lm_eval.catalogue import builtin_names, read
+from mbench.evaluate.lm_eval.fingerprint import task_fingerprint
+
+needs_data = pytest.mark.skipif(
+    not (DATA / "tasks").is_dir(), reason=f"no sample of the real task files in {DATA}"
+)
+VOCABULARY = 600
+ITEMS = [
+    {"q": "the cat sat on", "choices": ["the mat", "a dog ran home", "it"], "answer": 0},
+    {"q": "birds fly", "choices": ["south", "south", "under the sea in winter"], "answer": 2},
+    {"q": "rain falls from", "choices": ["clouds", "stones", "a cup of tea"], "answer": 0},
+    {"q": "fish swim in", "choices": ["the sky", "the river and the sea", "sand"], "answer": 1},
+]
+CHOICE = """
+    task: toy
+    dataset_path: json
+    dataset_kwargs: {data_files: {test: toy.jsonl}}
+    output_type: multiple_choice
+    test_split: test
+    doc_to_text: "Q: {{q}}\\nA:"
+    doc_to_choice: "{{choices}}"
+    doc_to_target: answer
+    metric_list:
+      - {metric: acc, aggregation: mean, higher_is_better: true}
+      - {metric: acc_norm, aggregation: mean, higher_is_better: true}
+"""
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    tokens = Tokenizer(models.BPE())
+    tokens.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokens.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<end>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    text = [part for item in ITEMS for part in [item["q"], *item["choices"]]]
+    tokens.train_from_iterator([*text, Path(__file__).read_text()], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokens, eos_token="<end>", pad_token="<end>")
+
+
+def qwen(seed=0, **settings):
+    torch.manual_seed(seed)
+    config = Qwen2MoeConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=32,
+        moe_intermediate_size=16,
+        shared_expert_intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_experts=8,
+        num_experts_per_tok=2,
+        max_position_embeddings=2048,
+        initializer_range=0.3,
+        **settings,
+    )
+    return Qwen2MoeForCausalLM(config).eval()
+
+
+def granite():
+    torch.manual_seed(0)
+    config = GraniteMoeConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=8,
+        num_experts_per_tok=2,
+        initializer_range=0.3,
+        logits_scaling=4.0,
+    )
+    return GraniteMoeForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return qwen()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with one task of four questions, its data in the folder above."""
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    (tmp_path / "toy.jsonl").write_text("\n".join(map(json.dumps, ITEMS)))
+    write(tasks / "toy.yaml", CHOICE)
+    return tasks
+
+
+def write(path, text):
+    path.write_text(textwrap.dedent(text))
+
+
+def ours(model, tokenizer, spec, max_length=512, **options):
+    from mbench.evaluate.lm_eval.tasks import prepare
+
+    prepared = prepare(spec, tokenizer, max_length=max_length)
+    return prepared, prepared.evaluate(model, **options)
+
+
+def theirs(model, tokenizer, spec, working_directory, max_length=512, dtype="float32"):
+    """lm-eval's own command, from the directory in which it finds the data."""
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    from mbench.evaluate.lm_eval.loading import quiet
+
+    with quiet(), pytest.MonkeyPatch.context() as patch:
+        patch.chdir(working_directory)
+        wrapped = HFLM(
+            pretrained=model,
+            tokenizer=tokenizer,
+            batch_size=4,
+            max_length=max_length,
+            softmax_dtype=dtype,
+        )
+        return lm_eval.simple_evaluate(
+            wrapped,
+            tasks=[spec.task],
+            limit=spec.limit,
+            num_fewshot=spec.num_fewshot,
+            task_manager=TaskManager(
+                include_path=[str(path) for path in spec.directories], include_defaults=False
+            ),
+            bootstrap_iters=0,
+        )
+
+
+def assert_equal(evaluation, results, spec, tolerance=1e-3):
+    """Same items in the same order, same log-likelihoods, same figures per item and in all."""
+    figures = {metric.name: metric.value for metric in evaluation.metrics}
+    for name, expected in results["results"][spec.task].items():
+        metric, _, kept = name.partition(",")
+        if kept and not metric.endswith("_stderr"):
+            column = metric if kept == "none" else name
+            assert figures.pop(column) == pytest.approx(expected, abs=1e-12)
+    assert not figures
+    samples = [sample for task in results["samples"].values() for sample in task]
+    if not any("," in column for column in evaluation.items):
+        for row, sample in zip(evaluation.items.to_dict("records"), samples, strict=True):
+            hashes = [sample[f"{kind}_hash"][:12] for kind in ("doc", "prompt", "target")]
+            assert row["item"].endswith(":".join([str(sample["doc_id"]), *hashes]))
+            kept = [metric for metric in sample["metrics"] if metric in row]
+            assert kept
+            assert all(row[metric] == sample[metric] for metric in kept)
+            found = [value for value, _ in sample["filtered_resps"]]
+            assert row["loglikelihoods"] == pytest.approx(found, abs=tolerance)
+    assert evaluation.items["item"].is_unique
+
+
+@needs_data
+@pytest.mark.parametrize("name", ["arc_easy", "winogrande", "boolq", "piqa", "hellaswag", "mmlu"])
+def test_real_tasks_equal_lm_eval(name, model, tokenizer):
+    spec = TaskSpec(name, f"mbench_{name}", (DATA / "tasks",), limit=6)
+    seen = []
+    prepared, found = ours(model, tokenizer, spec, advance=seen.append)
+    assert_equal(found, theirs(model, tokenizer, spec, DATA), spec)
+    assert prepared.scoring == "packed"
+    assert sum(seen) == prepared.tokens
+    assert prepared.items == len(found.items) == 6
+
+
+@needs_data
+def test_generated_answers_equal_lm_eval(model, tokenizer, tmp_path):
+    source = DATA / "tasks" / "gsm8k.yaml"
+    write(
+        tmp_path / "short.yaml",
+        f"""
+        include: {source}
+        task: short
+        generation_kwargs: {{until: ["Question:"], do_sample: false, max_gen_toks: 24}}
+        """,
+    )
+    spec = TaskSpec("short", "short", (tmp_path,), limit=2, num_fewshot=1)
+    _, found = ours(model, tokenizer, spec, max_length=1500)
+    assert_equal(found, theirs(model, tokenizer, spec, DATA, max_length=1500), spec)
+    assert list(found.items) == [
+        "item",
+        "exact_match,strict-match",
+        "exact_match,flexible-extract",
+    ]
+
+
+@needs_data
+def test_rolling_equals_lm_eval(model, tokenizer):
+    spec = TaskSpec("wiki", "mbench_wikitext", (DATA / "tasks",), limit=2)
+    _, found = ours(model, tokenizer, spec)
+    expected = theirs(model, tokenizer, spec, DATA)["results"]["mbench_wikitext"]
+    figures = {metric.name: metric.value for metric in found.metrics}
+    assert figures["bits_per_byte"] == pytest.approx(expected["bits_per_byte,none"], rel=1e-6)
+
+
+def test_groups_keep_their_subtasks(folder, model, tokenizer):
+    write(folder / "again.yaml", 'include: toy.yaml\ntask: again\ndoc_to_text: "{{q}}"\n')
+    write(
+        folder / "both.yaml",
+        """
+        group: both
+        task: [toy, again]
+        aggregate_metric_list:
+          - {metric: acc, weight_by_size: true}
+          - {metric: acc_norm, weight_by_size: true}
+        """,
+    )
+    spec = TaskSpec("both", "both", (folder,))
+    _, found = ours(model, tokenizer, spec)
+    assert_equal(found, theirs(model, tokenizer, spec, folder.parent), spec)
+    assert list(found.items["subtask"]) == ["toy"] * 4 + ["again"] * 4
+
+
+@pytest.mark.parametrize(
+    ("make", "scoring"),
+    [
+        (qwen, "packed"),
+        (lambda: qwen(attn_implementation="eager"), "packed"),
+        (lambda: qwen(use_sliding_window=True, sliding_window=8, max_window_layers=1), "reference"),
+        (granite, "reference"),
+    ],
+    ids=["sdpa", "eager", "sliding window", "scaled logits"],
+)
+def test_every_route_equals_lm_eval_in_float64(make, scoring, folder, tokenizer):
+    model = make().double()
+    model.set_experts_implementation("eager")  # the default has no float64
+    spec = TaskSpec("toy", "toy", (folder,))
+    # The shortest limit cuts prompts on the left; the fewest tokens put every row by itself.
+    for max_length, batch_tokens in ((512, 8192), (512, 1), (10, 64)):
+        prepared, found = ours(
+            model, tokenizer, spec, max_length=max_length, batch_tokens=batch_tokens
+        )
+        expected = theirs(model, tokenizer, spec, folder.parent, max_length, "float64")
+        # Eager attention takes its softmax in float32 whatever the model's dtype.
+        exact = model.config._attn_implementation == "sdpa"
+        assert_equal(found, expected, spec, tolerance=1e-9 if exact else 1e-5)
+        assert prepared.scoring == scoring
+    # The choices that read the same get the very same figure, or ties would be broken by rounding.
+    first, second, _ = found.items["loglikelihoods"][1]
+    assert first == second
+
+
+def test_comparing_figures_finds_what_the_configuration_hides(folder, tokenizer, monkeypatch):
+    monkeypatch.setattr("mbench.evaluate.packing.unsuitable", lambda model: None)
+    model = qwen(use_sliding_window=True, sliding_window=8, max_window_layers=1)
+    prepared, _ = ours(model, tokenizer, TaskSpec("toy", "toy", (folder,)))
+    assert prepared.scoring == "reference"
+
+
+def test_one_mask_never_sees_the_results_of_another(folder, tokenizer):
+    from mbench.evaluate.lm_eval.tasks import prepare
+
+    model = qwen()
+    prepared = prepare(TaskSpec("toy", "toy", (folder,)), tokenizer, max_length=512)
+    before = prepared.evaluate(model).items
+    router = model.model.layers[0].mlp.gate
+    handle = router.register_forward_hook(lambda module, inputs, out: (out[0], out[1] * 0, out[2]))
+    masked = prepared.evaluate(model).items
+    handle.remove()
+    after = prepared.evaluate(model).items
+    assert before.equals(after)
+    assert list(before["item"]) == list(masked["item"])
+    assert list(before["loglikelihoods"]) != list(masked["loglikelihoods"])
+    other = prepared.evaluate(qwen(seed=1)).items
+    assert list(before["loglikelihoods"]) != list(other["loglikelihoods"])
+
+
+@pytest.mark.parametrize("kind", ["multiple_choice", "generate_until"])
+def test_output_that_is_not_finite_is_an_error(kind, folder, tokenizer):
+    from mbench.evaluate.lm_eval.tasks import prepare
+
+    if kind == "generate_until":
+        write(
+            folder / "toy.yaml",
+            """
+            task: toy
+            dataset_path: json
+            dataset_kwargs: {data_files: {test: toy.jsonl}}
+            output_type: generate_until
+            test_split: test
+            doc_to_text: "{{q}}"
+            doc_to_target: answer
+            generation_kwargs: {until: ["."], max_gen_toks: 4}
+            metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
+            """,
+        )
+    model = qwen()
+    prepared = prepare(TaskSpec("toy", "toy", (folder,)), tokenizer, max_length=64)
+    prepared.evaluate(model)
+    with torch.no_grad():
+        model.model.layers[1].mlp.experts.down_proj.fill_(math.nan)
+    with pytest.raises(TaskError, match=r"task 'toy'.* item \d.*not finite|not finite.* item \d"):
+        prepared.evaluate(model)
+    with pytest.raises(TaskError, match="not finite"):
+        prepare(TaskSpec("toy", "toy", (folder,)), tokenizer, max_length=64).evaluate(model)
+
+
+def test_requests_longer_than_the_model_are_an_error(folder, tokenizer):
+    model = qwen()
+    model.config.max_position_embeddings = 4
+    with pytest.raises(TaskError, match="4 positions"):
+        ours(model, tokenizer, TaskSpec("toy", "toy", (folder,)))
+
+
+BROKEN = {
+    "a name that nobody defines": ("toyy", {}, "did you mean toy"),
+    "a built-in name misspelt": ("arc_eazy", {}, "did you mean arc_easy"),
+    "malformed YAML": ("toy", {"bad.yaml": "task: [1"}, r"bad\.yaml:\d+:\d+: malformed"),
+    "a key given twice": ("toy", {"bad.yaml": "task: x\ntask: y"}, r"bad\.yaml:2:1: .*repeated"),
+    "not a mapping": ("toy", {"bad.yaml": "- task: x"}, "not a mapping"),
+    "a name defined twice": ("toy", {"bad.yaml": "task: toy"}, "defined twice"),
+    "a missing include": ("toy", {"bad.yaml": "include: no.yaml"}, "No such file.*bad.yaml"),
+    "missing data": (
+        "lost",
+        {"lost.yaml": "include: toy.yaml\ntask: lost\ndataset_kwargs: {data_files: no.jsonl}"},
+        "no data file 'no.jsonl'",
+    ),
+    "an unreachable dataset": (
+        "far",
+        {"far.yaml": "include: toy.yaml\ntask: far\ndataset_path: a/b\ndataset_kwargs: null"},
+        "needs the dataset a/b",
+    ),
+    "an unknown field": (
+        "odd",
+        {"odd.yaml": "include: toy.yaml\ntask: odd\nsurplus: 1"},
+        "surplus",
+    ),
+    "a template of absent fields": (
+        "absent",
+        {"absent.yaml": "include: toy.yaml\ntask: absent\ndoc_to_text: '{{nothing}}'"},
+        "nothing",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_cannot_be_loaded_is_one_line(case, folder, tokenizer):
+    from mbench.evaluate.lm_eval.tasks import prepare
+
+    name, files, message = BROKEN[case]
+    for file, text in files.items():
+        (folder / file).write_text(text)
+    with pytest.raises(TaskError, match=message) as caught:
+        prepare(TaskSpec("a task", name, (folder,)), tokenizer, max_length=64)
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_settings_are_one_line(folder, tokenizer):
+    from mbench.evaluate.lm_eval.tasks import prepare
+
+    with (folder / "toy.yaml").open("a") as stream:
+        stream.write("num_fewshot: 0\n")
+    with pytest.raises(TaskError, match="num_fewshot must be 0"):
+        prepare(TaskSpec("toy", "toy", (folder,), num_fewshot=2), tokenizer)
+
+
+def test_a_local_task_goes_before_a_builtin_of_its_name(folder, model, tokenizer):
+    (folder / "toy.yaml").write_text((folder / "toy.yaml").read_text().replace("toy\n", "piqa\n"))
+    assert "piqa" in builtin_names()
+    assert read([folder]).names == ["piqa"]
+    _, found = ours(model, tokenizer, TaskSpec("piqa", "piqa", (folder,)))
+    assert len(found.items) == len(ITEMS)
+
+
+def test_fingerprint_follows_content_alone(folder, tmp_path_factory):
+    (folder / "toy.yaml").rename(folder / "_toy.yaml")
+    text = (folder / "_toy.yaml").read_text().replace("task: toy\n", "")
+    (folder / "_toy.yaml").write_text(text + "process_docs: !function code.process\n")
+    (folder / "toy.yaml").write_text("include: _toy.yaml\ntask: toy\n")
+    (folder / "code.py").write_text("from other import process\n")
+    (folder / "other.py").write_text("def process(docs):\n    return docs\n")
+    spec = TaskSpec("toy", "toy", (folder,))
+    first = task_fingerprint(spec)
+    assert json.loads(json.dumps(first)) == first
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "moved"
+    folder.parent.rename(elsewhere)
+    moved = TaskSpec("another name", "toy", (elsewhere / "tasks",))
+    assert task_fingerprint(moved) == first
+    for path in ("toy.jsonl", "tasks/_toy.yaml", "tasks/code.py", "tasks/other.py"):
+        with (elsewhere / path).open("a") as stream:
+            stream.write("\n# changed\n")
+        changed = task_fingerprint(moved)
+        assert changed != first
+        first = changed
+    assert task_fingerprint(TaskSpec("toy", "toy", moved.directories, limit=1)) != first
+    assert task_fingerprint(TaskSpec("x", "arc_easy"))["builtin"] == ["arc_easy"]
+
+
+def test_fingerprints_need_no_heavy_import(folder):
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from mbench.evaluate.lm_eval.fingerprint import task_fingerprint\n"
+        "from mbench.core.specs import TaskSpec\n"
+        f"task_fingerprint(TaskSpec('toy', 'toy', (Path({str(folder)!r}),)))\n"
+        "print(sorted({'lm_eval', 'torch', 'transformers', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_nothing_reaches_the_terminal(folder, model, tokenizer, capfd):
+    ours(model, tokenizer, TaskSpec("toy", "toy", (folder,)))
+    assert capfd.readouterr() == ("", "")

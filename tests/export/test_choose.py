@@ -1,0 +1,88 @@
+"""One pruned model of a run is meant, and exactly the full model that was evaluated."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+
+import pytest
+from huggingface_hub import constants
+
+from helpers.exported import export_first, results
+from helpers.prunable import built, draw
+from helpers.tiny_models import save
+from mbench.core.errors import MbenchError, ModelNotFound, UnsupportedModel
+from mbench.export.choose import choose, find_checkpoint
+from mbench_plugins.demo import model_directory
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """(folder of a full model, a mask of it)."""
+    model, layers = built("olmoe")
+    return save(model, tmp_path_factory.mktemp("full") / "olmoe"), draw(layers, 4, seed=3)
+
+
+def test_the_choice_is_told_where_it_is_not_clear(checkpoint):
+    full, keep = checkpoint
+    found = results(full, keep)
+    assert choose(found, seed=1, method="a", retain=0.5, model="tiny") is found.cells[2]
+    for wanted, message in [
+        ({}, r"choose with --seed \(valid: 0, 1\)"),
+        ({"seed": 5}, r"unknown seed '5' \(valid: 0, 1\)"),
+        ({"retain": 0.25}, r"unknown retain '0.25'.* \(valid: 0.5\)"),
+        ({"method": "none"}, r"unknown method 'none' \(valid: a\)"),
+    ]:
+        with pytest.raises(MbenchError, match=message):
+            choose(found, **wanted)
+
+
+def test_only_the_model_that_was_evaluated_is_taken(checkpoint):
+    full, keep = checkpoint
+    found = results(full, keep)
+    assert find_checkpoint(found, "tiny", None, {}) == full
+    with pytest.raises(ModelNotFound, match="is not the model 'tiny' of the results"):
+        find_checkpoint(found, "tiny", str(model_directory()), {})
+    plugin = results(full, keep, source={"plugin": "p"})
+    assert find_checkpoint(plugin, "tiny", None, {"p": full}) == full
+    with pytest.raises(ModelNotFound, match="unknown plugin model 'p'"):
+        find_checkpoint(plugin, "tiny", None, {})
+    with pytest.raises(ModelNotFound, match="give --model tiny=PATH_OR_ID"):
+        find_checkpoint(results(full, keep, source={}), "tiny", None, {})
+    with pytest.raises(ModelNotFound, match="by the hash of its files, which the hub id org/tiny"):
+        find_checkpoint(found, "tiny", "org/tiny", {})
+    by_commit = results(full, keep, content="commit:0123456789")
+    with pytest.raises(ModelNotFound, match=r"by its commit 0123456789, which the directory"):
+        find_checkpoint(by_commit, "tiny", str(full), {})
+    trusted = results(full, keep, content="commit:0:remote-code", trust_remote_code=True)
+    with pytest.raises(UnsupportedModel, match=r"own code \(trust_remote_code\): an export does"):
+        find_checkpoint(trusted, "tiny", None, {})
+
+
+@pytest.mark.parametrize(
+    "models", [None, {}, {"tiny": {}}, {"tiny": None}, {"tiny": {"content": 1}}]
+)
+def test_results_that_do_not_record_their_model_are_refused(checkpoint, tmp_path, models):
+    full, keep = checkpoint
+    found = dataclasses.replace(results(full, keep), provenance={"models": models})
+    for ask in (
+        lambda: find_checkpoint(found, "tiny", str(full), {}),
+        lambda: export_first(found, full, tmp_path / "out"),
+    ):
+        with pytest.raises(MbenchError, match="do not record the content of the model 'tiny'"):
+            ask()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_hub_model_is_taken_at_its_commit(checkpoint, tmp_path, monkeypatch):
+    full, keep = checkpoint
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = tmp_path / "models--org--tiny" / "snapshots" / commit
+    shutil.copytree(full, snapshot)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    found = results(full, keep, content=f"commit:{commit}", source={"hub": "org/tiny"})
+    assert find_checkpoint(found, "tiny", None, {}) == snapshot
+    done = export_first(found, snapshot, tmp_path / "out")
+    assert "base_model: org/tiny" in (done.directory / "README.md").read_text()
+    with pytest.raises(ModelNotFound, match="not in the local cache"):
+        find_checkpoint(found, "tiny", "org/other", {})

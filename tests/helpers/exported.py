@@ -1,0 +1,62 @@
+"""A small run of one method on a checkpoint, and its export."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from safetensors.torch import load_file
+
+from mbench.core.evaluation import evaluation
+from mbench.core.interfaces import ExpertMask
+from mbench.core.results import CellResult, Results, TaskStatus
+from mbench.export.choose import choose
+from mbench.export.write import export
+from mbench.storage.checkpoints import model_key
+
+
+def results(folder, keep, router="sliced", **provenance):
+    """A run of one method with two seeds on one model."""
+
+    def cell(method, seed, keep):
+        items = pd.DataFrame({"item": ["a", "b"], "acc": [1.0, float(seed or 0)]})
+        return CellResult(
+            model="tiny",
+            method=method,
+            seed=seed,
+            retain=1.0 if method == "none" else 0.5,
+            kept=int(keep[0].sum()),
+            # The suite's router may be another than a method's own.
+            router="preserved" if method == "none" else router,
+            mask=ExpertMask(keep).content_hash,
+            status="ok",
+            reason="",
+            notes=(),
+            evaluations={"quiz": evaluation("quiz", items)},
+            tasks={"quiz": TaskStatus("ok")},
+        )
+
+    masks = [np.ones_like(keep), keep, keep[:, ::-1]]
+    cells = [cell(*each) for each in zip(("none", "a", "a"), (None, 0, 1), masks, strict=True)]
+    source = {"content": model_key(str(folder)), "source": {"path": str(folder)}}
+    source |= {"dtype": "float32"} | provenance
+    settings = {"methods": {"tiny": {"a": {"scorer": "reap"}}}}
+    return Results(
+        suite="little",
+        title="",
+        description="",
+        task_metrics={"quiz": "acc"},
+        average="",
+        average_tasks=(),
+        cells=tuple(cells),
+        masks={("tiny", cell.mask): mask for cell, mask in zip(cells, masks, strict=True)},
+        provenance={"models": {"tiny": source}, "settings": settings},
+        protocol=(("Method a", "scorer reap"), ("Task quiz", "two questions")),
+    )
+
+
+def export_first(found, source, out, **options):
+    return export(found, choose(found, seed=0), source, out, **options)
+
+
+def tensors_of(folder):
+    return {name: t for path in folder.glob("*.safetensors") for name, t in load_file(path).items()}

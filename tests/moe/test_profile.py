@@ -1,0 +1,296 @@
+"""What a profiling pass collects, against a slow float64 recomputation token by token."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.tiny_models import FAMILIES, olmoe, qwen2_moe, random_sequences
+from mbench.core.basics import RoutingSums
+from mbench.core.errors import PluginError, UnsupportedModel
+from mbench.core.interfaces import Statistic
+from mbench.moe.adapter import find_moe_layers
+from mbench.moe.experts import pairwise_grouped, sorted_loop
+from mbench.moe.profile import profile_model
+from mbench.run.profiling import routing_facts
+
+SEQUENCES = random_sequences([10, 7, 12, 3, 12, 1, 9])
+RENORMALISES = {"qwen2_moe": False, "olmoe": False}
+ROUTING = RoutingSums().identity
+
+
+@cache
+def model_and_layers(family):
+    model = FAMILIES[family]()
+    return model, find_moe_layers(model)
+
+
+def expert_inputs(model, layers, sequences):
+    """The hidden states [T, H] of every layer, each sequence run alone and unpadded."""
+    seen = {layer.experts: [] for layer in layers}
+    handles = [
+        layer.experts.register_forward_pre_hook(lambda module, args: seen[module].append(args[0]))
+        for layer in layers
+    ]
+    for ids, length in zip(sequences.ids, sequences.lengths, strict=True):
+        model(input_ids=torch.from_numpy(ids[None, :length]))
+    for handle in handles:
+        handle.remove()
+    return [torch.cat(seen[layer.experts]).double().numpy() for layer in layers]
+
+
+def expert_output(layer, expert, hidden):
+    gate, up = np.split(layer.experts.gate_up_proj[expert].double().numpy() @ hidden, 2)
+    return layer.experts.down_proj[expert].double().numpy() @ (gate / (1 + np.exp(-gate)) * up)
+
+
+def slow_routing_sums(layer, hidden, renormalises):
+    weight = layer.router.weight.double().numpy()
+    sums = np.zeros((4, layer.num_experts))
+    for token in hidden:
+        logits = weight @ token
+        probability = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+        chosen = np.argsort(-probability)[: layer.top_k]
+        total = probability[chosen].sum() if renormalises else 1.0
+        for expert in chosen:
+            gate = probability[expert] / total
+            norm = np.linalg.norm(expert_output(layer, expert, token))
+            sums[:, expert] += [1, gate, norm, gate * norm]
+    return dict(zip(("count", "gate", "norm", "gate_norm"), sums, strict=True))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_routing_sums_match_the_slow_oracle(family):
+    model, layers = model_and_layers(family)
+    collected = profile_model(model, layers, SEQUENCES, [RoutingSums()], batch_size=3, shards=2)
+    hidden = expert_inputs(model, layers, SEQUENCES)
+    for number, layer in enumerate(layers):
+        oracle = slow_routing_sums(layer, hidden[number], RENORMALISES.get(family, True))
+        for name, expected in oracle.items():
+            found = collected.sums[ROUTING][name].sum(axis=0)[number]
+            np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-7, err_msg=name)
+
+
+def test_batch_size_changes_nothing_but_rounding_and_shards_add_up():
+    model, layers = model_and_layers("qwen2_moe")
+
+    def routing(**options):
+        return profile_model(model, layers, SEQUENCES, [RoutingSums()], **options).sums[ROUTING]
+
+    one_by_one = routing(batch_size=1, shards=3)
+    for batch_size in (2, 3, 100):
+        batched = routing(batch_size=batch_size, shards=3)
+        np.testing.assert_array_equal(batched["count"], one_by_one["count"])
+        np.testing.assert_allclose(batched["gate_norm"], one_by_one["gate_norm"], rtol=1e-5)
+    assert one_by_one["count"].shape == (3, 2, 8)
+    assert one_by_one["count"].dtype == np.float64
+    np.testing.assert_array_equal(one_by_one["count"].sum(axis=(0, 2)), 3 * SEQUENCES.tokens)
+    many = routing(batch_size=2, shards=16)
+    per_sequence = np.repeat(3 * SEQUENCES.lengths[:, None], 2, axis=1)
+    np.testing.assert_array_equal(many["count"].sum(axis=2), per_sequence)
+    np.testing.assert_allclose(many["norm"].sum(axis=0), one_by_one["norm"].sum(axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_profiled_forward_equals_the_plain_forward(dtype):
+    model = qwen2_moe().to(dtype)
+    layers = find_moe_layers(model)
+    sequences = random_sequences([12, 12, 12])
+    outputs = []
+    handle = model.base_model.register_forward_hook(lambda *call: outputs.append(call[-1]))
+    model(input_ids=torch.from_numpy(sequences.ids))
+    before = model.config._experts_implementation
+    profile_model(model, layers, sequences, [RoutingSums()], batch_size=3, shards=1)
+    handle.remove()
+    assert model.config._experts_implementation == before
+    plain, profiled = (output.last_hidden_state for output in outputs)
+    tolerance = 1e-5 if dtype == torch.float32 else 5e-2
+    torch.testing.assert_close(profiled, plain, rtol=tolerance, atol=tolerance)
+
+
+class Everything(Statistic):
+    """Keeps whatever a batch offers."""
+
+    name = "everything"
+    combine = "concatenate"
+
+    def measure(self, batch):
+        rows = torch.arange(len(batch.token))
+        return {
+            "hidden": batch.hidden,
+            "token": batch.token,
+            "index": batch.top_k_index,
+            "weight": batch.top_k_weight,
+            "norm": batch.output_norm,
+            "logits": batch.router_logits(),
+            "outputs": batch.expert_outputs(rows),
+            "total": torch.full((len(rows),), batch.total_tokens),
+        }
+
+
+@pytest.mark.parametrize("family", ["qwen2_moe", "mixtral"])
+def test_batches_hold_every_token_once_in_corpus_order(family):
+    model, layers = model_and_layers(family)
+    collected = profile_model(model, layers, SEQUENCES, [Everything()], batch_size=3, shards=2)
+    samples = collected.samples[Everything().identity]
+    for number, hidden in enumerate(expert_inputs(model, layers, SEQUENCES)):
+        layer = layers[number]
+        found = {name: arrays[number] for name, arrays in samples.items()}
+        np.testing.assert_array_equal(found["token"], np.arange(SEQUENCES.tokens))
+        assert (found["total"] == SEQUENCES.tokens).all()
+        np.testing.assert_allclose(found["hidden"], hidden, rtol=1e-4, atol=1e-5)
+        logits = hidden @ layer.router.weight.double().numpy().T
+        np.testing.assert_allclose(found["logits"], logits, rtol=1e-4, atol=1e-4)
+        outputs = np.array(
+            [[expert_output(layer, expert, row) for expert in range(8)] for row in hidden]
+        )
+        np.testing.assert_allclose(found["outputs"], outputs, rtol=1e-3, atol=1e-4)
+        norms = np.take_along_axis(np.linalg.norm(outputs, axis=2), found["index"], axis=1)
+        np.testing.assert_allclose(found["norm"], norms, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["qwen2_moe", "mixtral"])
+def test_the_variant_for_accelerators_gives_the_same(family):
+    _, layers = model_and_layers(family)
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(20, 32, generator=generator)
+    index = torch.rand(20, 8, generator=generator).argsort(dim=1)[:, :3]
+    weights = torch.rand(20, 3, generator=generator)
+    results = []
+    for compute in (sorted_loop, pairwise_grouped):
+        norms = torch.empty(20, 3)
+        results.append((compute(layers[0].experts, hidden, index, weights, norms), norms))
+    torch.testing.assert_close(*results)
+
+
+def test_sums_stay_exact_in_bfloat16():
+    model = olmoe().to(torch.bfloat16)
+    layers = find_moe_layers(model)
+    sequences = random_sequences([60] * 20)
+    collected = profile_model(
+        model, layers, sequences, [RoutingSums(), Everything()], batch_size=4, shards=2
+    )
+    samples = collected.samples[Everything().identity]
+    for number in range(len(layers)):
+        expected = np.zeros(8)
+        products = samples["weight"][number].astype(float) * samples["norm"][number]
+        np.add.at(expected, samples["index"][number], products)
+        found = collected.sums[ROUTING]["gate_norm"].sum(axis=0)[number]
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_gate_mass_is_the_probability_of_the_chosen_experts():
+    model, layers = model_and_layers("olmoe")
+    collected = profile_model(
+        model, layers, SEQUENCES, [RoutingSums(), Everything()], batch_size=4, shards=2
+    )
+    facts = routing_facts(collected.sums[ROUTING], SEQUENCES.tokens)
+    counts = collected.sums[ROUTING]["count"].sum(axis=0)
+    assert facts["experts never selected"] == sum(count == 0 for count in counts.reshape(-1))
+    logits = torch.from_numpy(np.array(collected.samples[Everything().identity]["logits"]))
+    expected = logits.softmax(dim=-1).topk(3).values.sum(dim=-1).mean(dim=1)
+    np.testing.assert_allclose(facts["top-k gate mass by layer"], expected, atol=1e-4)
+
+
+def test_progress_counts_every_token():
+    model, layers = model_and_layers("qwen2_moe")
+    done = []
+    profile_model(model, layers, SEQUENCES, [], batch_size=2, shards=3, advance=done.append)
+    assert sum(done) == SEQUENCES.tokens
+    assert len(done) == 4
+
+
+class WrongShape(Statistic):
+    name = "wrong-shape"
+
+    def measure(self, batch):
+        return {"mean": batch.output_norm.mean()}
+
+
+class NotFinite(Statistic):
+    name = "not-finite"
+
+    def measure(self, batch):
+        return {"ratio": torch.full((batch.num_experts,), torch.nan)}
+
+
+class ChangingNames(Statistic):
+    name = "changing-names"
+
+    def measure(self, batch):
+        return {f"at {int(batch.token[0])}": torch.zeros(batch.num_experts)}
+
+
+@pytest.mark.parametrize(
+    ("statistic", "message"),
+    [
+        (WrongShape(), "'wrong-shape': 'mean' must have 8 experts"),
+        (NotFinite(), "'not-finite': 'ratio' of layer model.layers.0.mlp.experts is not finite"),
+        (ChangingNames(), "'changing-names' returned arrays .* names must not vary"),
+    ],
+)
+def test_statistics_that_break_their_contract_are_named(statistic, message):
+    model, layers = model_and_layers("qwen2_moe")
+    with pytest.raises(PluginError, match=message):
+        profile_model(model, layers, SEQUENCES, [statistic], batch_size=3, shards=1)
+    assert not layers[0].router._forward_hooks
+
+
+def test_a_model_that_overflows_is_named():
+    model = qwen2_moe()
+    model.model.layers[1].mlp.experts.down_proj.fill_(torch.inf)
+    with pytest.raises(UnsupportedModel, match=r"layers.1.mlp.experts: .* not finite"):
+        profile_model(
+            model, find_moe_layers(model), SEQUENCES, [RoutingSums()], batch_size=3, shards=1
+        )
+
+
+def test_a_layer_that_is_never_called_is_named():
+    model = qwen2_moe()
+    layers = find_moe_layers(model)
+    model.model.layers[1].mlp.forward = lambda hidden: hidden
+    with pytest.raises(UnsupportedModel, match=r"layers.1.mlp.experts was not called"):
+        profile_model(model, layers, SEQUENCES, [RoutingSums()], batch_size=3)
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        (lambda logits, gates, index: (gates, index), "does not return its logits"),
+        (lambda logits, gates, index: (logits.softmax(-1), gates, index), "probabilities"),
+        (lambda logits, gates, index: (-logits, gates, index), "does not rank"),
+    ],
+)
+def test_logits_are_checked_before_they_are_believed(output, reason):
+    model = qwen2_moe()
+    router = model.model.layers[0].mlp.gate
+    original = router.forward
+    router.forward = lambda hidden: output(*original(hidden))
+    block = model.model.layers[0].mlp
+    if reason.endswith("its logits"):
+        block.forward = lambda hidden: block.experts(
+            hidden.flatten(0, 1), *router(hidden)[::-1]
+        ).view(hidden.shape)
+    with pytest.raises(UnsupportedModel, match=reason):
+        profile_model(
+            model, find_moe_layers(model), SEQUENCES, [Everything()], batch_size=3, shards=1
+        )
+
+
+class Meddler(Statistic):
+    """Changes what it should only read."""
+
+    name = "meddler"
+
+    def measure(self, batch):
+        batch.top_k_weight.mul_(3)
+        return {"count": torch.zeros(batch.num_experts)}
+
+
+def test_a_statistic_that_changes_the_models_tensors_is_refused():
+    model, layers = model_and_layers("qwen2_moe")
+    with pytest.raises(PluginError, match="'meddler' changed a tensor"):
+        profile_model(model, layers, SEQUENCES, [Meddler()], batch_size=4)

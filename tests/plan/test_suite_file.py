@@ -1,0 +1,162 @@
+"""A suite that is wrong is refused in one line that says where and what would be right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from helpers.places import ROOT
+from helpers.suite_reference import reference
+from mbench.core.errors import MbenchError
+from mbench.plan.cells import kept_experts
+from mbench.plan.suite_file import load_suite
+
+SUITES = ROOT / "suites"
+
+GOOD = """\
+name: tiny
+models:
+  demo: {plugin: demo}
+retain: [0.25, 0.5]
+corpora:
+  wiki: {source: {plugin: wiki, split: calibration}, sequences: 4, length: 32}
+calibration: [wiki]
+methods:
+  random:
+  reap: {corpora: [wiki]}
+tasks:
+  cloze_wiki: {metric: acc}
+average: {tasks: [cloze_wiki]}
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "suite.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_suites_of_the_project_are_valid():
+    for path in SUITES.glob("*.yaml"):
+        suite, _ = load_suite(path)
+        assert suite.name == path.stem
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("retain: [0.25", "retian: [0.25", ":4:1: unknown key 'retian'; did you mean 'retain'?"),
+        ("[0.25, 0.5]", "[0.25, 1.5]", ":4:16: retain.1: input should be less than 1, got 1.5"),
+        ("[0.25, 0.5]", "[0.25, 0]", ":4:16: retain.1: input should be greater than 0, got 0"),
+        ("[0.25, 0.5]", "[0.5, 0.5]", ":4:15: 0.5 is listed twice"),
+        ("[0.25, 0.5]", "half", ":4:1: retain: input should be a list, got 'half'"),
+        ("name: tiny", "name: tiny\nname: two", ':2:1: found duplicate key "name"'),
+        ("name: tiny", "name: ../tiny", ":1:1: name: string should match pattern"),
+        ("reap: {corpora: [wiki]}", "reap: {corpora: [wikki]}", ":10:20: unknown corpus 'wikki'"),
+        ("calibration: [wiki]", "calibration: [c4]", "unknown corpus 'c4' (valid: wiki)"),
+        ("metric: acc", "metric: 3", ":12:16: tasks.cloze_wiki.metric: input should be a valid"),
+        ("tasks: [cloze_wiki]", "tasks: [cloze]", "unknown task 'cloze'; did you mean"),
+        ("sequences: 4, ", "", ":6:3: missing key 'sequences'"),
+        ("{plugin: demo}", "{plugin: demo, hub: x/y}", "give exactly one of hub, path, plugin"),
+        ("random:\n", "none:\n", "'none' is the unpruned model"),
+        ("name: tiny", "name: [tiny", "expected ',' or ']'"),
+        (GOOD, "- 1\n", ":1:1: a suite is a mapping of keys to values"),
+    ],
+)
+def test_mistakes_are_one_line_with_place_and_choices(tmp_path, old, new, message):
+    assert old in GOOD
+    path = write(tmp_path, GOOD.replace(old, new))
+    with pytest.raises(MbenchError) as caught:
+        load_suite(path)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(f"{path}:")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_names_those_that_exist(tmp_path):
+    write(tmp_path, GOOD)
+    with pytest.raises(MbenchError, match=r"no such suite file \(there: .*suite.yaml\)"):
+        load_suite(tmp_path / "suit.yaml")
+
+
+def test_the_command_line_narrows_and_redirects(tmp_path):
+    path = write(tmp_path, GOOD)
+    suite, _ = load_suite(
+        path,
+        set_values=["corpora.wiki.sequences=9", "router=preserved"],
+        models=["demo=org/other"],
+        retain=[0.75],
+        methods=["reap", "frequency"],
+        limit=7,
+    )
+    assert suite.corpora["wiki"].sequences == 9
+    assert suite.router == "preserved"
+    assert suite.models["demo"].hub == "org/other"
+    assert suite.retain == (0.75,)
+    assert list(suite.methods) == ["reap", "frequency"]
+    assert suite.methods["reap"].corpora == ("wiki",)
+    assert suite.tasks["cloze_wiki"].limit == 7
+    few = load_suite(path, set_values=["tasks.cloze_wiki.limit=3"], limit=7)[0]
+    assert few.tasks["cloze_wiki"].limit == 3
+
+
+def test_texts_and_tasks_are_taken_from_files(tmp_path):
+    (tmp_path / "local.yaml").write_text("task: other\ndataset_path: json\n")
+    path = write(tmp_path, GOOD)
+    suite, _ = load_suite(
+        path,
+        set_values=["corpora.wiki.source={hub: a/b, field: page}", "tasks.cloze_wiki.limit=3"],
+        texts=["wiki=own.jsonl"],
+        tasks=[f"cloze_wiki={tmp_path}/local.yaml"],
+    )
+    source = suite.corpora["wiki"].source
+    assert (source.hub, source.files, source.field) == (None, ("own.jsonl",), "page")
+    task = suite.tasks["cloze_wiki"]
+    assert (task.task, task.directory, task.limit) == ("other", str(tmp_path), 3)
+
+
+def test_a_model_left_out_takes_what_methods_say_of_it_along(tmp_path):
+    change = "methods.reap.models={demo: {scorer: {variant: sum}}, second: {}}"
+    both = [change, "models.second={hub: a/b}"]
+    suite, _ = load_suite(write(tmp_path, GOOD), set_values=both, models=["demo"])
+    assert list(suite.models) == list(suite.methods["reap"].models) == ["demo"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"models": ["dmo=x"]}, "unknown model 'dmo'; did you mean 'demo'?"),
+        ({"models": ["demo="]}, "--model takes NAME or NAME=PATH_OR_ID"),
+        ({"set_values": ["methods=[random, mean]"]}, "methods: input should be a mapping"),
+        ({"set_values": ["tasks=[x]"], "limit": 3}, "tasks: input should be a mapping"),
+        ({"set_values": ["models=[demo]"], "models": ["demo=x"]}, "unknown model 'demo'"),
+        ({"set_values": ["corpora.wiki.length=long"]}, "--set corpora.wiki.length=long: "),
+        ({"set_values": ["router"]}, "--set takes KEY.KEY=VALUE"),
+        ({"set_values": ["name.x=1"]}, "cannot set 'x' there"),
+        ({"retain": [2.0]}, "--retain: retain.0: input should be less than 1"),
+        ({"texts": ["wik=x.txt"]}, "--text: unknown text 'wik'; did you mean 'wiki'?"),
+        ({"texts": ["wiki"]}, "--text takes NAME=FILE, got 'wiki'"),
+        ({"tasks": ["cloze=x.yaml"]}, "--task: unknown task 'cloze'"),
+        ({"tasks": ["cloze_wiki=no.yaml"]}, "--task: no.yaml: No such file or directory"),
+        ({"limit": 0}, "--limit takes a number of items from 1"),
+    ],
+)
+def test_a_wrong_option_is_named(tmp_path, options, message):
+    with pytest.raises(MbenchError) as caught:
+        load_suite(write(tmp_path, GOOD), **options)
+    assert message in str(caught.value)
+
+
+def test_kept_experts_is_the_floor_of_the_decimal_as_written():
+    # 0.29 * 100 is 28.999999999999996 in floating point.
+    assert kept_experts(0.29, 100) == 29
+    assert [kept_experts(ratio, 60) for ratio in (0.25, 0.5, 0.75)] == [15, 30, 45]
+    assert kept_experts(0.1, 8) == 0
+
+
+def test_the_reference_of_keys_is_up_to_date():
+    written = (ROOT / "docs" / "suites.md").read_text(encoding="utf-8")
+    assert written == reference(), (
+        "docs/suites.md is out of date: tests/helpers/suite_reference.py says how it is written"
+    )

@@ -1,0 +1,252 @@
+"""Paired differences, against a plain bootstrap, scipy, and cases whose answer is known."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+import math
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from scipy import stats as scipy_stats
+from scipy.stats import binom
+
+from helpers.small_runs import change, grid, items, run, with_items
+from mbench.cli import group
+from mbench.core.errors import MbenchError
+from mbench.core.evaluation import evaluation
+from mbench.report.across_runs.compare import compare
+from mbench.storage.results_folder import write
+
+ITEMS = 200
+
+
+@pytest.fixture(scope="module")
+def longer():
+    """A run with enough items for the normal approximation."""
+    whole = run(grid())
+    for task in ("quiz", "ppl"):
+        # The name follows from the mask.
+        whole = with_items(
+            whole, task, lambda t, task=task: items(task, str(t.iloc[:, 1].sum()), ITEMS)
+        )
+    # Beta is a little better, by other amounts at other budgets.
+    return of_cells(
+        whole,
+        lambda c: c.method == "beta",
+        "quiz",
+        lambda c, t: t.assign(acc=t["acc"].where(t.index > 160 * c.retain, 1.0)),
+    )
+
+
+def of_cells(whole, chosen, task, altered):
+    """The run with `altered(cell, table)` for the chosen cells."""
+    cells = []
+    for one in whole.cells:
+        if chosen(one):
+            table = altered(one, one.evaluations[task].items)
+            found = {**one.evaluations, task: evaluation(task, table)}
+            one = dataclasses.replace(one, evaluations=found)
+        cells.append(one)
+    return dataclasses.replace(whole, cells=tuple(cells))
+
+
+def find(found, score, method, retain=0.5):
+    (one,) = [
+        c for c in found.found if (c.score, c.methods[0], c.retain) == (score, method, retain)
+    ]
+    return one
+
+
+def test_a_run_compared_with_itself_differs_nowhere(longer):
+    found = compare(("a", longer), ("a", longer))
+    assert found.found
+    assert {one.difference.value for one in found.found} == {0.0}
+    assert not any(one.separated for one in found.found)
+    assert {one.p for one in found.found} == {1.0}
+    assert (found.settings, found.left) == ((), ())
+
+
+def test_two_methods_against_scipy(longer):
+    """The paired bootstrap's interval and p-value are those of a paired t-test, nearly."""
+    found = compare(("a", longer), ("a", longer), ("alpha", "beta"))
+    one = find(found, "quiz", "alpha")
+    cells = {c.method: c for c in longer.cells if c.retain == 0.5}
+    x, y = (cells[m].evaluations["quiz"].items["acc"].to_numpy() for m in ("alpha", "beta"))
+    reference = scipy_stats.ttest_rel(y, x)
+    interval = reference.confidence_interval(0.95)
+    assert one.difference.value == pytest.approx((y - x).mean())
+    assert one.difference.low == pytest.approx(interval.low, abs=0.012)
+    assert one.difference.high == pytest.approx(interval.high, abs=0.012)
+    assert one.values == (pytest.approx(x.mean()), pytest.approx(y.mean()))
+
+
+def test_p_values_are_mcnemars_corrected_over_all_tasks_and_budgets(longer):
+    """Four comparisons of single tasks: the losses are equal, so the other two count 4 and 3."""
+    same = with_items(longer, "ppl", lambda t: t.assign(nll=100.0))
+    found = compare(("a", same), ("a", same), ("alpha", "beta"))
+    raw = {}
+    for retain in (0.25, 0.5):
+        cells = {c.method: c for c in same.cells if c.retain == retain}
+        x, y = (cells[m].evaluations["quiz"].items["acc"] for m in ("alpha", "beta"))
+        count = binom(int((x != y).sum()), 0.5)
+        fewer = min(int((x > y).sum()), int((x < y).sum()))
+        raw[retain] = 2 * count.cdf(fewer) - count.pmf(fewer)
+    first, second = sorted(raw, key=raw.get)
+    expected = {first: min(1, 4 * raw[first])}
+    expected[second] = min(1, max(expected[first], 3 * raw[second]))
+    for retain, p in expected.items():
+        assert find(found, "quiz", "alpha", retain).p == pytest.approx(p)
+    assert expected[first] < 1
+    average = sorted(c.p for c in found.found if c.score == "Average")
+    assert average == pytest.approx(sorted(expected.values()))
+    assert found.families == {"the overall scores": 4, "the single tasks": 4}
+
+
+def test_seeds_of_one_method_are_compared_seed_by_seed(longer):
+    """A shift that every seed shows is certain, however much the seeds differ."""
+    worse = with_items(longer, "ppl", lambda t: t.assign(nll=t["nll"] + 0.01 * t["tokens"]))
+    found = compare(("a", longer), ("b", worse))
+    one = find(found, "Mean log perplexity", "random")
+    assert one.seeds == (2, 2)
+    assert one.difference.value == pytest.approx(0.01)
+    assert (one.difference.low, one.difference.high) == (pytest.approx(0.01), pytest.approx(0.01))
+    assert one.separated
+    assert not one.higher
+
+
+def test_only_items_that_both_have_count(longer):
+    cut = longer
+    for task in ("quiz", "ppl"):
+        cut = with_items(cut, task, lambda t: t.iloc[50:][::-1].reset_index(drop=True))
+    found = compare(("a", longer), ("b", cut), ("alpha", "beta"))
+    one = find(found, "quiz", "alpha")
+    cells = {c.method: c for c in longer.cells if c.retain == 0.5}
+    x, y = (cells[m].evaluations["quiz"].items["acc"].to_numpy()[50:] for m in ("alpha", "beta"))
+    assert one.items == ITEMS - 50
+    assert one.difference.value == pytest.approx((y - x).mean())
+
+
+def test_what_cannot_be_compared_is_named(longer):
+    other = with_items(longer, "quiz", lambda t: t.assign(item="other " + t["item"]))
+    other = with_items(other, "ppl", lambda t: t.assign(tokens=51))
+    found = compare(("a", longer), ("b", other))
+    assert found.found == ()
+    assert found.left == (
+        "m, Average: the runs have no item in common",
+        "m, Mean log perplexity: ppl with other tokens in the same windows in b",
+        "m, ppl, log perplexity: ppl with other tokens in the same windows in b",
+        "m, quiz: the runs have no item in common",
+    )
+    retold = change(longer, ("texts", "ppl", "text"), {"documents": "other"})
+    found = compare(("a", longer), ("b", retold))
+    assert "m, ppl, log perplexity: the runs read different texts" in found.left
+    assert found.settings == ("task ppl › text › documents: not set in a; other in b",)
+    with pytest.raises(MbenchError, match=r"a has no method 'gamma' \(there: none, random"):
+        compare(("a", longer), ("b", longer), ("gamma", "beta"))
+    elsewhere = run(grid(models=("n",)))
+    with pytest.raises(MbenchError, match="a and b have no model, budget and method in common"):
+        compare(("a", longer), ("b", elsewhere))
+
+
+ALPHA = {
+    "infinite": ("ppl", lambda c, t: t.assign(nll=math.inf), "ppl has an outcome that is not fin"),
+    "nan": ("ppl", lambda c, t: t.assign(nll=math.nan), "ppl has an outcome that is not finite"),
+    "no metric": ("quiz", lambda c, t: t.assign(acc=math.nan), "quiz has no outcome"),
+    "twice": ("quiz", lambda c, t: t.iloc[[0, *range(len(t))]], "quiz has an item twice"),
+    "short": ("quiz", lambda c, t: t.iloc[:50], "quiz on other items, 50 of 200 in common"),
+    "other mask": ("quiz", lambda c, t: 1, "quiz has two different outcomes for the same experts"),
+}
+
+
+@pytest.mark.parametrize("kind", ALPHA)
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_a_cell_without_comparable_outcomes_is_named_and_changes_nothing_else(longer, kind):
+    task, altered, message = ALPHA[kind]
+    if kind == "other mask":
+        mask = next(c.mask for c in longer.cells if (c.method, c.retain) == ("alpha", 0.5))
+        other = dataclasses.replace(
+            longer,
+            cells=tuple(
+                dataclasses.replace(c, mask=mask) if (c.method, c.retain) == ("beta", 0.5) else c
+                for c in longer.cells
+            ),
+        )
+    else:
+        chosen = lambda c: (c.method, c.retain) == ("alpha", 0.5)  # noqa: E731
+        other = of_cells(longer, chosen, task, altered)
+    found = compare(("a", longer), ("b", other))
+    score = "ppl, log perplexity" if task == "ppl" else "quiz"
+    assert any(f"m 50\u00a0% alpha, {score}: {message}" in line for line in found.left)
+    places = {(c.methods[0], c.retain) for c in found.found if c.score == score}
+    assert ("alpha", 0.5) not in places
+    assert ("random", 0.5) in places
+    kept = [c for c in found.found if c.score == "quiz"]
+    assert {c.items for c in kept} == {ITEMS}
+    assert not any(c.separated for c in found.found)
+
+
+def test_two_guesses_are_at_the_floor():
+    """Four answers: a tenth right in one run, a quarter in the other, and all in a third."""
+
+    def able(right):
+        table = pd.DataFrame(
+            {
+                "item": [f"quiz/{n}" for n in range(400)],
+                "acc": [float(n < right) for n in range(400)],
+                "loglikelihoods": [(0.0,) * 4] * 400,
+            }
+        )
+        return with_items(run(grid()), "quiz", lambda _: table)
+
+    one = find(compare(("a", able(40)), ("b", able(100))), "quiz", "alpha")
+    assert (one.at_floor, one.separated, one.p) == (True, False, 1.0)
+    one = find(compare(("a", able(40)), ("b", able(400))), "quiz", "alpha")
+    assert (one.at_floor, one.separated) == (False, True)
+
+
+def test_few_items_separate_nothing():
+    whole = run(grid())
+    small = with_items(whole, "quiz", lambda t: t.iloc[:5].assign(acc=0.0))
+    better = with_items(whole, "quiz", lambda t: t.iloc[:5].assign(acc=1.0))
+    found = compare(("a", small), ("b", better))
+    one = find(found, "quiz", "alpha")
+    assert one.difference.value == 1.0
+    assert not one.separated
+
+
+def test_the_command_prints_json_a_table_and_a_page(longer, tmp_path):
+    hostile = "<script>alert(1)</script>"
+    cells = tuple(
+        dataclasses.replace(c, method=hostile) if c.method == "alpha" else c for c in longer.cells
+    )
+    write(dataclasses.replace(longer, cells=cells), tmp_path / "a")
+    write(dataclasses.replace(longer, cells=cells), tmp_path / "b")
+    words = ["compare", str(tmp_path / "a"), str(tmp_path / "b")]
+    done = CliRunner().invoke(group, [*words, "--json"], catch_exceptions=False)
+    data = json.loads(done.stdout)
+    assert done.stderr == ""
+    assert {one["score"] for one in data["comparisons"]} == {
+        *("Average", "Mean log perplexity", "ppl, log perplexity", "quiz")
+    }
+    assert data["correction"] == {
+        "method": "Holm",
+        "comparisons": {"the overall scores": 14, "the single tasks": 14},
+    }
+    page = tmp_path / "page.html"
+    shown = CliRunner().invoke(group, [*words, "--html", str(page)], catch_exceptions=False)
+    assert "random" in shown.stdout
+    assert "+0.000 [+0.000, +0.000]" in shown.stdout
+    text = page.read_text()
+    assert hostile not in text
+    said = "Holm's method over all 14 of the overall scores and all 14 of the single tasks"
+    assert said in " ".join(html.unescape(text).split())
+    assert said in " ".join(shown.stdout.split())
+    assert "&lt;script&gt;" in text
+    assert f"<h1>{tmp_path / 'b'} minus {tmp_path / 'a'}</h1>" in text
+    two = [*words[:2], "--methods", "random", hostile]
+    shown = CliRunner().invoke(group, two, catch_exceptions=False)
+    assert f"{hostile} minus random in {tmp_path / 'a'}, with 95 %" in shown.stdout
+    assert "http" not in text.replace("http://www.w3.org", "")

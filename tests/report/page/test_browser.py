@@ -1,0 +1,211 @@
+"""The page in a real browser: in what surroundings it can be read."""
+
+import dataclasses
+import shutil
+
+import pytest
+
+from helpers.browsing import (
+    PUBLISHED,
+    accessibility,
+    artefacts,
+    foreign,
+    open_everything,
+    overflow,
+    reach,
+    visit,
+)
+from helpers.demo_results import synthetic
+from helpers.synthetic import paper_sized
+from mbench.report.page.render import render
+
+BOARD = "#model-1-budget-2-table"
+HOSTILE = "<img src=x onerror=alert(1)>\"'&</script></style>{{ 7 * 7 }}"
+LONG = "a" * 300
+RIGHT_TO_LEFT = "\N{RIGHT-TO-LEFT OVERRIDE}אבג" + "ש" * 40
+
+
+SURROUNDINGS = [(390, "light"), (390, "dark"), (1280, "light"), (1280, "dark")]
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """One model at one budget: every kind of panel, on a page that axe reads in seconds."""
+    results = paper_sized(items=25)
+    own = [c for c in results.cells if c.model == "deepseek" and c.retain in (0.75, 1.0)]
+    folder = tmp_path_factory.mktemp("reports")
+    shutil.copytree(PUBLISHED, folder / "published")
+    return render(dataclasses.replace(results, cells=tuple(own)), folder / "short")
+
+
+@pytest.mark.parametrize(("width", "scheme"), SURROUNDINGS)
+def test_page_is_accessible(browser, short, width, scheme):
+    with visit(browser, short, width, scheme) as tab:
+        open_everything(tab)
+        tab.screenshot(path=artefacts() / f"whole-{width}-{scheme}.png", full_page=True)
+        assert overflow(tab) <= 0
+        assert accessibility(tab) == []
+        assert tab.problems == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), [*SURROUNDINGS, (2560, "light")])
+def test_page_is_quick_quiet_alone_and_fits(browser, written, width, scheme):
+    with visit(browser, written, width, scheme) as tab:
+        loaded = "performance.getEntriesByType('navigation')[0].loadEventEnd"
+        assert tab.evaluate(loaded) < 5000  # half a second on an idle core
+        tab.screenshot(path=artefacts() / f"top-{width}-{scheme}.png")
+        open_everything(tab)
+        assert overflow(tab) <= 0
+        assert tab.problems == []
+        assert foreign(tab) == []
+
+
+def test_leaderboard_of_six_tasks_needs_no_scrolling(browser, tmp_path):
+    with visit(browser, render(synthetic(), tmp_path)) as tab:
+        boxes = "[...document.querySelectorAll('.budget > .scroll')]"
+        wider = tab.evaluate(f"{boxes}.map((box) => box.scrollWidth - box.clientWidth)")
+        assert len(wider) == 3
+        assert max(wider) <= 0
+
+
+@pytest.mark.parametrize("width", [390, 1047, 1280])
+def test_failures_stay_within_their_cells(browser, tmp_path, width):
+    cells = tuple(
+        dataclasses.replace(
+            cell,
+            reason="/a/path/" + 90 * "x" if cell.status != "ok" else "",
+            tasks={t: dataclasses.replace(s, reason=90 * "y") for t, s in cell.tasks.items()},
+        )
+        for cell in synthetic().cells
+    )
+    path = render(dataclasses.replace(synthetic(), cells=cells), tmp_path)
+    with visit(browser, path, width) as tab:
+        found = tab.eval_on_selector_all(
+            ".budget td.failed", "all => all.map((cell) => cell.scrollWidth - cell.clientWidth)"
+        )
+        assert len(found) >= 4
+        assert max(found) <= 0
+
+
+def test_checks_of_the_page_can_fail(browser, tmp_path):
+    bad = tmp_path / "bad.html"
+    bad.write_text("<p style='width:3000px'>x<img src='http://127.0.0.1:9/x.png'>")
+    with visit(browser, bad) as tab:
+        assert tab.problems
+        assert foreign(tab)
+        assert overflow(tab) > 0
+        assert "image-alt" in [rule for rule, *_ in accessibility(tab)]
+
+
+def test_theme_follows_the_system_until_it_is_chosen(browser, written):
+    back = "getComputedStyle(document.body).backgroundColor"
+    with visit(browser, written, scheme="dark") as tab:
+        dark = tab.evaluate(back)
+        assert tab.locator("#theme").get_attribute("aria-pressed") == "true"
+        tab.click("#theme")
+        light = tab.evaluate(back)
+        assert light != dark
+        tab.reload()
+        assert tab.evaluate(back) == light
+        assert tab.locator("#theme").get_attribute("aria-pressed") == "false"
+
+
+@pytest.mark.parametrize("key", [False, True])
+def test_definition_opens_beside_its_column_and_closes(tab, key):
+    reach(tab, BOARD)
+    head = tab.locator(f"{BOARD} thead th", has_text="Recovered")
+    term = head.locator("a.term")
+    if key:
+        term.press("Enter")
+    else:
+        term.click()
+    box = tab.locator("#definition")
+    assert head.get_attribute("aria-sort") is None
+    assert box.is_visible()
+    assert "Share of the gap" in box.inner_text()
+    assert "#term-" not in tab.url
+    tab.keyboard.press("Escape")
+    assert not box.is_visible()
+
+
+def test_print_shows_whole_tables_on_white(browser, written):
+    with visit(browser, written, width=1047, scheme="dark") as tab:  # A4 landscape, 10 mm margins
+        tab.emulate_media(media="print")
+        assert (
+            tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        )
+        assert not tab.locator(".controls").is_visible()
+        assert not tab.locator(".tools").first.is_visible()
+        boards = "[...document.querySelectorAll('.budget > .scroll table')]"
+        assert max(tab.evaluate(f"{boards}.map(t => t.getBoundingClientRect().right)")) <= 1047
+        pdf = tab.pdf(prefer_css_page_size=True, print_background=True)
+        assert pdf.startswith(b"%PDF")
+        (artefacts() / "print.pdf").write_bytes(pdf)
+
+
+def test_page_is_readable_without_script(browser, written):
+    with visit(browser, written, java_script_enabled=False) as tab:
+        text = tab.inner_text("body")
+        assert "leads with a Common Avg" in text
+        assert "What the run took" in text
+        assert not tab.locator(".controls").is_visible()
+
+
+def test_keyboard_reaches_every_control(tab):
+    reached = set()
+    for _ in range(60):
+        tab.keyboard.press("Tab")
+        reached.add(tab.evaluate("(e => e.id || e.className || e.tagName)(document.activeElement)"))
+    assert {
+        "filter",
+        "metric",
+        "theme",
+        "term",
+        "scroll",
+        "SUMMARY",
+        "dt-column-order",
+        "png",
+    } <= reached
+
+
+@pytest.mark.parametrize("name", [HOSTILE, LONG, RIGHT_TO_LEFT], ids=["markup", "long", "rtl"])
+def test_hostile_names_are_text(browser, tmp_path, name):
+    results = paper_sized(items=25)
+    cells = tuple(
+        dataclasses.replace(
+            cell,
+            model=name,
+            method=name if cell.method == "max" else cell.method,
+            notes=(name,) if cell.notes else (),
+        )
+        for cell in results.cells
+        if cell.model == "qwen" and cell.retain in (0.5, 1.0)
+    )
+    masks = {(name, mask): keep for (model, mask), keep in results.masks.items() if model == "qwen"}
+    facts = {"corpora": name}
+    tasks = {name if t == "mmlu" else t: m for t, m in results.task_metrics.items()}
+    cells = tuple(
+        dataclasses.replace(
+            cell,
+            tasks={name if t == "mmlu" else t: s for t, s in cell.tasks.items()},
+            evaluations={name if t == "mmlu" else t: e for t, e in cell.evaluations.items()},
+        )
+        for cell in cells
+    )
+    results = dataclasses.replace(
+        results, suite=name, title=name, description=name, cells=cells, masks=masks,
+        task_metrics=tasks, protocol=((name, name),),
+        provenance={"command": name, "settings": {"methods": {name: {name: facts}}}},
+    )  # fmt: skip
+    path = render(results, tmp_path / "page")
+    for width in (390, 1280):
+        with visit(browser, path, width) as tab:
+            tab.on("dialog", lambda dialog: pytest.fail(dialog.message))
+            open_everything(tab)
+            tab.screenshot(path=artefacts() / f"hostile-{width}-{name[:3].encode().hex()}.png")
+            assert overflow(tab) <= 0
+            shown = name.replace("\N{RIGHT-TO-LEFT OVERRIDE}", r"\u202e")
+            assert shown in tab.text_content(BOARD.replace("budget-2", "budget-1"))
+            assert "\N{RIGHT-TO-LEFT OVERRIDE}" not in tab.text_content("body")
+            assert tab.locator("img[src=x]").count() == 0
+            assert tab.problems == []

@@ -1,0 +1,223 @@
+import base64
+import dataclasses
+import io
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.demo_results import CLOZE, MODEL, synthetic
+from helpers.page_tables import Tables
+from helpers.places import ROOT
+from mbench.core.evaluation import evaluation
+from mbench.report import words
+from mbench.report.charts import style as charts
+from mbench.report.page.render import render, to_html
+from mbench.report.page.view import page
+from mbench.report.tables import experts
+from mbench.storage.results_folder import read, write
+
+HOSTILE = "<script>alert(1)</script>\"'&</style>{{ 7 * 7 }}"
+
+
+@pytest.fixture(scope="module")
+def html():
+    return to_html(synthetic())
+
+
+def test_notes_tell_of_clamped_budgets_and_coinciding_masks(html):
+    notes = page(synthetic()).groups[0].budgets[0].notes
+    assert notes[0] == "tb-coverage: protection budget clamped from 12 to 8"
+    assert notes[1].startswith("max and max-protected both keep exactly the same experts")
+    assert all(note in html for note in notes)
+
+
+@pytest.mark.parametrize("keep", ["none", "no-random", "one-seed", "one-method", "nothing"])
+def test_partial_runs_render(keep):
+    full = synthetic()
+    cells = {
+        "none": [c for c in full.cells if c.method == "none"],
+        "no-random": [c for c in full.cells if c.method not in ("random", "none")],
+        "one-seed": [c for c in full.cells if c.seed in (None, 42)],
+        "one-method": [c for c in full.cells if c.method == "mean" and c.retain == 0.5],
+        "nothing": [],
+    }[keep]
+    html = to_html(dataclasses.replace(full, cells=tuple(cells)))
+    body = html.partition("<script>")[0]
+    assert not re.search(r"\bnan\b", body, re.IGNORECASE)
+    if keep == "no-random":
+        assert "over the random mean" not in html
+
+
+def test_overflown_perplexities_and_single_items_render():
+    cells = []
+    for cell in synthetic().cells[:9]:
+        found = {}
+        for task, one in cell.evaluations.items():
+            worse = one.items.assign(nll=1e6) if task == "bible" else one.items
+            found[task] = evaluation(task, worse.head(1) if task in CLOZE else worse)
+        cells.append(dataclasses.replace(cell, evaluations=found))
+    html = to_html(dataclasses.replace(synthetic(), cells=tuple(cells)))
+    body = html.partition("<script>")[0]
+    assert "∞" in body
+    assert not re.search(r">[^<]*\bnan\b", body)
+
+
+def test_nothing_but_failures_renders():
+    cells = [
+        dataclasses.replace(
+            c, status="failed", reason="no weights", mask="", evaluations={}, tasks={}
+        )
+        for c in synthetic().cells
+    ]
+    html = to_html(dataclasses.replace(synthetic(), cells=tuple(cells), masks={}))
+    assert "No method has a complete and comparable Common Avg." in html
+    assert html.count("no weights") > len(cells)
+
+
+def test_models_are_never_compared():
+    keep = {"none", "random", "mean", "max"}  # a few are enough, and quick
+    own = [c for c in synthetic().cells if c.method in keep]
+    more = [dataclasses.replace(c, model="second/model") for c in own]
+    masks = synthetic().masks
+    results = dataclasses.replace(
+        synthetic(),
+        cells=(*own, *more),
+        masks={**masks, **{("second/model", mask): keep for (_, mask), keep in masks.items()}},
+    )
+    view = page(results)
+    assert [group.heading for group in view.groups] == [
+        f"{MODEL}, router sliced",
+        "second/model, router sliced",
+    ]
+    html = to_html(results)
+    ids = Tables(html).ids
+    assert len(ids) == len(set(ids))
+
+
+def test_hostile_names_are_text():
+    def taint(cell):
+        return dataclasses.replace(
+            cell,
+            model=HOSTILE,
+            method=HOSTILE if cell.method == "max" else cell.method,
+            reason=HOSTILE if cell.reason else "",
+            notes=(HOSTILE,),
+            tasks={
+                t: dataclasses.replace(s, reason=HOSTILE if s.status != "ok" else "")
+                for t, s in cell.tasks.items()
+            },
+        )
+
+    results = dataclasses.replace(
+        synthetic(),
+        suite=HOSTILE,
+        title=HOSTILE,
+        description=HOSTILE,
+        average=HOSTILE,
+        cells=tuple(map(taint, synthetic().cells)),
+        masks={(HOSTILE, mask): keep for (_, mask), keep in synthetic().masks.items()},
+        provenance={HOSTILE: {HOSTILE: HOSTILE}, "command": HOSTILE},
+        protocol=((HOSTILE, HOSTILE),),
+    )
+    html = to_html(results)
+    assert "<script>alert" not in html
+    assert html.count("</style>") == 1
+    assert html.count("{{ 7 * 7 }}") > 20
+    assert "49&lt;" not in html
+
+
+def test_rendering_is_deterministic_and_follows_from_the_files(tmp_path):
+    write(synthetic(), tmp_path)
+    path = render(synthetic(), tmp_path)
+    assert path == tmp_path / "index.html"
+    once = path.read_bytes()
+    # In another process, where hashing of strings is seeded otherwise.
+    code = "import sys; from mbench.report.page.render import render;"
+    code += "from mbench.storage.results_folder import read; render(read(sys.argv[1]), sys.argv[1])"
+    environment = {**os.environ, "PYTHONHASHSEED": "5"}
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        check=True,
+        env=environment,
+        cwd=ROOT,
+    )
+    assert path.read_bytes() == once
+    assert to_html(read(tmp_path)).encode() == once
+
+
+def test_page_names_command_protocol_router_and_hashes(html):
+    for text in ("mbench run quickstart", "window 128, stride 128", "versions › torch", "ab" * 32):
+        assert text in html
+    assert "router sliced" in html
+    assert "http" not in html.replace("http://www.w3.org", "")
+
+
+def test_colours_and_shapes_are_never_shared():
+    styles = charts.looks([f"method {n}" for n in range(84)])
+    assert len(set(styles.values())) == 84
+    css = (Path(charts.__file__).parents[1] / "templates/report.css").read_text()
+    assert all(css.count(f"--c{n}: light-dark(#") == 1 for n in range(charts.COLOURS))
+
+
+def test_jaccard_and_picture():
+    first = np.array([[True, True, False, False], [True, True, False, False]])
+    second = np.array([[True, False, True, False], [True, True, False, False]])
+    assert experts.jaccard(first, second) == pytest.approx((1 / 3 + 1) / 2)
+    assert experts.overlap([first], [second]) == experts.jaccard(first, second)
+    same = [first, second]
+    assert experts.overlap(same, same) == experts.jaccard(first, second)
+    alone = [first]
+    assert experts.overlap(alone, alone) is None
+    picture = experts.picture(first, second).removeprefix("data:image/png;base64,")
+    with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
+        pixels = np.asarray(image.convert("RGBA"))
+    blue, orange = (47, 120, 196, 255), (217, 119, 6, 255)
+    assert [tuple(p) for p in pixels[0, :2]] == [blue, orange]
+    assert (pixels[1, :2] == blue).all()
+    assert (pixels[:, 2:, 3] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "expected"),
+    [
+        ("acc", 0.12345, "0.123"),
+        ("perplexity", 12.345, "12.35"),
+        ("perplexity", 432.1, "432.1"),
+        ("perplexity", 54321.6, "54322"),
+        ("perplexity", 3.21e9, "3.2e9"),
+        ("perplexity", math.inf, "∞"),
+        ("acc", math.nan, "–"),
+    ],
+)
+def test_numbers(metric, value, expected):
+    assert words.number(metric, value) == expected
+
+
+def test_words():
+    assert words.percent(0.125) == "12.5\xa0%"
+    assert words.signed(-0.0314) == "−0.031"
+    assert words.listing(["a"]) == "a"
+    assert words.listing(["a", "b", "c"]) == "a, b and c"
+    assert words.shorten("x " * 90).endswith("x…")
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+@pytest.mark.parametrize("loss", [math.inf, math.nan])
+def test_an_unpruned_loss_that_is_not_finite_leaves_a_page(loss):
+    from helpers.small_runs import grid, run
+    from mbench.core.evaluation import evaluation
+
+    whole = run(grid())
+    unpruned, *others = whole.cells
+    table = unpruned.evaluations["ppl"].items.assign(nll=loss)
+    found = {**unpruned.evaluations, "ppl": evaluation("ppl", table)}
+    cells = (dataclasses.replace(unpruned, evaluations=found), *others)
+    page = to_html(dataclasses.replace(whole, cells=cells))
+    assert page.count('class="level"') < to_html(whole).count('class="level"')

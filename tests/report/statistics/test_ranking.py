@@ -1,0 +1,254 @@
+"""Who may be compared with whom, and what comes of it."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from helpers.altered import altered, on_items, without
+from helpers.demo_results import CLOZE, SEEDS, synthetic
+from helpers.page_tables import Tables, leaderboard
+from mbench.report.page.render import to_html
+from mbench.report.statistics.groups import (
+    Score,
+    arrange,
+    average_score,
+    perplexity_score,
+    primary_score,
+)
+from mbench.report.statistics.pairing import cells_of, pair
+from mbench.report.statistics.ranking import standings
+
+FEW = ("random", "none", "mean", "max", "tb-coverage", "reap-code")
+
+
+def at(results, retain=0.5, score=None):
+    """Method -> standing."""
+    found = standings(arrange(results)[0], score or primary_score(results))
+    return {standing.entry.method: standing for standing in found[retain]}
+
+
+def few(change=None):
+    """A smaller run: five methods, everything complete, then changed."""
+    small = altered(lambda cell: cell if cell.method in FEW else None)
+    return altered(change, small) if change else small
+
+
+def is_mean(cell):
+    return cell.method == "mean" and cell.retain == 0.5
+
+
+def test_equal_masks_tie():
+    found = at(synthetic(), 0.25)
+    one, other = found["max"], found["max-protected"]
+    assert (one.rank, one.last_rank) == (other.rank, other.last_rank)
+    ours, theirs = (dataclasses.astuple(each.from_random) for each in (one, other))
+    assert ours == pytest.approx(theirs, abs=1e-12)
+
+
+def test_methods_that_differ_by_noise_share_every_rank():
+    rng = np.random.default_rng(0)
+
+    def noise(cell):
+        return on_items(
+            cell, CLOZE, lambda items: items.assign(acc_norm=rng.integers(0, 2, 200).astype(float))
+        )
+
+    results = altered(noise, few())
+    for ranked in standings(arrange(results)[0], average_score(results)).values():
+        assert {(s.rank, s.last_rank) for s in ranked if s.tied} == {(1, len(ranked))}
+        assert all(standing.tied for standing in ranked)
+        assert not any(standing.differs_from_random for standing in ranked)
+
+
+def test_items_in_another_order_are_paired_by_name():
+    def shuffle(cell):
+        if not is_mean(cell):
+            return cell
+        return on_items(cell, CLOZE[:1], lambda items: items.sample(frac=1, random_state=3))
+
+    ours, theirs = at(few()), at(few(shuffle))
+    assert [s.rank for s in ours.values()] == [s.rank for s in theirs.values()]
+    assert [s.from_leader for s in ours.values()] == [s.from_leader for s in theirs.values()]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda items: items.iloc[1:], "cloze-code on other items, 199 of 200 in common"),
+        (
+            lambda items: items.assign(item="x" + items["item"]),
+            "cloze-code on other items, 0 of 200 in common",
+        ),
+        (lambda items: items.iloc[[0, *range(200)]], "cloze-code has an item twice"),
+        (
+            lambda items: items.assign(acc_norm=items.acc_norm.where(items.index != 4)),
+            "cloze-code on other items, 199 of 200 in common",
+        ),
+        (lambda items: items.assign(acc_norm=math.nan), "cloze-code has no outcome"),
+        (lambda items: items.assign(acc_norm=math.inf), "an outcome that is not finite"),
+    ],
+)
+def test_a_cell_on_other_items_is_named_and_costs_the_others_nothing(change, problem):
+    results = few(lambda c: on_items(c, ["cloze-code"], change) if is_mean(c) else c)
+    found, expected = at(results), at(few(lambda c: None if is_mean(c) else c))
+    assert problem in found["mean"].problem
+    assert found["mean"].rank is None
+    for method, standing in expected.items():
+        assert found[method].rank == standing.rank
+        assert found[method].from_random == standing.from_random
+
+
+def test_the_page_names_a_cell_on_other_items():
+    results = few(lambda c: on_items(c, ["cloze-code"], lambda i: i.iloc[1:]) if is_mean(c) else c)
+    problem = "cloze-code on other items, 199 of 200 in common"
+    html = to_html(results)
+    assert f"mean is not comparable and not ranked: {problem}." in html
+    tables = Tables(html).tables
+    rows = {row[0]: row for row in tables["Without a result"][1:]}
+    assert rows["mean"][5:] == ["not comparable", problem]
+    assert leaderboard(tables, 50)["mean"]["Common Avg"] == f"not comparable|{problem}"
+
+
+def test_most_cells_say_which_items_are_the_task():
+    """Even if the unpruned model is the stranger; then no share of its gap is told."""
+    results = few(lambda c: on_items(c, CLOZE, lambda i: i.iloc[5:]) if c.method == "none" else c)
+    found = at(results)
+    assert all(standing.rank is not None for standing in found.values())
+    assert all(standing.recovered is None for standing in found.values())
+
+
+def test_windows_with_other_tokens_are_not_compared():
+    def longer(cell):
+        if not is_mean(cell):
+            return cell
+        return on_items(cell, ["bible"], lambda items: items.assign(tokens=items.tokens + 1))
+
+    results = few(longer)
+    found = at(results, score=perplexity_score(results))["mean"]
+    assert found.problem == "bible with other tokens in the same windows"
+    assert at(results)["mean"].rank is not None  # on the average's tasks it is
+
+
+def test_a_mask_with_two_outcomes_is_believed_in_neither():
+    twin = dataclasses.replace(next(filter(is_mean, few().cells)), method="twin")
+    other = on_items(twin, CLOZE[:1], lambda items: items.assign(acc_norm=1 - items.acc_norm))
+    equal = at(few(lambda c: (c, twin) if is_mean(c) else c))
+    assert (equal["twin"].rank, equal["twin"].problem) == (equal["mean"].rank, "")
+    found = at(few(lambda c: (c, other) if is_mean(c) else c))
+    problem = f"{CLOZE[0]} has two different outcomes for the same experts kept"
+    assert found["mean"].problem == found["twin"].problem == problem
+    assert found["max"].rank is not None
+    preserved = dataclasses.replace(other, router="preserved")
+    found = at(few(lambda c: (c, preserved) if is_mean(c) else c))
+    assert found["twin"].problem == found["mean"].problem == ""
+
+
+def test_what_is_listed_twice_is_not_taken_for_seeds():
+    found = at(few(lambda c: (c, c) if is_mean(c) or c.seed == 3 else c))
+    assert found["mean"].problem == "it is listed twice"
+    assert found["random"].problem == "seed 3 is listed twice"
+    assert found["max"].from_random is None
+
+
+def test_an_incomplete_random_mean_is_no_reference():
+    def fail(cell):
+        if cell.seed != 2:
+            return cell
+        return dataclasses.replace(cell, status="failed", reason="no", tasks={}, evaluations={})
+
+    found = at(few(fail))
+    assert found["random"].rank is None
+    assert found["mean"].rank is not None
+    assert found["mean"].from_random is found["mean"].recovered is None
+
+
+def test_without_an_average_log_perplexity_ranks():
+    results = synthetic(average="")
+    score = primary_score(results)
+    assert score == perplexity_score(results)
+    ranked = list(at(results, score=score).values())
+    means = [s.summary.mean for s in ranked if s.rank is not None]
+    assert means == sorted(means)
+    assert ranked[0].from_random.value < 0 < ranked[0].recovered < 1
+    assert ranked[0].random_beaten == 6
+    html = to_html(results)
+    assert "leads with a Mean log perplexity of" in html
+    assert html.count('class="chart"') == 5  # all budgets, every seed, and three budgets
+
+
+@pytest.mark.parametrize(("lost", "separated"), [(4, False), (5, True)])
+def test_a_single_task_of_right_and_wrong_is_tested_by_mcnemar(lost, separated):
+    """Of five items lost and none won mid-p is 1/32, while the test without it has 1/16."""
+    score = Score("One", (("cloze-code", "acc_norm"),), higher=True)
+
+    def outcomes(cell):
+        if cell.method not in ("none", "mean", "max"):
+            return None
+        wrong = lost if cell.method == "max" else 0
+        right = (np.arange(200) >= wrong).astype(float)
+        return on_items(cell, ["cloze-code"], lambda items: items.assign(acc_norm=right))
+
+    found = at(altered(outcomes), score=score)
+    assert list(found) == ["mean", "max"]
+    assert found["max"].tied != separated
+    assert (found["max"].rank, found["max"].last_rank) == ((2, 2) if separated else (1, 2))
+
+
+def test_seeds_enter_intervals_by_their_own_spread():
+    """With exactly known items, the interval of the random mean is Student's over six seeds."""
+    flat = {seed: 0.3 + 0.02 * n for n, seed in enumerate(SEEDS)}
+
+    def known(cell):
+        value = flat.get(cell.seed, 0.9)
+        return on_items(cell, CLOZE, lambda items: items.assign(acc_norm=value))
+
+    found = at(few(known))["mean"].from_random
+    half = scipy.stats.sem(list(flat.values())) * scipy.stats.t.ppf(0.975, 5)
+    assert found.value == pytest.approx(0.9 - 0.35)
+    assert found.high - found.low == pytest.approx(2 * half, rel=0.05)
+
+
+def test_every_random_seed_as_the_only_baseline():
+    """Against the average of each seed alone, by the cells' own figures."""
+    results = few()
+    score = average_score(results)
+    for retain in (0.25, 0.5, 0.75):
+        found = at(results, retain)
+        seeds = {cell.seed: score.value(cell) for cell in found["random"].entry.cells}
+        mean = np.mean(list(seeds.values()))
+        for method in ("mean", "max", "reap-code"):
+            value = found[method].summary.mean
+            other = {s for s, figure in seeds.items() if (value > figure) != (value > mean)}
+            assert set(found[method].reversing_seeds) == other
+            assert found[method].random_beaten == sum(value > f for f in seeds.values())
+            assert found[method].random_masks == 6
+
+
+def test_one_seed_is_compared_without_a_spread():
+    found = at(few(lambda c: c if c.seed in (None, 42) else None))["mean"]
+    assert found.random_masks == 1
+    assert found.reversing_seeds == ()
+    assert found.from_random.low < found.from_random.value < found.from_random.high
+
+
+def test_pairing_puts_every_cell_beside_the_others():
+    group = arrange(few())[0]
+    paired = pair(cells_of(group), [("cloze-code", "acc_norm"), ("bible", "mean_nll")])
+    assert [len(s.sizes) for s in paired.strata] == [200, 14]  # 40 windows, three to a block
+    assert paired.items == 240
+    assert len(paired.columns) == len(few().cells)
+    assert paired.problems == {}
+    for cell in few().cells:
+        column = paired.columns[id(cell)]
+        figures = [stratum.figures[column] for stratum in paired.strata]
+        expected = [cell.metric("cloze-code", "acc_norm"), cell.metric("bible", "mean_nll")]
+        assert figures == pytest.approx([figure.value for figure in expected])
+    assert pair([], [("cloze-code", "acc_norm")]).strata == ()
+
+
+def test_without_random_nothing_is_said_of_it():
+    found = at(altered(without("random"), few()))["mean"]
+    assert found.from_random is found.recovered is found.random_beaten is None

@@ -1,0 +1,197 @@
+"""The figures of the page, recomputed from the files with nothing of the report's code."""
+
+import dataclasses
+import itertools
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+from helpers.demo_results import ABILITY, CLOZE, CORPORA, SEEDS, synthetic
+from helpers.page_tables import Tables, first, leaderboard
+from mbench.core.results import TaskStatus
+from mbench.report.page.render import to_html
+from mbench.storage.results_folder import write
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return Tables(to_html(synthetic())).tables
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """items.parquet, and results.csv's line of every mask at 50 % and of the unpruned model."""
+    directory = tmp_path_factory.mktemp("run")
+    write(synthetic(), directory)
+    csv = pd.read_csv(directory / "results.csv", keep_default_na=False)
+    masks = csv.drop_duplicates(["method", "seed", "retain"]).query("retain in (0.5, 1.0)")
+    return pd.read_parquet(directory / "items.parquet"), masks
+
+
+def outcomes(files, method, task, seed=None):
+    """One column per mask of the method, indexed by item."""
+    items, masks = files
+    own = masks[masks.method == method]
+    hashes = own["mask"] if seed is None else own[own.seed == str(seed)]["mask"]
+    rows = items[(items.task == task) & items["mask"].isin(hashes)]
+    return rows.pivot(index="item", columns="mask", values="acc_norm")[list(hashes)]
+
+
+def average(files, method):
+    """[seeds] the mean of the three cloze tasks' means."""
+    return np.mean([outcomes(files, method, task).mean().to_numpy() for task in CLOZE], axis=0)
+
+
+def test_figures_of_each_task(tables, files):
+    items, masks = files
+    rows = leaderboard(tables, 50)
+    for method in set(ABILITY) - {"frequency"}:  # whose last task failed
+        for task in CLOZE:
+            own = outcomes(files, method, task)
+            assert first(rows[method][task]) == pytest.approx(own.mean().item(), abs=6e-4)
+        for corpus in CORPORA:
+            (mask,) = masks[masks.method == method]["mask"]
+            own = items[(items["mask"] == mask) & (items.task == corpus)]
+            perplexity = math.exp(own.nll.sum() / own.tokens.sum())
+            assert first(rows[method][corpus]) == pytest.approx(perplexity, rel=1e-3)
+
+
+def test_average_and_its_errors(tables, files):
+    rows = leaderboard(tables, 50)
+    for method in set(ABILITY) - {"frequency"}:
+        errors = [outcomes(files, method, task).sem().item() for task in CLOZE]
+        shown, error = rows[method]["Common Avg"].split("|")
+        assert float(shown) == pytest.approx(average(files, method).item(), abs=6e-4)
+        assert float(error[2:]) == pytest.approx(math.hypot(*errors) / 3, abs=6e-4)
+    random = average(files, "random")
+    mean, spread, bounds = rows["random"]["Common Avg"].split("|")
+    assert len(random) == 6
+    assert float(mean) == pytest.approx(random.mean(), abs=6e-4)
+    assert float(spread[2:]) == pytest.approx(random.std(ddof=1), abs=6e-4)
+    ends = [float(text) for text in bounds.split("–")]
+    assert ends == pytest.approx([random.min(), random.max()], abs=6e-4)
+
+
+def test_what_is_said_of_random_pruning(tables, files):
+    rows = leaderboard(tables, 50)
+    random = average(files, "random")
+    gap = average(files, "none").item() - random.mean()
+    for method in set(ABILITY) - {"frequency"}:
+        value = average(files, method).item()
+        share = round((value - random.mean()) / gap, 2)
+        assert rows[method]["Recovered"] == f"{100 * share:.4g}\xa0%".replace("-", "−")
+        assert rows[method]["Beaten"] == f"{(random < value).sum()}/6"
+        assert first(rows[method]["Over random"]) == pytest.approx(value - random.mean(), abs=6e-4)
+
+
+def test_intervals_are_those_of_a_normal_approximation(tables, files):
+    """200 items a task are many: bootstrap and delta method agree to a tenth of the width."""
+    rows = leaderboard(tables, 50)
+    best = next(name for name in rows if name != "unpruned")
+    for method in set(ABILITY) - {"frequency", best}:
+        differences = [
+            outcomes(files, method, task).iloc[:, 0] - outcomes(files, best, task).iloc[:, 0]
+            for task in CLOZE
+        ]
+        value = np.mean([d.mean() for d in differences])
+        error = math.hypot(*(d.sem() for d in differences)) / 3
+        shown, bounds, *_ = rows[method]["From the best"].split("|")
+        low, high = (first(text) for text in bounds.strip("[]").split(", "))
+        assert first(shown) == pytest.approx(value, abs=6e-4)
+        assert low == pytest.approx(value - 1.96 * error, abs=0.4 * error)
+        assert high == pytest.approx(value + 1.96 * error, abs=0.4 * error)
+
+
+def test_task_by_task_differences_are_bold_where_their_tests_hold(files):
+    """Of tasks right or wrong alone, McNemar by SciPy; then Holm over all pairs and tasks."""
+    declared = {task: "acc_norm" for task in CLOZE}
+    html = to_html(dataclasses.replace(synthetic(), task_metrics=declared))
+    tables = Tables(html).tables
+    best = leader(tables, 50)
+    shown = leaderboard(tables, 50, start=f"Difference from {best}, ")
+    p, found = {}, {}
+    for task in CLOZE:
+        for one, other in itertools.combinations([best, *(set(shown) - {"random"})], 2):
+            d = outcomes(files, other, task).iloc[:, 0] - outcomes(files, one, task).iloc[:, 0]
+            lost, count = (d > 0).sum(), (d != 0).sum()
+            middle = scipy.stats.binom.pmf(lost, count, 0.5) if 2 * lost != count else 0.0
+            p[task, one, other] = scipy.stats.binomtest(lost, count).pvalue - middle
+            found[task, one, other] = d.mean()
+    # The pairs with the random mean are in the family too: Holm's factor lies between these two.
+    most = math.comb(len(shown) + 1, 2) * len(CLOZE)
+    least = {key: sum(other >= own for other in p.values()) for key, own in p.items()}
+    table = html.split('<table id="model-1-budget-2-tasks"')[1].split("</table>")[0]
+    marks = [re.findall(r'<td class="number (\w+)"', row) for row in table.split("<tr")[2:]]
+    bold = {
+        name: dict(zip(CLOZE, row, strict=True)) for name, row in zip(shown, marks, strict=True)
+    }
+    for key, value in found.items():
+        task, one, other = key
+        if one == best:
+            assert first(shown[other][task]) == pytest.approx(value, abs=6e-4)
+            if p[key] * most < 0.05:
+                assert bold[other][task] == "real"
+            elif p[key] * least[key] >= 0.05:
+                assert bold[other][task] == "quiet"
+    assert {mark for row in bold.values() for mark in row.values()} == {"real", "quiet"}
+
+
+def leader(tables, percent):
+    return next(name for name in leaderboard(tables, percent) if name != "unpruned")
+
+
+def test_unpruned_comes_first_and_incomplete_methods_last_without_rank(tables):
+    for percent, missing in ((25, "expert-sparsity"), (50, "frequency"), (75, "output-norm")):
+        rows = list(leaderboard(tables, percent).items())
+        assert rows[0][0] == "unpruned"
+        assert rows[0][1]["Rank"] == "–"
+        assert rows[-1][0] == missing
+        ranks = [row["Rank"].split("–") for _, row in rows[1:-1]]
+        assert ranks[0][0] == "1"
+        assert all(1 <= int(rank[0]) <= int(rank[-1]) <= len(ranks) for rank in ranks)
+        averages = [first(row["Common Avg"]) for _, row in rows[1:-1]]
+        assert averages == sorted(averages, reverse=True)
+
+
+def test_failures_are_shown_with_their_reason(tables):
+    assert leaderboard(tables, 50)["frequency"]["cloze-code"] == "failed|out of memory"
+    assert leaderboard(tables, 50)["frequency"]["Common Avg"] == "incomplete"
+    whole = leaderboard(tables, 25)["expert-sparsity"]
+    assert whole.pop("Common Avg").startswith("failed|expert-sparsity: no subset")
+    assert set(whole.values()) == {"expert-sparsity", "–"}
+    # A task outside the average does not cost a method its rank.
+    mean = leaderboard(tables, 75)["mean"]
+    assert mean["Rank"][0].isdigit()
+    assert mean["bible"] == "failed|loss is not finite in window 3"
+    listed = {(row[0], row[4], row[5]) for row in tables["Without a result"][1:]}
+    assert listed == {
+        ("expert-sparsity", "mask", "failed"),
+        ("frequency", "cloze-code", "failed"),
+        ("output-norm", "cloze-code", "interrupted"),
+        ("mean", "bible", "failed"),
+    }
+
+
+def test_a_task_without_its_metric_is_shown_as_failed():
+    cells = list(synthetic().cells)
+    at = next(n for n, c in enumerate(cells) if c.method == "mean" and c.retain == 0.5)
+    found = dict(cells[at].evaluations)
+    kept = tuple(m for m in found["cloze-code"].metrics if m.name != "acc_norm")
+    found["cloze-code"] = dataclasses.replace(found["cloze-code"], metrics=kept)
+    cells[at] = dataclasses.replace(cells[at], evaluations=found)
+    assert cells[at].task_status("cloze-code") == TaskStatus("ok")
+    html = to_html(dataclasses.replace(synthetic(), cells=tuple(cells)))
+    row = leaderboard(Tables(html).tables, 50)["mean"]
+    assert row["cloze-code"] == "failed|its items lack the metric"
+    assert row["Rank"] == "–"
+
+
+def test_every_seed_is_listed_with_its_summary(tables):
+    name = next(n for n in tables if n.startswith("Every seed") and "50\xa0%" in n)
+    heads = [row[0] for row in tables[name][1:]]
+    assert heads[:6] == [f"random, seed {seed}" for seed in SEEDS]
+    assert heads[6:] == [f"random, {w}" for w in ("mean", "standard deviation", "min", "max")]

@@ -1,0 +1,166 @@
+"""Whole runs on the embedded model: what is computed, what is kept, and what failures cost."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mbench_plugins.demo
+from helpers.tiny_suite import SUITE, Watcher, go, plan_of
+from mbench.cli.summary import list_problems
+from mbench.run.assemble import assemble
+from mbench.run.runner import Runner, help_evaluating
+from mbench.storage.results_folder import write
+from mbench.storage.store import Store
+
+DEMO = Path(mbench_plugins.demo.__file__).parent / "model"
+
+
+def test_a_run_is_complete_and_a_second_one_does_no_forward_pass(tmp_path, store):
+    plan = plan_of(tmp_path, store)
+    first, table = go(plan, store)
+    assert (table["status"] == "ok").all()
+    assert set(table["method"]) == {"none", *plan.suite.methods}
+    assert first.forward_tokens > 0
+    pruned = table[table["method"] != "none"]
+    assert (pruned["experts_kept"] == np.floor(pruned["retain"] * 24)).all()
+    for mask in first.masks.values():
+        assert len(set(mask.keep.sum(axis=1))) == 1
+    # Equal masks by different methods are one evaluation.
+    by_method = table[table["retain"] == 0.5].groupby("method")["mask"].first()
+    assert by_method["reap"] == by_method["same-as-reap"]
+    distinct = table.groupby(["mask", "task"]).ngroups
+    assert len(first.evaluations) == distinct
+
+    second, again = go(plan_of(tmp_path, store), store)
+    assert second.forward_tokens == 0
+    pd.testing.assert_frame_equal(table, again)
+
+
+def test_figures_follow_from_the_items(tmp_path, store):
+    plan = plan_of(tmp_path, store, methods=["reap"], retain=[0.5])
+    outcome, table = go(plan, store)
+    write(assemble(plan, outcome, {}), tmp_path / "out")
+    items = pd.read_parquet(tmp_path / "out" / "items.parquet")
+    for row in table.itertuples():
+        own = items[(items["mask"] == row.mask) & (items["task"] == row.task)]
+        if row.metric == "perplexity":
+            expected = np.exp(own["nll"].sum() / own["tokens"].sum())
+        elif row.metric == "mean_nll":
+            expected = own["nll"].sum() / own["tokens"].sum()
+        elif row.metric == "bits_per_byte":
+            expected = own["nll"].sum() / np.log(2) / own["bytes"].sum()
+        else:
+            expected = own[row.metric].mean()
+        assert row.value == pytest.approx(expected, rel=1e-12)
+
+
+def test_an_interrupted_run_resumes_with_nothing_done_twice(tmp_path, store):
+    whole, other = Watcher(), Store(tmp_path / "other")
+    _, expected = go(plan_of(tmp_path, other), other, whole)
+    generator = random.Random(0)
+    finished: set[tuple[str, str]] = set()
+    interruptions = 0
+    for _ in range(60):
+        watcher = Watcher(interrupt_after=generator.randrange(whole.tokens // 2))
+        outcome, table = go(plan_of(tmp_path, store), store, watcher)
+        done = table[table["status"] == "ok"]
+        assert finished <= set(zip(done["mask"], done["task"], strict=True))
+        finished = set(zip(done["mask"], done["task"], strict=True))
+        if not outcome.interrupted:
+            break
+        interruptions += 1
+        assert set(table["status"]) <= {"ok", "interrupted"}
+    assert interruptions > 1
+    pd.testing.assert_frame_equal(table, expected)
+
+
+def test_a_killed_run_leaves_only_whole_artefacts(tmp_path, store):
+    path = tmp_path / "suite.yaml"
+    path.write_text(SUITE)
+    command = [sys.executable, "-m", "mbench", "run", str(path), "--store", str(store.root)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    generator = random.Random(1)
+    for _ in range(2):
+        process = subprocess.Popen(
+            [*command, "--output", str(tmp_path / "reports"), "--quiet"],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        # Past the imports, into the work.
+        deadline = time.monotonic() + 90
+        while not list(store.root.glob("statistics/*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(generator.random() * 2)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    for artefact in store.root.glob("masks/*.json"):
+        assert store.read_json("masks", artefact.stem) is not None
+    for artefact in store.root.glob("evaluations/[!.]*.parquet"):
+        assert store.read_items(artefact.stem) is not None
+    _, table = go(plan_of(tmp_path, store), store)
+    assert (table["status"] == "ok").all()
+
+
+def test_a_task_that_fails_leaves_the_others(tmp_path, store):
+    text = SUITE + "  cloze_wiki: {metric: brier, limit: 3}\n"
+    plan = plan_of(tmp_path, store, text, methods=["random"], retain=[0.5])
+    watcher = Watcher()
+    _, table = go(plan, store, watcher)
+    status = table.groupby("task")["status"].unique().map(list).to_dict()
+    assert status["cloze_bible"] == status["ppl-wiki"] == ["ok"]
+    assert status["cloze_wiki"] == ["failed"]
+    assert any("brier" in text for text in watcher.warnings)
+
+
+def test_what_another_process_evaluated_is_announced_all_the_same(tmp_path, store):
+    alone, shared = Watcher(), Watcher()
+    go(plan_of(tmp_path, Store(tmp_path / "alone")), Store(tmp_path / "alone"), alone)
+    plan = plan_of(tmp_path, store)
+    Runner(plan, store, shared, before_evaluation=lambda: help_evaluating(plan, store, 1)).run()
+    assert len(shared.evaluated) == len(set(shared.evaluated)) > 0
+    assert sorted(shared.evaluated) == sorted(alone.evaluated)
+    assert shared.tokens == alone.tokens
+
+
+def test_weights_that_cannot_be_read_are_one_problem(tmp_path, store):
+    broken = tmp_path / "model"
+    shutil.copytree(DEMO, broken)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1_000_000])
+    plan = plan_of(tmp_path, store, models=[f"demo={broken}"], retain=[0.5])
+    watcher = Watcher()
+    outcome = Runner(plan, store, watcher).run()
+    ((_, why),) = list_problems(assemble(plan, outcome, {}))
+    assert "the weights are damaged" in why
+    assert len(watcher.warnings) == 1
+
+
+def test_a_method_may_have_a_router_mode_of_its_own(tmp_path, store):
+    changes = ["methods.reap-preserved={use: reap, corpora: [bible], router: preserved}"]
+    plan = plan_of(tmp_path, store, set_values=changes, methods=["reap"], retain=[0.5])
+    both = plan_of(tmp_path, store, set_values=changes, retain=[0.5])
+    _, alone = go(plan, store)
+    _, table = go(both, store)
+    table = table.set_index("method")
+    ours, theirs = table.loc["reap"], table.loc["reap-preserved"]
+    assert set(ours["mask"]) == set(theirs["mask"])
+    assert (set(ours["router"]), set(theirs["router"])) == ({"sliced"}, {"preserved"})
+    assert (ours["value"].to_numpy() != theirs["value"].to_numpy()).any()
+    whole = plan_of(tmp_path, store, set_values=["router=preserved"], retain=[0.5])
+    _, preserved = go(whole, store)
+    preserved = preserved.set_index("method").loc["reap"]
+    assert theirs["value"].tolist() == preserved["value"].tolist()
+    alone = alone.set_index("method").loc["reap"]
+    assert ours["value"].tolist() == alone["value"].tolist()
