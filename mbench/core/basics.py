@@ -1,4 +1,4 @@
-"""The selector and the mask builder that most methods share."""
+"""The statistic, the selector and the mask builder that most methods share."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class TopK(Selector):
-    """The K best experts of every layer by the one corpus's scores, ties by lower index."""
+    """The K highest-scoring experts of every layer on one corpus; ties go to the lower index."""
 
     name = "top-k"
 
@@ -36,9 +36,9 @@ class TopK(Selector):
         """Return exactly K experts per layer; raises `PluginError` unless there is one corpus."""
         if len(scores) != 1:
             raise PluginError(f"selector 'top-k' takes scores of one corpus, got {len(scores)}")
-        (only,) = scores.values()
-        chosen = np.zeros(only.values.shape, dtype=bool)
-        np.put_along_axis(chosen, only.ranking()[:, : budget.kept], True, axis=1)
+        (score,) = scores.values()
+        chosen = np.zeros(score.values.shape, dtype=bool)
+        np.put_along_axis(chosen, score.ranking()[:, : budget.kept], True, axis=1)
         return Selection(chosen)
 
 
@@ -81,5 +81,5 @@ class RoutingSums(Statistic):
 
 @hookimpl
 def mbench_components() -> list[type[Component]]:
-    """The components above."""
+    """The selector and the mask builder; the statistic needs no name in suites."""
     return [TopK, AsSelected]

@@ -1,17 +1,23 @@
-"""The mistakes a user can make or meet, each printed as one line without a traceback."""
+"""The errors that a user can meet, each printed as one line (with a traceback under `--debug`)."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
+MOST_LISTED = 100
+"""More valid choices than this are not listed in an error, e.g. the names of lm-eval's tasks."""
+
+MOST_CHARACTERS = 300
+"""Of another library's error that one line shows."""
+
 
 class MbenchError(Exception):
-    """Something the user can mend; its text is the one line they read."""
+    """Something the user can fix; its text is the one line they read."""
 
 
 class SuiteError(MbenchError):
-    """A suite file or a command-line redirection that cannot be carried out."""
+    """A suite file, or a command-line option that changes it, which cannot be used."""
 
 
 class UnsupportedModel(MbenchError):
@@ -27,7 +33,7 @@ class CorpusError(MbenchError):
 
 
 class TaskError(MbenchError):
-    """An evaluation task that is unknown, malformed, or gave responses that are not finite."""
+    """An evaluation task that is unknown or malformed, or whose outcomes are not finite."""
 
 
 class Infeasible(MbenchError):
@@ -43,19 +49,25 @@ class StoreError(MbenchError):
 
 
 class MergeError(MbenchError):
-    """Runs that cannot be one; unlike the others' text, this has a line for every difference."""
+    """Runs that cannot be merged; its text has a line for every difference, not just one."""
 
 
 def unknown(what: str, name: str, choices: Iterable[str]) -> str:
-    """One line that says `name` is no `what`, with the nearest match and all choices."""
+    """One line that says `name` is no `what`, with the nearest match and the valid choices.
+
+    Of more than `MOST_LISTED` choices it names only those that are like `name`.
+    """
     valid = sorted(choices)
-    near = difflib.get_close_matches(name, valid, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    listed = ", ".join(valid) if valid else "none"
-    return f"unknown {what} {name!r}{hint} (valid: {listed})"
+    few = len(valid) <= MOST_LISTED
+    near = difflib.get_close_matches(name, valid, n=1 if few else 4)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    listed = f" (valid: {', '.join(valid) or 'none'})" if few else ""
+    return f"unknown {what} {name!r}{hint}{listed}"
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error's text; one that is not the user's to mend keeps its type."""
+    """The first line of an error's text, after the error's type unless it is an `MbenchError`."""
     text = (str(error).strip().splitlines() or [""])[0]
-    return text if isinstance(error, MbenchError) else f"{type(error).__name__}: {text}"
+    if isinstance(error, MbenchError):
+        return text
+    return ": ".join(filter(None, (type(error).__name__, text[:MOST_CHARACTERS])))

@@ -1,8 +1,8 @@
-"""What evaluating one mask on one task gives: outcomes per item, and metrics that follow from them.
+"""The outcome of evaluating one mask on one task: a table of items, and the metrics that follow.
 
 Every metric is a pure function of the per-item table, so results can be recomputed and compared
-in pairs. A table has one row per item and a text column `item` that is equal for equal items
-whatever the mask, plus either
+in pairs. A table has one row per item and a text column `item` that identifies the item whatever
+the mask, plus either
 - one column per item-wise metric (`acc`, `acc_norm`, `exact_match`, ...), values in [0, 1]; or
 - `nll` (natural-log loss summed over the item), `tokens` and `bytes` that were scored, for
   perplexity, whose items are windows named `text:first scored token`.
@@ -55,11 +55,11 @@ class Evaluation:
 
 
 class Evaluator(Protocol):
-    """A task or perplexity text made ready once, to be run on one mask after another."""
+    """A task or perplexity text, prepared once and then run on one mask after another."""
 
     @property
     def name(self) -> str:
-        """What results call it."""
+        """Its name in the results."""
 
     @property
     def items(self) -> int:
@@ -67,7 +67,7 @@ class Evaluator(Protocol):
 
     @property
     def tokens(self) -> int:
-        """Forward tokens of one mask; of generating tasks, the most it can be."""
+        """Forward tokens that one mask takes; for generating tasks, an upper bound."""
 
     @property
     def item_names(self) -> list[str]:
@@ -91,7 +91,7 @@ class Evaluator(Protocol):
             model: a causal language model of transformers, in evaluation mode.
             batch_tokens: tokens per forward, padding included; one row may exceed it. Bounds
                 memory; can be lowered from one call to the next.
-            advance: told the number of tokens done since its last call, `tokens` in sum.
+            advance: called with the number of tokens done since its last call, `tokens` in sum.
 
         Raises:
             TaskError: the model's output is not finite; the text names the task and the item.
@@ -116,7 +116,7 @@ def _mean_metric(name: str, values: pd.Series) -> Metric:
 
 
 def blocks(windows: Iterable[str]) -> np.ndarray:
-    """Which windows of a text are drawn together, because neighbours are alike: int [windows].
+    """The block of each window: neighbours are alike, so a block is resampled whole; int [windows].
 
     A text is cut into blocks of up to n ** (1/3) neighbours, of n windows in all: the rate at which
     the error of a block bootstrap's variance vanishes fastest (Hall, Horowitz and Jing 1995,
@@ -134,11 +134,10 @@ def blocks(windows: Iterable[str]) -> np.ndarray:
     texts = places[order, 0]
     starts = np.searchsorted(texts, texts)  # of each window's text, in the order of the texts
     within = (np.arange(len(texts)) - starts) // round(len(texts) ** (1 / 3))
-    found = np.empty(len(texts), int)
-    found[order] = np.unique(np.column_stack([texts, within]), axis=0, return_inverse=True)[
-        1
-    ].ravel()
-    return found
+    numbers = np.unique(np.column_stack([texts, within]), axis=0, return_inverse=True)[1].ravel()
+    block_of_window = np.empty(len(texts), int)
+    block_of_window[order] = numbers
+    return block_of_window
 
 
 def _perplexity_metrics(items: pd.DataFrame) -> tuple[Metric, ...]:

@@ -1,4 +1,7 @@
-"""What a plugin may implement. Every hook is optional; only `mbench_panels` takes an argument."""
+"""The hooks that a plugin may implement. Each is optional; only `mbench_panels` has an argument."""
+
+# pluggy reads the signatures of specifications and never calls them, so they have no bodies.
+# mypy: disable-error-code="empty-body"
 
 from __future__ import annotations
 
@@ -27,9 +30,9 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 class Panel:
     """A section of the report that a plugin fills.
 
-    `content` is a DataFrame, shown without its index as a table that readers can sort; text,
-    escaped; or `markupsafe.Markup`, which enters the page as it is: its author answers for it being
-    whole and for every name in it being escaped (`Markup.format` does so).
+    `content` is a DataFrame, shown without its index as a table that readers can sort; text, which
+    is escaped; or `markupsafe.Markup`, which enters the page as it is: its author makes sure that
+    it is well-formed and that every name in it is escaped (`Markup.format` does so).
     """
 
     title: str
@@ -37,17 +40,17 @@ class Panel:
 
 
 @hookspec
-def mbench_components() -> Sequence[type[Component]]:  # type: ignore[empty-body]
+def mbench_components() -> Sequence[type[Component]]:
     """Return the statistic, scorer, selector and mask-builder classes that suites may name."""
 
 
 @hookspec
-def mbench_methods() -> Sequence[Method]:  # type: ignore[empty-body]
+def mbench_methods() -> Sequence[Method]:
     """Return ready-made methods, each a named triple of components."""
 
 
 @hookspec
-def mbench_corpora() -> Mapping[str, Callable[[str], list[str]]]:  # type: ignore[empty-body]
+def mbench_corpora() -> Mapping[str, Callable[[str], list[str]]]:
     """Return corpora by name; each is a function from a split's name to its documents.
 
     If it has a method `identity(split) -> str` that changes whenever the documents do, plans need
@@ -56,19 +59,19 @@ def mbench_corpora() -> Mapping[str, Callable[[str], list[str]]]:  # type: ignor
 
 
 @hookspec
-def mbench_models() -> Mapping[str, Path]:  # type: ignore[empty-body]
+def mbench_models() -> Mapping[str, Path]:
     """Return directories of model checkpoints by name."""
 
 
 @hookspec
-def mbench_task_directories() -> Sequence[Path]:  # type: ignore[empty-body]
+def mbench_task_directories() -> Sequence[Path]:
     """Return directories with lm-eval task files."""
 
 
 @hookspec
-def mbench_panels(results: Results) -> Sequence[Panel]:  # type: ignore[empty-body]
-    """Return sections to add to the report of a run, e.g. a table or a picture of one's own.
+def mbench_panels(results: Results) -> Sequence[Panel]:
+    """Return sections to add to the report of a run, e.g. a table or a chart of the plugin's.
 
-    It is called whenever a report is made, with all that the run found: `mbench.long_form(results)`
-    has every figure, `results.masks` the experts that stay.
+    It is called whenever a report is made, with the results of the run: `mbench.long_form(results)`
+    has every figure, `results.masks` the experts that are kept.
     """

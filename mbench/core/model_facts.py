@@ -1,4 +1,4 @@
-"""What is known of a model without its weights; light, so that plans need not import torch."""
+"""What is known of a model without its weights; needs no torch, so that planning stays quick."""
 
 from __future__ import annotations
 

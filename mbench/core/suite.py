@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -248,7 +248,10 @@ class Suite(_Strict):
     models so small that one operation cannot keep several cores busy."""
 
 
-def _exactly_one(model: Any, *fields: str) -> Any:
+_Source = TypeVar("_Source", ModelSpec, TextSource)
+
+
+def _exactly_one(model: _Source, *fields: str) -> _Source:
     given = [name for name in fields if getattr(model, name) is not None]
     if len(given) != 1:
         raise ValueError(f"give exactly one of {', '.join(fields)}; got {len(given)}")

@@ -1,4 +1,4 @@
-"""Which model is meant, decided by content; needs no torch, so that planning stays quick."""
+"""A checkpoint's files and the hash of their content; needs no torch, so that plans are quick."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HINT = "give a local directory with --model NAME=PATH, or run suites/quickstart.
 
 
 def local_directory(path_or_id: str) -> Path | None:
-    """Return the directory that is meant, or None for a model id of the Hugging Face hub.
+    """Return the directory, or None where the text is a model id of the Hugging Face hub.
 
     Raises `ModelNotFound` for a path that is not a directory.
     """
@@ -47,7 +47,7 @@ def config_file(directory: Path) -> Path:
     """Return the model's config.json; raises `ModelNotFound` if it is not there."""
     path = directory / "config.json"
     if not path.is_file():
-        raise ModelNotFound(f"model {directory}: there is no config.json")
+        raise ModelNotFound(f"model {directory}: config.json is missing")
     return path
 
 
@@ -64,7 +64,9 @@ def weight_files(directory: Path) -> list[Path]:
             try:
                 parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
             except (ValueError, KeyError, AttributeError, TypeError):
-                raise ModelNotFound(f"model {directory}: {index.name} cannot be read") from None
+                raise ModelNotFound(
+                    f"model {directory}: {index.name} is not an index of weight files"
+                ) from None
             missing = [part for part in parts if not (directory / part).is_file()]
             if missing:
                 raise ModelNotFound(
@@ -72,13 +74,16 @@ def weight_files(directory: Path) -> list[Path]:
                     f"e.g. {missing[0]}"
                 )
             return [index, *(directory / part for part in parts)]
-    raise ModelNotFound(f"model {directory}: there are no weights (model.safetensors)")
+    raise ModelNotFound(
+        f"model {directory}: no weights (neither model.safetensors nor pytorch_model.bin, nor an"
+        " index of them)"
+    )
 
 
 def tokenizer_files(directory: Path) -> list[Path]:
     """Return the tokenizer's files; raises `ModelNotFound` if there is no vocabulary."""
     if not any((directory / name).is_file() for name in VOCABULARIES):
-        raise ModelNotFound(f"model {directory}: there is no tokenizer (tokenizer.json)")
+        raise ModelNotFound(f"model {directory}: no tokenizer (none of {', '.join(VOCABULARIES)})")
     return [directory / name for name in TOKENIZER_FILES if (directory / name).is_file()]
 
 
@@ -91,9 +96,9 @@ def model_key(
 ) -> str:
     """Return what identifies the model's content: a hash of its files, or the hub's commit.
 
-    For a directory every byte of configuration, tokenizer and weights enters, its path does not;
-    with `remote_code` (whether the model's own code may run) its Python files do as well. `store`
-    remembers the hashes of files, so that weights are read once and not for every plan.
+    The hash covers every byte of a directory's configuration, tokenizer and weights, and not its
+    path; with `remote_code` (whether the model's own code may run) its Python files too. `store`
+    caches the hashes of files, so that weights are read once and not for every plan.
     Raises `ModelNotFound` if files are missing, or if the hub is needed and cannot be reached.
     """
     suffix = ":remote-code" if remote_code else ""
@@ -112,23 +117,23 @@ def model_key(
 
 
 def _file_hash(path: Path, store: Store | None) -> str:
-    """Return the sha256 of a file; from the store if the file is the one that was read then.
+    """Return the sha256 of a file; from the store if the file has not changed since it was read.
 
     A change time cannot be set by programs, so it also tells apart a file that was replaced by
     another of the same size and modification time. A file that changed a moment ago may do so
-    again within the same tick of its time stamps, so its hash is not remembered yet.
+    again within the same tick of its time stamps, so its hash is not stored yet.
     """
     before = _state(path)
     newest = max(before["mtime_ns"], before["ctime_ns"])
-    known = store.read_json("facts", _state_key(before)) if store else None
-    if known is not None:
-        return known["sha256"]
+    stored = store.read_json("facts", _state_key(before)) if store else None
+    if stored is not None:
+        return str(stored["sha256"])
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     settled = time.time_ns() - newest > SETTLED
     if store and settled and _state(path) == before:
-        store.write_json("facts", _state_key(before), {"sha256": found})
-    return found
+        store.write_json("facts", _state_key(before), {"sha256": digest})
+    return digest
 
 
 def _state(path: Path) -> dict[str, Any]:
@@ -142,7 +147,7 @@ def _state_key(state: dict[str, Any]) -> str:
 
 
 def model_commit(repository: str, revision: str | None) -> str:
-    """Return the commit that `revision` of a model of the hub means; see `hub.commit`."""
+    """Return the commit that `revision` of a model on the hub stands for; see `hub.commit`."""
     try:
         return hub.commit(repository, revision, "model", "config.json")
     except hub.HubRefusal as error:

@@ -1,4 +1,4 @@
-"""What the Hugging Face hub is asked: which commit a repository stands for, and why it refuses."""
+"""Requests to the Hugging Face hub: a repository's commit, its files, and why the hub refuses."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Literal
 
 
 class HubRefusal(Exception):
-    """The hub refuses or cannot be reached, and the local cache does not help; one line."""
+    """The hub refuses or cannot be reached, and the local cache lacks the files; one line."""
 
 
 def commit(
     repository: str, revision: str | None, kind: Literal["model", "dataset"], probe: str
 ) -> str:
-    """Return the commit that `revision` (None: the default branch) of a repository means.
+    """Return the commit that `revision` (None: the default branch) of a repository stands for.
 
     Raises `HubRefusal` if the hub refuses or cannot be reached and the local cache has no snapshot
     with the file `probe`.
@@ -25,9 +25,9 @@ def commit(
     reason = "the Hugging Face hub cannot be reached"
     if not constants.HF_HUB_OFFLINE:
         try:
-            found = HfApi().repo_info(repository, revision=revision, repo_type=kind, timeout=10)
-            if found.sha:
-                return found.sha
+            info = HfApi().repo_info(repository, revision=revision, repo_type=kind, timeout=10)
+            if info.sha:
+                return info.sha
         except HfHubHTTPError as error:
             reason = refusal(error) or reason
         except (OSError, OfflineModeIsEnabled):
@@ -43,9 +43,9 @@ def commit(
 
 
 def snapshot(repository: str, commit: str, patterns: list[str]) -> Path:
-    """Return a folder with the files of a model's commit that match, downloaded if need be.
+    """Return a folder with the files of a model's commit that match, downloaded where needed.
 
-    Raises `HubRefusal` if they are neither in the local cache nor to be had.
+    Raises `HubRefusal` if they are neither in the local cache nor can be downloaded.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
@@ -58,7 +58,7 @@ def snapshot(repository: str, commit: str, patterns: list[str]) -> Path:
 
 
 def refusal(error: BaseException) -> str | None:
-    """Return why the hub refused, or None if it could not be asked."""
+    """Return why the hub refused, or None for an error that is no answer of the hub."""
     from huggingface_hub.errors import (
         GatedRepoError,
         RepositoryNotFoundError,
@@ -66,7 +66,7 @@ def refusal(error: BaseException) -> str | None:
     )
 
     reasons = {
-        GatedRepoError: "the Hugging Face hub asks for access to be granted",
+        GatedRepoError: "access to this repository must be requested on the Hugging Face hub",
         RevisionNotFoundError: "the Hugging Face hub has no such revision",
         RepositoryNotFoundError: "the Hugging Face hub has no such public repository",
     }

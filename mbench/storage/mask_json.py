@@ -1,4 +1,4 @@
-"""A mask as the store and exported checkpoints keep it."""
+"""A mask as JSON, in the store and in exported checkpoints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mbench.core.interfaces import ExpertMask
 
 
 def mask_to_json(mask: ExpertMask, layers: tuple[str, ...]) -> dict[str, Any]:
-    """A mask as other tools can read it: kept experts by layer, ascending."""
+    """The mask with the kept experts of each layer, ascending, by module path."""
     return {
         "format": "mbench-mask/1",
         "num_experts": int(mask.keep.shape[1]),

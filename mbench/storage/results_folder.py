@@ -1,4 +1,4 @@
-"""A run on disk: `results.csv`, `items.parquet` and `results.json`, written and read back.
+"""Writes the results of a run to a folder, and reads them back.
 
 `results.csv` holds every figure in long form, `items.parquet` every per-item outcome from which
 the figures follow, and `results.json` the rest: statuses, masks, protocol and provenance. Where a
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mbench.core.errors import MbenchError, StoreError
+from mbench.core.errors import MbenchError, StoreError, one_line
 from mbench.core.evaluation import Evaluation, evaluation
 from mbench.core.results import (
     DTYPES,
@@ -38,11 +38,14 @@ CSV, ITEMS, JSON = "results.csv", "items.parquet", "results.json"
 EFFICIENCY = "efficiency.csv"
 
 KEY = ["model", "router", "mask", "task"]
-"""What identifies one per-item table: equal masks are evaluated once, whoever made them."""
+"""Columns that identify one per-item table: equal masks are evaluated once, whatever made them."""
 
 
 def _write(path: Path, content: bytes) -> None:
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    def fill(temporary: Path) -> None:
+        temporary.write_bytes(content)
+
+    write_atomically(path, fill)
 
 
 def write(results: Results, directory: str | Path) -> None:
@@ -72,13 +75,13 @@ def read(directory: str | Path) -> Results:
         items = pd.read_parquet(directory / ITEMS)
         return _from_json(data, items)
     except FileNotFoundError as error:
-        within = sorted(path.parent.name for path in directory.glob(f"*/{JSON}"))
-        hint = f"; did you mean {directory / within[0]}?" if within else ""
+        runs = sorted(path.parent.name for path in directory.glob(f"*/{JSON}"))
+        hint = f"; did you mean {directory / runs[0]}?" if runs else ""
         raise StoreError(f"no results in {directory}: {error.filename} is missing{hint}") from error
     except OSError as error:
-        raise StoreError(f"cannot read results in {directory}: {_line(error)}") from error
+        raise StoreError(f"cannot read results in {directory}: {one_line(error)}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"results in {directory} are malformed: {_line(error)}") from error
+        raise StoreError(f"results in {directory} are malformed: {one_line(error)}") from error
 
 
 def load_results(path: str | Path) -> pd.DataFrame:
@@ -102,16 +105,11 @@ def load_results(path: str | Path) -> pd.DataFrame:
     except OSError as error:
         raise MbenchError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
-        raise MbenchError(f"{path} is not a table of results: {_line(error)}") from error
+        raise MbenchError(f"{path} is not a table of results: {one_line(error)}") from error
     if list(table.columns) != list(DTYPES):
         expected = ", ".join(DTYPES)
         raise MbenchError(f"{path} is not a table of results: its columns must be {expected}")
     return table
-
-
-def _line(error: Exception) -> str:
-    """The error's text on one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _gather_items(results: Results) -> tuple[pd.DataFrame, dict[str, dict[str, str]]]:
@@ -126,8 +124,8 @@ def _gather_items(results: Results) -> tuple[pd.DataFrame, dict[str, dict[str, s
                 continue
             items = cell.evaluations[task].items
             key = (cell.model, cell.router, cell.mask, task)
-            known = tables.setdefault(key, items)
-            if known is not items and not known.equals(items):
+            first = tables.setdefault(key, items)
+            if first is not items and not first.equals(items):
                 raise ValueError(f"two different outcomes of one mask on {task}: {key}")
             dtypes.setdefault(task, {name: str(items[name].dtype) for name in items.columns})
     if not tables:
@@ -228,13 +226,13 @@ def _cell_from_json(
     data: Mapping[str, Any], evaluations: Mapping[tuple[str, ...], Evaluation]
 ) -> CellResult:
     tasks = {task: TaskStatus(*status) for task, status in data["tasks"].items()}
-    found = {
+    outcomes = {
         task: evaluations[data["model"], data["router"], data["mask"], task]
         for task, status in tasks.items()
         if status.status == "ok"
     }
     rest = {name: value for name, value in data.items() if name not in ("notes", "tasks")}
-    return CellResult(**rest, notes=tuple(data["notes"]), evaluations=found, tasks=tasks)
+    return CellResult(**rest, notes=tuple(data["notes"]), evaluations=outcomes, tasks=tasks)
 
 
 def efficiency_table(savings: tuple[Saving, ...]) -> pd.DataFrame:
@@ -253,7 +251,7 @@ def efficiency_table(savings: tuple[Saving, ...]) -> pd.DataFrame:
 
 def _rows(saving: Saving) -> Iterator[dict[str, Any]]:
     for variant in ("unpruned", "pruned"):
-        found: Footprint | None = getattr(saving, variant)
+        footprint: Footprint | None = getattr(saving, variant)
         row: dict[str, Any] = {
             "model": saving.model,
             "retain": saving.retain,
@@ -261,10 +259,10 @@ def _rows(saving: Saving) -> Iterator[dict[str, Any]]:
             "experts_kept": saving.kept,
         }
         for name in ("parameters", "checkpoint_bytes", "weight_bytes", "peak_bytes"):
-            row[name] = getattr(found, name, None)
+            row[name] = getattr(footprint, name, None)
         row["allocations"] = saving.allocations
         for stage in ("prefill", "decode"):
-            speed: Spread | None = getattr(found, stage, None)
+            speed: Spread | None = getattr(footprint, stage, None)
             for short, long in (("min", "minimum"), ("median", "median"), ("max", "maximum")):
                 row[f"{stage}_{short}"] = getattr(speed, long, None)
         yield {**row, "device": saving.device, "status": saving.status}

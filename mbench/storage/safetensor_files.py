@@ -1,7 +1,7 @@
-"""Reading where safetensors files hold what, and writing new ones by copying ranges of bytes.
+"""Reads the headers of safetensors files, and writes new files by copying ranges of bytes.
 
-The library's writer wants all tensors of a file in memory; a range of bytes needs a buffer only,
-and is the same bit for bit whatever its dtype. The format: the length of the header (8 bytes,
+The library's writer needs all tensors of a file in memory; copying ranges needs only a buffer, and
+is exact bit for bit whatever the dtype. The format: the length of the header (8 bytes,
 little-endian), the header (JSON: name -> dtype, shape and offsets), then the tensors without gaps.
 """
 
@@ -21,7 +21,7 @@ SHARD_BYTES = 5 * 10**9
 
 INDEX = "model.safetensors.index.json"
 BUFFER_BYTES = 1 << 24
-"""Copied at once; whole numbers of every dtype."""
+"""Copied at once; a multiple of every dtype's size."""
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,19 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class NewTensor:
-    """A tensor to be written: all of a stored one, or some entries of one dimension."""
+    """A tensor to be written: a stored one whole, or some entries of one of its dimensions."""
 
     name: str
     stored: StoredTensor
     dim: int = 0
     kept: tuple[int, ...] | None = None
-    """Entries of `dim` that stay; None: all."""
+    """Entries of `dim` that are kept; None: all."""
     change: Callable[[bytes], bytes] | None = None
     """Applied to every piece that is copied, which it must not make longer or shorter."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its shape."""
+        """Its shape: the stored one with `dim` cut to the kept entries."""
         if self.kept is None:
             return self.stored.shape
         shape = list(self.stored.shape)
@@ -78,8 +78,8 @@ class NewTensor:
         # With a longer dimension before it, an entry would not be one range.
         if rest or math.prod(stored.shape[: self.dim]) != 1:
             raise UnsupportedModel(
-                f"{stored.file.name}: entries of dimension {self.dim} of {self.name} "
-                f"({stored.dtype} {list(stored.shape)}) cannot be cut out"
+                f"{stored.file.name}: dimension {self.dim} of {self.name} ({stored.dtype} "
+                f"{list(stored.shape)}) cannot be sliced: its entries are not contiguous"
             )
         return [(stored.start + number * entry, entry) for number in self.kept]
 
@@ -87,9 +87,9 @@ class NewTensor:
 def read_headers(files: Iterable[Path]) -> dict[str, StoredTensor]:
     """Return every tensor of the files by name, in the order of the bytes.
 
-    Raises `ModelNotFound` for a file that is damaged or cut off.
+    Raises `ModelNotFound` for a file that is damaged or truncated.
     """
-    found = {}
+    tensors_by_name: dict[str, StoredTensor] = {}
     for path in files:
         try:
             size = path.stat().st_size
@@ -110,12 +110,12 @@ def read_headers(files: Iterable[Path]) -> dict[str, StoredTensor]:
                 for entry in header.values()
             ]
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise ModelNotFound(f"{path} is not a safetensors file, or damaged") from None
+            raise ModelNotFound(f"{path} is damaged, or not a safetensors file") from None
         named = sorted(zip(header, tensors, strict=True), key=lambda pair: pair[1].start)
         if named and named[-1][1].start + named[-1][1].size != size:
-            raise ModelNotFound(f"{path} is cut off")
-        found.update(named)
-    return found
+            raise ModelNotFound(f"{path} is truncated")
+        tensors_by_name.update(named)
+    return tensors_by_name
 
 
 def write_checkpoint(
@@ -155,7 +155,7 @@ def _shards(tensors: Sequence[NewTensor], shard_bytes: int) -> list[list[NewTens
 def _write_file(path: Path, tensors: Sequence[NewTensor]) -> None:
     # Wide dtypes first, so that every tensor starts at a multiple of its numbers' size.
     tensors = sorted(tensors, key=lambda t: t.size / max(1, t.parameters), reverse=True)
-    header: dict[str, Mapping] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, Mapping[str, object]] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for tensor in tensors:
         header[tensor.name] = {
@@ -192,6 +192,6 @@ def _copy(
     while length:
         data = source.read(min(length, BUFFER_BYTES))
         if not data:
-            raise ModelNotFound(f"{source.name} is cut off")
+            raise ModelNotFound(f"{source.name} is truncated")
         out.write(change(data) if change else data)
         length -= len(data)

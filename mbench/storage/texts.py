@@ -1,4 +1,4 @@
-"""Text and token sequences for calibration and perplexity."""
+"""The documents of a text, from local files, a plugin or a hub dataset, and their identity."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mbench.core.errors import CorpusError, MbenchError, unknown
+from mbench.core.errors import CorpusError, MbenchError, one_line, unknown
 
 if TYPE_CHECKING:
     from mbench.core.suite import TextSource
@@ -20,7 +20,7 @@ class Text:
     """The documents of one source, read at most once and only if something needs them."""
 
     def __init__(self, name: str, source: TextSource, plugin_corpora: PluginCorpora) -> None:
-        """`name` is what errors call it."""
+        """`name` is its place in the suite, for errors: `corpora.c4`, `perplexity.wikitext`."""
         self.name = name
         self.source = source
         self._plugin_corpora = plugin_corpora
@@ -28,9 +28,9 @@ class Text:
 
     @property
     def documents(self) -> list[str]:
-        """The documents in order; raises `CorpusError` where they cannot be had.
+        """The documents in order; raises `CorpusError` where they cannot be read.
 
-        Blank ones stay: some data sets have a row a line, and joining them needs the empty lines.
+        Blank ones stay: some datasets have one row per line, and joining needs the empty lines.
         """
         if self._documents is None:
             if self.source.plugin is not None:
@@ -41,19 +41,19 @@ class Text:
                 documents = self._hub()
             self._documents = documents
             if not any(text.strip() for text in documents):
-                raise CorpusError(f"{self.name}: the source holds no text")
+                raise CorpusError(f"{self.name}: every document of the source is empty")
         return self._documents
 
     def identity(self) -> dict[str, Any]:
-        """What decides the documents: the hub's commit, else a hash of the text itself.
+        """What determines the documents: the hub's commit, else a hash of the text itself.
 
-        A plugin's function may have a method `identity(split) -> str` that tells it unread.
+        A plugin's function may have a method `identity(split) -> str`, so that nothing is read.
         """
         if self.source.hub is not None:
             return {**self.source.model_dump(mode="json"), "revision": self._commit()}
-        tell = getattr(self._plugin_corpora.get(str(self.source.plugin)), "identity", None)
-        if tell is not None:
-            return {"identity": str(self._call(tell))}
+        identify = getattr(self._plugin_corpora.get(str(self.source.plugin)), "identity", None)
+        if identify is not None:
+            return {"identity": str(self._call(identify))}
         digest = hashlib.sha256()
         for document in self.documents:
             digest.update(json.dumps(document).encode())
@@ -63,16 +63,15 @@ class Text:
         return list(self._call(self._plugin_corpora[str(self.source.plugin)]))
 
     def _call(self, function: Callable[[str], Any]) -> Any:
-        """What a plugin says of the split."""
+        """Call a plugin's function with the split."""
         try:
             return function(self.source.split)
         except MbenchError:
             raise
-        # A stranger's function may raise anything.
+        # A plugin's function may raise anything.
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
             corpus = f"plugin corpus {self.source.plugin!r}, split {self.source.split!r}"
-            raise CorpusError(f"{self.name}: {corpus}: {reason}") from None
+            raise CorpusError(f"{self.name}: {corpus}: {one_line(error)}") from error
 
     def _file(self, path: Path) -> list[str]:
         try:
@@ -131,8 +130,7 @@ class Text:
             )
         # The library raises its own, requests', and built-in errors for the same few causes.
         except Exception as error:
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            raise self._unreachable(reason) from None
+            raise self._unreachable(one_line(error)) from error
         if source.field not in loaded.column_names:
             problem = unknown("field", source.field, loaded.column_names)
             raise CorpusError(f"{self.name}: {source.hub}: {problem}")

@@ -179,7 +179,7 @@ def test_what_cannot_be_exported_leaves_nothing_behind(exported, tmp_path, monke
     damaged = shutil.copytree(full, tmp_path / "damaged")
     part = min(damaged.glob("*.safetensors"))
     part.write_bytes(part.read_bytes()[:-1])
-    with pytest.raises(ModelNotFound, match="cut off"):
+    with pytest.raises(ModelNotFound, match="truncated"):
         export_first(results(damaged, keep), damaged, out)
 
     found = results(full, keep)

@@ -133,7 +133,7 @@ def misfit(checkpoint):
     ("damage", "error", "message"),
     [
         (shutil.rmtree, ModelNotFound, "no such directory"),
-        (unlink("config.json"), ModelNotFound, "no config.json"),
+        (unlink("config.json"), ModelNotFound, "config.json is missing"),
         (unlink("model.safetensors"), ModelNotFound, "no weights"),
         (without_tokenizer, ModelNotFound, "no tokenizer"),
         (truncated, ModelNotFound, "weights are damaged"),
