@@ -82,7 +82,7 @@ def test_every_hook_is_documented_and_used():
         for name, function in inspect.getmembers(hookspecs, inspect.isfunction)
         if name.startswith("mbench_")
     ]
-    sources = [*(ROOT / "plugins").glob("*.py"), *(ROOT / "mbench").rglob("*.py")]
+    sources = [*(ROOT / "plugins").rglob("*.py"), *(ROOT / "mbench").rglob("*.py")]
     sources.append(ROOT / "tests/report/tables/test_panels.py")
     implemented = "".join(path.read_text() for path in sources if path.name != "hookspecs.py")
     for name, function in hooks:
