@@ -9,9 +9,17 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from mbench.core.basics import AsSelected, RoutingSums, TopK
-    from mbench.core.errors import Infeasible, MbenchError, PluginError, UnsupportedModel
+    from mbench.core.errors import (
+        CorpusError,
+        Infeasible,
+        MbenchError,
+        PluginError,
+        UnsupportedModel,
+    )
     from mbench.core.hookspecs import Panel, hookimpl
     from mbench.core.interfaces import (
         Budget,
@@ -36,6 +44,7 @@ _HOME = {
     "AsSelected": "core.basics",
     "Budget": "core.interfaces",
     "Component": "core.interfaces",
+    "CorpusError": "core.errors",
     "ExpertMask": "core.interfaces",
     "Infeasible": "core.errors",
     "LayerBatch": "core.interfaces",
@@ -65,6 +74,7 @@ __all__ = [
     "AsSelected",
     "Budget",
     "Component",
+    "CorpusError",
     "ExpertMask",
     "Infeasible",
     "LayerBatch",

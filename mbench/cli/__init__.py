@@ -14,6 +14,7 @@ VERBS = {
     "report": "Render a leaderboard again, of one run or of several merged.",
     "compare": "Compare two runs, or two methods, on the same items.",
     "export": "Write the pruned checkpoint of one mask of a finished run.",
+    "suites": "List the suites that come with mbench.",
     "plugins": "List what plugins offer, and those that failed to load.",
 }
 
@@ -52,9 +53,9 @@ class _Verbs(click.Group):
 
 def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value:
-        from importlib.metadata import version
+        import mbench
 
-        click.echo(f"mbench {version('mbench')}")
+        click.echo(f"mbench {mbench.__version__}")
         ctx.exit()
 
 

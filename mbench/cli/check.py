@@ -15,6 +15,8 @@ from mbench.cli.options import request, suite_options
 def command(**options: Any) -> None:
     """Check SUITE without running it: keys, names, parameters, models, corpora and budgets.
 
+    SUITE is a file, or the name of a suite that comes with mbench (`mbench suites`).
+
     What only the weights, tokens or items can show, such as a corpus that is too short or a metric
     that a task has not, `run` finds before its first forward pass.
 

@@ -123,6 +123,7 @@ def request(
     """Load plugins, read the suite, plan it; warnings of broken plugins go to standard error."""
     from mbench.plan.cells import make_plan
     from mbench.plan.registry import load_registry
+    from mbench.plan.shipped import find_suite
     from mbench.plan.suite_file import load_suite
     from mbench.run.environment import set_up_libraries
     from mbench.storage.store import Store, default_root
@@ -130,10 +131,13 @@ def request(
     set_up_libraries()
     registry = load_registry(plugin_files)
     warn_of_failures(registry)
-    loaded, source = load_suite(suite, **narrowing)
+    path, note = find_suite(suite)
+    if note:
+        click.echo(f"note: {note}", err=True)
+    loaded, source = load_suite(path, **narrowing)
     store = Store(store_root or default_root())
     plan = make_plan(loaded, source, registry, store, trust_expected=trust_expected)
-    return Request(plan, store, registry, suite, tuple(_changes(narrowing)))
+    return Request(plan, store, registry, path, tuple(_changes(narrowing)))
 
 
 def _changes(narrowing: Mapping[str, Any]) -> Iterator[str]:

@@ -14,7 +14,10 @@ from mbench.cli.options import request, suite_options
 @suite_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(as_json: bool, **options: Any) -> None:
-    """Show the cells of SUITE, the forward passes they need, what is cached, and the cost."""
+    """Show the cells of SUITE, the forward passes they need, what is cached, and the cost.
+
+    SUITE is a file, or the name of a suite that comes with mbench (`mbench suites`).
+    """
     from mbench.cli.summary import show_plan
     from mbench.plan.cost import estimate
     from mbench.plan.in_words import methods_in_words, protocol_in_words

@@ -33,6 +33,8 @@ SOME_FAILED = 3
 def command(output: Path, as_json: bool, quiet: bool, helper: int | None, **options: Any) -> None:
     """Run SUITE and write its leaderboard to reports/<suite>/index.html.
 
+    SUITE is a file, or the name of a suite that comes with mbench (`mbench suites`).
+
     What is in the store is not computed again; an interrupted run goes on where it stopped. Exit
     status: 0 all done, 2 a mistake in the suite or its inputs, 3 something failed, 130
     interrupted.

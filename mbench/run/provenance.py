@@ -33,8 +33,8 @@ def gather(
         "suite file sha256": hashlib.sha256(suite_path.read_bytes()).hexdigest(),
         "versions": {"python": platform.python_version(), **_versions()},
         "git": {
-            "of the suite": _git_state(suite_path.resolve().parent),
-            "of mbench": _git_state(Path(__file__).parent),
+            "of the suite": _git_state(suite_path.resolve()),
+            "of mbench": _git_state(Path(__file__)),
         },
         "hardware": _hardware(),
         "models": {
@@ -95,20 +95,24 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _git_state(folder: Path) -> str:
-    """Commit of the checkout that holds the suite, with a mark if it has changes."""
+def _git_state(file: Path) -> str:
+    """Commit of the checkout that tracks `file`, with a mark if the checkout has changes.
+
+    What is installed may lie in the checkout of another project, which says nothing about it.
+    """
     try:
         run = lambda *words: subprocess.run(  # noqa: E731
-            ["git", "-C", str(folder), *words],
+            ["git", "-C", str(file.parent), *words],
             capture_output=True,
             text=True,
             timeout=10,
             check=True,
         ).stdout.strip()
+        run("ls-files", "--error-unmatch", file.name)
         commit = run("rev-parse", "HEAD")
         return commit + (" with uncommitted changes" if run("status", "--porcelain") else "")
     except (OSError, subprocess.SubprocessError):
-        return "not a git checkout"
+        return "not tracked by git"
 
 
 def _hardware() -> dict[str, Any]:

@@ -26,7 +26,7 @@ TOKENIZER_FILES = (
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 SETTLED = 2 * 10**9
 """Nanoseconds after which a change of a file must show in its time stamps, coarse ones included."""
-HINT = "give a local directory with --model NAME=PATH, or run suites/quickstart.yaml offline"
+HINT = "give a local directory with --model NAME=PATH; `mbench run quickstart` needs no hub"
 
 
 def local_directory(path_or_id: str) -> Path | None:

@@ -111,7 +111,7 @@ class Text:
         return CorpusError(
             f"{self.name}: cannot load dataset {self.source.hub} (split {self.source.split}):"
             f" {reason}; to use local text: --set '{self.name}.source={{files: [PATH]}}';"
-            " suites/quickstart.yaml runs offline"
+            " `mbench run quickstart` needs no hub"
         )
 
     def _hub(self) -> list[str]:

@@ -21,7 +21,7 @@ from functools import cache
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
-from mbench.core.errors import CorpusError
+import mbench
 from mbench_plugins.demo.wikitext import articles
 
 CORPORA: tuple[str, ...] = ("bible", "wiki", "code")
@@ -33,11 +33,11 @@ SALT = 243
 """Mixed into the split of the documents; chosen so that held-out splits are of similar size."""
 
 
-class MissingText(CorpusError):
+class MissingText(mbench.CorpusError):
     """A package that ships one of the corpora isn't installed."""
 
 
-class ChangedText(CorpusError):
+class ChangedText(mbench.CorpusError):
     """A package is installed, but its text isn't the text that the demo model was trained on."""
 
 

@@ -16,7 +16,7 @@ from mbench.report.page.terms import term_of
 from mbench.report.page.view import page
 from mbench.report.statistics.boards import GroupBoards
 from mbench.report.tables.panels import ShownPanel
-from mbench.report.tables.published import Published, load_published
+from mbench.report.tables.published import Published, load_published, shipped_figures
 from mbench.report.words import visible
 from mbench.storage.store import write_atomically
 
@@ -31,11 +31,12 @@ def render(
 ) -> Path:
     """Write `index.html` into `directory` and return its path; equal results give equal bytes.
 
-    Figures of papers are taken from `published/*.yaml` beside `directory`. `found` is what
-    `boards` finds in the results, where that is known already.
+    Figures of papers are those that come with mbench and those of `published/*.yaml` beside
+    `directory`, which take the place of ours of the same file name. `found` is what `boards` finds
+    in the results, where that is known already.
     """
     path = Path(directory) / "index.html"
-    published = load_published(path.resolve().parent.parent / "published")
+    published = load_published(shipped_figures(), path.resolve().parent.parent / "published")
     content = to_html(results, panels, published, found).encode()
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
     return path

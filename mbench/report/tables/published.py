@@ -1,7 +1,8 @@
-"""Figures that papers state, beside ours: `published/*.yaml` next to the reports' directories."""
+"""Figures that papers state, beside ours: those that come with mbench, and a user's own."""
 
 from __future__ import annotations
 
+import importlib.resources
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -54,12 +55,21 @@ class Published(_Strict):
     figures: tuple[Figure, ...]
 
 
-def load_published(directory: Path) -> tuple[Published, ...]:
-    """Every YAML file of a directory, by name; none if it does not exist."""
+def shipped_figures() -> Path:
+    """The folder of the figures that come with mbench."""
+    return Path(str(importlib.resources.files("mbench_published")))
+
+
+def load_published(*directories: Path) -> tuple[Published, ...]:
+    """Every YAML file of some directories, by name; of two that share a name, the last one's.
+
+    A directory that does not exist has none. Raises `MbenchError` for a malformed file.
+    """
     import yaml
 
+    files = {path.name: path for folder in directories for path in folder.glob("*.yaml")}
     found = []
-    for path in sorted(directory.glob("*.yaml")):
+    for _, path in sorted(files.items()):
         try:
             data = yaml.safe_load(path.read_text(encoding="utf-8"))
             found.append(Published.model_validate(data))

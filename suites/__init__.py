@@ -1,0 +1,1 @@
+"""The suites that come with mbench, which `mbench run` knows by name."""
