@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 import mbench
 from helpers.places import ROOT
@@ -121,13 +122,14 @@ def test_export_writes_the_model_that_was_chosen(finished):
     ("words", "message"),
     [
         (["rnu", "tiny.yaml"], "no command 'rnu' (did you mean 'run'?)"),
-        (["leaderboard"], "(valid: run, plan, check, report, compare, export, plugins)"),
+        (["leaderboard"], "(valid: run, plan, check, report, compare, export, suites, plugins)"),
         (["run", "none.yaml"], "none.yaml: no such suite file (there: tiny.yaml)"),
+        (["plan", "quikstart"], "unknown suite 'quikstart'; did you mean 'quickstart'?"),
         (["run", "tiny.yaml", "--set", "retian=[0.5]"], "unknown key 'retian'; did you mean"),
         (["run", "tiny.yaml", "--method", "rendom"], "unknown method 'rendom'; did you mean"),
         (["run", "tiny.yaml", "--retain", "0.001"], "keeps none"),
         (["run", "tiny.yaml", "--model", "demo=./nowhere"], "nowhere"),
-        (["run", "tiny.yaml", "--model", "demo=org/model"], "suites/quickstart.yaml"),
+        (["run", "tiny.yaml", "--model", "demo=org/model"], "mbench run quickstart"),
         (["run", "tiny.yaml", "--output", "tiny.yaml"], "cannot write"),
         (["run", "tiny.yaml", "--store", "tiny.yaml"], "cannot use the store"),
         (["report", "nothing-here"], "no results in nothing-here"),
@@ -143,6 +145,33 @@ def test_a_mistake_is_one_line_and_status_2(finished, words, message):
     (line,) = run.stderr.splitlines()
     assert line.startswith("error: ")
     assert message in line
+
+
+def test_the_suites_that_come_with_mbench_are_listed_with_what_they_need(tmp_path):
+    listed = call("suites", cwd=tmp_path)
+    assert (listed.returncode, listed.stderr) == (0, "")
+    blocks = [block.splitlines() for block in re.split(r"^(?=\w)", listed.stdout, flags=re.M)[1:]]
+    rows = json.loads(call("suites", "--json", cwd=tmp_path).stdout)["suites"]
+    assert [block[0] for block in blocks] == [f"{row['name']}: {row['title']}" for row in rows]
+    assert {row["name"]: row["models"] for row in rows}["protection_budget"] == [
+        "Qwen/Qwen1.5-MoE-A2.7B (14.3 billion parameters)"
+    ]
+    for block, row in zip(blocks, rows, strict=True):
+        assert block[-1] == f"  file: {row['file']}"
+        suite = yaml.safe_load(Path(row["file"]).read_text())
+        assert row["methods"] == list(suite["methods"])
+        assert (row["retain"], row["description"]) == (suite["retain"], suite["description"])
+
+
+def test_a_note_says_which_of_two_suites_is_meant(tmp_path):
+    (tmp_path / "quickstart.yaml").write_text(SUITE)
+    shipped = call("check", "quickstart", cwd=tmp_path)
+    assert shipped.returncode == 0
+    (note,) = shipped.stderr.splitlines()
+    assert note.startswith("note: quickstart is the suite that comes with mbench")
+    assert shipped.stdout.endswith("(quickstart)\n")
+    copied = call("check", "quickstart.yaml", cwd=tmp_path)
+    assert (copied.stderr, copied.stdout[-7:]) == ("", "(tiny)\n")
 
 
 def test_failures_are_named_and_the_status_says_so(finished):

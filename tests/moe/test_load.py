@@ -170,7 +170,7 @@ def test_an_unreachable_hub_says_how_to_go_on(ask, unreachable):
     with pytest.raises(ModelNotFound, match=r"model someone/model: .*cannot be reached") as caught:
         ask("someone/model")
     assert "--model NAME=PATH" in str(caught.value)
-    assert "suites/quickstart.yaml" in str(caught.value)
+    assert "mbench run quickstart" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from helpers.tiny_suite import plan_of
@@ -18,6 +20,25 @@ def planned(tmp_path, *set_values, **narrowing):
     plan = plan_of(tmp_path, store, set_values=set_values, **narrowing)
     provenance = gather(plan, Outcome(), tmp_path / "suite.yaml", ["mbench"], [])
     return assemble(plan, Outcome(), provenance)
+
+
+def test_a_commit_is_recorded_for_a_file_that_git_tracks(tmp_path):
+    """An installation may lie inside the checkout of another project."""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@y"]
+
+    def recorded():
+        return planned(tmp_path).provenance["git"]["of the suite"]
+
+    assert recorded() == "not tracked by git"
+    subprocess.run([*git, "init", "-q"], check=True)
+    (tmp_path / "other").write_text("x")
+    subprocess.run([*git, "add", "other"], check=True)
+    subprocess.run([*git, "commit", "-qm", "x"], check=True)
+    assert recorded() == "not tracked by git"
+    subprocess.run([*git, "add", "suite.yaml"], check=True)
+    subprocess.run([*git, "commit", "-qm", "y"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    assert recorded() == head.stdout.strip() + " with uncommitted changes"
 
 
 def test_a_narrowed_suite_has_the_same_protocol(tmp_path):

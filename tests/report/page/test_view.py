@@ -12,6 +12,7 @@ from helpers.synthetic import PAPER_MODELS, paper_sized
 from mbench.core.errors import MbenchError
 from mbench.report.charts import agreement
 from mbench.report.page import view as figures
+from mbench.report.page.render import render
 from mbench.report.tables import experts
 from mbench.report.tables.published import load_published
 
@@ -180,6 +181,24 @@ def test_published_figures_need_the_same_model_and_names(results):
     assert figures.page(other, published).groups[0].published == ()
     unnamed = dataclasses.replace(results, average="Mean")
     assert figures.page(unnamed, published).groups[0].published == ()
+
+
+def test_installed_figures_are_shown_and_a_file_beside_the_reports_takes_their_place(
+    results, tmp_path
+):
+    chosen = [c for c in results.cells if c.model == "qwen" and c.method in ("none", "random")]
+    few = dataclasses.replace(results, cells=tuple(c for c in chosen if c.retain in (0.75, 1.0)))
+    (shipped,) = PUBLISHED.glob("*.yaml")
+    assert shipped.read_text().count("arXiv 2607.01710") == 1
+    own = tmp_path / "reports" / "published" / shipped.name
+    for theirs, ours in ((True, False), (False, True)):
+        page = render(few, tmp_path / "reports" / "run").read_text()
+        assert ("arXiv 2607.01710: qwen" in page, "figures of ours: qwen" in page) == (theirs, ours)
+        own.parent.mkdir(exist_ok=True)
+        own.write_text(shipped.read_text().replace("arXiv 2607.01710", "figures of ours"))
+    own.rename(own.with_name("more.yaml"))
+    papers = [paper.paper[-16:] for paper in load_published(PUBLISHED, own.parent)]
+    assert papers == ["arXiv 2607.01710", " figures of ours"]
 
 
 def test_malformed_published_figures_are_refused_by_name(tmp_path):
