@@ -23,7 +23,7 @@ def done(folder, dtype="bfloat16"):
 
 @pytest.fixture
 def found(tmp_path, monkeypatch) -> Results:
-    monkeypatch.setattr("test_export.model_key", lambda path: "sha256:0")
+    monkeypatch.setattr("helpers.exported.model_key", lambda path: "sha256:0")
     keep = np.zeros((2, 8), dtype=bool)
     keep[:, ::2] = True
     found = results(tmp_path, keep)
