@@ -14,9 +14,9 @@ import sys
 
 PASS = """
 import time, torch
-from mbench_plugins.demo import model_directory
+from mbench_plugins.demo.plugin import MODEL
 from mbench.moe.load import load
-model = load(str(model_directory()), dtype="float32").model
+model = load(str(MODEL), dtype="float32").model
 ids = torch.randint(0, 1000, (8, 256))
 def once():
     start = time.perf_counter()

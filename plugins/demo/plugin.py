@@ -6,26 +6,31 @@ from collections.abc import Callable
 from pathlib import Path
 
 import mbench
-from mbench_plugins import demo
-from mbench_plugins.demo.text import identity
+from mbench_plugins.demo.text import CORPORA, documents, identity
+
+MODEL = Path(__file__).parent / "model"
+"""The checkpoint and its tokenizer, for AutoModelForCausalLM and AutoTokenizer."""
+
+TASKS = Path(__file__).parent / "tasks"
+"""The folder of lm-eval task files, for its TaskManager's `include_path`."""
 
 
 @mbench.hookimpl
 def mbench_models() -> dict[str, Path]:
     """The embedded checkpoint."""
-    return {"demo": demo.model_directory()}
+    return {"demo": MODEL}
 
 
 @mbench.hookimpl
 def mbench_corpora() -> dict[str, Callable[[str], list[str]]]:
     """Its corpora, with splits `train`, `calibration` and `evaluation`; `mixed` is all of them."""
-    return {name: _Corpus(name) for name in demo.CORPORA} | {"mixed": _Corpus(*demo.CORPORA)}
+    return {name: _Corpus(name) for name in CORPORA} | {"mixed": _Corpus(*CORPORA)}
 
 
 @mbench.hookimpl
 def mbench_task_directories() -> list[Path]:
     """Its cloze tasks."""
-    return [demo.task_directory()]
+    return [TASKS]
 
 
 class _Corpus:
@@ -35,7 +40,7 @@ class _Corpus:
         self._names = names
 
     def __call__(self, split: str) -> list[str]:
-        return [text for name in self._names for text in demo.documents(name, split)]
+        return [text for name in self._names for text in documents(name, split)]
 
     def identity(self, split: str) -> str:
         """What decides the documents, so that a plan need not read them."""

@@ -13,7 +13,7 @@ from helpers.prunable import built, draw
 from helpers.tiny_models import save
 from mbench.core.errors import MbenchError, ModelNotFound, UnsupportedModel
 from mbench.export.choose import choose, find_checkpoint
-from mbench_plugins.demo import model_directory
+from mbench_plugins.demo.plugin import MODEL
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_only_the_model_that_was_evaluated_is_taken(checkpoint):
     found = results(full, keep)
     assert find_checkpoint(found, "tiny", None, {}) == full
     with pytest.raises(ModelNotFound, match="is not the model 'tiny' of the results"):
-        find_checkpoint(found, "tiny", str(model_directory()), {})
+        find_checkpoint(found, "tiny", str(MODEL), {})
     plugin = results(full, keep, source={"plugin": "p"})
     assert find_checkpoint(plugin, "tiny", None, {"p": full}) == full
     with pytest.raises(ModelNotFound, match="unknown plugin model 'p'"):

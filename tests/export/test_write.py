@@ -21,7 +21,7 @@ from mbench.export import write as module
 from mbench.moe.load import load
 from mbench.moe.mask import masked
 from mbench.storage.checkpoints import model_key
-from mbench_plugins.demo import model_directory
+from mbench_plugins.demo.plugin import MODEL
 
 STOCK = """
 import sys
@@ -52,7 +52,7 @@ def exported(tmp_path_factory):
             keep = np.zeros((2, 8), dtype=bool)
             keep[0, [1, 6]] = keep[1, [0, 5]] = True
         elif family == "demo":
-            full = model_directory()
+            full = MODEL
             keep = np.zeros((4, 24), dtype=bool)
             keep[:, 3::4] = True
         else:

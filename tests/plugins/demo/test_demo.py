@@ -14,16 +14,10 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mbench_plugins.demo import (
-    CORPORA,
-    MissingText,
-    cloze,
-    documents,
-    model_directory,
-    task_directory,
-    text,
-)
+from mbench_plugins.demo import cloze, text
 from mbench_plugins.demo.muon import orthogonalise
+from mbench_plugins.demo.plugin import MODEL, TASKS
+from mbench_plugins.demo.text import CORPORA, MissingText, documents
 from mbench_plugins.demo.tokens import token_stream, windows
 from mbench_plugins.demo.train import Recipe, imbalance, train
 from mbench_plugins.demo.wikitext import plain
@@ -46,12 +40,12 @@ SHARED_BY_SCORE = 0.9
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return AutoTokenizer.from_pretrained(model_directory())
+    return AutoTokenizer.from_pretrained(MODEL)
 
 
 @pytest.fixture(scope="module")
 def model():
-    loaded = AutoModelForCausalLM.from_pretrained(model_directory(), dtype=torch.float32)
+    loaded = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
     loaded.set_experts_implementation("eager")
     return loaded.eval()
 
@@ -199,13 +193,13 @@ def test_cloze_tasks_run_in_lm_eval(model, tokenizer):
     from lm_eval.tasks import TaskManager
 
     names = [f"cloze_{corpus}" for corpus in CORPORA]
-    assert sorted(names) == sorted(path.stem for path in task_directory().glob("*.yaml"))
+    assert sorted(names) == sorted(path.stem for path in TASKS.glob("*.yaml"))
     results = lm_eval.simple_evaluate(
         model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=32),
         tasks=names,
         limit=32,
         bootstrap_iters=0,
-        task_manager=TaskManager(include_path=str(task_directory()), include_defaults=False),
+        task_manager=TaskManager(include_path=str(TASKS), include_defaults=False),
     )
     accuracy = [results["results"][name]["acc,none"] for name in names]
     assert sum(accuracy) / len(accuracy) > 0.45
