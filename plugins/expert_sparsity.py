@@ -26,7 +26,7 @@ from mbench_plugins.reconstruction import best_subset, elimination_order, refine
 if TYPE_CHECKING:
     import torch
 
-_VALUES_AT_ONCE = 1 << 26
+VALUES_AT_ONCE = 1 << 26
 """Expert outputs held at once: 256 MiB in float32."""
 
 
@@ -82,7 +82,7 @@ class ReconstructionSample(mbench.Statistic):
         experts = batch.num_experts
         upper = torch.triu_indices(experts, experts, device=rows.device)
         grams = [torch.empty(0, packed_size(experts), device=rows.device)]
-        at_once = max(1, _VALUES_AT_ONCE // (experts * batch.hidden.shape[1]))
+        at_once = max(1, VALUES_AT_ONCE // (experts * batch.hidden.shape[1]))
         for start in range(0, len(rows), at_once):
             outputs = batch.expert_outputs(rows[start : start + at_once]).float()
             grams.append((outputs @ outputs.mT)[:, upper[0], upper[1]])

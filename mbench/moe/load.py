@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
-from unittest import mock
 
 import torch
 import transformers
@@ -26,6 +24,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from mbench.core.errors import MbenchError, ModelNotFound, UnsupportedModel
 from mbench.core.model_facts import DTYPE_BYTES, ModelFacts
+from mbench.core.replaced import environment_variable, replaced
 from mbench.moe import deepseek
 from mbench.moe.adapter import MoELayer, find_moe_layers
 from mbench.moe.offload import DeviceMap, Placement, device_map_for, folder_for, settle
@@ -292,6 +291,8 @@ def _read_as_needed() -> Iterator[None]:
             f"transformers {transformers.__version__} reads weights in a way that mbench does not "
             "know; install the version in constraints.txt"
         )
-    in_turn = {"HF_DEACTIVATE_ASYNC_LOAD": "1"}
-    with mock.patch.dict(os.environ, in_turn), mock.patch.object(modeling_utils, "safe_open", read):
+    with (
+        environment_variable("HF_DEACTIVATE_ASYNC_LOAD", "1"),
+        replaced(modeling_utils, "safe_open", read),
+    ):
         yield

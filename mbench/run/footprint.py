@@ -77,14 +77,14 @@ def compare(
     seconds: tuple[list, list] = ([], [])
     for repetition in range(1 + spec.repetitions):
         for side in (0, 1) if repetition % 2 else (1, 0):
-            spent = _generate(sides[side], ids, spec.new_tokens)
+            spent = generate(sides[side], ids, spec.new_tokens)
             if repetition:
                 seconds[side].append(spent)
     found = []
     for side, spent in zip(sides, seconds, strict=True):
         weights = _weight_bytes(side)
-        beside, allocations = _most_allocated(
-            lambda s=side: _generate(s, ids, spec.new_tokens), ids.device
+        beside, allocations = most_allocated(
+            lambda s=side: generate(s, ids, spec.new_tokens), ids.device
         )
         prefill, decode = zip(*spent, strict=True)
         parameters = count_parameters(side, facts.model_type)
@@ -107,7 +107,7 @@ def _spread(tokens: int, seconds: Sequence[float]) -> Spread:
 
 
 @torch.no_grad()
-def _generate(model: PreTrainedModel, ids: torch.Tensor, new_tokens: int) -> tuple[float, float]:
+def generate(model: PreTrainedModel, ids: torch.Tensor, new_tokens: int) -> tuple[float, float]:
     """Seconds of the prefill, which gives the first token, and of `new_tokens` more."""
     start = _now(ids.device)
     output = model(input_ids=ids, use_cache=True, logits_to_keep=1)
@@ -140,7 +140,7 @@ def _weight_bytes(model: PreTrainedModel) -> int:
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
-def _most_allocated(run: Callable[[], object], device: torch.device) -> tuple[int, str]:
+def most_allocated(run: Callable[[], object], device: torch.device) -> tuple[int, str]:
     """The most bytes that `run`, on `device`, held beyond those before it, and what counted them.
 
     The resident size of the process would not tell: allocators keep what was freed, and both

@@ -109,10 +109,13 @@ def source(corpus: str) -> Source:
     return SOURCES[corpus]
 
 
-@cache
 def _corpus(corpus: str) -> tuple[tuple[str, str], ...]:
+    return _read_checked(corpus, source(corpus))
+
+
+@cache
+def _read_checked(corpus: str, origin: Source) -> tuple[tuple[str, str], ...]:
     """All (name, text) of a corpus, sorted by name, without duplicates, checked by digest."""
-    origin = source(corpus)
     try:
         installed = distribution(origin.package)
     except PackageNotFoundError:

@@ -190,7 +190,7 @@ def test_statistic_is_the_same_for_any_batch_size():
 @torch.no_grad()
 def test_statistic_equals_a_naive_computation(monkeypatch):
     (block, hidden), _ = qwen_layers(False)
-    monkeypatch.setattr(expert_sparsity, "_VALUES_AT_ONCE", 5 * EXPERTS * HIDDEN)
+    monkeypatch.setattr(expert_sparsity, "VALUES_AT_ONCE", 5 * EXPERTS * HIDDEN)
     arrays = measured(ReconstructionSample(**SMALL), block, hidden)
     for row, token in enumerate(arrays["token"]):
         logits = block.gate.weight @ hidden[token]

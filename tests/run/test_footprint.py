@@ -30,7 +30,6 @@ from mbench.plan.suite_file import load_suite
 from mbench.report.across_runs.merge import merge
 from mbench.report.page.render import to_html
 from mbench.run import footprint as measure
-from mbench.run import measuring as efficiency
 from mbench.run.assemble import assemble
 from mbench.run.progress import Progress
 from mbench.run.runner import Runner
@@ -64,10 +63,10 @@ def test_the_measured_mask_keeps_k_in_every_layer_and_group(count, data):
 def test_live_tensors_are_what_the_profiler_of_torch_sees_allocated():
     model, _ = built("qwen3_moe")
     ids = torch.from_numpy(random_sequences([20, 20]).ids)
-    counted, _ = measure._most_allocated(lambda: measure._generate(model, ids, 3), ids.device)
+    counted, _ = measure.most_allocated(lambda: measure.generate(model, ids, 3), ids.device)
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True) as profiler:
-        measure._generate(model, ids, 3)
+        measure.generate(model, ids, 3)
     events = profiler.profiler.kineto_results.events()
     changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
     total = most = 0
@@ -135,7 +134,7 @@ def test_the_accelerator_that_computes_is_the_one_that_is_counted(monkeypatch):
     ):
         monkeypatch.setattr(torch.cuda, name, ask)
     second = torch.device("cuda:1")
-    assert measure._most_allocated(lambda: None, second) == (0, "torch.cuda allocator")
+    assert measure.most_allocated(lambda: None, second) == (0, "torch.cuda allocator")
     assert asked == {second}
 
 
@@ -150,8 +149,8 @@ def test_models_take_turns_and_the_warm_up_does_not_count(monkeypatch):
         slow = 1000.0 if round_number == 0 else float(round_number)
         return (slow, slow) if side is model else (slow / 2, slow / 4)
 
-    monkeypatch.setattr(measure, "_generate", clockwork)
-    monkeypatch.setattr(measure, "_most_allocated", lambda run, device: (7, "nothing"))
+    monkeypatch.setattr(measure, "generate", clockwork)
+    monkeypatch.setattr(measure, "most_allocated", lambda run, device: (7, "nothing"))
     spec = EfficiencySpec(prompt_tokens=12, new_tokens=6, batch_size=2, repetitions=3)
     full, pruned, counted = measure.compare(model, smaller, spec, facts("float32"))
     assert calls == ["pruned", "full", "full", "pruned"] * 2
@@ -187,7 +186,7 @@ def test_a_run_measures_each_budget_once_and_failures_are_named(tmp_path, monkey
         == 3 * (first.efficiency[1].unpruned.parameters - half) // 2
     )
     with monkeypatch.context() as patch:
-        patch.setattr(efficiency, "_measure", lambda *_: pytest.fail("it is in the store"))
+        patch.setattr(measure, "compare", lambda *_: pytest.fail("it is in the store"))
         assert run(tmp_path).efficiency == first.efficiency
     failed = run(tmp_path, "efficiency.prompt_tokens=400")
     assert [each.status for each in failed.efficiency] == ["failed", "failed"]

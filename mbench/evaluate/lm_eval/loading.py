@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 import datasets
 import lm_eval.api.task
@@ -19,6 +18,7 @@ from lm_eval.tasks._factory import TaskFactory
 from transformers.utils import logging as transformers_logging
 
 from mbench.core.errors import MbenchError, TaskError
+from mbench.core.replaced import replaced
 from mbench.core.specs import TaskSpec
 from mbench.evaluate.lm_eval import catalogue
 
@@ -45,9 +45,10 @@ def quiet() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
+        # Neither module has a switch for its bars.
         for module in (lm_eval.api.task, lm_eval.models.huggingface):
             silent = partial(module.tqdm, disable=True)
-            stack.enter_context(mock.patch.object(module, "tqdm", silent))
+            stack.enter_context(replaced(module, "tqdm", silent))
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         transformers_logging.set_verbosity_error()

@@ -23,8 +23,8 @@ from mbench_plugins.demo.train import Recipe, imbalance, train
 from mbench_plugins.demo.wikitext import plain
 
 try:
-    for _corpus in CORPORA:
-        documents(_corpus, "evaluation")
+    for each_corpus in CORPORA:
+        documents(each_corpus, "evaluation")
 except MissingText as missing:
     pytest.skip(str(missing), allow_module_level=True)
 
@@ -106,12 +106,10 @@ def test_missing_and_changed_packages_are_one_clear_line(monkeypatch):
     ):
         with monkeypatch.context() as patch:
             patch.setitem(text.SOURCES, "bible", replace(bible, **change))
-            text._corpus.cache_clear()
             with pytest.raises(error, match=words) as raised:
                 documents("bible", "train")
             assert "pip install 'mbench[demo]'" in str(raised.value)
             assert "\n" not in str(raised.value)
-    text._corpus.cache_clear()
     with pytest.raises(ValueError, match="unknown split"):
         documents("bible", "test")
 
@@ -248,5 +246,6 @@ def test_identity_is_told_without_reading_and_follows_the_text(monkeypatch):
         assert split in identity
     with pytest.raises(ValueError, match="unknown split 'foo'"):
         text.identity("wiki", "foo")
-    monkeypatch.setattr(text, "_corpus", lambda corpus: pytest.fail("it was read"))
+    unread = replace(text.source("wiki"), read=lambda installed: pytest.fail("it was read"))
+    monkeypatch.setitem(text.SOURCES, "wiki", unread)
     assert text.identity("wiki", "train") == told["wiki", "train"]
