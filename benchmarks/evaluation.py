@@ -20,7 +20,7 @@ from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import mbench_plugins.demo
-from mbench.core.specs import TaskSpec
+from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval.loading import quiet
 from mbench.evaluate.lm_eval.tasks import prepare
 
@@ -62,8 +62,14 @@ def main():
     model = AutoModelForCausalLM.from_pretrained(DEMO / "model", dtype=torch.float32).eval()
     length = model.config.max_position_embeddings
     clock = Clock(model.base_model, model.get_output_embeddings())
-    spec = TaskSpec(options.task, options.task, (options.directory,), limit=options.items)
-    prepared, preparing = timed(prepare, spec, tokenizer, max_length=length)
+    prepared, preparing = timed(
+        prepare,
+        options.task,
+        LmEvalTask(limit=options.items),
+        [options.directory],
+        tokenizer,
+        max_length=length,
+    )
     longest = max(len(request.tokens) for request in prepared._requests)
     with quiet():
         manager = TaskManager(include_path=[str(options.directory)], include_defaults=False)

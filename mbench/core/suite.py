@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from mbench.core.interfaces import RouterMode
 
@@ -106,15 +113,27 @@ class CorpusSpec(_Strict):
 
 
 class PerplexityTask(_Strict):
-    """Perplexity on a held-out text."""
+    """Perplexity on a held-out text, by one of three protocols that give different figures.
+
+    - `sliding`: the documents joined by `join`; windows of `window` tokens start every `stride`
+      tokens, and each scores only the tokens that the one before it did not reach. The last window
+      may be shorter.
+    - `gptq`: the documents joined by `join`; disjoint windows, in each of which the first token is
+      context only; a last incomplete window is left out.
+    - `document`: every document by itself in disjoint windows of `window` predictions, each after
+      one token of context; documents of a single token have nothing to score.
+
+    If the tokenizer by default begins a text with its BOS token, so does every text here (in the
+    first two protocols there is one text), and BOS is context only. Without BOS, the first token of
+    a text is. No other special tokens are added.
+    """
 
     source: TextSource
     protocol: Literal["sliding", "gptq", "document"] = "sliding"
-    """`sliding`: overlapping windows over the joined documents, every token scored once. `gptq`:
-    disjoint windows over them. `document`: disjoint windows within each document."""
+    """One of the three above."""
     window: Annotated[int, Field(ge=2)] = 2048
     """Tokens."""
-    stride: Count | None = None
+    stride: Annotated[Count | None, Field(validate_default=True)] = None
     """Tokens from one window to the next; only for `sliding`, and less than `window`."""
     join: str = "\n\n"
     """Between two documents."""
@@ -123,24 +142,30 @@ class PerplexityTask(_Strict):
     expect_tokens: Count | None = None
     """Roughly the forward tokens of one mask, for plans made before the text was read."""
 
-    @model_validator(mode="after")
-    def _stride_fits(self) -> PerplexityTask:
-        if self.protocol == "sliding" and self.stride is None:
-            raise ValueError("protocol 'sliding' needs a stride")
-        if self.protocol != "sliding" and self.stride is not None:
-            raise ValueError(f"protocol {self.protocol!r} takes no stride")
-        if self.stride is not None and self.stride >= self.window:
-            raise ValueError(f"stride {self.stride} must be less than the window {self.window}")
-        return self
+    @field_validator("stride")
+    @classmethod
+    def _stride_fits(cls, stride: int | None, info: ValidationInfo) -> int | None:
+        protocol, window = info.data.get("protocol"), info.data.get("window")
+        if protocol is None or window is None:
+            return stride  # which of them is wrong is an error of its own
+        if protocol != "sliding" and stride is not None:
+            raise ValueError(f"protocol {protocol!r} takes no stride")
+        # With a stride of a whole window, the first token of each would have no context.
+        if protocol == "sliding" and (stride is None or stride >= window):
+            raise ValueError(
+                f"protocol 'sliding' needs a stride from 1 to {window - 1}, less than the window"
+            )
+        return stride
 
 
 class LmEvalTask(_Strict):
-    """A task or group of lm-eval."""
+    """A task, group or tag of lm-eval."""
 
     task: str | None = None
     """lm-eval's name where it differs from the suite's."""
     directory: str | None = None
-    """Folder of local task files; relative to the working directory."""
+    """Folder of local task files; relative to the working directory. Its tasks go before lm-eval's
+    own of the same name."""
     metric: str = "acc"
     """The metric that ranks, enters the average, and is shown first; all are kept."""
     limit: Count | None = None
@@ -150,6 +175,10 @@ class LmEvalTask(_Strict):
     max_gen_toks: Count | None = None
     """Most tokens that are generated per item; omitted: as the task says."""
     expect: ExpectedWork | None = None
+
+    def lm_eval_name(self, name: str) -> str:
+        """lm-eval's name of the task that the suite calls `name`."""
+        return self.task or name
 
 
 class ComponentSpec(BaseModel):

@@ -19,7 +19,7 @@ import torch
 
 from mbench.core.errors import CorpusError, TaskError
 from mbench.core.evaluation import PERPLEXITY_METRICS, Evaluation, evaluation
-from mbench.core.specs import PerplexitySpec
+from mbench.core.suite import PerplexityTask
 from mbench.evaluate.meter import Meter
 from mbench.evaluate.scoring import Halves, halves, log_probabilities, positions_of, wide
 
@@ -56,9 +56,18 @@ class Window:
 
 
 def prepare(
-    spec: PerplexitySpec, documents: Sequence[str], tokenizer: PreTrainedTokenizerBase
+    name: str,
+    spec: PerplexityTask,
+    documents: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
 ) -> PreparedText:
     """Tokenise the documents and lay out the windows.
+
+    Args:
+        name: what results and errors call the text.
+        spec: protocol and windows; its source is not looked at.
+        documents: the text.
+        tokenizer: of the model.
 
     Raises:
         CorpusError: there is too little text.
@@ -72,12 +81,12 @@ def prepare(
     if not windows:
         tokens = sum(len(text.ids) for text in texts)
         need = "2 in one document" if spec.protocol == "document" else f"{spec.window}, one window"
-        raise CorpusError(f"perplexity {spec.name!r}: the text has {tokens} tokens, not {need}")
-    return PreparedText(spec.name, texts, windows)
+        raise CorpusError(f"perplexity {name!r}: the text has {tokens} tokens, not {need}")
+    return PreparedText(name, texts, windows)
 
 
-def lay_out(spec: PerplexitySpec, number: int, text: Tokens) -> Iterator[Window]:
-    """The windows of one text by the protocol; see `PerplexitySpec`."""
+def lay_out(spec: PerplexityTask, number: int, text: Tokens) -> Iterator[Window]:
+    """The windows of one text by the protocol; see `PerplexityTask`."""
     count = len(text.ids)
     if spec.protocol == "document":
         for start in range(0, count - 1, spec.window):

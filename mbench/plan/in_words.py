@@ -38,7 +38,7 @@ def protocol_in_words(suite: Suite) -> list[tuple[str, str]]:
         shots = "the task's own shots" if task.num_fewshot is None else f"{task.num_fewshot}-shot"
         limit = f", first {task.limit} items" if task.limit else ""
         words.append(
-            (f"Task {name}", f"lm-eval {task.task or name}, {task.metric}, {shots}{limit}")
+            (f"Task {name}", f"lm-eval {task.lm_eval_name(name)}, {task.metric}, {shots}{limit}")
         )
     if suite.average is not None:
         listed = ", ".join(suite.average.tasks)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mbench.core.errors import TaskError
-from mbench.core.specs import PerplexitySpec, TaskSpec
-from mbench.core.suite import Suite, TextSource
-from mbench.evaluate.lm_eval import catalogue
+from mbench.core.suite import ExpectedWork, LmEvalTask, PerplexityTask, Suite, TextSource
 from mbench.evaluate.lm_eval.fingerprint import task_fingerprint
 from mbench.plan.registry import Registry
 from mbench.plan.yaml_source import Place, YamlSource
@@ -22,16 +20,43 @@ class PlannedTask:
     """One task or perplexity text, the same for every mask."""
 
     name: str
-    metric: str
-    spec: TaskSpec | PerplexitySpec
-    text: Text | None
-    """For perplexity, the documents."""
+    spec: PerplexityTask | LmEvalTask
+    """What the suite says of it."""
     fingerprint: Mapping[str, Any]
-    """What decides its items and how they are scored."""
-    expected_items: int | None = None
-    """What the suite states; another number is refused."""
-    expected_tokens: int | None = None
-    """Forward tokens of one mask as far as the suite tells, for plans made before it was built."""
+    """What decides its items and how they are scored, as JSON values."""
+    text: Text | None = None
+    """Of perplexity: the documents."""
+    directories: tuple[Path, ...] = ()
+    """Of an lm-eval task: the folders of local task files, the suite's own before plugins'."""
+
+    @property
+    def metric(self) -> str:
+        """The metric that ranks and is shown first."""
+        return "perplexity" if isinstance(self.spec, PerplexityTask) else self.spec.metric
+
+    @property
+    def expected_items(self) -> int | None:
+        """What the suite states; another number is refused."""
+        work = self._expected_work
+        return work.items if work else None
+
+    @property
+    def expected_tokens(self) -> int | None:
+        """Forward tokens of one mask as far as the suite tells, for plans made before its first
+        preparation."""
+        if isinstance(self.spec, PerplexityTask):
+            if self.spec.max_windows is not None:
+                return self.spec.max_windows * (self.spec.window - 1)
+            return self.spec.expect_tokens
+        work = self._expected_work
+        return work.tokens if work else None
+
+    @property
+    def _expected_work(self) -> ExpectedWork | None:
+        # A limit counts within each task of a group, so what is left of a group is not known here.
+        if isinstance(self.spec, PerplexityTask) or self.spec.limit is not None:
+            return None
+        return self.spec.expect
 
 
 def plan_tasks(suite: Suite, source: YamlSource, registry: Registry) -> tuple[PlannedTask, ...]:
@@ -50,56 +75,21 @@ def find_text(place: Place, spec: TextSource, source: YamlSource, registry: Regi
     return Text(".".join(place), spec, registry.corpora)
 
 
-def _perplexities(suite: Suite, source: YamlSource, registry: Registry) -> list[PlannedTask]:
-    planned = []
-    for name, task in suite.perplexity.items():
-        text = find_text(("perplexity", name), task.source, source, registry)
-        spec = PerplexitySpec(
-            name=name,
-            protocol=task.protocol,
-            window=task.window,
-            stride=task.stride,
-            join=task.join,
-            max_windows=task.max_windows,
-        )
-        settings = {key: value for key, value in asdict(spec).items() if key != "name"}
+def _perplexities(suite: Suite, source: YamlSource, registry: Registry) -> Iterator[PlannedTask]:
+    for name, spec in suite.perplexity.items():
+        text = find_text(("perplexity", name), spec.source, source, registry)
+        # All but what decides no figure: a key that suites gain some day counts from its first day.
+        settings = spec.model_dump(exclude={"source", "expect_tokens"})
         fingerprint = {"kind": "perplexity", "text": text.identity(), **settings}
-        windows = None if task.max_windows is None else task.max_windows * (task.window - 1)
-        planned.append(
-            PlannedTask(
-                *(name, "perplexity", spec, text, fingerprint),
-                expected_tokens=windows or task.expect_tokens,
-            )
-        )
-    return planned
+        yield PlannedTask(name, spec, fingerprint, text=text)
 
 
-def _lm_eval_tasks(suite: Suite, source: YamlSource, registry: Registry) -> list[PlannedTask]:
-    planned = []
-    for name, task in suite.tasks.items():
-        directories = [Path(task.directory).expanduser()] if task.directory else []
-        spec = TaskSpec(
-            name=name,
-            task=task.task or name,
-            directories=tuple([*directories, *registry.task_directories]),
-            limit=task.limit,
-            num_fewshot=task.num_fewshot,
-            max_gen_toks=task.max_gen_toks,
-        )
+def _lm_eval_tasks(suite: Suite, source: YamlSource, registry: Registry) -> Iterator[PlannedTask]:
+    for name, spec in suite.tasks.items():
+        of_suite = [Path(spec.directory).expanduser()] if spec.directory else []
+        directories = (*of_suite, *registry.task_directories)
         try:
-            local = catalogue.read(spec.directories).names
-            if spec.task not in local and spec.task not in catalogue.builtin_names():
-                raise catalogue.unknown(spec.task, {*local, *catalogue.builtin_names()})
-            fingerprint = task_fingerprint(spec)
+            fingerprint = task_fingerprint(name, spec, directories)
         except TaskError as error:
             raise source.error(("tasks", name), str(error)) from None
-        # A limit counts within each task of a group, so what is left of a group is not known here.
-        expect = task.expect if task.limit is None else None
-        planned.append(
-            PlannedTask(
-                *(name, task.metric, spec, None, fingerprint),
-                expected_items=expect.items if expect else None,
-                expected_tokens=expect.tokens if expect else None,
-            )
-        )
-    return planned
+        yield PlannedTask(name, spec, fingerprint, directories=directories)

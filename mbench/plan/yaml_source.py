@@ -166,7 +166,8 @@ def describe_error(source: YamlSource, error: ValidationError, root: type[BaseMo
         r"(tuple|dictionary) should have at least 1 item.*", "give at least one", message
     )
     given = first["input"]
-    shown = f", got {given!r}" if isinstance(given, str | int | float | bool | None) else ""
+    shown = f", got {given!r}" if isinstance(given, str | int | float | bool) else ""
+    shown = ", got nothing" if given is None else shown
     if place[:1] == ("retain",) and isinstance(given, float | int) and given > 1:
         shown += f"; {given:g} % is {given / 100:g}"
     return source.error(place, f"{dotted}: {message}{shown}" if dotted else message)

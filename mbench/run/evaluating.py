@@ -11,7 +11,7 @@ from mbench.core.errors import StoreError, TaskError, one_line, unknown
 from mbench.core.evaluation import Evaluation, evaluation
 from mbench.core.interfaces import ExpertMask, RouterMode
 from mbench.core.results import TaskStatus
-from mbench.core.specs import PerplexitySpec
+from mbench.core.suite import PerplexityTask
 from mbench.plan.cost import speed_key, task_cost_key
 from mbench.plan.tasks import PlannedTask
 from mbench.run.environment import return_freed_memory
@@ -260,10 +260,11 @@ def prepare_task(
 
     Raises `TaskError` or `CorpusError` where it cannot be made ready.
     """
-    if isinstance(task.spec, PerplexitySpec):
+    if isinstance(task.spec, PerplexityTask):
         from mbench.evaluate import perplexity
 
-        return perplexity.prepare(task.spec, task.text.documents, tokenizer)
+        assert task.text is not None
+        return perplexity.prepare(task.name, task.spec, task.text.documents, tokenizer)
     from mbench.evaluate.lm_eval import tasks
 
-    return tasks.prepare(task.spec, tokenizer, max_length=max_length)
+    return tasks.prepare(task.name, task.spec, task.directories, tokenizer, max_length=max_length)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from inspect import cleandoc
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -38,7 +39,7 @@ def _sections() -> Iterator[str]:
             continue
         done.add(model)
         title = f"`{place}`" if place else "The suite"
-        yield f"## {title}\n\n{_sentence(model.__doc__ or '')}\n"
+        yield f"## {title}\n\n{cleandoc(model.__doc__ or '')}\n"
         yield "| key | value | default | |\n| --- | --- | --- | --- |"
         for name, field in model.model_fields.items():
             yield _row(name, field)

@@ -47,7 +47,7 @@ def test_keys_ignore_order_and_batch_size_and_notice_what_matters(tmp_path, stor
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("tasks={hellaswagg: {}}", "no lm-eval task, group or tag is called 'hellaswagg'; did you"),
+        ("tasks={hellaswagg: {}}", "unknown lm-eval task, group or tag 'hellaswagg'; did you"),
         ("methods.random.corpora=[wiki]", "has no scorer: it looks at no corpus"),
         (
             "methods.reap.candidate=random",

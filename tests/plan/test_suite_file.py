@@ -74,6 +74,28 @@ def test_mistakes_are_one_line_with_place_and_choices(tmp_path, old, new, messag
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            "window: 64",
+            ":12:3: perplexity.wiki.stride: protocol 'sliding' needs a stride .*, got nothing",
+        ),
+        ("window: 64, stride: 64", ":12:46: .*needs a stride from 1 to 63, .*, got 64"),
+        ("stride: 0", ":12:34: .*stride: input should be greater than or equal to 1, got 0"),
+        ("protocol: gptq, stride: 3", ":12:50: .*stride: protocol 'gptq' takes no stride, got 3"),
+        ("window: 1", ":12:34: .*window: input should be greater than or equal to 2, got 1"),
+        ("protocol: c4", "protocol: input should be 'sliding', 'gptq' or 'document', got 'c4'"),
+    ],
+)
+def test_windows_of_a_text_that_cannot_be_are_refused_where_they_stand(tmp_path, settings, message):
+    text = GOOD.replace(
+        "tasks:\n", f"perplexity:\n  wiki: {{source: {{plugin: wiki}}, {settings}}}\ntasks:\n"
+    )
+    with pytest.raises(MbenchError, match=message):
+        load_suite(write(tmp_path, text))
+
+
 def test_a_missing_file_names_those_that_exist(tmp_path):
     write(tmp_path, GOOD)
     with pytest.raises(MbenchError, match=r"no such suite file \(there: .*suite.yaml\)"):

@@ -6,7 +6,6 @@ are errors, because otherwise the task that runs may not be the one that was mea
 
 from __future__ import annotations
 
-import difflib
 import glob
 import importlib.util
 import re
@@ -18,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from mbench.core.errors import TaskError
+from mbench.core.errors import TaskError, unknown
 
 LOCAL_FORMATS = frozenset({"arrow", "csv", "json", "parquet", "text"})
 """Values of `dataset_path` under which `data_files` are files of this machine."""
@@ -49,6 +48,21 @@ class TaskFile:
         """The file itself."""
         return self.chain[0]
 
+    @property
+    def is_group(self) -> bool:
+        """Whether it lists tasks and is none itself, by lm-eval's own rule."""
+        return "group" in self.config and "class" not in self.config
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What a task, group or tag consists of."""
+
+    files: tuple[TaskFile, ...]
+    """Local ones."""
+    builtin: tuple[str, ...]
+    """Names that no local file defines: lm-eval's own, if anybody's."""
+
 
 @dataclass
 class Catalogue:
@@ -64,19 +78,37 @@ class Catalogue:
         """All names that lm-eval would accept from here."""
         return sorted({*self.files, *self.tags})
 
-    def resolve(self, name: str) -> tuple[list[TaskFile], list[str]]:
-        """Files that take part in a task, group or tag, and the names that lm-eval must know."""
-        if name in self.tags and name not in self.files:
-            parts = [self.resolve(member) for member in sorted(self.tags[name])]
-        elif name not in self.files:
-            return [], [name]
-        else:
+    def resolve(self, name: str, within: tuple[str, ...] = ()) -> Definition:
+        """What takes part in a task, group or tag; `within` are the groups that led to it."""
+        if name in within:
+            raise TaskError(f"{self.files[name].path}: the group {name!r} contains itself")
+        if name in self.files:
             file = self.files[name]
-            parts = [([file], [])]
-            if "group" in file.config:
-                parts += [self.resolve(member) for member in _members(file)]
-        files = [file for found, _ in parts for file in found]
-        return files, [other for _, others in parts for other in others]
+            files, members = [file], _members(file) if file.is_group else []
+        elif name in self.tags:
+            files, members = [], sorted(self.tags[name])
+        else:
+            return Definition((), (name,))
+        parts = [self.resolve(member, (*within, name)) for member in members]
+        return Definition(
+            (*files, *(file for part in parts for file in part.files)),
+            tuple(other for part in parts for other in part.builtin),
+        )
+
+
+def find(name: str, directories: Iterable[Path]) -> Definition:
+    """What a task, group or tag consists of; local files go before lm-eval's own.
+
+    Raises:
+        TaskError: as `read`, or nobody defines the name or one that a group lists.
+    """
+    catalogue = read(directories)
+    definition = catalogue.resolve(name)
+    for other in definition.builtin:
+        if other not in builtin_names():
+            names = {*catalogue.names, *builtin_names()}
+            raise TaskError(unknown("lm-eval task, group or tag", other, names))
+    return definition
 
 
 def read(directories: Iterable[Path]) -> Catalogue:
@@ -92,16 +124,15 @@ def read(directories: Iterable[Path]) -> Catalogue:
     for root in roots:
         if not root.is_dir():
             raise TaskError(f"{root}: no such directory of task files")
-        found = sorted(root.glob("**/*.yaml"), key=lambda path: path.as_posix())
-        paths |= dict.fromkeys(path for path in found if not IGNORED_FOLDERS & set(path.parts))
+        below = sorted(root.glob("**/*.yaml"), key=lambda path: path.as_posix())
+        paths |= dict.fromkeys(path for path in below if not IGNORED_FOLDERS & set(path.parts))
     for path in paths:
         _add(catalogue, read_file(path))
     return catalogue
 
 
 def _add(catalogue: Catalogue, file: TaskFile) -> None:
-    is_group = "group" in file.config and "class" not in file.config
-    name = file.config.get("group" if is_group else "task")
+    name = file.config.get("group" if file.is_group else "task")
     if not isinstance(name, str):
         return  # a fragment that others include
     if name in catalogue.files:
@@ -110,7 +141,7 @@ def _add(catalogue: Catalogue, file: TaskFile) -> None:
     catalogue.files[name] = file
     tags = file.config.get("tag") or []
     for tag in [tags] if isinstance(tags, str) else tags:
-        if not is_group:
+        if not file.is_group:
             catalogue.tags.setdefault(tag, []).append(name)
 
 
@@ -132,7 +163,8 @@ def read_file(path: Path, including: tuple[Path, ...] = ()) -> TaskFile:
         raise TaskError(f"{path}: malformed task file: {reason}") from None
     if not isinstance(config, dict):
         raise TaskError(f"{path}: malformed task file: not a mapping of keys to values")
-    chain, merged = [path], {}
+    chain = [path]
+    merged: dict[str, Any] = {}
     includes = config.pop("include", None) or []
     for include in [includes] if isinstance(includes, str) else includes:
         part = read_file((path.parent / include).resolve(), (*including, path))
@@ -152,7 +184,8 @@ def _loader(path: Path) -> type[yaml.SafeLoader]:
                     problem = f"the key {key.value!r} is repeated"
                     raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
                 seen.add(key.value if isinstance(key.value, str) else id(key))
-            return super().construct_mapping(node, deep)
+            mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+            return mapping
 
     Loader.add_constructor("!function", lambda _, node: Function(str(node.value), path.parent))
     return Loader
@@ -187,8 +220,8 @@ def locate(config: Mapping[str, Any], chain: Sequence[Path]) -> dict[str, list[s
     if listed is None or config.get("dataset_path") not in LOCAL_FORMATS:
         return None
     splits = listed if isinstance(listed, Mapping) else {"train": listed}
-    own = list(dict.fromkeys(path.parent for path in chain))
-    folders = list(dict.fromkeys([*own, *(folder.parent for folder in own), Path.cwd()]))
+    beside = list(dict.fromkeys(path.parent for path in chain))
+    folders = list(dict.fromkeys([*beside, *(folder.parent for folder in beside), Path.cwd()]))
 
     def absolute(pattern: str) -> str:
         if "://" in pattern or Path(pattern).is_absolute():
@@ -208,8 +241,8 @@ def locate(config: Mapping[str, Any], chain: Sequence[Path]) -> dict[str, list[s
 @cache
 def builtin_names() -> frozenset[str]:
     """Names of the tasks, groups and tags inside the installed lm-eval; takes about a second."""
-    found = importlib.util.find_spec("lm_eval")
-    places = (found and found.submodule_search_locations) or []
+    package = importlib.util.find_spec("lm_eval")
+    places = (package and package.submodule_search_locations) or []
     defined = re.compile(
         r"^['\"]?(?:task|group)['\"]?[ \t]*:[ \t]*([^\s#].*?)[ \t]*(?:#.*)?$", re.MULTILINE
     )
@@ -224,10 +257,3 @@ def builtin_names() -> frozenset[str]:
         for block in tagged.findall(text):
             names.update(re.findall(r"[^\s,\[\]'\"]+", re.sub(r"^[ \t]*-", "", block, flags=re.M)))
     return frozenset(names)
-
-
-def unknown(name: str, names: Iterable[str]) -> TaskError:
-    """The error for a name that nobody defines, with the nearest of those that exist."""
-    near = difflib.get_close_matches(name, list(names), n=4, cutoff=0.6)
-    hint = f"; did you mean {', '.join(near)}?" if near else ""
-    return TaskError(f"no lm-eval task, group or tag is called {name!r}{hint}")

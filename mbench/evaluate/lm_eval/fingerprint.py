@@ -5,43 +5,49 @@ from __future__ import annotations
 import glob
 import hashlib
 import importlib.util
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from mbench.core.errors import TaskError
-from mbench.core.specs import TaskSpec
+from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval import catalogue
 from mbench.evaluate.lm_eval.catalogue import Function, TaskFile
 
 
-def task_fingerprint(spec: TaskSpec) -> dict[str, Any]:
-    """Equal for specs that score the same items in the same way.
+def task_fingerprint(name: str, spec: LmEvalTask, directories: Sequence[Path]) -> dict[str, Any]:
+    """Equal for tasks that score the same items in the same way, whatever a suite calls them.
 
     Local task files count by content: the YAML with all it includes, the Python files in the
     folder of each `!function` module, and the data files. Built-in tasks count by name and
     lm-eval's version, which also decides how any task is scored. Data that code fetches by itself,
     or that a hub dataset without a pinned revision holds, cannot be seen from here.
 
+    Args:
+        name: the suite's name of the task, which is lm-eval's too where `spec` gives none.
+        spec: which task, and what of it.
+        directories: folders of local task files.
+
     Raises:
-        TaskError: a local task file is malformed, or a file it needs is missing.
+        TaskError: nobody defines the name, a local task file is malformed, or a file it needs is
+            missing.
     """
-    known = catalogue.read(spec.directories)
-    files, builtin = known.resolve(spec.task)
-    chain = {path for file in files for path in file.chain}
-    code = {path for file in files for path in _code(file)}
+    task = spec.lm_eval_name(name)
+    definition = catalogue.find(task, directories)
+    chain = {path for file in definition.files for path in file.chain}
+    code = {path for file in definition.files for path in _code(file)}
+    # All but what decides no figure: a key that suites gain some day counts from its first day.
+    settings = spec.model_dump(exclude={"task", "directory", "metric", "expect"})
     return {
         "kind": "lm-eval",
         "lm_eval": version("lm_eval"),
-        "task": spec.task,
-        "limit": spec.limit,
-        "num_fewshot": spec.num_fewshot,
-        "max_gen_toks": spec.max_gen_toks,
-        "builtin": sorted(builtin),
+        "task": task,
+        **settings,
+        "builtin": sorted(definition.builtin),
         "yaml": _digests(chain),
         "code": _digests(code),
-        "data": [_data(file) for file in files],
+        "data": [_data(file) for file in definition.files],
     }
 
 

@@ -11,7 +11,6 @@ from lm_eval.api.metrics import mean, nanmean
 from lm_eval.utils import handle_non_serializable, hash_string
 
 from mbench.core.errors import TaskError
-from mbench.core.specs import TaskSpec
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -73,24 +72,26 @@ def read_items(name: str, task: Task, prefixed: bool) -> list[Item]:
     return items
 
 
-def columns_of(spec: TaskSpec, tasks: Mapping[str, Task]) -> dict[str, dict[tuple[str, str], str]]:
+def columns_of(name: str, tasks: Mapping[str, Task]) -> dict[str, dict[tuple[str, str], str]]:
     """For each task, the column of each (metric, filter) to keep.
 
     Only metrics that are means over items: of others, such as F1, no per-item value exists. A
     metric goes by its own name, or by lm-eval's `metric,filter` where there are several filters.
+
+    Raises:
+        TaskError: no metric is left of what the suite calls `name`.
     """
     columns: dict[str, dict[tuple[str, str], str]] = {}
-    for name, task in tasks.items():
+    for subtask, task in tasks.items():
         filters = [str(ensemble.name) for ensemble in task._filters]
         means = [key for key, how in task.aggregation().items() if how in (mean, nanmean)]
-        columns[name] = {
+        columns[subtask] = {
             (metric, kept): metric if len(filters) == 1 else f"{metric},{kept}"
             for metric in means
             for kept in filters
             if not (task.OUTPUT_TYPE == "loglikelihood" and metric == "perplexity")
         }
-    available = sorted({column for own in columns.values() for column in own.values()})
     rolling = any(task.OUTPUT_TYPE == "loglikelihood_rolling" for task in tasks.values())
-    if not available and not rolling:
-        raise TaskError(f"task {spec.task!r} has no metric that is a mean over its items")
+    if not rolling and not any(columns.values()):
+        raise TaskError(f"task {name!r} has no metric that is a mean over its items")
     return columns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from mbench.core.errors import MbenchError, TaskError
 from mbench.core.replaced import replaced
-from mbench.core.specs import TaskSpec
+from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval import catalogue
 
 if TYPE_CHECKING:
@@ -84,39 +84,41 @@ class _Factory(TaskFactory):
         return config
 
 
-def load(spec: TaskSpec) -> dict[str, Task]:
-    """The tasks that a name stands for, by their own names: one, or the members of a group or tag.
+def load(name: str, spec: LmEvalTask, directories: Sequence[Path]) -> dict[str, Task]:
+    """The tasks that a name stands for, by lm-eval's names: one, or the members of a group or tag.
+
+    Args:
+        name: the suite's name of the task, which is lm-eval's too where `spec` gives none.
+        spec: which task, and what of it.
+        directories: folders of local task files.
 
     Raises:
         TaskError: nobody defines the name, a task file is malformed, or data cannot be had.
     """
-    known = catalogue.read(spec.directories)
-    files, builtin = known.resolve(spec.task)
-    for name in builtin:
-        if name not in catalogue.builtin_names():
-            raise catalogue.unknown(name, {*known.names, *catalogue.builtin_names()})
+    wanted = spec.lm_eval_name(name)
+    definition = catalogue.find(wanted, directories)
     with quiet():
-        directories = tuple(Path(path).expanduser().resolve() for path in spec.directories)
-        manager = _manager(directories, bool(builtin))
-        manager._factory = factory = _Factory({file.path: file.chain for file in files})
+        places = tuple(path.expanduser().resolve() for path in directories)
+        manager = _manager(places, bool(definition.builtin))
+        manager._factory = factory = _Factory({file.path: file.chain for file in definition.files})
         try:
-            loaded = manager.load(spec.task)
+            loaded = manager.load(wanted)
         except MbenchError:
             raise
         except UNREACHABLE as error:
             raise TaskError(
-                f"task {spec.task!r} needs the dataset {factory.dataset or 'of its code'}, which "
+                f"task {wanted!r} needs the dataset {factory.dataset or 'of its code'}, which "
                 f"is neither stored here nor reachable ({_line(error)}); connect to the hub once, "
                 "or point `directory` to task files whose data_files are local"
             ) from error
         except Exception as error:
-            raise TaskError(f"task {spec.task!r} cannot be loaded: {_line(error)}") from error
+            raise TaskError(f"task {wanted!r} cannot be loaded: {_line(error)}") from error
     tasks = dict(loaded["tasks"])
-    for name, task in tasks.items():
-        _check(name, task)
-        _set_examples(name, task, spec.num_fewshot)
+    for subtask, task in tasks.items():
+        _check(subtask, task)
+        _set_examples(subtask, task, spec.num_fewshot)
         if spec.max_gen_toks is not None:
-            _set_generated(name, task, spec.max_gen_toks)
+            _set_generated(subtask, task, spec.max_gen_toks)
     return tasks
 
 
@@ -141,10 +143,10 @@ def _check(name: str, task: Task) -> None:
 
 def _set_examples(name: str, task: Task, wanted: int | None) -> None:
     """Number and choice of solved examples, by the rules of lm-eval's own command line."""
-    own = task.get_config("num_fewshot")
-    if wanted and own == 0:
+    defined = task.get_config("num_fewshot")
+    if wanted and defined == 0:
         raise TaskError(f"task {name!r} is defined without solved examples: num_fewshot must be 0")
-    if own is None or wanted is not None:
+    if defined is None or wanted is not None:
         task.set_config(key="num_fewshot", value=wanted or 0)
     task.set_fewshot_seed(seed=FEWSHOT_SEED)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import pandas as pd
 
 from mbench.core.errors import TaskError
 from mbench.core.evaluation import PERPLEXITY_METRICS, Evaluation, evaluation
-from mbench.core.specs import TaskSpec
+from mbench.core.suite import LmEvalTask
 from mbench.evaluate import packing
 from mbench.evaluate.lm_eval.items import Item, columns_of, read_items, remember_templates
 from mbench.evaluate.lm_eval.loading import load, quiet
@@ -41,12 +42,20 @@ GENERATED = 256
 
 
 def prepare(
-    spec: TaskSpec, tokenizer: PreTrainedTokenizerBase, *, max_length: int | None = None
+    name: str,
+    spec: LmEvalTask,
+    directories: Sequence[Path],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int | None = None,
 ) -> PreparedTask:
     """Load a task, make its prompts and tokenise them.
 
     Args:
-        spec: which task.
+        name: what results call it; lm-eval's name too where `spec` gives none.
+        spec: which task, and what of it.
+        directories: folders of local task files; their tasks go before lm-eval's own of the same
+            name. What `spec` says of a directory is not looked at.
         tokenizer: of the model.
         max_length: most tokens of a request, e.g. the model's positions; longer ones lose tokens
             on the left. None: as the tokenizer says.
@@ -54,24 +63,24 @@ def prepare(
     Raises:
         TaskError: the name, the task file, its data, a metric or the lengths are not usable.
     """
-    tasks = load(spec)
+    tasks = load(name, spec, directories)
     items: list[Item] = []
     with quiet():
-        for name, task in tasks.items():
+        for subtask, task in tasks.items():
             remember_templates(task)
             try:
                 task.build_all_requests(limit=spec.limit, rank=0, world_size=1)
-                items += read_items(name, task, prefixed=len(tasks) > 1)
+                items += read_items(subtask, task, prefixed=len(tasks) > 1)
             except Exception as error:
                 text = " ".join(str(error).split())
-                raise TaskError(f"task {name!r} cannot make its prompts: {text}") from error
+                raise TaskError(f"task {subtask!r} cannot make its prompts: {text}") from error
     kinds = {instance.request_type for item in items for instance in item.instances}
     if len(kinds) > 1:
-        raise TaskError(f"task {spec.task!r} mixes {', '.join(sorted(kinds))}: list them singly")
+        raise TaskError(f"task {name!r} mixes {', '.join(sorted(kinds))}: list them singly")
     limit = length_limit(tokenizer, max_length)
     with quiet():
-        prepared = PreparedTask(spec.name, tasks, items, tokenizer, limit, kinds.pop())
-    prepared.columns = columns_of(spec, tasks)
+        prepared = PreparedTask(name, tasks, items, tokenizer, limit, kinds.pop())
+    prepared.columns = columns_of(name, tasks)
     return prepared
 
 

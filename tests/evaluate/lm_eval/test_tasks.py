@@ -20,13 +20,14 @@ from transformers import (
 
 from helpers.places import DATA
 from mbench.core.errors import TaskError
-from mbench.core.specs import TaskSpec
+from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval.catalogue import builtin_names, read
 from mbench.evaluate.lm_eval.fingerprint import task_fingerprint
 
 needs_data = pytest.mark.skipif(
     not (DATA / "tasks").is_dir(), reason=f"no sample of the real task files in {DATA}"
 )
+TOY = LmEvalTask(task="toy")
 VOCABULARY = 600
 ITEMS = [
     {"q": "the cat sat on", "choices": ["the mat", "a dog ran home", "it"], "answer": 0},
@@ -121,14 +122,18 @@ def write(path, text):
     path.write_text(textwrap.dedent(text))
 
 
-def ours(model, tokenizer, spec, max_length=512, **options):
+def made_ready(folder, tokenizer, spec=TOY, max_length=512):
     from mbench.evaluate.lm_eval.tasks import prepare
 
-    prepared = prepare(spec, tokenizer, max_length=max_length)
+    return prepare(spec.task, spec, [folder], tokenizer, max_length=max_length)
+
+
+def ours(model, tokenizer, folder, spec=TOY, max_length=512, **options):
+    prepared = made_ready(folder, tokenizer, spec, max_length)
     return prepared, prepared.evaluate(model, **options)
 
 
-def theirs(model, tokenizer, spec, working_directory, max_length=512, dtype="float32"):
+def theirs(model, tokenizer, folder, spec, working_directory, max_length=512, dtype="float32"):
     """lm-eval's own command, from the directory in which it finds the data."""
     import lm_eval
     from lm_eval.models.huggingface import HFLM
@@ -150,9 +155,7 @@ def theirs(model, tokenizer, spec, working_directory, max_length=512, dtype="flo
             tasks=[spec.task],
             limit=spec.limit,
             num_fewshot=spec.num_fewshot,
-            task_manager=TaskManager(
-                include_path=[str(path) for path in spec.directories], include_defaults=False
-            ),
+            task_manager=TaskManager(include_path=[str(folder)], include_defaults=False),
             bootstrap_iters=0,
         )
 
@@ -182,10 +185,10 @@ def assert_equal(evaluation, results, spec, tolerance=1e-3):
 @needs_data
 @pytest.mark.parametrize("name", ["arc_easy", "winogrande", "boolq", "piqa", "hellaswag", "mmlu"])
 def test_real_tasks_equal_lm_eval(name, model, tokenizer):
-    spec = TaskSpec(name, f"mbench_{name}", (DATA / "tasks",), limit=6)
+    spec = LmEvalTask(task=f"mbench_{name}", limit=6)
     seen = []
-    prepared, found = ours(model, tokenizer, spec, advance=seen.append)
-    assert_equal(found, theirs(model, tokenizer, spec, DATA), spec)
+    prepared, found = ours(model, tokenizer, DATA / "tasks", spec, advance=seen.append)
+    assert_equal(found, theirs(model, tokenizer, DATA / "tasks", spec, DATA), spec)
     assert prepared.scoring == "packed"
     assert sum(seen) == prepared.tokens
     assert prepared.items == len(found.items) == 6
@@ -202,9 +205,9 @@ def test_generated_answers_equal_lm_eval(model, tokenizer, tmp_path):
         generation_kwargs: {{until: ["Question:"], do_sample: false, max_gen_toks: 24}}
         """,
     )
-    spec = TaskSpec("short", "short", (tmp_path,), limit=2, num_fewshot=1)
-    _, found = ours(model, tokenizer, spec, max_length=1500)
-    assert_equal(found, theirs(model, tokenizer, spec, DATA, max_length=1500), spec)
+    spec = LmEvalTask(task="short", limit=2, num_fewshot=1)
+    _, found = ours(model, tokenizer, tmp_path, spec, max_length=1500)
+    assert_equal(found, theirs(model, tokenizer, tmp_path, spec, DATA, max_length=1500), spec)
     assert list(found.items) == [
         "item",
         "exact_match,strict-match",
@@ -214,9 +217,10 @@ def test_generated_answers_equal_lm_eval(model, tokenizer, tmp_path):
 
 @needs_data
 def test_rolling_equals_lm_eval(model, tokenizer):
-    spec = TaskSpec("wiki", "mbench_wikitext", (DATA / "tasks",), limit=2)
-    _, found = ours(model, tokenizer, spec)
-    expected = theirs(model, tokenizer, spec, DATA)["results"]["mbench_wikitext"]
+    spec = LmEvalTask(task="mbench_wikitext", limit=2)
+    _, found = ours(model, tokenizer, DATA / "tasks", spec)
+    results = theirs(model, tokenizer, DATA / "tasks", spec, DATA)["results"]
+    expected = results["mbench_wikitext"]
     figures = {metric.name: metric.value for metric in found.metrics}
     assert figures["bits_per_byte"] == pytest.approx(expected["bits_per_byte,none"], rel=1e-6)
 
@@ -233,9 +237,9 @@ def test_groups_keep_their_subtasks(folder, model, tokenizer):
           - {metric: acc_norm, weight_by_size: true}
         """,
     )
-    spec = TaskSpec("both", "both", (folder,))
-    _, found = ours(model, tokenizer, spec)
-    assert_equal(found, theirs(model, tokenizer, spec, folder.parent), spec)
+    spec = LmEvalTask(task="both")
+    _, found = ours(model, tokenizer, folder, spec)
+    assert_equal(found, theirs(model, tokenizer, folder, spec, folder.parent), spec)
     assert list(found.items["subtask"]) == ["toy"] * 4 + ["again"] * 4
 
 
@@ -252,16 +256,15 @@ def test_groups_keep_their_subtasks(folder, model, tokenizer):
 def test_every_route_equals_lm_eval_in_float64(make, scoring, folder, tokenizer):
     model = make().double()
     model.set_experts_implementation("eager")  # the default has no float64
-    spec = TaskSpec("toy", "toy", (folder,))
     # The shortest limit cuts prompts on the left; the fewest tokens put every row by itself.
     for max_length, batch_tokens in ((512, 8192), (512, 1), (10, 64)):
         prepared, found = ours(
-            model, tokenizer, spec, max_length=max_length, batch_tokens=batch_tokens
+            model, tokenizer, folder, max_length=max_length, batch_tokens=batch_tokens
         )
-        expected = theirs(model, tokenizer, spec, folder.parent, max_length, "float64")
+        expected = theirs(model, tokenizer, folder, TOY, folder.parent, max_length, "float64")
         # Eager attention takes its softmax in float32 whatever the model's dtype.
         exact = model.config._attn_implementation == "sdpa"
-        assert_equal(found, expected, spec, tolerance=1e-9 if exact else 1e-5)
+        assert_equal(found, expected, TOY, tolerance=1e-9 if exact else 1e-5)
         assert prepared.scoring == scoring
     # The choices that read the same get the very same figure, or ties would be broken by rounding.
     first, second, _ = found.items["loglikelihoods"][1]
@@ -271,15 +274,13 @@ def test_every_route_equals_lm_eval_in_float64(make, scoring, folder, tokenizer)
 def test_comparing_figures_finds_what_the_configuration_hides(folder, tokenizer, monkeypatch):
     monkeypatch.setattr("mbench.evaluate.packing.unsuitable", lambda model: None)
     model = qwen(use_sliding_window=True, sliding_window=8, max_window_layers=1)
-    prepared, _ = ours(model, tokenizer, TaskSpec("toy", "toy", (folder,)))
+    prepared, _ = ours(model, tokenizer, folder)
     assert prepared.scoring == "reference"
 
 
 def test_one_mask_never_sees_the_results_of_another(folder, tokenizer):
-    from mbench.evaluate.lm_eval.tasks import prepare
-
     model = qwen()
-    prepared = prepare(TaskSpec("toy", "toy", (folder,)), tokenizer, max_length=512)
+    prepared = made_ready(folder, tokenizer)
     before = prepared.evaluate(model).items
     router = model.model.layers[0].mlp.gate
     handle = router.register_forward_hook(lambda module, inputs, out: (out[0], out[1] * 0, out[2]))
@@ -295,8 +296,6 @@ def test_one_mask_never_sees_the_results_of_another(folder, tokenizer):
 
 @pytest.mark.parametrize("kind", ["multiple_choice", "generate_until"])
 def test_output_that_is_not_finite_is_an_error(kind, folder, tokenizer):
-    from mbench.evaluate.lm_eval.tasks import prepare
-
     if kind == "generate_until":
         write(
             folder / "toy.yaml",
@@ -313,30 +312,40 @@ def test_output_that_is_not_finite_is_an_error(kind, folder, tokenizer):
             """,
         )
     model = qwen()
-    prepared = prepare(TaskSpec("toy", "toy", (folder,)), tokenizer, max_length=64)
+    prepared = made_ready(folder, tokenizer, max_length=64)
     prepared.evaluate(model)
     with torch.no_grad():
         model.model.layers[1].mlp.experts.down_proj.fill_(math.nan)
     with pytest.raises(TaskError, match=r"task 'toy'.* item \d.*not finite|not finite.* item \d"):
         prepared.evaluate(model)
     with pytest.raises(TaskError, match="not finite"):
-        prepare(TaskSpec("toy", "toy", (folder,)), tokenizer, max_length=64).evaluate(model)
+        made_ready(folder, tokenizer, max_length=64).evaluate(model)
 
 
 def test_requests_longer_than_the_model_are_an_error(folder, tokenizer):
     model = qwen()
     model.config.max_position_embeddings = 4
     with pytest.raises(TaskError, match="4 positions"):
-        ours(model, tokenizer, TaskSpec("toy", "toy", (folder,)))
+        ours(model, tokenizer, folder)
 
 
 BROKEN = {
-    "a name that nobody defines": ("toyy", {}, "did you mean toy"),
-    "a built-in name misspelt": ("arc_eazy", {}, "did you mean arc_easy"),
+    "a name that nobody defines": ("toyy", {}, "did you mean 'toy'"),
+    "a built-in name misspelt": ("arc_eazy", {}, "did you mean 'arc_easy'"),
     "malformed YAML": ("toy", {"bad.yaml": "task: [1"}, r"bad\.yaml:\d+:\d+: malformed"),
     "a key given twice": ("toy", {"bad.yaml": "task: x\ntask: y"}, r"bad\.yaml:2:1: .*repeated"),
     "not a mapping": ("toy", {"bad.yaml": "- task: x"}, "not a mapping"),
     "a name defined twice": ("toy", {"bad.yaml": "task: toy"}, "defined twice"),
+    "a group within itself": (
+        "round",
+        {"round.yaml": "group: round\ntask: [toy, round]"},
+        r"round\.yaml: the group 'round' contains itself",
+    ),
+    "a group of an unknown task": (
+        "wide",
+        {"wide.yaml": "group: wide\ntask: [toy, arc_eazy]"},
+        "did you mean 'arc_easy'",
+    ),
     "a missing include": ("toy", {"bad.yaml": "include: no.yaml"}, "No such file.*bad.yaml"),
     "missing data": (
         "lost",
@@ -363,30 +372,26 @@ BROKEN = {
 
 @pytest.mark.parametrize("case", BROKEN)
 def test_what_cannot_be_loaded_is_one_line(case, folder, tokenizer):
-    from mbench.evaluate.lm_eval.tasks import prepare
-
     name, files, message = BROKEN[case]
     for file, text in files.items():
         (folder / file).write_text(text)
     with pytest.raises(TaskError, match=message) as caught:
-        prepare(TaskSpec("a task", name, (folder,)), tokenizer, max_length=64)
+        made_ready(folder, tokenizer, LmEvalTask(task=name))
     assert "\n" not in str(caught.value)
 
 
 def test_wrong_settings_are_one_line(folder, tokenizer):
-    from mbench.evaluate.lm_eval.tasks import prepare
-
     with (folder / "toy.yaml").open("a") as stream:
         stream.write("num_fewshot: 0\n")
     with pytest.raises(TaskError, match="num_fewshot must be 0"):
-        prepare(TaskSpec("toy", "toy", (folder,), num_fewshot=2), tokenizer)
+        made_ready(folder, tokenizer, LmEvalTask(task="toy", num_fewshot=2))
 
 
 def test_a_local_task_goes_before_a_builtin_of_its_name(folder, model, tokenizer):
     (folder / "toy.yaml").write_text((folder / "toy.yaml").read_text().replace("toy\n", "piqa\n"))
     assert "piqa" in builtin_names()
     assert read([folder]).names == ["piqa"]
-    _, found = ours(model, tokenizer, TaskSpec("piqa", "piqa", (folder,)))
+    _, found = ours(model, tokenizer, folder, LmEvalTask(task="piqa"))
     assert len(found.items) == len(ITEMS)
 
 
@@ -397,29 +402,30 @@ def test_fingerprint_follows_content_alone(folder, tmp_path_factory):
     (folder / "toy.yaml").write_text("include: _toy.yaml\ntask: toy\n")
     (folder / "code.py").write_text("from other import process\n")
     (folder / "other.py").write_text("def process(docs):\n    return docs\n")
-    spec = TaskSpec("toy", "toy", (folder,))
-    first = task_fingerprint(spec)
+    first = task_fingerprint("toy", LmEvalTask(), [folder])
     assert json.loads(json.dumps(first)) == first
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "moved"
     folder.parent.rename(elsewhere)
-    moved = TaskSpec("another name", "toy", (elsewhere / "tasks",))
-    assert task_fingerprint(moved) == first
+    moved = [elsewhere / "tasks"]
+    other_words = LmEvalTask(task="toy", metric="acc_norm", directory="unread")
+    assert task_fingerprint("another name", other_words, moved) == first
     for path in ("toy.jsonl", "tasks/_toy.yaml", "tasks/code.py", "tasks/other.py"):
         with (elsewhere / path).open("a") as stream:
             stream.write("\n# changed\n")
-        changed = task_fingerprint(moved)
+        changed = task_fingerprint("toy", TOY, moved)
         assert changed != first
         first = changed
-    assert task_fingerprint(TaskSpec("toy", "toy", moved.directories, limit=1)) != first
-    assert task_fingerprint(TaskSpec("x", "arc_easy"))["builtin"] == ["arc_easy"]
+    for setting in ({"limit": 1}, {"num_fewshot": 0}, {"max_gen_toks": 1}):
+        assert task_fingerprint("toy", LmEvalTask(**setting), moved) != first
+    assert task_fingerprint("x", LmEvalTask(task="arc_easy"), [])["builtin"] == ["arc_easy"]
 
 
 def test_fingerprints_need_no_heavy_import(folder):
     code = (
         "import sys; from pathlib import Path\n"
         "from mbench.evaluate.lm_eval.fingerprint import task_fingerprint\n"
-        "from mbench.core.specs import TaskSpec\n"
-        f"task_fingerprint(TaskSpec('toy', 'toy', (Path({str(folder)!r}),)))\n"
+        "from mbench.core.suite import LmEvalTask\n"
+        f"task_fingerprint('toy', LmEvalTask(), [Path({str(folder)!r})])\n"
         "print(sorted({'lm_eval', 'torch', 'transformers', 'pandas'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -427,5 +433,5 @@ def test_fingerprints_need_no_heavy_import(folder):
 
 
 def test_nothing_reaches_the_terminal(folder, model, tokenizer, capfd):
-    ours(model, tokenizer, TaskSpec("toy", "toy", (folder,)))
+    ours(model, tokenizer, folder)
     assert capfd.readouterr() == ("", "")
