@@ -1,4 +1,4 @@
-"""Finding the Mixture-of-Experts layers of any transformers model, or saying why it cannot be done.
+"""Finds the Mixture-of-Experts layers of any transformers model, or says why it cannot be pruned.
 
 transformers keeps the routed experts of a layer as 3-D parameters in one module that is called as
 `experts(hidden [T, H], top_k_index [T, k], top_k_weights [T, k])`. Layers are recognised by that
@@ -10,12 +10,37 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from mbench.core.errors import UnsupportedModel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from transformers import PreTrainedConfig
+
+    class ExpertsModule(nn.Module):
+        """What transformers' experts modules have in common, for type checkers only.
+
+        `transformers.integrations.moe.use_experts_implementation` adds the fields. The weights are
+        `gate_up_proj` or `up_proj`, and `down_proj`, each with its `..._bias` if `has_bias`.
+        """
+
+        config: PreTrainedConfig
+        num_experts: int
+        has_gate: bool
+        has_bias: bool
+        has_post_expert_norm: bool
+        is_transposed: bool
+        act_fn: Callable[[torch.Tensor], torch.Tensor]
+        post_expert_norm: Callable[[torch.Tensor], torch.Tensor]
+
+        def _apply_gate(self, gate_up: torch.Tensor) -> torch.Tensor: ...
+
 
 ROUTER_CLASS = re.compile(r"Router|TopK|Gate(?![a-z])")
 EXPERTS_CLASS = re.compile(r"(?<!Shared)Experts$")
@@ -40,8 +65,9 @@ class RouterTensor:
 
     @property
     def value(self) -> torch.Tensor:
-        """The tensor that is in place now."""
-        return getattr(self.owner, self.attribute)
+        """The tensor as it is now: full, or sliced while a mask is active."""
+        tensor: torch.Tensor = getattr(self.owner, self.attribute)
+        return tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +76,7 @@ class MoELayer:
 
     path: str
     """Module path of the experts, e.g. `model.layers.0.mlp.experts`."""
-    experts: nn.Module
+    experts: ExpertsModule
     router: nn.Module
     block: nn.Module
     """The module that calls the router and the experts."""
@@ -59,13 +85,13 @@ class MoELayer:
     top_k_field: str | None
     """The field of `router.config` the router reads k from; None if k is its own `top_k`."""
     router_tensors: tuple[RouterTensor, ...]
-    """What has to be sliced so that the router knows fewer experts."""
+    """Tensors that are sliced when experts are dropped."""
     expert_tensors: tuple[str, ...]
     """Attributes of `experts` whose first dimension counts experts."""
     groups: int = 1
     """Groups of consecutive experts that a group-limited router chooses from first."""
     groups_used: int = 1
-    """Groups it admits per token."""
+    """Groups that a token's experts may come from."""
 
     def top_k_with(self, kept: int) -> int:
         """Experts per token that a router with `kept` experts can choose."""
@@ -90,10 +116,10 @@ def find_moe_layers(model: PreTrainedModel) -> list[MoELayer]:
         layers = [_describe(path, block) for path, block in blocks.items()]
     except UnsupportedModel as error:
         raise UnsupportedModel(f"{name}: {error}") from None
-    for what in ("num_experts", "top_k"):
-        values = sorted({getattr(layer, what) for layer in layers})
+    for size in ("num_experts", "top_k"):
+        values = sorted({getattr(layer, size) for layer in layers})
         if len(values) > 1:
-            raise UnsupportedModel(f"{name}: {what} differs between layers ({values})")
+            raise UnsupportedModel(f"{name}: {size} differs between layers ({values})")
     return layers
 
 
@@ -102,7 +128,7 @@ def _uses_experts_interface(module: nn.Module) -> bool:
 
 
 def _refuse_other_experts(model: PreTrainedModel, blocks: dict[str, nn.Module]) -> None:
-    """Refuse experts in a form that is not understood: ignoring them would prune half a model."""
+    """Refuse experts in a form that is not known: ignoring them would prune part of a model."""
     ancestors = {path[:i] for path in blocks for i, char in enumerate(path) if char == "."}
     inside = tuple(path.rpartition(".")[0] + "." for path in blocks)
     for path, module in model.named_modules():
@@ -130,7 +156,7 @@ def _refuse_other_experts(model: PreTrainedModel, blocks: dict[str, nn.Module]) 
 
 
 def _describe(path: str, block: nn.Module) -> MoELayer:
-    experts = block.get_submodule(path.rpartition(".")[2])
+    experts = cast("ExpertsModule", block.get_submodule(path.rpartition(".")[2]))
     num_experts = int(experts.num_experts)
     if num_experts < 2:
         raise UnsupportedModel(f"{path} has {num_experts} routed expert, so none can be dropped")
@@ -140,7 +166,7 @@ def _describe(path: str, block: nn.Module) -> MoELayer:
     tensors = [
         RouterTensor(owner, attribute, dim)
         for owner in (*router.modules(), block)
-        for attribute, tensor in _own_tensors(owner)
+        for attribute, tensor in _direct_tensors(owner)
         if (dim := _expert_dim(tensor, num_experts)) is not None
     ]
     _refuse_ambiguous(path, tensors)
@@ -155,7 +181,7 @@ def _describe(path: str, block: nn.Module) -> MoELayer:
         router_tensors=tuple(tensors),
         expert_tensors=tuple(
             attribute
-            for attribute, tensor in _own_tensors(experts)
+            for attribute, tensor in _direct_tensors(experts)
             if tensor.dim() > 0 and tensor.shape[0] == num_experts
         ),
         groups=groups,
@@ -175,13 +201,15 @@ def _find_router(path: str, block: nn.Module, experts: nn.Module, num_experts: i
         rows = {
             tensor.shape[0]
             for module in router.modules()
-            for _, tensor in _own_tensors(module)
+            for _, tensor in _direct_tensors(module)
             if tensor.dim() == 2
         }
         # Classes beyond the experts (skip, shared or zero experts) compete in the same softmax, and
         # what remains of it after slicing would not be what a smaller model computes.
         if num_experts not in rows and rows & set(range(num_experts + 1, num_experts + 9)):
-            raise UnsupportedModel(f"{path}: the router scores classes that are no routed experts")
+            raise UnsupportedModel(
+                f"{path}: the router also scores classes that are not routed experts"
+            )
     candidates = [router for router in candidates if _scores_experts(router, num_experts)]
     if len(candidates) != 1:
         raise UnsupportedModel(
@@ -194,21 +222,26 @@ def _scores_experts(router: nn.Module, num_experts: int) -> bool:
     return any(
         tensor.dim() == 2 and tensor.shape[0] == num_experts
         for module in router.modules()
-        for _, tensor in _own_tensors(module)
+        for _, tensor in _direct_tensors(module)
     )
 
 
 def _find_top_k(path: str, router: nn.Module) -> tuple[int, str | None]:
-    if isinstance(getattr(router, "top_k", None), int):
-        return router.top_k, None
+    top_k = getattr(router, "top_k", None)
+    if isinstance(top_k, int):
+        return top_k, None
     config = getattr(router, "config", None)
     for field in TOP_K_FIELDS:
-        if isinstance(getattr(config, field, None), int):
-            return getattr(config, field), field
-    raise UnsupportedModel(f"{path}: the router does not say how many experts a token gets")
+        top_k = getattr(config, field, None)
+        if isinstance(top_k, int):
+            return top_k, field
+    raise UnsupportedModel(
+        f"{path}: {type(router).__name__} has neither `top_k` nor one of the configuration's"
+        f" fields for it ({', '.join(TOP_K_FIELDS)})"
+    )
 
 
-def _own_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+def _direct_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from module.named_parameters(recurse=False)
     yield from module.named_buffers(recurse=False)
 
@@ -222,7 +255,7 @@ def _expert_dim(tensor: torch.Tensor, num_experts: int) -> int | None:
 
 
 def _refuse_ambiguous(path: str, tensors: list[RouterTensor]) -> None:
-    """Where the hidden size equals N, a vector could belong to either."""
+    """Where the hidden size equals N, a vector's length does not say which of them it counts."""
     square = any(set(tensor.value.shape[1:]) == {tensor.value.shape[0]} for tensor in tensors)
     if square and len(tensors) > 1:
         raise UnsupportedModel(

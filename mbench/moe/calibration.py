@@ -1,4 +1,4 @@
-"""Calibration sequences: the tokens of a corpus, cut as a suite asks."""
+"""Calibration sequences: tokenises a corpus and cuts it as the suite says."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def sequences(text: Text, spec: CorpusSpec, tokenizer: PreTrainedTokenizerBase) 
     if spec.packing == "document":
         if len(documents) < spec.sequences:
             raise CorpusError(
-                f"{text.name}: {len(documents)} documents, but {spec.sequences} sequences asked"
+                f"{text.name}: the suite asks for {spec.sequences} sequences of one document each,"
+                f" but there are only {len(documents)} documents"
             )
         ids = np.zeros((spec.sequences, spec.length), dtype=np.int64)
         lengths = np.zeros(spec.sequences, dtype=np.int64)
@@ -81,8 +82,9 @@ def _cut(text: Text, spec: CorpusSpec, stream: list[int]) -> TokenSequences:
     count = len(stream) // spec.length
     if count < spec.sequences:
         raise CorpusError(
-            f"{text.name}: {len(stream)} tokens, but {spec.sequences} sequences of {spec.length}"
-            f" ({spec.sequences * spec.length}) asked; ask for at most {count} sequences"
+            f"{text.name}: the suite asks for {spec.sequences} sequences of {spec.length} tokens"
+            f" ({spec.sequences * spec.length}), but the text has {len(stream)} tokens, enough for"
+            f" {count}"
         )
     ids = np.array(stream[: count * spec.length], dtype=np.int64).reshape(count, spec.length)
     return TokenSequences(ids, np.full(count, spec.length, dtype=np.int64))
@@ -90,4 +92,5 @@ def _cut(text: Text, spec: CorpusSpec, stream: list[int]) -> TokenSequences:
 
 def _tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     # Longer than the model's window on purpose: the stream is cut afterwards.
-    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids

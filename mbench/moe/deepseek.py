@@ -48,7 +48,7 @@ REQUIRED = (
     "n_shared_experts",
     "num_experts_per_tok",
 )
-# The last six belong to the family's later members; a config that sets them is not of this one.
+# The last six belong to later models of the family; a config that sets them is not of this one.
 FIXED: Mapping[str, Any] = {
     "scoring_func": "softmax",
     "moe_layer_freq": 1,
@@ -120,21 +120,25 @@ def qwen2_moe_config(config: Mapping[str, Any]) -> Qwen2MoeConfig:
 
 def qwen2_moe_json(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config.json of that Qwen2-MoE; raises what `qwen2_moe_config` raises."""
-    found = qwen2_moe_config(config)
-    found.architectures = [Qwen2MoeForCausalLM.__name__]
-    return json.loads(found.to_json_string())
+    translated = qwen2_moe_config(config)
+    translated.architectures = [Qwen2MoeForCausalLM.__name__]
+    fields: dict[str, Any] = json.loads(translated.to_json_string())
+    return fields
 
 
 def load_tokenizer(path_or_id: str, revision: str | None) -> PreTrainedTokenizerFast:
     """Return the tokenizer of a DeepSeek-MoE checkpoint.
 
     Its files name LlamaTokenizerFast, which used to put the begin-of-sequence token before every
-    text where the configuration asks for it. transformers 5 takes a tokenizer.json at its word,
-    which has no such step, so it has to be told. Texts encoded without special tokens have none.
+    text where the configuration asks for it. transformers 5 follows tokenizer.json alone, which has
+    no such step, so both settings are passed. Texts encoded without special tokens have none.
     """
     settings = get_tokenizer_config(path_or_id, revision=revision)
-    asked = {key: settings[key] for key in ("add_bos_token", "add_eos_token") if key in settings}
-    return PreTrainedTokenizerFast.from_pretrained(path_or_id, revision=revision, **asked)
+    added = {key: settings[key] for key in ("add_bos_token", "add_eos_token") if key in settings}
+    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(
+        path_or_id, revision=revision or "main", **added
+    )
+    return tokenizer
 
 
 class DoubleSharedExpert(ConversionOps):
@@ -147,11 +151,12 @@ class DoubleSharedExpert(ConversionOps):
         source_patterns: list[str],
         target_patterns: list[str],
         **unused: Any,
-    ) -> dict[str, torch.Tensor]:
-        """Convert what the loader collected for one layer; its contract is `ConversionOps`."""
+    ) -> dict[str, list[torch.Tensor]]:
+        """Convert what the loader collected for one layer; the base class has the contract."""
         ((down_proj,),) = input_dict.values()
         doubled = _doubled(source_patterns[0], down_proj)
-        return {target_patterns[0]: doubled, target_patterns[1]: doubled.new_zeros(1, len(doubled))}
+        gate = doubled.new_zeros(1, len(doubled))
+        return {target_patterns[0]: [doubled], target_patterns[1]: [gate]}
 
 
 class DeepseekForCausalLM(Qwen2MoeForCausalLM):
@@ -160,8 +165,8 @@ class DeepseekForCausalLM(Qwen2MoeForCausalLM):
     The class exists because transformers finds the conversions of tensors by a class's name.
     """
 
-    # transformers looks for its decorator in the source of a class's module, which is this one,
-    # and would take the slowest implementation of the experts.
+    # transformers looks for its decorator in the source of the class's module, here this file, does
+    # not find it, and would choose the slowest implementation of the experts.
     _can_set_experts_implementation_cached_value = True
 
     @classmethod
@@ -228,5 +233,5 @@ def _zero_bytes(data: bytes) -> bytes:
 def _doubled(name: str, numbers: torch.Tensor) -> torch.Tensor:
     doubled = numbers * 2
     if doubled.isinf().any():
-        raise UnsupportedModel(f"{name} is too large to be doubled")
+        raise UnsupportedModel(f"{name} is too large to be doubled in {numbers.dtype}")
     return doubled

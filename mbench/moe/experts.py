@@ -1,27 +1,32 @@
-"""Computing routed experts: the loop used on the CPU, and switching a model to it.
+"""Computes routed experts (a loop on the CPU, a grouped kernel elsewhere) in a model's place.
 
-A model asks a registry of transformers for the function that computes its experts, so another one
-can be put in place without touching the model's code.
+A model looks up the function that computes its experts in a registry of transformers, so another
+one can be set without touching the model's code.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 from torch.nn import functional
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, grouped_mm_experts_forward
 
 from mbench.moe.adapter import MoELayer
 from mbench.moe.offload import execution_device
 
-ExpertsFunction = Callable[[nn.Module, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+if TYPE_CHECKING:
+    from mbench.moe.adapter import ExpertsModule
+
+ExpertsFunction = Callable[
+    ["ExpertsModule", torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor
+]
 """(experts, hidden [T, H], top_k_index [T, k], top_k_weights [T, k]) -> output [T, H]."""
 
 
-def apply_expert(experts: nn.Module, expert: int, hidden: torch.Tensor) -> torch.Tensor:
+def apply_expert(experts: ExpertsModule, expert: int, hidden: torch.Tensor) -> torch.Tensor:
     """Return one expert's unweighted output [T, H] for hidden [T, H]."""
     if experts.has_gate:
         inner = experts._apply_gate(_project(experts, "gate_up_proj", expert, hidden))
@@ -31,14 +36,14 @@ def apply_expert(experts: nn.Module, expert: int, hidden: torch.Tensor) -> torch
     return experts.post_expert_norm(output) if experts.has_post_expert_norm else output
 
 
-def _project(experts: nn.Module, name: str, expert: int, hidden: torch.Tensor) -> torch.Tensor:
+def _project(experts: ExpertsModule, name: str, expert: int, hidden: torch.Tensor) -> torch.Tensor:
     weight = getattr(experts, name)[expert]
     bias = getattr(experts, f"{name}_bias")[expert] if experts.has_bias else None
     return functional.linear(hidden, weight.T if experts.is_transposed else weight, bias)
 
 
 def sorted_loop(
-    experts: nn.Module,
+    experts: ExpertsModule,
     hidden: torch.Tensor,
     top_k_index: torch.Tensor,
     top_k_weights: torch.Tensor,
@@ -55,7 +60,7 @@ def sorted_loop(
     tokens = order // top_k
     weights = top_k_weights.reshape(-1)[order].unsqueeze(-1)
     flat_norms = norms.view(-1) if norms is not None else None
-    # Sums of a few experts lose bits in bfloat16: add in float32 as the stock grouped sum does.
+    # Sums of a few experts lose bits in bfloat16: add in float32, as the grouped kernel does.
     total = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
     start = 0
     for expert, count in enumerate(counts.tolist()):
@@ -71,7 +76,7 @@ def sorted_loop(
 
 
 def pairwise_grouped(
-    experts: nn.Module,
+    experts: ExpertsModule,
     hidden: torch.Tensor,
     top_k_index: torch.Tensor,
     top_k_weights: torch.Tensor,
@@ -79,21 +84,23 @@ def pairwise_grouped(
 ) -> torch.Tensor:
     """The same through the stock grouped kernel, one row per token and expert with weight one.
 
-    The loop would wait for the accelerator to learn the counts and start thousands of small
-    kernels. The grouped kernel does the same matrix products in one launch each; the price is the
-    copying of [T * k, H], which is small beside them.
+    The loop would have to read the counts back from the accelerator and start thousands of small
+    kernels. The grouped kernel does the same matrix products in one launch each, at the price of
+    copying [T * k, H], which is cheap in comparison.
     """
     num_tokens, top_k = top_k_index.shape
     pairs = hidden.repeat_interleave(top_k, dim=0)
     ones = torch.ones_like(pairs[:, :1])
-    output = grouped_mm_experts_forward(experts, pairs, top_k_index.reshape(-1, 1), ones)
+    output: torch.Tensor = grouped_mm_experts_forward(
+        experts, pairs, top_k_index.reshape(-1, 1), ones
+    )
     output = output.view(num_tokens, top_k, -1)
     norms.copy_(torch.linalg.vector_norm(output, dim=-1, dtype=torch.float32))
     return (output * top_k_weights.unsqueeze(-1)).sum(dim=1).to(hidden.dtype)
 
 
 def apply_with_norms(
-    experts: nn.Module,
+    experts: ExpertsModule,
     hidden: torch.Tensor,
     top_k_index: torch.Tensor,
     top_k_weights: torch.Tensor,
@@ -106,7 +113,7 @@ def apply_with_norms(
 
 @contextlib.contextmanager
 def experts_function(layers: Sequence[MoELayer], function: ExpertsFunction) -> Iterator[None]:
-    """Let `function` compute the experts of `layers`, and restore what did before."""
+    """Let `function` compute the experts of `layers`, and restore the previous one on exit."""
     name = f"mbench-{id(function)}"
     # The decorator of an experts class reads this field of the config the experts were built with.
     configs = {id(layer.experts.config): layer.experts.config for layer in layers}
@@ -119,7 +126,7 @@ def experts_function(layers: Sequence[MoELayer], function: ExpertsFunction) -> I
     finally:
         for key, config in configs.items():
             config._experts_implementation = before[key]
-        del ALL_EXPERTS_FUNCTIONS[name]
+        ALL_EXPERTS_FUNCTIONS.pop(name)
 
 
 def fast_experts(layers: Sequence[MoELayer]) -> contextlib.AbstractContextManager[None]:

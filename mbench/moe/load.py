@@ -1,4 +1,4 @@
-"""Loading a model and its tokenizer, with every foreseeable trouble told in one line."""
+"""Loads a model and its tokenizer, and turns every foreseeable failure into one clear line."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    Qwen2MoeConfig,
     modeling_utils,
 )
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
@@ -59,11 +60,11 @@ class _Checkpoint:
     """Directory or hub id."""
     revision: str | None
     model_type: str
-    """The family that its config.json names."""
+    """`model_type` in its config.json."""
     config: PreTrainedConfig
-    """Of the class that computes it."""
+    """For the class of transformers that computes the model."""
     code: dict[str, Any]
-    """Options that say whether the model's own code may run, and of which commit."""
+    """Options of `from_pretrained`: whether the model's own code may run, and of which commit."""
 
     @property
     def is_deepseek(self) -> bool:
@@ -79,7 +80,7 @@ def describe(
     quantized, cannot be pruned correctly, or has no native class in transformers, unless its own
     code is trusted.
     """
-    return _describe(_find(path_or_id, revision, trust_remote_code))
+    return _describe(_read_config(path_or_id, revision, trust_remote_code))
 
 
 def skeleton(path_or_id: str, revision: str | None = None) -> PreTrainedModel:
@@ -87,8 +88,8 @@ def skeleton(path_or_id: str, revision: str | None = None) -> PreTrainedModel:
 
     Its class is the one that knows the names in the checkpoint; a model's own code is never run.
     """
-    checkpoint = _find(path_or_id, revision, trust_remote_code=False)
-    if checkpoint.is_deepseek:
+    checkpoint = _read_config(path_or_id, revision, trust_remote_code=False)
+    if isinstance(checkpoint.config, Qwen2MoeConfig) and checkpoint.is_deepseek:
         with torch.device("meta"):
             return deepseek.DeepseekForCausalLM(checkpoint.config)
     return _without_weights(checkpoint)
@@ -111,7 +112,7 @@ def load(
     Everything that can be refused is refused before weights are read. Raises `ModelNotFound` for
     missing, unreachable, incomplete or damaged files, and what `describe` raises.
     """
-    checkpoint = _find(path_or_id, revision, trust_remote_code)
+    checkpoint = _read_config(path_or_id, revision, trust_remote_code)
     facts = _describe(checkpoint)
     directory = local_directory(path_or_id)
     if directory is not None:
@@ -127,28 +128,22 @@ def load(
     return LoadedModel(model, tokenizer, layers, facts)
 
 
-def _find(path_or_id: str, revision: str | None, trust_remote_code: bool) -> _Checkpoint:
+def _read_config(path_or_id: str, revision: str | None, trust_remote_code: bool) -> _Checkpoint:
     directory = local_directory(path_or_id)
     if directory is not None:
         config_file(directory)
         revision = None
     else:
-        # All files come from the same commit, and a hub that is out of reach is found out at once,
-        # where downloading would try for long.
+        # All files come from the same commit, and a hub that cannot be reached is noticed at once,
+        # where downloading would retry for long.
         revision = model_commit(path_or_id, revision)
     code: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if trust_remote_code:
         code["code_revision"] = revision
     with reachable(path_or_id), unsupported_in_one_line(path_or_id, trust_remote_code):
         raw, _ = PreTrainedConfig.get_config_dict(path_or_id, revision=revision)
-        inner = raw.get("text_config") or {}
-        quantization = raw.get("quantization_config") or inner.get("quantization_config")
-        if quantization is not None:
-            method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-            raise UnsupportedModel(
-                f"model {path_or_id} is quantized ({method or 'unknown method'}): its experts "
-                "cannot be profiled; use the unquantized checkpoint"
-            )
+        _refuse_quantized(path_or_id, raw)
+        config: PreTrainedConfig
         if deepseek.is_deepseek(raw):
             if trust_remote_code:
                 raise UnsupportedModel(
@@ -165,32 +160,46 @@ def _find(path_or_id: str, revision: str | None, trust_remote_code: bool) -> _Ch
     return _Checkpoint(path_or_id, revision, model_type, config, code)
 
 
+def _refuse_quantized(path_or_id: str, config: dict[str, Any]) -> None:
+    text_config = config.get("text_config") or {}
+    quantization = config.get("quantization_config") or text_config.get("quantization_config")
+    if quantization is not None:
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+        raise UnsupportedModel(
+            f"model {path_or_id} is quantized ({method or 'unknown method'}): its experts "
+            "cannot be profiled; use the unquantized checkpoint"
+        )
+
+
 def _refuse_code_from_elsewhere(
     path_or_id: str, revision: str | None, config: dict[str, Any]
 ) -> None:
-    """Neither a commit nor a hash of the model says what another repository's code does."""
+    """Neither the model's commit nor a hash of its files pins another repository's code."""
     for settings in (config, get_tokenizer_config(path_or_id, revision=revision)):
-        named = settings.get("auto_map") or {}
-        for reference in named.values() if isinstance(named, dict) else named:
-            for each in reference if isinstance(reference, list | tuple) else (reference,):
-                if each and "--" in each:
+        auto_map = settings.get("auto_map") or {}
+        for entry in auto_map.values() if isinstance(auto_map, dict) else auto_map:
+            for reference in entry if isinstance(entry, list | tuple) else (entry,):
+                if reference and "--" in reference:
                     raise UnsupportedModel(
                         f"model {path_or_id}: its code is in another repository "
-                        f"({each.partition('--')[0]}), of which no commit is named"
+                        f"({reference.partition('--')[0]}), at a commit that the model does not pin"
                     )
 
 
 def _without_weights(checkpoint: _Checkpoint) -> PreTrainedModel:
     config, trusted = checkpoint.config, checkpoint.code["trust_remote_code"]
-    own_class = (getattr(config, "auto_map", None) or {}).get("AutoModelForCausalLM")
+    remote_class = (getattr(config, "auto_map", None) or {}).get("AutoModelForCausalLM")
+    model: PreTrainedModel
     with torch.device("meta"), unsupported_in_one_line(checkpoint.place, trusted):
-        if trusted and own_class:
-            own = get_class_from_dynamic_module(
-                own_class, checkpoint.place, code_revision=checkpoint.revision
+        if trusted and remote_class:
+            model_class = get_class_from_dynamic_module(
+                remote_class, checkpoint.place, code_revision=checkpoint.revision
             )
-            return own(config)
-        # Unless told, transformers asks on the terminal.
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=trusted)
+            model = model_class(config)
+        else:
+            # Without the argument transformers would ask the user on the terminal.
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trusted)
+    return model
 
 
 def _describe(checkpoint: _Checkpoint) -> ModelFacts:
@@ -199,7 +208,7 @@ def _describe(checkpoint: _Checkpoint) -> ModelFacts:
     dtype = str(config.dtype or text_config.dtype or torch.float32).removeprefix("torch.")
     if dtype not in DTYPE_BYTES:
         raise UnsupportedModel(
-            f"model {checkpoint.place} is stored in {dtype}, which mbench does not compute in "
+            f"model {checkpoint.place} is stored in {dtype}, in which mbench does not compute "
             f"(valid: {', '.join(DTYPE_BYTES)})"
         )
     model = _without_weights(checkpoint)
@@ -218,16 +227,16 @@ def _describe(checkpoint: _Checkpoint) -> ModelFacts:
         expert_parameters=sum(tensor[0].numel() for tensor in expert_tensors),
         dtype=dtype,
         groups=first.groups,
-        fewest_experts=max(fewest_experts(layer) for layer in _of_each_class(layers)),
+        fewest_experts=max(fewest_experts(layer) for layer in _one_per_router_class(layers)),
     )
 
 
-def _of_each_class(layers: Sequence[MoELayer]) -> Iterable[MoELayer]:
+def _one_per_router_class(layers: Sequence[MoELayer]) -> Iterable[MoELayer]:
     return {type(layer.router): layer for layer in layers}.values()
 
 
 def count_parameters(model: PreTrainedModel, model_type: str) -> int:
-    """Parameters, tied ones counted once, without those that a checkpoint of its family lacks."""
+    """Parameters, tied ones counted once, without those added to DeepSeek-MoE (see there)."""
     return sum(
         parameter.numel()
         for name, parameter in model.named_parameters()
@@ -247,7 +256,10 @@ def _load_weights(
     checkpoint: _Checkpoint, dtype: DtypeName, device_map: DeviceMap
 ) -> PreTrainedModel:
     place = checkpoint.place
-    model_class = deepseek.DeepseekForCausalLM if checkpoint.is_deepseek else AutoModelForCausalLM
+    model_class: Any = AutoModelForCausalLM
+    if checkpoint.is_deepseek:
+        model_class = deepseek.DeepseekForCausalLM
+    model: PreTrainedModel
     with (
         reachable(place),
         readable(place),
@@ -265,8 +277,7 @@ def _load_weights(
             output_loading_info=True,
         )
         keep_for(model)
-    # transformers fills what a checkpoint lacks with random numbers, leaves out what it has no
-    # place for, and goes on.
+    # transformers fills missing tensors with random numbers, ignores unknown ones, and goes on.
     for keys, verb in (("missing_keys", "lack"), ("unexpected_keys", "have unknown")):
         if names := sorted(report[keys]):
             raise ModelNotFound(
@@ -277,10 +288,10 @@ def _load_weights(
 
 @contextlib.contextmanager
 def _read_as_needed() -> Iterator[None]:
-    """Let transformers hold one copy of the weights, not two.
+    """Let transformers hold one copy of the weights instead of two.
 
-    It maps the files into memory, of which it merges the experts into new tensors, and reads ahead
-    in threads. Reading each tensor when its turn comes takes half the memory, and less time.
+    It maps the files into memory, merges the experts into new tensors, and reads ahead in threads.
+    Reading each tensor when it is needed takes half the memory, and less time.
     """
 
     def read(file: str, framework: str, device: str, **_: str) -> Any:

@@ -1,4 +1,4 @@
-"""Running a model as if experts had been removed, without removing them.
+"""Runs a model as if experts had been removed, without removing them.
 
 The router's own code runs on the rows of the retained experts only, whatever it does with them
 (softmax, sigmoid, correction bias, renormalisation). Its choices are mapped back to the original
@@ -42,8 +42,8 @@ def masked(
     for layer in layers:
         if any(tensor.value.device.type == "meta" for tensor in layer.router_tensors):
             raise UnsupportedModel(
-                f"{layer.path}: its router is offloaded, so there is nothing to mask; "
-                "mbench.moe.load keeps routers in place"
+                f"{layer.path}: its router is offloaded, so it cannot be sliced; load the model "
+                "with mbench.moe.load, which keeps routers in memory"
             )
     keep = checked(layers, mask.keep if isinstance(mask, ExpertMask) else mask)
     with contextlib.ExitStack() as stack:
@@ -64,15 +64,15 @@ def checked(layers: Sequence[MoELayer], keep: np.ndarray) -> np.ndarray:
         per_group = row.reshape(layer.groups, -1).sum(axis=1)
         if per_group.min() != per_group.max():
             raise UnsupportedModel(
-                f"{layer.path}: a router limited to groups needs the same number of experts in "
+                f"{layer.path}: a group-limited router needs the same number of experts in "
                 f"each of its {layer.groups} groups, not {per_group.tolist()}"
             )
         kept = np.flatnonzero(row)
-        # Layers of one class differ in their weights, which a trial does not look at.
-        alike = type(layer.router), layer.groups, len(kept)
-        if alike not in tried and len(kept) < layer.num_experts:
+        # Layers of one class differ only in their weights, which the trial replaces.
+        kind = type(layer.router), layer.groups, len(kept)
+        if kind not in tried and len(kept) < layer.num_experts:
             refuse_unroutable(layer, kept)
-            tried.add(alike)
+            tried.add(kind)
     return keep
 
 
@@ -82,7 +82,7 @@ def _masked_layer(layer: MoELayer, kept: np.ndarray, mode: RouterMode) -> Iterat
     full = RouterState.current(layer)
     handles = []
     try:
-        # A router with all of its experts is left alone, so that nothing can differ by a bit.
+        # A router that keeps all experts is not touched, so that not one bit can differ.
         if len(kept) < layer.num_experts:
             sliced = full.sliced(layer, kept)
             routing = _LayerRouting(layer, kept, mode, full, sliced)
@@ -115,7 +115,7 @@ class _LayerRouting:
     ) -> None:
         if mode == "preserved" and layer.groups > 1:
             raise UnsupportedModel(
-                f"{layer.path}: `preserved` gates are not defined for a router limited to groups"
+                f"{layer.path}: `preserved` gates are not defined for a group-limited router"
             )
         self._layer = layer
         self._original = torch.from_numpy(kept)
@@ -125,20 +125,27 @@ class _LayerRouting:
         self._call: RouterCall | None = None
         self._renormalises: bool | None = None
 
-    def after_router(self, router: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+    def after_router(
+        self, router: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
         """Remember the call, to repeat it with all experts."""
         self._call = RouterCall(args, kwargs, output)
 
-    def before_experts(self, experts: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """Give the experts their original numbers and, if they are preserved, their gates."""
+    def before_experts(
+        self, experts: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Map the choice to the original expert numbers; under `preserved`, replace the gates."""
         if len(args) != 3 or kwargs:
-            raise UnsupportedModel(f"{self._layer.path} is called with unknown arguments")
+            raise UnsupportedModel(
+                f"{self._layer.path} is called with {len(args)} arguments and keywords "
+                f"{sorted(kwargs)} instead of (hidden, top_k_index, top_k_weights)"
+            )
         hidden, index, weights = args
         expected = self._layer.top_k_with(len(self._original))
         if index.shape[-1] != expected:
             raise UnsupportedModel(
                 f"{self._layer.path}: the router chooses {index.shape[-1]} experts per token "
-                f"where {expected} were asked for"
+                f"instead of {expected}"
             )
         if self._original.device != index.device:
             self._original = self._original.to(index.device)
@@ -156,8 +163,8 @@ class _LayerRouting:
         index_position = call.position_of(index) if call else None
         if call is None or position is None or index_position is None or not call.args:
             raise UnsupportedModel(
-                f"{self._layer.path}: `preserved` gates need a router whose weights go to the "
-                "experts unchanged"
+                f"{self._layer.path}: `preserved` gates need a router whose outputs are passed to "
+                "the experts unchanged"
             )
 
         def gates(top_k: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -171,28 +178,28 @@ class _LayerRouting:
         if self._renormalises:
             return weights
         full_gates, full_index = gates(self._layer.num_experts, 1.0)
-        # The order of the full router's choice is its own affair: [T, N] by expert number.
+        # The full router may list experts in any order: [T, N] by expert number.
         table = torch.zeros_like(full_gates).scatter_(1, full_index, full_gates)
         return table.gather(1, original)
 
     def _refuse_unless_choice_is_kept(self, call: RouterCall, index_position: int) -> None:
-        """Refuse a router that chooses other experts among the retained ones once it is sliced.
+        """Refuse a router that ranks the retained experts differently once it is sliced.
 
-        A bias on probabilities does that: they grow where others are gone, and the bias does not.
-        What a router's biases are in one model may hide it, so that random ones are tried.
+        A bias on probabilities does that: probabilities grow when others are gone, and the bias
+        does not. A model's own biases may hide it, so random ones are tried.
         """
         experts, kept, hidden = self._layer.num_experts, self._original, call.args[0].float()
         full = self._full.with_random_biases(self._layer, 1 / experts)
         if full is None:
             return
-        # Halves, for where the choice ends there are the most experts of nearly the same worth.
+        # Choosing half of them: in the middle of a ranking most experts have nearly equal scores.
         sliced = full.sliced(self._layer, kept.cpu().numpy())
         sliced = sliced.choosing(self._layer, max(1, len(kept) // 2))
         full = full.choosing(self._layer, experts // 2)
         for scale in SCALES:
             among_all = self._route(call, full, hidden * scale)[index_position]
             among_kept = kept[self._route(call, sliced, hidden * scale)[index_position]]
-            # Rounding may tell two equal experts apart in one token of very many.
+            # Rounding may swap two equal experts in one token of very many.
             if contradiction(among_all, among_kept, kept, experts) > 0.01:
                 raise UnsupportedModel(
                     f"{self._layer.path}: `preserved` gates are not defined for "
@@ -219,8 +226,8 @@ class _LayerRouting:
 class RouterCall:
     """One call of a router."""
 
-    args: tuple
-    kwargs: dict
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
     output: Any
 
     def position_of(self, tensor: torch.Tensor) -> int | None:

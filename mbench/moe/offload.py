@@ -1,10 +1,10 @@
-"""Models that are spread over several devices, or that keep weights on the CPU or on disk.
+"""Handles models that are spread over several devices or keep weights on the CPU or on disk.
 
 accelerate puts hooks on modules that bring inputs to a module's device and, where its weights are
 offloaded, load them for each call and drop them afterwards. Experts are only ever called as modules
-and need nothing more. Three things are used otherwise, and are arranged here: the router's tensors,
-which masks replace; the first parameter, whose device is taken for the model's; and the outputs of
-body and head, which are used together with their inputs.
+and need nothing more. Three things are used in other ways and are taken care of here: the router's
+tensors, which masks replace; the first parameter, whose device counts as the model's; and the
+outputs of body and head, which are used together with their inputs.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ ALIGNMENT = 64
 
 
 def device_map_for(placement: Placement, needed: int) -> DeviceMap:
-    """Return where weights of `needed` bytes go; see `mbench.moe.load.load`."""
+    """Return the devices for weights of `needed` bytes; see `mbench.moe.load.load`."""
     if not isinstance(placement, str):
         return dict(placement)
     if placement != "auto":
         return {"": placement}
     first = 0 if torch.cuda.is_available() else "cpu"
     free = get_max_memory()
-    # Apple's CPU and GPU share their memory, which accelerate then counts as the GPU's alone.
+    # Apple's CPU and GPU share their memory, which accelerate counts as the GPU's.
     fits = needed < ROOM_FOR_WEIGHTS * (free[first] if first in free else free["mps"])
     return {"": first} if fits else "auto"
 
@@ -58,7 +58,7 @@ def device_map_for(placement: Placement, needed: int) -> DeviceMap:
 def folder_for(
     device_map: DeviceMap,
 ) -> Iterator[tuple[str | None, Callable[[PreTrainedModel], object]]]:
-    """Give a folder for weights that are kept on disk, and what ties its life to a model's."""
+    """Yield a folder for weights kept on disk, and a function that removes it with the model."""
     if isinstance(device_map, dict) and "disk" not in device_map.values():
         yield None, lambda model: None
         return
@@ -80,10 +80,10 @@ def execution_device(module: nn.Module) -> torch.device:
 
 
 def settle(model: PreTrainedModel, layers: Sequence[MoELayer]) -> None:
-    """Let a model that has just been loaded be profiled, masked and evaluated, wherever it is.
+    """Prepare a model that has just been loaded for profiling, masking and evaluation.
 
     Where accelerate has placed it, routers and the first parameter's module (the input
-    embeddings), little beside the experts, stay on the devices that compute them.
+    embeddings), small compared with the experts, stay on the devices that compute them.
     """
     for parameter in model.parameters():
         parameter.data = _aligned(parameter.data)
@@ -129,13 +129,13 @@ class _AlignedWeights:
 
 
 def _aligned(tensor: torch.Tensor) -> torch.Tensor:
-    """Copy a tensor that was read from a file to where torch itself would have put it.
+    """Copy a CPU tensor whose memory is not aligned as torch aligns it.
 
-    The CPU's matrix products round differently where memory is aligned differently, so that
-    figures would depend on where in a file, or where by chance, a weight lies.
+    Matrix products on the CPU round differently for other alignments, so that figures would depend
+    on where in a file a weight lies.
     """
-    misplaced = tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT
-    return tensor.clone() if misplaced else tensor
+    misaligned = tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT
+    return tensor.clone() if misaligned else tensor
 
 
 def _return_outputs_to_inputs(module: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""What `preserved` gates need to know of a router, found out by trying it."""
+"""Tests, by calling a router, whether and how its gates can be `preserved`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Gates = Callable[[int, float], tuple[torch.Tensor, torch.Tensor]]
 """(k, scale of the input) -> gates [T, k] and experts [T, k] of the full router."""
 
 SCALES = (1.0, 0.1, 0.01)
-"""Of a router's input. One that is sure of its choice shows little of how it would make others."""
+"""Of a router's input: gates close to 0 and 1 would hide how the router treats the others."""
 
 
 def renormalises(layer: MoELayer, gates: Gates) -> bool:
@@ -41,7 +41,7 @@ def renormalises(layer: MoELayer, gates: Gates) -> bool:
     if not (always_equal or always_proportional):
         raise UnsupportedModel(
             f"{layer.path}: `preserved` gates are not defined for {type(layer.router).__name__}, "
-            "which neither keeps nor renormalises the gates of the experts it chose"
+            "which neither keeps nor renormalises the gates of the experts it chooses"
         )
     return not always_equal
 

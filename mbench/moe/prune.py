@@ -1,12 +1,12 @@
-"""A physically smaller model: the experts that a mask drops are gone, and so are their router rows.
+"""Builds a physically smaller model, without the dropped experts and their router rows.
 
-`mbench.moe.mask` computes what such a model computes without making one; this makes one.
+`mbench.moe.mask` computes the same without building it.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,15 +33,7 @@ def prune(
     keep = checked(layers, mask.keep if isinstance(mask, ExpertMask) else mask)
     kept = experts_kept(keep)
     full = model.state_dict()
-    away = next((name for name, tensor in full.items() if tensor.is_meta), None)
-    if away is not None:
-        raise UnsupportedModel(f"{away} is not in memory, so the model cannot be pruned there")
-    devices = sorted({str(device) for device in getattr(model, "hf_device_map", {}).values()})
-    if len(devices) > 1:
-        raise UnsupportedModel(
-            f"the model is spread over devices ({', '.join(devices)}), and a pruned copy of it "
-            "would not know how: it can be pruned on one device only"
-        )
+    _refuse_scattered(model, full)
     config = copy.deepcopy(model.config)
     text_config = config.get_text_config()
     for field, value in pruned_fields(text_config.to_dict(), layers[0], kept).items():
@@ -60,31 +52,53 @@ def prune(
 
     state = {name: sliced(name, tensor) for name, tensor in full.items()}
     smaller.load_state_dict(state, assign=True)
-    # What a module computes when it is built, e.g. rotary frequencies, is in no state dict.
-    originals = dict(model.named_modules())
-    for path, module in smaller.named_modules():
-        for holder, source in (
-            (module._buffers, originals[path]._buffers),
-            (vars(module), vars(originals[path])),
-        ):
-            for name, value in holder.items():
-                if isinstance(value, torch.Tensor) and value.is_meta:
-                    holder[name] = sliced(f"{path}.{name}" if path else name, source[name])
+    _fill_meta_tensors(model, smaller, sliced)
     smaller.tie_weights()
     smaller.generation_config = model.generation_config
-    return smaller.eval().requires_grad_(False)
+    smaller.eval().requires_grad_(False)
+    return smaller
+
+
+def _refuse_scattered(model: PreTrainedModel, state: Mapping[str, torch.Tensor]) -> None:
+    offloaded = next((name for name, tensor in state.items() if tensor.is_meta), None)
+    if offloaded is not None:
+        raise UnsupportedModel(f"{offloaded} is not in memory, so the model cannot be pruned")
+    devices = sorted({str(device) for device in getattr(model, "hf_device_map", {}).values()})
+    if len(devices) > 1:
+        raise UnsupportedModel(
+            f"the model is spread over devices ({', '.join(devices)}): it can be pruned only on one"
+        )
+
+
+def _fill_meta_tensors(
+    model: nn.Module,
+    smaller: nn.Module,
+    sliced: Callable[[str, torch.Tensor], torch.Tensor],
+) -> None:
+    """Copy what no state dict has: tensors that modules compute, e.g. rotary frequencies."""
+    originals = dict(model.named_modules())
+    for path, module in smaller.named_modules():
+        places: tuple[tuple[dict[str, Any], Mapping[str, Any]], ...] = (
+            (module._buffers, originals[path]._buffers),
+            (vars(module), vars(originals[path])),
+        )
+        for attributes, original_attributes in places:
+            for name, value in attributes.items():
+                if isinstance(value, torch.Tensor) and value.is_meta:
+                    full_name = f"{path}.{name}" if path else name
+                    attributes[name] = sliced(full_name, original_attributes[name])
 
 
 def experts_kept(keep: np.ndarray) -> int:
     """K of a mask bool [L, N]; raises `UnsupportedModel` if it differs between layers.
 
-    No selection of mbench does that, and a configuration has one number of experts for all layers.
+    A configuration has one number of experts for all layers.
     """
-    counts = sorted(set(keep.sum(axis=1).tolist()))
+    counts = sorted({int(count) for count in keep.sum(axis=1)})
     if len(counts) > 1:
         raise UnsupportedModel(
-            f"the mask keeps between {counts[0]} and {counts[-1]} experts by layer, and a model's "
-            "configuration has one number for all"
+            f"the mask keeps between {counts[0]} and {counts[-1]} experts by layer, but a model's "
+            "configuration has one number for all layers"
         )
     return counts[0]
 
@@ -92,7 +106,7 @@ def experts_kept(keep: np.ndarray) -> int:
 def pruned_fields(config: Mapping[str, Any], layer: MoELayer, kept: int) -> dict[str, int]:
     """The fields of a configuration that differ in the pruned model, with their new values.
 
-    Whether these are all of them is for `refuse_misfit` to tell.
+    Whether these are all of them, `refuse_misfit` checks.
     """
     fields = {name: kept for name in EXPERT_COUNTS if config.get(name) == layer.num_experts}
     top_k = layer.top_k_with(kept)
@@ -104,13 +118,13 @@ def pruned_fields(config: Mapping[str, Any], layer: MoELayer, kept: int) -> dict
 def expert_dims(model: nn.Module, layers: Sequence[MoELayer]) -> dict[str, tuple[int, int]]:
     """Name in the state dict -> (layer number, dimension that counts experts)."""
     names = {module: f"{name}." if name else "" for name, module in model.named_modules()}
-    found = {}
+    dims = {}
     for number, layer in enumerate(layers):
         for attribute in layer.expert_tensors:
-            found[f"{names[layer.experts]}{attribute}"] = number, 0
+            dims[f"{names[layer.experts]}{attribute}"] = number, 0
         for tensor in layer.router_tensors:
-            found[f"{names[tensor.owner]}{tensor.attribute}"] = number, tensor.dim
-    return found
+            dims[f"{names[tensor.owner]}{tensor.attribute}"] = number, tensor.dim
+    return dims
 
 
 def refuse_misfit(
@@ -127,7 +141,7 @@ def refuse_misfit(
         if shapes.get(tensor_name) != tuple(shape):
             raise UnsupportedModel(
                 f"{name}: a configuration with {kept} experts does not give {tensor_name} the "
-                f"shape {shape}, so the pruned model cannot be expressed"
+                f"shape {shape}, so there is no such pruned model"
             )
     paths = {module: path for path, module in model.named_modules()}
     for layer in layers:
@@ -137,6 +151,6 @@ def refuse_misfit(
         )
         if getattr(owner, field) != layer.top_k_with(kept):
             raise UnsupportedModel(
-                f"{name}: its configuration cannot say that a token gets "
+                f"{name}: its configuration cannot express that a token gets "
                 f"{layer.top_k_with(kept)} of {kept} experts"
             )

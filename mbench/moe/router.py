@@ -1,4 +1,4 @@
-"""All that a router's behaviour hangs on: taken, sliced, put in place, and tried."""
+"""A router's state (tensors, expert counts, k): read, sliced, installed and tried out."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from mbench.core.errors import UnsupportedModel
+from mbench.core.errors import UnsupportedModel, one_line
 from mbench.moe.adapter import EXPERT_COUNTS, MoELayer
 
 TRIAL_TOKENS = 8
-"""Random tokens that a sliced router is tried on."""
+"""Random tokens on which a sliced router is tried."""
 
 
 class RouterState:
-    """All a router's behaviour hangs on, to be swapped as a whole."""
+    """Everything that a router's output depends on, to be swapped as a whole."""
 
     def __init__(self, settings: list[tuple[nn.Module, str, Any]]) -> None:
         self._settings = settings
 
     @classmethod
     def current(cls, layer: MoELayer) -> RouterState:
-        """Return what the router of `layer`, which must be whole, is now."""
+        """Return the present state of the router of `layer`, which must not be sliced."""
         return cls([(owner, name, getattr(owner, name)) for owner, name in _variables(layer)])
 
     def sliced(self, layer: MoELayer, kept: np.ndarray) -> RouterState:
@@ -52,7 +52,7 @@ class RouterState:
         return RouterState([*rest, (owner, name, _with_top_k(layer, value, top_k))])
 
     def with_random_biases(self, layer: MoELayer, magnitude: float) -> RouterState | None:
-        """Return this state in float32 with other biases of the experts; None without any."""
+        """Return this state in float32 with random biases per expert; None if it has no biases."""
         generator = torch.Generator().manual_seed(0)
         settings, replaced = [], False
         for owner, name, value in self._settings:
@@ -66,9 +66,9 @@ class RouterState:
         return RouterState(settings) if replaced else None
 
     def install(self) -> None:
-        """Put the state in place."""
+        """Make this the router's state."""
         for owner, name, value in self._settings:
-            # Past `Module.__setattr__`, which has rules of its own for parameters.
+            # Bypasses `Module.__setattr__`, which registers parameters and buffers.
             stores = [store for store in (owner._parameters, owner._buffers) if name in store]
             if stores:
                 stores[0][name] = value
@@ -76,8 +76,9 @@ class RouterState:
                 setattr(owner, name, value)
 
     def tensor_at(self, position: int) -> torch.Tensor:
-        """Return the tensor in the place of `layer.router_tensors[position]`."""
-        return self._settings[position][2]
+        """Return this state's value of `layer.router_tensors[position]`."""
+        tensor: torch.Tensor = self._settings[position][2]
+        return tensor
 
 
 def _variables(layer: MoELayer) -> list[tuple[nn.Module, str]]:
@@ -95,7 +96,7 @@ def _variables(layer: MoELayer) -> list[tuple[nn.Module, str]]:
 def _with_top_k(layer: MoELayer, value: Any, top_k: int) -> Any:
     if layer.top_k_field is None:
         return top_k
-    # Other modules read the same config, so the router gets its own.
+    # Other modules read the same config, so the router gets a copy.
     config = copy.copy(value)
     setattr(config, layer.top_k_field, top_k)
     return config
@@ -104,21 +105,21 @@ def _with_top_k(layer: MoELayer, value: Any, top_k: int) -> Any:
 def fewest_experts(layer: MoELayer) -> int:
     """The least K, equally many in each group, that the layer's router can choose from."""
     grouped = np.arange(layer.num_experts).reshape(layer.groups, -1)
-    for each in range(1, grouped.shape[1]):
+    for per_group in range(1, grouped.shape[1]):
         try:
-            refuse_unroutable(layer, grouped[:, :each].flatten())
+            refuse_unroutable(layer, grouped[:, :per_group].flatten())
         except UnsupportedModel:
             continue
-        return each * layer.groups
+        return per_group * layer.groups
     return layer.num_experts
 
 
 def refuse_unroutable(layer: MoELayer, kept: np.ndarray) -> None:
-    """Raise `UnsupportedModel` if the router fails where it has only the experts `kept`.
+    """Raise `UnsupportedModel` if the router fails when it has only the experts `kept`.
 
-    It is tried once, with random weights and tokens, so that layers may be on the meta device.
-    A router may need more experts than one, e.g. where it rates groups, even a single one, by
-    their two best, or always chooses two.
+    It is called once, with random weights and tokens, so that layers may be on the meta device.
+    Some routers need more than one expert, e.g. because they score a group by its two best experts
+    or always choose two.
     """
     hidden = _trial_input(layer)
     if hidden is None:
@@ -130,23 +131,21 @@ def refuse_unroutable(layer: MoELayer, kept: np.ndarray) -> None:
     try:
         output = _try(layer, hidden)
     except (RuntimeError, IndexError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise UnsupportedModel(f"{layer.path}: {name} ({first_line})") from None
+        raise UnsupportedModel(f"{layer.path}: {name} ({one_line(error)})") from error
     finally:
         full.install()
     top_k = layer.top_k_with(len(kept))
     for tensor in output:
         if tensor.isnan().any():
-            raise UnsupportedModel(f"{layer.path}: {name}: it gives gates that are no numbers")
+            raise UnsupportedModel(f"{layer.path}: {name}: its gates are NaN")
         if not tensor.is_floating_point() and tensor.shape[-1] != top_k:
             raise UnsupportedModel(
-                f"{layer.path}: {name}: it gives a token {tensor.shape[-1]} where {top_k} were "
-                "asked for"
+                f"{layer.path}: {name}: it chooses {tensor.shape[-1]} per token instead of {top_k}"
             )
 
 
 def _trial_input(layer: MoELayer) -> torch.Tensor | None:
-    """Random tokens in the shape that the whole router takes; None if it takes neither."""
+    """Random tokens, with or without a batch dimension as the router takes them; else None."""
     tensors = (t.value for t in layer.router_tensors if t.value.dim() == 2 and t.dim == 0)
     width = next(tensors).shape[1]
     tokens = torch.randn(1, TRIAL_TOKENS, width, generator=torch.Generator().manual_seed(0))
@@ -154,7 +153,7 @@ def _trial_input(layer: MoELayer) -> torch.Tensor | None:
         try:
             _try(layer, hidden)
         except Exception:
-            # What a router raises for a shape that it does not take is its own affair.
+            # A router may raise anything for a shape that it does not take.
             continue
         return hidden
     return None
@@ -164,8 +163,8 @@ def _trial_input(layer: MoELayer) -> torch.Tensor | None:
 def _try(layer: MoELayer, hidden: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Run the router as it is now, but with random weights in float32."""
     generator = torch.Generator().manual_seed(0)
-    where = next(layer.router.parameters()).device
-    device = torch.device("cpu") if where.type == "meta" else where
+    device = next(layer.router.parameters()).device
+    device = torch.device("cpu") if device.type == "meta" else device
 
     def random_like(tensor: torch.Tensor) -> torch.Tensor:
         if not tensor.is_floating_point():
@@ -174,10 +173,10 @@ def _try(layer: MoELayer, hidden: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
     named = (*layer.router.named_parameters(), *layer.router.named_buffers())
     weights = {name: random_like(tensor) for name, tensor in named}
-    # Some blocks keep the bias and hand it over under its name.
-    asked = inspect.signature(type(layer.router).forward).parameters
-    own = {t.attribute: t for t in layer.router_tensors if t.owner is layer.block}
-    others = {name: random_like(own[name].value) for name in asked if name in own}
-    output = functional_call(layer.router, weights, (hidden.to(device),), others)
-    found = output if isinstance(output, tuple) else (output,)
-    return tuple(tensor for tensor in found if isinstance(tensor, torch.Tensor))
+    # Some blocks own the bias and pass it to the router by its name.
+    arguments = inspect.signature(type(layer.router).forward).parameters
+    of_block = {t.attribute: t for t in layer.router_tensors if t.owner is layer.block}
+    passed = {name: random_like(of_block[name].value) for name in arguments if name in of_block}
+    output = functional_call(layer.router, weights, (hidden.to(device),), passed)
+    outputs = output if isinstance(output, tuple) else (output,)
+    return tuple(tensor for tensor in outputs if isinstance(tensor, torch.Tensor))

@@ -227,11 +227,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "deepseek_v4": ({"mlp_layer_types": ["moe", "hash_moe"]}, "layers.1.* table of token ids"),
     "doge": ({"is_moe": True, "num_experts": 16}, NO_INTERFACE),
-    "inkling_text": ({}, "scores classes that are no routed experts"),
+    "inkling_text": ({}, "also scores classes that are not routed experts"),
     "jetmoe": ({}, NO_INTERFACE),
     "llama4_text": ({}, NO_INTERFACE),
     "longcat_flash": ({}, NO_INTERFACE),
-    "zaya": ({"num_experts_per_tok": 1}, "scores classes that are no routed experts"),
+    "zaya": ({"num_experts_per_tok": 1}, "also scores classes that are not routed experts"),
 }
 """Model types that are refused: their tiny configuration, and words of the reason."""
 

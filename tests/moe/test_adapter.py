@@ -148,7 +148,7 @@ SMALL = {
         (llama4, "Llama4Text.* does not use the experts interface"),
         (longcat, "LongcatFlashExperts.* does not use the experts interface"),
         (hash_routed, "layers.0.mlp.experts is routed by a table"),
-        (extra_classes, "layers.1.mlp.experts: the router scores classes"),
+        (extra_classes, "layers.1.mlp.experts: the router also scores classes"),
         (uneven, r"num_experts differs between layers \(\[6, 8\]\)"),
         (list_of_experts, "layers.1.mlp.experts .ModuleList. does not use the experts interface"),
         (two_routers, "layers.0.mlp.experts: 2 modules .* look like its router"),

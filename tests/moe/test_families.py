@@ -166,7 +166,7 @@ def test_preserved_gates_are_the_full_routers(case):
     model, layers = model_and_layers(case)
     family, config = family_of(CASES[case][0]), model.config.get_text_config()
     keep = random_keep(layers, layers[0].num_experts // 2, seed=1)
-    reason = "limited to groups" if layers[0].groups > 1 else family.preserved
+    reason = "group-limited" if layers[0].groups > 1 else family.preserved
     if reason is not None:
         with pytest.raises(UnsupportedModel, match=reason), masked(layers, keep, "preserved"):
             logits_of(model)
