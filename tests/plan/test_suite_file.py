@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from helpers.places import ROOT
-from helpers.suite_reference import reference
 from mbench.core.errors import MbenchError
 from mbench.plan.cells import kept_experts
 from mbench.plan.suite_file import load_suite
@@ -175,10 +174,3 @@ def test_kept_experts_is_the_floor_of_the_decimal_as_written():
     assert kept_experts(0.29, 100) == 29
     assert [kept_experts(ratio, 60) for ratio in (0.25, 0.5, 0.75)] == [15, 30, 45]
     assert kept_experts(0.1, 8) == 0
-
-
-def test_the_reference_of_keys_is_up_to_date():
-    written = (ROOT / "docs" / "suites.md").read_text(encoding="utf-8")
-    assert written == reference(), (
-        "docs/suites.md is out of date: tests/helpers/suite_reference.py says how it is written"
-    )
