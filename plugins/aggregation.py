@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 
 import mbench
-from mbench_plugins.protection import (
+
+from .protection import (
     ProtectedSelector,
     ProtectionParams,
     best_first,

@@ -20,8 +20,9 @@ import numpy as np
 from pydantic import Field, model_validator
 
 import mbench
-from mbench_plugins.gram_statistics import Gates, GramStatistics, packed_size, renormalises
-from mbench_plugins.reconstruction import best_subset, elimination_order, refine
+
+from .gram_statistics import Gates, GramStatistics, packed_size, renormalises
+from .reconstruction import best_subset, elimination_order, refine
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mbench_plugins.gram_statistics import GramStatistics, tokens_last
+from .gram_statistics import GramStatistics, tokens_last
 
 _SMALLEST_GAIN = 1e-12
 """An exchange must lower J by this share of sum a: less is rounding, and could go in circles."""

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 
 import mbench
-from mbench_plugins.protection import ProtectedSelector, protection_size
+
+from .protection import ProtectedSelector, protection_size
 
 
 class RoundRobin(ProtectedSelector):

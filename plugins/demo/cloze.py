@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from mbench_plugins.demo.text import documents
+from .text import documents
 
 if TYPE_CHECKING:
     from datasets import DatasetDict

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import mbench
-from mbench_plugins.demo.text import CORPORA, documents, identity
+
+from .text import CORPORA, documents, identity
 
 MODEL = Path(__file__).parent / "model"
 """The checkpoint and its tokenizer, for AutoModelForCausalLM and AutoTokenizer."""
@@ -22,7 +23,7 @@ def mbench_models() -> dict[str, Path]:
 
 
 @mbench.hookimpl
-def mbench_corpora() -> dict[str, Callable[[str], list[str]]]:
+def mbench_corpora() -> Mapping[str, Callable[[str], list[str]]]:
     """Its corpora, with splits `train`, `calibration` and `evaluation`; `mixed` is all of them."""
     return {name: _Corpus(name) for name in CORPORA} | {"mixed": _Corpus(*CORPORA)}
 

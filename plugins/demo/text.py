@@ -22,7 +22,8 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 import mbench
-from mbench_plugins.demo.wikitext import articles
+
+from .wikitext import articles
 
 CORPORA: tuple[str, ...] = ("bible", "wiki", "code")
 SPLITS: tuple[str, ...] = ("train", "calibration", "evaluation")

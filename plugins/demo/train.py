@@ -20,9 +20,9 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, Qwen2MoeConfig, Qwen2MoeForCausalLM
 from transformers.utils import logging
 
-from mbench_plugins.demo.muon import Muon
-from mbench_plugins.demo.text import CORPORA, documents
-from mbench_plugins.demo.tokens import token_stream, train_tokenizer, windows
+from .muon import Muon
+from .text import CORPORA, documents
+from .tokens import token_stream, train_tokenizer, windows
 
 
 @dataclass(frozen=True)
