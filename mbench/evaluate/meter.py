@@ -1,4 +1,4 @@
-"""Progress as tokens that add up to the whole, however the work was cut."""
+"""Counts forward tokens for progress bars, so that they add up to the expected total."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Meter:
-    """Passes on reports to `advance`, never more than `tokens` in sum."""
+    """Calls `advance` with tokens done, never more than `tokens` in sum."""
 
     tokens: int
     advance: Callable[[int], None] | None
@@ -16,17 +16,17 @@ class Meter:
     share: float = field(default=0.0, init=False)
 
     def add(self, tokens: int) -> None:
-        """So many tokens are done."""
+        """Report tokens that are done."""
         tokens = min(tokens, self.tokens - self.done)
         self.done += tokens
         if self.advance is not None and tokens:
             self.advance(tokens)
 
     def add_share(self, share: float) -> None:
-        """Such a share of the whole is done."""
+        """Report a share of the total, between 0 and 1, that is done."""
         self.share += share
         self.add(round(self.share * self.tokens) - self.done)
 
     def finish(self) -> None:
-        """All is done, also what was counted but not needed."""
+        """Report the rest, including tokens that were counted but not needed."""
         self.add(self.tokens - self.done)

@@ -1,9 +1,9 @@
-"""Log-likelihoods of many continuations with what they share computed once.
+"""Log-likelihoods of many continuations, with the context that they share computed once.
 
 The requests of one item, such as the choices of a question, become one row: their common prefix,
 then each one's remaining tokens. A mask over (query, key) keeps the remainders from seeing one
 another and their positions restart after the prefix, so every request gets what it would get alone.
-That holds for full attention only; `unsuitable` and `agrees` find out whether a model qualifies.
+That holds for full attention only; `usable` checks whether a model qualifies.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mbench.evaluate.scoring import Halves, halves, log_probabilities, tolerance, wide
+from mbench.evaluate.scoring import Halves, equal_to_rounding, halves, log_probabilities, wide
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,7 +33,7 @@ class Request:
     """One continuation to score."""
 
     group: Hashable
-    """Requests of equal group may share a row."""
+    """Requests of the same group may share a row."""
     tokens: Sequence[int]
     """What the model reads: context and continuation without its last token."""
     targets: Sequence[int]
@@ -47,7 +47,7 @@ class Row:
     prefix: int
     """Tokens in common."""
     members: tuple[tuple[int, ...], ...]
-    """Request numbers, those of identical requests together: they get the very same figure."""
+    """Request numbers, those of identical requests together: they are computed once."""
     tokens: int
 
 
@@ -71,7 +71,7 @@ class Batch:
 
 
 def arrange(requests: Sequence[Request]) -> list[Row]:
-    """Form rows, longest first."""
+    """Group requests into rows, longest first."""
     groups: dict[Hashable, dict[Any, list[int]]] = {}
     for number, request in enumerate(requests):
         content = (tuple(request.tokens), tuple(request.targets))
@@ -115,13 +115,13 @@ def _batch(requests: Sequence[Request], rows: Sequence[Row]) -> Batch:
         start = prefix
         for member in row.members:
             request = requests[member[0]]
-            own = request.tokens[prefix:]
-            stop = start + len(own)
-            ids[line, start:stop] = torch.tensor(own, dtype=torch.long)
-            positions[line, start:stop] = torch.arange(prefix, prefix + len(own))
+            remainder = request.tokens[prefix:]
+            stop = start + len(remainder)
+            ids[line, start:stop] = torch.tensor(remainder, dtype=torch.long)
+            positions[line, start:stop] = torch.arange(prefix, prefix + len(remainder))
             segments[line, start:stop] = len(members)
             first = len(request.tokens) - len(request.targets)
-            # Positions inside the prefix lie where they are, the others after earlier members.
+            # Positions inside the prefix stay, the others come after earlier members' remainders.
             scored += [
                 line * length + (at if at < prefix else start + at - prefix)
                 for at in range(first, len(request.tokens))
@@ -144,7 +144,7 @@ def _batch(requests: Sequence[Request], rows: Sequence[Row]) -> Batch:
 
 @torch.no_grad()
 def score(parts: Halves, batch: Batch, device: torch.device) -> list[Response]:
-    """Responses of the batch's members, in their order."""
+    """Responses of the batch's members, in order."""
     dtype = next(parts.body.parameters()).dtype
     segments = batch.segments.to(device)
     at = torch.arange(segments.shape[1], device=device)
@@ -176,7 +176,7 @@ def score_all(
     device: torch.device,
     advance: Callable[[int], None],
 ) -> dict[int, Response]:
-    """Responses by request number; `advance` is told of each batch's tokens."""
+    """Responses by request number; `advance` is called with each batch's tokens."""
     responses = {}
     for batch in made:
         for member, response in zip(batch.members, score(parts, batch, device), strict=True):
@@ -186,7 +186,7 @@ def score_all(
 
 
 def unsuitable(model: PreTrainedModel) -> str | None:
-    """Why a model's attention is known not to allow packing, or None."""
+    """Why the model's attention does not allow packing, or None if no reason is known."""
     config = model.config.get_text_config()
     attention = config._attn_implementation
     if attention not in ("eager", "sdpa"):
@@ -208,9 +208,9 @@ def usable(
 ) -> Halves | None:
     """The model's halves if a few rows get the same figures packed and plain, else None.
 
-    Rows with several members come first: only they can show a model in which the members of a row
-    affect one another, or one that derives positions from where a token stands. Long ones come
-    first, because attention may be limited to a distance.
+    Rows with several members come first: only they reveal a model in which members of a row affect
+    one another, or one that ignores the given positions. Among these, long ones come first, because
+    attention may be limited to a distance.
     """
     if unsuitable(model) is not None:
         return None
@@ -223,10 +223,10 @@ def usable(
     for row in few:
         packed += [value for value, _ in score(parts, _batch(requests, [row]), model.device)]
         plain += [_plain(model, requests[member[0]]) for member in row.members]
-    same = torch.allclose(
+    same = equal_to_rounding(
         torch.tensor(packed, dtype=torch.float64),
         torch.tensor(plain, dtype=torch.float64),
-        **tolerance(model.dtype),
+        model.dtype,
     )
     return parts if same else None
 

@@ -1,9 +1,9 @@
 """Perplexity of a text on a model in memory: tokenised once, then run on one mask after another.
 
-Bytes: a token stands for the text from where the tokens before it end to where it ends itself, so
-text that the tokenizer drops counts for the token after it (at the end of a text, before it), and a
-character made of several tokens counts for the first. The bytes of all tokens are thus exactly the
-text's length in UTF-8. Where a tokenizer gives no offsets, a text's bytes are shared out evenly.
+Bytes: a token stands for the text from the end of the tokens before it to its own end. So text that
+the tokenizer drops counts for the next token (at the end of a text, for the last one), and a
+character of several tokens counts for the first of them. The bytes of all tokens are thus exactly
+the text's length in UTF-8. If a tokenizer gives no offsets, the bytes are distributed evenly.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Tokens:
     ids: np.ndarray
     """int64 [n], BOS included if there is one."""
     size: np.ndarray
-    """int64 [n], bytes that each token stands for; none for BOS."""
+    """int64 [n], bytes that each token stands for; 0 for BOS."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,11 @@ def prepare(
     ][: spec.max_windows]
     if not windows:
         tokens = sum(len(text.ids) for text in texts)
-        need = "2 in one document" if spec.protocol == "document" else f"{spec.window}, one window"
-        raise CorpusError(f"perplexity {name!r}: the text has {tokens} tokens, not {need}")
+        needed = "2 in one document" if spec.protocol == "document" else f"{spec.window}"
+        raise CorpusError(
+            f"perplexity {name!r}: the text has {tokens} tokens, but one window needs at least"
+            f" {needed}"
+        )
     return PreparedText(name, texts, windows)
 
 
@@ -97,11 +100,11 @@ def lay_out(spec: PerplexityTask, number: int, text: Tokens) -> Iterator[Window]
             yield Window(number, stop - spec.window, stop, spec.window - 1)
     elif count >= spec.window:
         assert spec.stride is not None
-        done = 1
+        scored_up_to = 1
         for start in range(0, count, spec.stride):
             stop = min(start + spec.window, count)
-            yield Window(number, start, stop, stop - done)
-            done = stop
+            yield Window(number, start, stop, stop - scored_up_to)
+            scored_up_to = stop
             if stop == count:
                 break
 
@@ -132,7 +135,7 @@ def tokenise(text: str, tokenizer: PreTrainedTokenizerBase) -> Tokens:
 
 
 class PreparedText:
-    """A text in windows; see `outcome.Evaluator`."""
+    """A text in windows; an `Evaluator`."""
 
     def __init__(self, name: str, texts: Sequence[Tokens], windows: Sequence[Window]) -> None:
         self.name = name
@@ -161,7 +164,7 @@ class PreparedText:
         batch_tokens: int = 8192,
         advance: Callable[[int], None] | None = None,
     ) -> Evaluation:
-        """Score all windows with the model as it is now; see `outcome.Evaluator.evaluate`."""
+        """Score all windows with the model as it is now; see `Evaluator.evaluate`."""
         longest = self._windows[self._order[0]].read
         if longest > positions_of(model):
             raise TaskError(
@@ -180,10 +183,10 @@ class PreparedText:
             losses[batch] = self._losses(model, parts, [self._windows[at] for at in batch])
             report.add(sum(self._windows[at].read for at in batch))
             start += count
-        bad = next(iter(np.flatnonzero(~np.isfinite(losses))), None)
+        bad = next(iter(np.flatnonzero(~np.isfinite(losses)).tolist()), None)
         if bad is not None:
             raise TaskError(
-                f"perplexity {self.name!r}: the loss of window {bad} is {losses[bad]}, so the "
+                f"perplexity {self.name!r}: the loss of window {bad} is {losses[bad]}: the "
                 "model's output is not finite"
             )
         self._checked = (weakref.ref(model), parts)
@@ -225,7 +228,8 @@ class PreparedText:
             hidden = parts.body(input_ids=inputs, use_cache=False).last_hidden_state
             logs, _ = log_probabilities(parts.head, hidden.flatten(0, 1), place, target)
         sums = torch.zeros(len(windows), dtype=torch.float64, device=model.device)
-        return -sums.index_add_(0, owner, logs.double()).cpu().numpy()
+        losses: np.ndarray = -sums.index_add_(0, owner, logs.double()).cpu().numpy()
+        return losses
 
     def _frame(self, losses: np.ndarray) -> pd.DataFrame:
         """The per-item table."""

@@ -17,7 +17,7 @@ LOGITS = 2**25
 
 @dataclass(frozen=True)
 class Halves:
-    """A causal model taken apart: `head(body(...).last_hidden_state)` are its logits."""
+    """Body and head of a causal model: `head(body(...).last_hidden_state)` are its logits."""
 
     body: torch.nn.Module
     head: torch.nn.Module
@@ -25,36 +25,39 @@ class Halves:
 
 @torch.no_grad()
 def halves(model: PreTrainedModel, ids: torch.Tensor) -> Halves | None:
-    """Take a model apart, or return None where its logits are more than its head's output.
+    """Split a model into body and head, or return None if these do not give its logits.
 
-    Some families scale or cap their logits, or have a head of several parts: so the halves are
-    used only if they reproduce the model's own logits.
+    Some families scale or cap their logits, or have a head of several parts.
 
     Args:
-        model: the model, in whatever state it will be used.
+        model: the model in the state in which it will be used.
         ids: [1, tokens] a few token ids to compare on.
     """
-    parts = Halves(model.base_model, model.get_output_embeddings())
-    if parts.body is model or not isinstance(parts.head, torch.nn.Module):
+    body, head = model.base_model, model.get_output_embeddings()
+    if body is model or not isinstance(head, torch.nn.Module):
         return None
     whole = model(input_ids=ids, use_cache=False).logits
-    made = parts.head(parts.body(input_ids=ids, use_cache=False).last_hidden_state)
-    same = made.shape == whole.shape and torch.allclose(
-        made.double(), whole.double(), **tolerance(whole.dtype), equal_nan=True
+    split = head(body(input_ids=ids, use_cache=False).last_hidden_state)
+    same = split.shape == whole.shape and equal_to_rounding(
+        split, whole, whole.dtype, equal_nan=True
     )
-    return parts if same else None
+    return Halves(body, head) if same else None
 
 
 def positions_of(model: PreTrainedModel) -> float:
-    """The most tokens the model was made for; infinite where its configuration has no limit."""
+    """The most tokens the model accepts; infinite where its configuration has no limit."""
     return getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
 
 
-def tolerance(dtype: torch.dtype) -> dict[str, float]:
-    """How far two orders of the same arithmetic may differ: `rtol` and `atol` of `allclose`."""
+def equal_to_rounding(
+    first: torch.Tensor, second: torch.Tensor, dtype: torch.dtype, *, equal_nan: bool = False
+) -> bool:
+    """Whether two tensors differ only as the same arithmetic in another order does in `dtype`."""
     # In float64 too, eager attention takes its softmax in float32.
-    size = {2: 2e-2, 4: 1e-3, 8: 1e-5}[dtype.itemsize]
-    return {"rtol": size, "atol": size}
+    tolerance = {2: 2e-2, 4: 1e-3, 8: 1e-5}[dtype.itemsize]
+    return torch.allclose(
+        first.double(), second.double(), rtol=tolerance, atol=tolerance, equal_nan=equal_nan
+    )
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -65,13 +68,13 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 def log_probabilities(
     head: torch.nn.Module, hidden: torch.Tensor, rows: torch.Tensor, targets: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability of tokens after given positions, and whether each is the likeliest one.
+    """Log-probability of tokens after given positions, and whether each is the most likely one.
 
     Args:
         head: hidden states [n, H] to logits [n, V].
         hidden: [positions, H].
-        rows: [m] which positions; one that occurs repeatedly is computed once.
-        targets: [m] the token after each.
+        rows: [m] indices of positions; a repeated one is computed once.
+        targets: [m] the token after each position.
 
     Returns:
         [m] log-probabilities from a softmax of at least float32, and [m] bool.
@@ -79,12 +82,12 @@ def log_probabilities(
     positions, where = torch.unique(rows, return_inverse=True)
     vocabulary = next(head.parameters()).shape[0]
     size = max(1, LOGITS // vocabulary)
-    found = torch.empty(len(rows), dtype=wide(hidden.dtype), device=hidden.device)
+    target_logs = torch.empty(len(rows), dtype=wide(hidden.dtype), device=hidden.device)
     likeliest = torch.empty(len(rows), dtype=torch.bool, device=hidden.device)
     for start in range(0, len(positions), size):
         logits = head(hidden[positions[start : start + size]])
         logs = torch.log_softmax(logits, -1, dtype=wide(logits.dtype))
-        own = torch.nonzero((where >= start) & (where < start + size))[:, 0]
-        found[own] = logs[where[own] - start, targets[own]]
-        likeliest[own] = logs.argmax(-1)[where[own] - start] == targets[own]
-    return found, likeliest
+        chunk = torch.nonzero((where >= start) & (where < start + size))[:, 0]
+        target_logs[chunk] = logs[where[chunk] - start, targets[chunk]]
+        likeliest[chunk] = logs.argmax(-1)[where[chunk] - start] == targets[chunk]
+    return target_logs, likeliest

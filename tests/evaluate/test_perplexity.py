@@ -252,9 +252,9 @@ def test_too_little_text_and_too_long_windows_are_one_line(model):
         described("sliding", window=500, stride=250),
         described("gptq", window=500),
     ):
-        with pytest.raises(CorpusError, match=r"'short': the text has \d+ tokens, not 500"):
+        with pytest.raises(CorpusError, match=r"'short': the text has \d+ tokens, .* at least 500"):
             prepare("short", spec, DOCUMENTS, TOKENIZERS[False])
-    with pytest.raises(CorpusError, match="not 2 in one document"):
+    with pytest.raises(CorpusError, match="at least 2 in one document"):
         prepare("short", described("document", window=9), ["", "a"], TOKENIZERS[False])
     long = make_model()
     long.config.max_position_embeddings = 8

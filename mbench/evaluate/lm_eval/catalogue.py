@@ -1,7 +1,7 @@
-"""The task files of local directories and the names of lm-eval's own tasks, without lm-eval.
+"""Reads local lm-eval task files and the names of lm-eval's own tasks, without importing lm-eval.
 
-lm-eval skips files it cannot read and resolves a repeated name or key by itself; here all of these
-are errors, because otherwise the task that runs may not be the one that was meant.
+lm-eval skips files it cannot read and silently picks one of two tasks or keys of the same name;
+here these are errors, because otherwise another task may run than the suite means.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from mbench.core.errors import TaskError, unknown
+from mbench.core.errors import TaskError, one_line, unknown
 
 LOCAL_FORMATS = frozenset({"arrow", "csv", "json", "parquet", "text"})
 """Values of `dataset_path` under which `data_files` are files of this machine."""
@@ -61,7 +61,7 @@ class Definition:
     files: tuple[TaskFile, ...]
     """Local ones."""
     builtin: tuple[str, ...]
-    """Names that no local file defines: lm-eval's own, if anybody's."""
+    """Names that no local file defines, so that they must be lm-eval's own."""
 
 
 @dataclass
@@ -148,21 +148,22 @@ def _add(catalogue: Catalogue, file: TaskFile) -> None:
 def read_file(path: Path, including: tuple[Path, ...] = ()) -> TaskFile:
     """Parse one file with what it includes; its own keys go before included ones."""
     if path in including:
-        raise TaskError(f"{path}: includes itself")
+        raise TaskError(f"{path}: the file includes itself")
     try:
         config = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader(path))
     except OSError as error:
         by = f" (included by {including[-1]})" if including else ""
-        raise TaskError(f"{path}: {error.strerror or 'cannot be read'}{by}") from None
+        raise TaskError(f"{path}: {error.strerror or 'cannot be read'}{by}") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise TaskError(f"{place}: malformed task file: {error.problem}") from None
+        raise TaskError(f"{place}: malformed task file: {error.problem}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise TaskError(f"{path}: malformed task file: {reason}") from None
+        raise TaskError(f"{path}: malformed task file: {one_line(error)}") from error
     if not isinstance(config, dict):
-        raise TaskError(f"{path}: malformed task file: not a mapping of keys to values")
+        raise TaskError(
+            f"{path}: malformed task file: it must be a mapping, not {type(config).__name__}"
+        )
     chain = [path]
     merged: dict[str, Any] = {}
     includes = config.pop("include", None) or []
@@ -176,6 +177,7 @@ def read_file(path: Path, including: tuple[Path, ...] = ()) -> TaskFile:
 def _loader(path: Path) -> type[yaml.SafeLoader]:
     """A loader that keeps `!function` references as they are and refuses repeated keys."""
 
+    # libyaml's fast loader is not in every build of PyYAML; its class is known at run time only.
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
             seen = set()
@@ -200,7 +202,10 @@ def _members(group: TaskFile) -> list[str]:
             names.append(member)
             continue
         if "dataset_kwargs" in member:
-            raise TaskError(f"{group.path}: give a task with its own dataset_kwargs its own file")
+            raise TaskError(
+                f"{group.path}: a task with dataset_kwargs cannot be defined inside a group: give"
+                " it a file of its own"
+            )
         if isinstance(member.get("task"), str):
             names.append(member["task"])
         elif "task" in member:
@@ -230,7 +235,9 @@ def locate(config: Mapping[str, Any], chain: Sequence[Path]) -> dict[str, list[s
             if glob.glob(pattern, root_dir=folder, recursive=True):
                 return str(folder / pattern)
         places = ", ".join(map(str, folders))
-        raise TaskError(f"task {config.get('task')!r}: no data file {pattern!r} in {places}")
+        raise TaskError(
+            f"task {config.get('task')!r}: no data file {pattern!r} (looked in {places})"
+        )
 
     return {
         str(split): [absolute(part) for part in ([parts] if isinstance(parts, str) else parts)]

@@ -1,4 +1,4 @@
-"""What decides a task's items and how they are scored, as JSON values: made without lm-eval."""
+"""What determines a task's items and their scoring, as JSON values; does not import lm-eval."""
 
 from __future__ import annotations
 
@@ -96,7 +96,10 @@ def _module(function: Function, file: TaskFile) -> Path:
         for path in (stem.with_suffix(".py"), stem / "__init__.py"):
             if path.is_file():
                 return path
-    raise TaskError(f"{file.path}: no module for !function {function.reference}")
+    raise TaskError(
+        f"{file.path}: the module of !function {function.reference} is neither in"
+        f" {function.folder} nor installed"
+    )
 
 
 def _digests(paths: Iterable[Path]) -> list[str]:
@@ -108,4 +111,4 @@ def _digest(path: Path) -> str:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise TaskError(f"{path}: {error.strerror or 'cannot be read'}") from None
+        raise TaskError(f"{path}: {error.strerror or 'cannot be read'}") from error

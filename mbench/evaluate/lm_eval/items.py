@@ -1,4 +1,4 @@
-"""Items and columns of the per-item table: which documents a task has and what is kept of each."""
+"""The rows and columns of a task's per-item table: its documents, and the metrics that are kept."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def remember_templates(task: Task) -> None:
 
 
 def _remembering(method: Callable[..., Any]) -> Callable[..., Any]:
-    known: dict[int, tuple[Any, Any]] = {}
+    rendered: dict[int, tuple[Any, Any]] = {}
 
     def remembered(doc: Any, *others: Any) -> Any:
         if any(other is not None for other in others):
             return method(doc, *others)
-        if id(doc) not in known:
-            # The document is kept too, for as long as it lives its id is its own.
-            known[id(doc)] = (doc, method(doc))
-        return known[id(doc)][1]
+        if id(doc) not in rendered:
+            # Storing the document keeps it alive, so that no other object gets its id.
+            rendered[id(doc)] = (doc, method(doc))
+        return rendered[id(doc)][1]
 
     return remembered
 
@@ -75,11 +75,11 @@ def read_items(name: str, task: Task, prefixed: bool) -> list[Item]:
 def columns_of(name: str, tasks: Mapping[str, Task]) -> dict[str, dict[tuple[str, str], str]]:
     """For each task, the column of each (metric, filter) to keep.
 
-    Only metrics that are means over items: of others, such as F1, no per-item value exists. A
-    metric goes by its own name, or by lm-eval's `metric,filter` where there are several filters.
+    Only metrics that are means over items: others, such as F1, have no per-item value. A column has
+    the metric's name, or lm-eval's `metric,filter` where there are several filters.
 
     Raises:
-        TaskError: no metric is left of what the suite calls `name`.
+        TaskError: the task that the suite calls `name` has no such metric.
     """
     columns: dict[str, dict[tuple[str, str], str]] = {}
     for subtask, task in tasks.items():
@@ -93,5 +93,9 @@ def columns_of(name: str, tasks: Mapping[str, Task]) -> dict[str, dict[tuple[str
         }
     rolling = any(task.OUTPUT_TYPE == "loglikelihood_rolling" for task in tasks.values())
     if not rolling and not any(columns.values()):
-        raise TaskError(f"task {name!r} has no metric that is a mean over its items")
+        metrics = sorted({metric for task in tasks.values() for metric in task.aggregation()})
+        raise TaskError(
+            f"task {name!r} has no metric that is a mean over its items (it has: "
+            f"{', '.join(metrics) or 'none'})"
+        )
     return columns

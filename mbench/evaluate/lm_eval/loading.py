@@ -1,4 +1,4 @@
-"""lm-eval's task objects by name, with every way in which it fails turned into one line."""
+"""Loads lm-eval's task objects by name, and turns every failure into one line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._factory import TaskFactory
 from transformers.utils import logging as transformers_logging
 
-from mbench.core.errors import MbenchError, TaskError
+from mbench.core.errors import MbenchError, TaskError, one_line
 from mbench.core.replaced import replaced
 from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval import catalogue
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lm_eval.tasks._index import Entry
 
 FEWSHOT_SEED = 1234
-"""Which solved examples are drawn: lm-eval's own default."""
+"""For drawing few-shot examples: lm-eval's own default."""
 
 UNREACHABLE = (ConnectionError, OSError, datasets.exceptions.DatasetNotFoundError)
 
@@ -63,8 +63,8 @@ def quiet() -> Iterator[None]:
                 datasets.enable_progress_bars()
 
 
-class _Factory(TaskFactory):
-    """Finds data files beside the task file, and remembers what it was about to load."""
+class _Factory(TaskFactory):  # type: ignore[misc]  # lm-eval is not typed
+    """Looks for data files next to the task file, and remembers the dataset for error messages."""
 
     def __init__(self, chains: Mapping[Path, tuple[Path, ...]]) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class _Factory(TaskFactory):
     def _load_full_config(
         self, entry: Entry, overrides: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        config = super()._load_full_config(entry, overrides)
+        config: dict[str, Any] = super()._load_full_config(entry, overrides)
         parts = (config.get("dataset_path"), config.get("dataset_name"))
         self.dataset = "/".join(str(part) for part in parts if part)
         chain = self.chains.get(Path(entry.yaml_path).resolve()) if entry.yaml_path else None
@@ -106,13 +106,14 @@ def load(name: str, spec: LmEvalTask, directories: Sequence[Path]) -> dict[str, 
         except MbenchError:
             raise
         except UNREACHABLE as error:
+            dataset = f"the dataset {factory.dataset}" if factory.dataset else "a dataset"
             raise TaskError(
-                f"task {wanted!r} needs the dataset {factory.dataset or 'of its code'}, which "
-                f"is neither stored here nor reachable ({_line(error)}); connect to the hub once, "
-                "or point `directory` to task files whose data_files are local"
+                f"task {wanted!r} needs {dataset}, which is neither in the local cache nor "
+                f"reachable ({one_line(error)}); connect to the Hugging Face hub once, or set "
+                "`directory` to a folder of task files whose data_files are local"
             ) from error
         except Exception as error:
-            raise TaskError(f"task {wanted!r} cannot be loaded: {_line(error)}") from error
+            raise TaskError(f"task {wanted!r} cannot be loaded: {one_line(error)}") from error
     tasks = dict(loaded["tasks"])
     for subtask, task in tasks.items():
         _check(subtask, task)
@@ -136,16 +137,18 @@ def _complete_manager(directories: tuple[Path, ...]) -> TaskManager:
 
 def _check(name: str, task: Task) -> None:
     if getattr(task, "UNSAFE_CODE", False):
-        raise TaskError(f"task {name!r} runs code that the model writes, which is not supported")
+        raise TaskError(f"task {name!r} executes generated code, which is not supported")
     if getattr(task, "MULTIMODAL", False):
-        raise TaskError(f"task {name!r} needs images or sound, which is not supported")
+        raise TaskError(f"task {name!r} needs images or audio, which is not supported")
 
 
 def _set_examples(name: str, task: Task, wanted: int | None) -> None:
-    """Number and choice of solved examples, by the rules of lm-eval's own command line."""
+    """Set number and choice of few-shot examples, by the rules of lm-eval's own command line."""
     defined = task.get_config("num_fewshot")
     if wanted and defined == 0:
-        raise TaskError(f"task {name!r} is defined without solved examples: num_fewshot must be 0")
+        raise TaskError(
+            f"task {name!r} is zero-shot by definition: num_fewshot must be 0, not {wanted}"
+        )
     if defined is None or wanted is not None:
         task.set_config(key="num_fewshot", value=wanted or 0)
     task.set_fewshot_seed(seed=FEWSHOT_SEED)
@@ -153,10 +156,7 @@ def _set_examples(name: str, task: Task, wanted: int | None) -> None:
 
 def _set_generated(name: str, task: Task, most: int) -> None:
     if task.OUTPUT_TYPE != "generate_until":
-        raise TaskError(f"task {name!r} generates nothing, so max_gen_toks cannot be given")
+        raise TaskError(
+            f"task {name!r} has output_type {task.OUTPUT_TYPE}, so max_gen_toks does not apply"
+        )
     task.set_config(key="generation_kwargs", value={"max_gen_toks": most}, update=True)
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

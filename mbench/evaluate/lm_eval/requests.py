@@ -1,4 +1,4 @@
-"""lm-eval's requests as tokens, by lm-eval's own rules, and its own way of answering them."""
+"""Tokenises lm-eval's requests by its own rules, and answers them with its own model wrapper."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 UNLIMITED = 10**9
-"""Lengths above this are a tokenizer's way of saying that it knows no limit."""
+"""Tokenizers without a length limit give a number above this one."""
 
 CHUNK = 8
 """Batches between two reports of progress."""
 
 
-class _Encoder(HFLM):
-    """The half of lm-eval's model that turns text into tokens; it has no model."""
+class _Encoder(HFLM):  # type: ignore[misc]  # lm-eval is not typed
+    """The part of lm-eval's model wrapper that tokenises requests; it has no model."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         self.tokenizer = tokenizer
@@ -49,23 +49,24 @@ class _Encoder(HFLM):
         return self._known[key]
 
     def _loglikelihood_tokens(self, requests: Any, **_: Any) -> list[Response]:
-        """Keep what would be scored; the responses are placeholders."""
+        """Store the tokens that would be scored; the responses are placeholders."""
         self.encoded += [(context, continuation) for _, context, continuation in requests]
         return [(0.0, False)] * len(requests)
 
     def loglikelihood_rolling(self, requests: list[Instance], **_: Any) -> list[float]:
         """As in lm-eval; without a cache to fill afterwards."""
         self.cache_hook = _NoCache()
-        return super().loglikelihood_rolling(requests, disable_tqdm=True)
+        sums: list[float] = super().loglikelihood_rolling(requests, disable_tqdm=True)
+        return sums
 
 
 class _NoCache:
     def add_partial(self, *_: Any) -> None:
-        """Forget."""
+        """Do nothing."""
 
 
 def length_limit(tokenizer: PreTrainedTokenizerBase, wanted: int | None) -> int:
-    """The most tokens a request may have: as given, or as the tokenizer says."""
+    """The most tokens a request may have: `wanted`, else the tokenizer's own limit."""
     limit = wanted or tokenizer.model_max_length
     return UNLIMITED if limit > UNLIMITED else int(limit)
 
@@ -76,11 +77,11 @@ def encode(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
 ) -> tuple[list[Request], list[int]]:
-    """Tokenise log-likelihood requests; too long ones lose tokens on the left, as in lm-eval.
+    """Tokenise log-likelihood requests; too long ones are truncated on the left, as in lm-eval.
 
     Args:
         instances: all of type `loglikelihood` or `loglikelihood_rolling`.
-        groups: for each instance, what it may share a row with.
+        groups: for each instance, the group within which it may share a row.
         tokenizer: of the model.
         max_length: most tokens of a request.
 
@@ -100,8 +101,8 @@ def encode(
         for window, (context, continuation) in enumerate(encoder.encoded):
             if not continuation or len(continuation) > max_length:
                 raise TaskError(
-                    f"task {instance.task_name!r}, item {instance.doc_id}: a choice of "
-                    f"{len(continuation)} tokens, but 1 to {max_length} can be scored"
+                    f"task {instance.task_name!r}, item {instance.doc_id}: a choice has "
+                    f"{len(continuation)} tokens; it must have 1 to {max_length}"
                 )
             tokens = [*context, *continuation][-(max_length + 1) :][:-1]
             requests.append(Request((group, window) if rolling else group, tokens, continuation))
@@ -131,7 +132,7 @@ def score_reference(
     batch_tokens: int,
     advance: Callable[[float], None],
 ) -> dict[int, Response]:
-    """Log-likelihoods by lm-eval's own code; `advance` is told of shares of the whole."""
+    """Log-likelihoods by lm-eval's own code; `advance` is called with shares of the total."""
     longest = max(len(request.tokens) for request in requests)
     batch_size = max(1, batch_tokens // longest)
     scorer = reference_model(model, tokenizer, longest, batch_size)
@@ -164,10 +165,10 @@ def generate(
     batch_size: int,
     advance: Callable[[float], None],
 ) -> list[str]:
-    """Texts by lm-eval's own code, in the order of the instances.
+    """Generate texts by lm-eval's own code, in the order of the instances.
 
     Raises:
-        TaskError: logits that are not finite, from which greedy decoding would still make text.
+        TaskError: logits that are not finite; greedy decoding would not notice.
     """
     finite = torch.ones((), dtype=torch.bool, device=model.device)
 
@@ -185,8 +186,8 @@ def generate(
             answers = generator.generate_until([instances[at] for at in part], disable_tqdm=True)
             if not finite:
                 raise TaskError(
-                    f"task {task!r}: the model's logits are not finite while it answers item "
-                    f"{instances[part[0]].doc_id}"
+                    f"task {task!r}: the model's logits are not finite in the batch that starts "
+                    f"with item {instances[part[0]].doc_id}"
                 )
             texts.update(zip(part, answers, strict=True))
             advance(len(part) / len(order))

@@ -1,8 +1,8 @@
 """lm-eval tasks on a model in memory: prepared once, then run on one mask after another.
 
-lm-eval makes the documents, prompts, filters and per-item metrics, so these equal its own; what is
-new is that prompts are made and tokenised once, and that log-likelihoods are computed packed where
-the model allows it (see `packing`).
+Documents, prompts, filters and per-item metrics are lm-eval's own. What differs: prompts are made
+and tokenised once, and log-likelihoods are computed packed where the model allows it (see
+`packing`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from mbench.core.errors import TaskError
+from mbench.core.errors import TaskError, one_line
 from mbench.core.evaluation import PERPLEXITY_METRICS, Evaluation, evaluation
 from mbench.core.suite import LmEvalTask
 from mbench.evaluate import packing
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 GENERATED = 256
-"""Tokens that lm-eval generates where a task does not say."""
+"""Tokens that lm-eval generates where a task sets no limit."""
 
 
 def prepare(
@@ -57,8 +57,8 @@ def prepare(
         directories: folders of local task files; their tasks go before lm-eval's own of the same
             name. What `spec` says of a directory is not looked at.
         tokenizer: of the model.
-        max_length: most tokens of a request, e.g. the model's positions; longer ones lose tokens
-            on the left. None: as the tokenizer says.
+        max_length: most tokens of a request, e.g. the model's positions; longer ones are
+            truncated on the left. None: the tokenizer's own limit.
 
     Raises:
         TaskError: the name, the task file, its data, a metric or the lengths are not usable.
@@ -72,11 +72,15 @@ def prepare(
                 task.build_all_requests(limit=spec.limit, rank=0, world_size=1)
                 items += read_items(subtask, task, prefixed=len(tasks) > 1)
             except Exception as error:
-                text = " ".join(str(error).split())
-                raise TaskError(f"task {subtask!r} cannot make its prompts: {text}") from error
+                raise TaskError(
+                    f"task {subtask!r}: its prompts cannot be made: {one_line(error)}"
+                ) from error
     kinds = {instance.request_type for item in items for instance in item.instances}
     if len(kinds) > 1:
-        raise TaskError(f"task {name!r} mixes {', '.join(sorted(kinds))}: list them singly")
+        raise TaskError(
+            f"task {name!r} mixes tasks of output types {', '.join(sorted(kinds))}: list its "
+            "members one by one in the suite"
+        )
     limit = length_limit(tokenizer, max_length)
     with quiet():
         prepared = PreparedTask(name, tasks, items, tokenizer, limit, kinds.pop())
@@ -85,7 +89,7 @@ def prepare(
 
 
 class PreparedTask:
-    """A task with its prompts tokenised; see `outcome.Evaluator`."""
+    """A task with its prompts tokenised; an `Evaluator`."""
 
     def __init__(
         self,
@@ -132,7 +136,7 @@ class PreparedTask:
         """Names of the metrics that an evaluation will have."""
         if self._kind == "loglikelihood_rolling":
             return PERPLEXITY_METRICS
-        return tuple(dict.fromkeys(name for own in self.columns.values() for name in own.values()))
+        return tuple(dict.fromkeys(name for of in self.columns.values() for name in of.values()))
 
     @property
     def items(self) -> int:
@@ -146,11 +150,11 @@ class PreparedTask:
         batch_tokens: int = 8192,
         advance: Callable[[int], None] | None = None,
     ) -> Evaluation:
-        """Score all items with the model as it is now; see `outcome.Evaluator.evaluate`."""
+        """Score all items with the model as it is now; see `Evaluator.evaluate`."""
         if self._longest > positions_of(model):
             raise TaskError(
                 f"task {self.name!r} has requests of {self._longest} tokens, but the model has "
-                f"{positions_of(model)} positions: prepare it with that max_length"
+                f"{positions_of(model)} positions: it must be prepared with that max_length"
             )
         report = Meter(self.tokens, advance)
         if self._kind == "generate_until":
@@ -160,7 +164,7 @@ class PreparedTask:
         report.finish()
         try:
             for instance, response in zip(self._instances, responses, strict=True):
-                # Without clearing, filters would take an earlier mask's response: the first.
+                # Filters take the first response, which would be an earlier mask's.
                 instance.filtered_resps.clear()
                 instance.resps[:] = [response] * instance.repeats
             return evaluation(self.name, self._frame(responses))
@@ -172,46 +176,47 @@ class PreparedTask:
     def _loglikelihoods(
         self, model: PreTrainedModel, batch_tokens: int, report: Meter
     ) -> list[Any]:
-        """One response per instance: (log-likelihood, greedy), or for rolling ones the sum."""
+        """One response per instance: (log-likelihood, is greedy), or the sum of rolling windows."""
         parts = self._halves(model)
         if parts is not None:
             if self._batches[0] != batch_tokens:
                 made = packing.batches(self._requests, self._rows, batch_tokens)
                 self._batches = (batch_tokens, made)
-            found = packing.score_all(parts, self._batches[1], model.device, report.add)
+            by_request = packing.score_all(parts, self._batches[1], model.device, report.add)
         else:
             with quiet():
-                found = score_reference(
+                by_request = score_reference(
                     model, self._tokenizer, self._requests, batch_tokens, report.add_share
                 )
-        scored = [found[at] for at in range(len(self._requests))]
+        scored = [by_request[number] for number in range(len(self._requests))]
         bad = not_finite([value for value, _ in scored])
         if bad is not None:
             item = self._table[self._item_of[self._owners[bad]]]
             raise TaskError(
                 f"task {self.name!r}: the log-likelihood of item {item.identity} is "
-                f"{scored[bad][0]}, so the model's output is not finite"
+                f"{scored[bad][0]}: the model's output is not finite"
             )
         self._checked = (weakref.ref(model), parts)
         self.scoring = "reference" if parts is None else "packed"
         if self._kind == "loglikelihood":
             return scored
-        sums = np.bincount(self._owners, weights=[value for value, _ in scored])
-        return sums.tolist()
+        sums: list[Any] = np.bincount(self._owners, weights=[value for value, _ in scored]).tolist()
+        return sums
 
     def _halves(self, model: PreTrainedModel) -> Halves | None:
-        """The model's halves if it can be packed; found out once per model."""
+        """The model's halves if it allows packing; checked once per model."""
         if self._checked is not None and self._checked[0]() is model:
             return self._checked[1]
         return packing.usable(model, self._requests, self._rows)
 
     def _plan_generation(self) -> None:
-        prompts = [len(self._tokenizer.encode(one.args[0])) for one in self._instances]
-        answers = [int(one.args[1].get("max_gen_toks", GENERATED)) for one in self._instances]
+        arguments = [instance.args for instance in self._instances]
+        prompts = [len(self._tokenizer.encode(prompt)) for prompt, _ in arguments]
+        answers = [int(options.get("max_gen_toks", GENERATED)) for _, options in arguments]
         if max(answers) >= self._max_length:
             raise TaskError(
                 f"task {self.name!r} generates up to {max(answers)} tokens, which leaves no room "
-                f"for a prompt within {self._max_length}"
+                f"for a prompt: the limit is {self._max_length} in all (lower max_gen_toks)"
             )
         whole = [
             min(prompt + answer, self._max_length)
@@ -236,7 +241,7 @@ class PreparedTask:
         return texts
 
     def _frame(self, responses: Sequence[Any]) -> pd.DataFrame:
-        """The per-item table; see `outcome`."""
+        """The per-item table; see `mbench.core.evaluation`."""
         for task in self._tasks.values():
             task.apply_filters()
         rows = []
@@ -245,11 +250,11 @@ class PreparedTask:
             row: dict[str, Any] = {"item": item.identity}
             if len(self._tasks) > 1:
                 row["subtask"] = item.subtask
-            own = responses[at : at + len(item.instances)]
+            of_item = responses[at : at + len(item.instances)]
             at += len(item.instances)
             row |= self._metrics(item)
             if self._kind == "loglikelihood":
-                row["loglikelihoods"] = [float(value) for value, _ in own]
+                row["loglikelihoods"] = [float(value) for value, _ in of_item]
             rows.append(row)
         table = pd.DataFrame(rows)
         if self._kind == "loglikelihood_rolling":

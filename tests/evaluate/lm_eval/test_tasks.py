@@ -334,7 +334,7 @@ BROKEN = {
     "a built-in name misspelt": ("arc_eazy", {}, "did you mean 'arc_easy'"),
     "malformed YAML": ("toy", {"bad.yaml": "task: [1"}, r"bad\.yaml:\d+:\d+: malformed"),
     "a key given twice": ("toy", {"bad.yaml": "task: x\ntask: y"}, r"bad\.yaml:2:1: .*repeated"),
-    "not a mapping": ("toy", {"bad.yaml": "- task: x"}, "not a mapping"),
+    "not a mapping": ("toy", {"bad.yaml": "- task: x"}, "must be a mapping, not list"),
     "a name defined twice": ("toy", {"bad.yaml": "task: toy"}, "defined twice"),
     "a group within itself": (
         "round",
