@@ -151,7 +151,10 @@ class Store:
 
     def read_statistic_meta(self, key: str) -> dict[str, Any]:
         """What was stored beside a statistic's arrays."""
-        return json.loads((self.root / "statistics" / key / "meta.json").read_text())
+        meta: dict[str, Any] = json.loads(
+            (self.root / "statistics" / key / "meta.json").read_text()
+        )
+        return meta
 
     def read_sums(self, key: str) -> dict[str, np.ndarray]:
         """A statistic's sums [shards, layers, ...] by array name."""

@@ -32,7 +32,7 @@ def train_tokenizer(texts: dict[str, list[str]], vocabulary: int) -> PreTrainedT
     tokenizer.train_from_iterator(
         (text for documents in texts.values() for text in _until(documents, share)), trainer
     )
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=END_OF_TEXT,
         eos_token=END_OF_TEXT,

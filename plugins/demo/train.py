@@ -248,7 +248,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default)
     chosen = vars(parser.parse_args(arguments))
     out, minutes, save_every = (chosen.pop(key) for key in ("out", "minutes", "save_every"))
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()
     train(Recipe(**chosen), out, minutes=minutes, save_every=save_every)
 
 
