@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 
 import click
@@ -44,6 +45,12 @@ def test_paths_in_code_exist(document):
     path = re.compile(rf"(?<![\w./])(?:{tops})/(?:[\w.-]+/)*[\w.-]*")
     named = [name for text in code(document) for name in path.findall(text)]
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_names_of_the_library_exist(document):
+    dotted = [name for text in code(document) for name in re.findall(r"\bmbench(?:\.\w+)+", text)]
+    for name in dotted:
+        pkgutil.resolve_name(name)
 
 
 def test_commands_and_their_options_exist(document):
