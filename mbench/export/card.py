@@ -1,4 +1,4 @@
-"""The model card of an exported checkpoint: what was removed, how, what it cost, from where."""
+"""The model card of an exported checkpoint: what was pruned and how, its scores, and its origin."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def model_card(
-    results: Results, cell: CellResult, recorded: Mapping[str, Any], done: Export, source: Path
+    results: Results, cell: CellResult, recorded: Mapping[str, Any], written: Export, source: Path
 ) -> str:
     """The card as Markdown with the front matter that model hubs read.
 
@@ -33,26 +33,26 @@ def model_card(
     lines = [
         "---",
         yaml.safe_dump(
-            _front_matter(source, origin, done), sort_keys=False, allow_unicode=True
+            _front_matter(source, origin, written), sort_keys=False, allow_unicode=True
         ).strip(),
         "---",
         "",
         f"# {name}, {kept} of its experts",
         "",
-        f"{done.kept} of the {done.num_experts} routed experts in each of its Mixture-of-Experts "
-        f"layers, chosen by `{cell.method}`. The dropped experts and their router rows are gone; "
-        "all other weights are those of the full model, bit for bit"
-        f"{'' if done.model_type == done.full_model_type else ' but for the shared experts'}. "
-        "Which experts stayed is in `expert_mask.json`.",
+        f"{written.kept} of the {written.num_experts} routed experts in each of its "
+        f"Mixture-of-Experts layers, chosen by `{cell.method}`. The dropped experts and their "
+        "router rows are gone; all other weights are those of the full model, bit for bit"
+        f"{', except the shared experts' if written.is_translated else ''}. Which experts were "
+        "kept is in `expert_mask.json`.",
         "",
         "| | full | pruned |",
         "| --- | --- | --- |",
-        f"| routed experts per layer | {done.num_experts} | {done.kept} |",
-        f"| experts per token | {done.top_k} | {done.pruned_top_k} |",
-        f"| parameters | {done.full.parameters:,} | {done.pruned.parameters:,} |",
-        f"| bytes of weights | {done.full.bytes:,} | {done.pruned.bytes:,} |",
+        f"| routed experts per layer | {written.num_experts} | {written.kept} |",
+        f"| experts per token | {written.top_k} | {written.pruned_top_k} |",
+        f"| parameters | {written.full.parameters:,} | {written.pruned.parameters:,} |",
+        f"| bytes of weights | {written.full.bytes:,} | {written.pruned.bytes:,} |",
         "",
-        *_remarks(cell, done),
+        *_remarks(cell, written),
         "## Method",
         "",
         *_method(results, cell),
@@ -60,8 +60,8 @@ def model_card(
         "## Results",
         "",
         f"Measured in the suite `{results.suite}` by running the full model under this mask, which "
-        f"computes what this checkpoint computes. {_dtype(recorded, done)} ± is the standard error "
-        "over items.",
+        f"computes what this checkpoint computes. {_dtype(recorded, written)} ± is the standard "
+        "error over items.",
         "",
         *_figures(results, cell),
         "",
@@ -76,7 +76,7 @@ def model_card(
     return "\n".join(lines) + "\n"
 
 
-def _front_matter(source: Path, origin: str | None, done: Export) -> dict[str, Any]:
+def _front_matter(source: Path, origin: str | None, written: Export) -> dict[str, Any]:
     from huggingface_hub import metadata_load
 
     try:
@@ -87,36 +87,36 @@ def _front_matter(source: Path, origin: str | None, done: Export) -> dict[str, A
     return {
         **{key: declared[key] for key in kept if key in declared},
         **({"base_model": origin} if origin else {}),
-        **({} if done.model_type == MODEL_TYPE else {"library_name": "transformers"}),
+        **({} if written.model_type == MODEL_TYPE else {"library_name": "transformers"}),
         "pipeline_tag": "text-generation",
         "tags": ["mixture-of-experts", "expert-pruning", "mbench"],
     }
 
 
-def _remarks(cell: CellResult, done: Export) -> list[str]:
-    """What a user of the checkpoint must know beyond the usual."""
+def _remarks(cell: CellResult, written: Export) -> list[str]:
+    """What users of this checkpoint must know, one paragraph each."""
     remarks = []
-    if done.model_type != done.full_model_type:
+    if written.is_translated:
         remarks.append(
-            f"Written as `{done.model_type}`, because transformers has no class for "
-            f"`{done.full_model_type}`: the shared experts' `down_proj` is doubled, and a gate of "
-            "zeros halves their output again, so that the same is computed."
+            f"Written as `{written.model_type}`, because transformers has no class for "
+            f"`{written.full_model_type}`: the shared experts' `down_proj` is doubled, and a gate "
+            "of zeros halves their output again, so that the outputs are the same."
         )
-    elif done.model_type == MODEL_TYPE:
+    elif written.model_type == MODEL_TYPE:
         remarks.append(
-            f"In the original form (`{MODEL_TYPE}`), for which transformers has no class; it is "
-            "for programs that have one."
+            f"In the original form (`{MODEL_TYPE}`), for which transformers has no class: load it "
+            "with a program that has one."
         )
     remarks += [f"{note}." for note in cell.notes]
-    if done.pruned_top_k != done.top_k:
+    if written.pruned_top_k != written.top_k:
         remarks.append(
-            f"A token gets {done.pruned_top_k} experts where the full model gives it {done.top_k}: "
-            "its router cannot choose more among those kept."
+            f"A token gets {written.pruned_top_k} experts instead of the full model's "
+            f"{written.top_k}: the router cannot choose more among those kept."
         )
-    if done.left_out:
+    if written.left_out:
         remarks.append(
-            f"Left out, because the model's class does not use them: {len(done.left_out)} tensors, "
-            f"e.g. `{done.left_out[0]}`."
+            f"Left out, because the model's class does not use them: {len(written.left_out)} "
+            f"tensors, e.g. `{written.left_out[0]}`."
         )
     return [line for remark in remarks for line in (remark, "")]
 
@@ -131,7 +131,7 @@ def _method(results: Results, cell: CellResult) -> list[str]:
         except (KeyError, TypeError):
             raise MbenchError(
                 f"the results do not record the parts of {name!r} on {cell.model}: run the suite "
-                "again (nothing in the store is computed again)"
+                "again (what is in the store is not computed again)"
             ) from None
         lines.append(f"- {name}: " + "; ".join(f"{part} {text}" for part, text in parts.items()))
         name = parts.get("candidate")
@@ -141,10 +141,10 @@ def _method(results: Results, cell: CellResult) -> list[str]:
 
 
 def _settings(results: Results, cell: CellResult) -> Iterator[tuple[str, str]]:
-    """The protocol without what is said of methods, of other models and of other budgets."""
-    own = {f"Model {cell.model}", _budget(cell)}
-    others = {f"Model {each.model}" for each in results.cells} - own
-    others |= {_budget(each) for each in results.cells} - own
+    """The protocol without the lines on methods, on other models and on other budgets."""
+    of_cell = {f"Model {cell.model}", _budget(cell)}
+    others = {f"Model {each.model}" for each in results.cells} - of_cell
+    others |= {_budget(each) for each in results.cells} - of_cell
     for name, text in results.protocol:
         methods = text.partition(": ")[0].split(", ")
         another = name == _budget(cell) and cell.method not in methods
@@ -153,19 +153,19 @@ def _settings(results: Results, cell: CellResult) -> Iterator[tuple[str, str]]:
 
 
 def _budget(cell: CellResult) -> str:
-    """Where the protocol has notes on a budget."""
+    """The protocol's heading for notes on a budget."""
     return f"On {cell.model} at {100 * cell.retain:g} %"
 
 
-def _dtype(recorded: Mapping[str, Any], done: Export) -> str:
+def _dtype(recorded: Mapping[str, Any], written: Export) -> str:
     measured = recorded.get("dtype")
     if measured is None:
         return "The results do not say in which dtype."
-    if measured == done.dtype:
+    if measured == written.dtype:
         return f"Both were computed in {measured}."
     return (
-        f"Both were computed in {measured}, but the weights are stored in {done.dtype}: computed "
-        "in that, figures can differ."
+        f"Both were computed in {measured}, but the weights are stored in {written.dtype}: "
+        "computed in that dtype, figures can differ."
     )
 
 
@@ -176,24 +176,23 @@ def _figures(results: Results, cell: CellResult) -> list[str]:
         raise MbenchError(f"the results lack the full model {cell.model}")
     for task in results.task_metrics:
         if not (task in full.tasks and task in cell.tasks):
-            raise MbenchError(f"the results do not say what became of {task} on {cell.model}")
+            raise MbenchError(f"the results lack the status of task {task} on {cell.model}")
     lines = ["| task | metric | full | pruned |", "| --- | --- | --- | --- |"]
     for task, metric in results.task_metrics.items():
         figures = (_figure(each, task, metric) for each in (full, cell))
         lines.append(f"| {task} | {metric} | {' | '.join(figures)} |")
-    averages = [results.average_of(each) for each in (full, cell)]
-    if all(averages):
-        values = " | ".join(f"{average.value:.3f}" for average in averages)
-        lines.append(f"| {results.average} | mean | {values} |")
+    before, after = (results.average_of(each) for each in (full, cell))
+    if before is not None and after is not None:
+        lines.append(f"| {results.average} | mean | {before.value:.3f} | {after.value:.3f} |")
     return lines
 
 
 def _figure(cell: CellResult, task: str, metric: str) -> str:
-    found = cell.metric(task, metric)
-    if found is None:
+    figure = cell.metric(task, metric)
+    if figure is None:
         return cell.task_status(task).status
-    error = number(metric, found.stderr, scale=found.value)
-    return number(metric, found.value) + (f" ± {error}" if math.isfinite(found.stderr) else "")
+    error = number(metric, figure.stderr, scale=figure.value)
+    return number(metric, figure.value) + (f" ± {error}" if math.isfinite(figure.stderr) else "")
 
 
 def _provenance(results: Results, cell: CellResult, recorded: Mapping[str, Any]) -> dict[str, str]:

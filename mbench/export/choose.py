@@ -1,4 +1,4 @@
-"""Which mask of a run is exported, and where the full checkpoint is."""
+"""Chooses the mask of a run that is exported, and finds the full model's checkpoint."""
 
 from __future__ import annotations
 
@@ -25,21 +25,22 @@ def choose(
     retain: float | None = None,
     seed: int | None = None,
 ) -> CellResult:
-    """Return the one pruned model that is meant; what has only one choice need not be given.
+    """Return the one pruned model with these values; what has only one value need not be given.
 
     Raises `MbenchError` with the valid choices, or if the chosen one has no mask.
     """
     cells = [cell for cell in results.cells if cell.method != UNPRUNED]
-    for what, wanted in {"model": model, "retain": retain, "method": method, "seed": seed}.items():
-        found = dict.fromkeys(getattr(cell, what) for cell in cells)
-        valid = [_text(value) for value in found]
-        if wanted is not None and wanted not in found:
-            raise MbenchError(unknown(what, _text(wanted), valid))
-        if wanted is None and len(found) > 1:
-            raise MbenchError(f"choose with --{what} (valid: {', '.join(valid)})")
-        cells = [cell for cell in cells if wanted is None or getattr(cell, what) == wanted]
     if not cells:
         raise MbenchError(f"the results of {results.suite} hold no pruned model")
+    given = {"model": model, "retain": retain, "method": method, "seed": seed}
+    for field, wanted in given.items():
+        values = dict.fromkeys(getattr(cell, field) for cell in cells)
+        valid = [_text(value) for value in values]
+        if wanted is not None and wanted not in values:
+            raise MbenchError(unknown(field, _text(wanted), valid))
+        if wanted is None and len(values) > 1:
+            raise MbenchError(f"choose one {field} with --{field} (valid: {', '.join(valid)})")
+        cells = [cell for cell in cells if wanted is None or getattr(cell, field) == wanted]
     (cell,) = cells
     if cell.status != "ok":
         raise MbenchError(f"{cell.method} has no mask there: {cell.status}, {cell.reason}")
@@ -48,7 +49,7 @@ def choose(
 
 def _text(value: Any) -> str:
     if value is None:
-        return "none: the method draws nothing"
+        return "none: the method is deterministic"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -65,47 +66,55 @@ def find_checkpoint(
     if recorded.get("trust_remote_code"):
         raise UnsupportedModel(
             f"{model!r} was run with its own code (trust_remote_code): an export does not run it, "
-            "and without it nothing says which tensors belong to which expert"
+            "and without it the experts' tensors cannot be identified"
         )
-    source = recorded.get("source") or {}
-    if place is None and "plugin" in source:
-        if source["plugin"] not in plugin_models:
-            raise ModelNotFound(unknown("plugin model", source["plugin"], plugin_models))
-        place = str(plugin_models[source["plugin"]])
-    place = place or source.get("path") or source.get("hub")
-    if place is None:
-        raise ModelNotFound(
-            f"the results do not say where {model!r} came from: give --model {model}=PATH_OR_ID"
-        )
+    place = place or _recorded_place(recorded, model, plugin_models)
     directory = local_directory(place)
     kind, _, value = content.partition(":")
     if directory is None and kind == "commit":
         try:
             return hub.snapshot(place, value, [*MODEL_FILES, *OTHER_FILES, "README.md"])
         except hub.HubRefusal as error:
-            raise ModelNotFound(f"model {place}: {error}") from None
+            raise ModelNotFound(f"model {place}: {error}") from error
     if directory is None:
         raise ModelNotFound(
-            f"the results know {model!r} by the hash of its files, which the hub id {place} cannot "
-            f"be compared with: give its directory with --model {model}=PATH"
+            f"the results record {model!r} by the hash of its files, which cannot be compared with "
+            f"the hub id {place}: give its directory with --model {model}=PATH"
         )
     if kind == "commit":
         raise ModelNotFound(
-            f"the results know {model!r} by its commit {value}, which the directory {place} cannot "
-            f"be compared with: put that commit into the hub's cache and give --model {model}=ID, "
-            "or run the suite on the directory"
+            f"the results record {model!r} by its commit {value}, which cannot be compared with "
+            f"the directory {place}: download that commit and give --model {model}=ID, or run the "
+            "suite on the directory"
         )
     if model_key(place) != content:
         raise ModelNotFound(f"{place} is not the model {model!r} of the results ({content[:19]})")
     return directory
 
 
+def _recorded_place(
+    recorded: Mapping[str, Any], model: str, plugin_models: Mapping[str, Path]
+) -> str:
+    """The directory or hub id that the model of the run came from."""
+    source = recorded.get("source") or {}
+    if "plugin" in source:
+        if source["plugin"] not in plugin_models:
+            raise ModelNotFound(unknown("plugin model", source["plugin"], plugin_models))
+        return str(plugin_models[source["plugin"]])
+    place = source.get("path") or source.get("hub")
+    if place is None:
+        raise ModelNotFound(
+            f"the results do not say where {model!r} came from: give --model {model}=PATH_OR_ID"
+        )
+    return str(place)
+
+
 def recorded_model(results: Results, model: str) -> Mapping[str, Any]:
-    """What the results say of a model's origin; raises `MbenchError` if its content is missing."""
+    """The results' record of a model; raises `MbenchError` if it lacks the model's content."""
     try:
-        recorded = results.provenance["models"][model]
+        recorded: Mapping[str, Any] = results.provenance["models"][model]
         if isinstance(recorded["content"], str):
             return recorded
     except (KeyError, TypeError):
         pass
-    raise MbenchError(f"the results do not record the content of the model {model!r}")
+    raise MbenchError(f"the results record neither hash nor commit of the model {model!r}")

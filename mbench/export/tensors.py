@@ -1,7 +1,7 @@
-"""Which tensors of a checkpoint hold which experts, by the names that the checkpoint uses.
+"""Finds the tensors of each expert in a checkpoint, by the names that the checkpoint uses.
 
-transformers fuses the experts of a layer when it loads them. Its own table of conversions says
-where each tensor of a checkpoint goes, so no family needs code here.
+transformers fuses the experts of a layer when it loads them. Its own conversion table says where
+each tensor of a checkpoint goes, so no family needs code here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ EXPERT_NUMBER = re.compile(r"(?P<before>.*\.)(?P<number>\d+)(?P<after>\..*)")
 """The last number in a name; layers come before experts."""
 
 IGNORED_BUFFERS = r"rotary_emb\.inv_freq"
-"""Computed today; checkpoints from before still have it."""
+"""Old checkpoints store this buffer, which transformers computes now."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class PrunedTensors:
     tensors: tuple[NewTensor, ...]
     """In the order in which the full checkpoint stores them."""
     left_out: tuple[str, ...]
-    """Names that the model's class declares to ignore, e.g. of layers for speculative decoding,
-    whose experts no mask says anything about."""
+    """Names that the model's class ignores, e.g. of layers for speculative decoding, whose experts
+    are not in the mask."""
 
 
 def prune_tensors(
@@ -49,10 +49,10 @@ def prune_tensors(
     keep: np.ndarray,
     stored: Mapping[str, StoredTensor],
 ) -> PrunedTensors:
-    """Say what becomes of every tensor of a checkpoint under a mask `keep` (bool [L, N]).
+    """Return the tensors of the pruned checkpoint under a mask `keep` (bool [L, N]).
 
     `model` may be on the meta device. Raises `UnsupportedModel` for a tensor whose experts cannot
-    be told apart or that the model's class does not know, `ModelNotFound` if experts are missing.
+    be identified or that the model's class does not know, `ModelNotFound` if experts are missing.
     """
     walk = _Walk(model, layers, keep)
     made = {name: walk.visit(name, stored[name]) for name in sorted(stored, key=dot_natural_key)}
@@ -62,6 +62,8 @@ def prune_tensors(
 
 
 class _Walk:
+    """Visits the tensors of a checkpoint, and remembers which experts it has seen."""
+
     def __init__(
         self, model: PreTrainedModel, layers: Sequence[MoELayer], keep: np.ndarray
     ) -> None:
@@ -73,8 +75,8 @@ class _Walk:
         self._shapes = {name: t.shape for name, t in model.state_dict().items()}
         self._dims = expert_dims(model, layers)
         conversions = get_model_conversion_mapping(model)
-        self._renamings = [each for each in conversions if isinstance(each, WeightRenaming)]
-        self._converters = [each for each in conversions if isinstance(each, WeightConverter)]
+        self._renamings = [step for step in conversions if isinstance(step, WeightRenaming)]
+        self._converters = [step for step in conversions if isinstance(step, WeightConverter)]
         ignored = model._keys_to_ignore_on_load_unexpected or ()
         self._ignored = re.compile("|".join((IGNORED_BUFFERS, *ignored)))
         self._missing = set(self._dims)
@@ -85,35 +87,35 @@ class _Walk:
         target, pattern = self._target(name)
         if target in self._dims:
             self._missing.discard(target)
-            layer, dim = self._dims[target]
+            number, dim = self._dims[target]
             if pattern is not None and "*." in pattern:
-                return self._one_expert(name, stored, layer)
-            return self._some_rows(name, stored, layer, dim, converted=pattern is not None)
+                return self._one_expert(name, stored, number)
+            return self._some_rows(name, stored, number, dim, converted=pattern is not None)
         for number, layer in enumerate(self._layers):
-            # Experts one by one under the module's own path, which no conversion fuses.
+            # Experts stored one by one under the module's own path, without a conversion.
             if re.match(rf"{re.escape(layer.path)}\.\d+\.", target):
-                self._missing -= {f"{layer.path}.{each}" for each in layer.expert_tensors}
+                self._missing -= {f"{layer.path}.{tensor}" for tensor in layer.expert_tensors}
                 return self._one_expert(name, stored, number)
         if target in self._shapes:
             return NewTensor(name, stored)
         if not self._ignored.search(target):
-            raise UnsupportedModel(f"{name} is no tensor of the model's class, so it is not copied")
+            raise UnsupportedModel(f"the model's class has no tensor {name}, so it is not copied")
         self.left_out.append(name)
         return None
 
     def _target(self, name: str) -> tuple[str, str | None]:
-        """The name in the model's state dict, found the way transformers finds it on loading."""
-        found = rename_source_key(
+        """Name in the model's state dict and pattern of its conversion, as on loading."""
+        target, pattern = rename_source_key(
             name, self._renamings, self._converters, self._prefix, self._shapes
         )
-        if found[0] not in self._shapes and name in self._shapes:
+        if target not in self._shapes and name in self._shapes:
             return rename_source_key(name, [], [], self._prefix, self._shapes)
-        return found
+        return target, pattern
 
     def _one_expert(self, name: str, stored: StoredTensor, layer: int) -> NewTensor | None:
         match = EXPERT_NUMBER.fullmatch(name)
         if match is None or int(match["number"]) >= self._count:
-            raise UnsupportedModel(f"{name} does not say which of {self._count} experts it holds")
+            raise UnsupportedModel(f"{name} does not name one of the {self._count} experts")
         before, number, after = match["before"], int(match["number"]), match["after"]
         self._seen.setdefault((layer, before + after), set()).add(number)
         if number not in self._kept[layer]:
@@ -128,7 +130,7 @@ class _Walk:
         unclear = converted and shape.count(self._count) != 1
         if unclear or len(shape) <= dim or shape[dim] != self._count:
             raise UnsupportedModel(
-                f"{name} {list(shape)} does not say where the {self._count} experts are"
+                f"{name} {list(shape)}: no dimension is clearly that of the {self._count} experts"
             )
         return NewTensor(name, stored, dim, tuple(self._kept[layer]))
 

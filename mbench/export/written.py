@@ -1,4 +1,4 @@
-"""What an export writes: the form of the checkpoint, its size, and where it is."""
+"""What is known of an exported checkpoint: its form, its sizes and its folder."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 Form = Literal["transformers", "original"]
-"""What the checkpoint is written for; they differ for DeepSeek-MoE only."""
+"""Which programs the checkpoint is for; the two differ for DeepSeek-MoE only."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """Of a checkpoint's tensors."""
+    """Size of a checkpoint's tensors."""
 
     parameters: int
     bytes: int
@@ -20,7 +20,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Export:
-    """What was written."""
+    """The checkpoint that was written."""
 
     directory: Path
     full: Size
@@ -33,7 +33,13 @@ class Export:
     left_out: tuple[str, ...]
     """Tensors that the model's class ignores and that were not copied."""
     dtype: str
-    """That most parameters are stored in, as torch calls it."""
+    """The dtype of most parameters, by torch's name."""
     model_type: str
-    """The family of its config.json."""
+    """`model_type` in its config.json."""
     full_model_type: str
+    """`model_type` of the full model."""
+
+    @property
+    def is_translated(self) -> bool:
+        """Whether it is of another family than the full model."""
+        return self.model_type != self.full_model_type

@@ -133,7 +133,10 @@ def test_export_writes_the_model_that_was_chosen(finished):
         (["run", "tiny.yaml", "--output", "tiny.yaml"], "cannot write"),
         (["run", "tiny.yaml", "--store", "tiny.yaml"], "cannot use the store"),
         (["report", "nothing-here"], "no results in nothing-here"),
-        (["export", "reports/tiny", "--out", "x"], "choose with --retain (valid: 0.25, 0.5)"),
+        (
+            ["export", "reports/tiny", "--out", "x"],
+            "with --retain (valid: 0.25, 0.5)",
+        ),
         (["check", "tiny.yaml", "--set", "methods.reap.corpora=[bibel]"], "'bibel'"),
     ],
 )

@@ -99,7 +99,7 @@ def test_what_results_lack_is_told_in_one_line(found, tmp_path):
     partly = dataclasses.replace(found.cells[1], tasks={})
     for changes, message in [
         ({"cells": found.cells[1:]}, "lack the full model tiny$"),
-        ({"cells": (found.cells[0], partly)}, "do not say what became of quiz on tiny"),
+        ({"cells": (found.cells[0], partly)}, "lack the status of task quiz on tiny"),
         ({"provenance": found.provenance | no_methods}, "do not record the parts of 'a' on tiny"),
         ({"provenance": found.provenance | {"settings": None}}, "do not record the parts of 'a'"),
     ]:

@@ -96,7 +96,7 @@ def test_deepseek_moe_is_written_as_the_qwen2_moe_that_it_is(exported):
     assert tokenizer("two  words").input_ids[0] == CONFIG["bos_token_id"]
     card = (folder / "README.md").read_text()
     assert "Written as `qwen2_moe`, because transformers has no class for `deepseek`" in card
-    assert "bit for bit but for the shared experts" in card
+    assert "bit for bit, except the shared experts" in card
     assert "library_name: transformers" in card
 
 
@@ -142,7 +142,7 @@ def test_the_folder_says_what_it_is(exported):
     assert mask["model"] == {"name": "tiny", "content": model_key(str(full))}
     card = (folder / "README.md").read_text()
     assert "| experts per token | 3 | 2 |" in card
-    assert "A token gets 2 experts where the full model gives it 3" in card
+    assert "A token gets 2 experts instead of the full model's 3" in card
     assert "| quiz | acc | 0.500 ± 0.500 | 0.500 ± 0.500 |" in card
     assert str(full) not in card + json.dumps(mask)
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
