@@ -126,15 +126,13 @@ def list_problems(results: Results) -> list[tuple[str, str]]:
             tasks[task] = None
 
     for cell in results.cells:
-        seed = "" if cell.seed is None else f" seed {cell.seed}"
-        label = f"{cell.model} {100 * cell.retain:g}% {cell.method}{seed}"
         if cell.status != "ok":
-            add(cell.status, cell.reason, label)
+            add(cell.status, cell.reason, cell.label)
             continue
         for task in results.task_metrics:
             status = cell.task_status(task)
             if status.status != "ok":
-                add(status.status, status.reason, label, task)
+                add(status.status, status.reason, cell.label, task)
     for saving in results.efficiency:
         if saving.status != "ok":
             label = f"{saving.model} {100 * saving.retain:g}%"

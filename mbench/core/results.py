@@ -47,6 +47,22 @@ class TaskStatus:
 
 
 @dataclass(frozen=True)
+class CellKey:
+    """What tells a cell from every other one of a run."""
+
+    model: str
+    method: str
+    seed: int | None
+    retain: float
+
+    @property
+    def label(self) -> str:
+        """How progress and messages name the cell, e.g. `qwen 25% random seed 0`."""
+        seed = "" if self.seed is None else f" seed {self.seed}"
+        return f"{self.model} {100 * self.retain:g}% {self.method}{seed}"
+
+
+@dataclass(frozen=True)
 class CellResult:
     """One method at one budget (and seed) on one model."""
 
@@ -70,6 +86,16 @@ class CellResult:
     """By task name, for the tasks whose status is `ok`."""
     tasks: Mapping[str, TaskStatus] = field(repr=False)
     """For every task of the suite."""
+
+    @property
+    def key(self) -> CellKey:
+        """What tells it from the run's other cells."""
+        return CellKey(self.model, self.method, self.seed, self.retain)
+
+    @property
+    def label(self) -> str:
+        """How progress and messages name it."""
+        return self.key.label
 
     def task_status(self, task: str) -> TaskStatus:
         """The task's status; without a mask, a task that names no status has the mask's."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from mbench.core.errors import Infeasible, MbenchError
 from mbench.core.interfaces import Budget, ExpertMask, RouterMode, Statistic
+from mbench.core.results import CellKey
 from mbench.core.suite import Suite
 from mbench.plan.methods import ResolvedMethod, resolve_methods
 from mbench.plan.models import PlannedModel, find_model, versions
@@ -54,8 +55,7 @@ class Cell:
     @property
     def label(self) -> str:
         """How progress and errors name it."""
-        seed = "" if self.seed is None else f" seed {self.seed}"
-        return f"{self.model} {100 * self.budget.retain:g}% {self.method.name}{seed}"
+        return CellKey(self.model, self.method.name, self.seed, self.budget.retain).label
 
 
 @dataclass(frozen=True)

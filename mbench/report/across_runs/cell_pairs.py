@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
 from mbench.core.errors import MbenchError
 from mbench.core.evaluation import evaluation
-from mbench.core.results import CellResult, Results
-from mbench.report.statistics import stats
-from mbench.report.statistics.groups import Entry
+from mbench.core.results import CellKey, CellResult, Results
+from mbench.report.statistics.method_comparison import Sample, samples_of_columns
 from mbench.report.statistics.pairing import Paired, Part, pair
-from mbench.report.statistics.samples import Sample, samples
+from mbench.report.statistics.stats import Stratum
 from mbench.report.words import percent
 
+CellOfRun: TypeAlias = tuple[int, CellKey]
+"""0 for the first run, 1 for the second one, and a cell of it."""
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True)
 class CellPair:
-    """The cells of one comparison; itself a key, because cells cannot be hashed."""
+    """The cells of one comparison: one method at one budget, in either run."""
 
     model: str
     retain: float
@@ -96,49 +99,54 @@ def _repeated(cells: Sequence[CellResult]) -> bool:
 class Beside:
     """One score's outcomes of all cells of a model, on the items that both runs have."""
 
-    paired: Paired
-    copies: Mapping[tuple[int, int], CellResult]
-    """(run, id of a cell) -> the same cell on those items."""
-    problems: Mapping[tuple[int, int], str]
-    """(run, id of a cell) -> why it cannot be compared."""
+    paired: Paired[CellOfRun]
+    problems: Mapping[CellOfRun, str]
+    """Why a cell cannot be compared."""
 
     def columns(self, run: int, pair: CellPair) -> list[int]:
-        """Of the pair's cells in that run."""
-        return [self.paired.columns[id(self.copies[run, id(cell)])] for cell in pair.cells[run]]
+        """Of the pair's cells in that run, all of which must be comparable."""
+        return [self.paired.columns[run, cell.key] for cell in pair.cells[run]]
 
     def value(self, run: int, pair: CellPair) -> float:
         """The mean score of the pair's cells in that run."""
         columns = self.columns(run, pair)
         return float(np.mean([stratum.figures[columns] for stratum in self.paired.strata]))
 
+    def problem(self, pair: CellPair, names: tuple[str, str]) -> str:
+        """Why a pair cannot be compared; empty if it can."""
+        for run, cells in enumerate(pair.cells):
+            for cell in cells:
+                if (run, cell.key) in self.problems:
+                    return f"{self.problems[run, cell.key]} in {names[run]}"
+                if (run, cell.key) not in self.paired.columns:
+                    return f"no result in {names[run]}"
+        return ""
+
 
 def put_beside(runs: tuple[Results, Results], model: str, parts: Sequence[Part]) -> Beside | str:
     """Restrict the cells of a model to the items that both runs have, or say that there is none."""
-    problems: dict[tuple[int, int], str] = {}
-    fine: list[list[CellResult]] = []
+    problems: dict[CellOfRun, str] = {}
+    comparable: list[list[CellResult]] = []
     for run, results in enumerate(runs):
-        cells = [cell for cell in results.cells if cell.model == model]
-        found = pair(cells, parts)
-        problems |= {(run, key): text for key, text in found.problems.items()}
-        fine.append([cell for cell in cells if id(cell) in found.columns])
+        cells = {cell.key: cell for cell in results.cells if cell.model == model}
+        within_run = pair(cells, parts)
+        problems |= {(run, key): text for key, text in within_run.problems.items()}
+        comparable.append([cell for key, cell in cells.items() if key in within_run.columns])
     common = {}
-    if all(fine):
+    if all(comparable):
         # Within a run, all have the same items.
         for part in parts:
-            common[part] = _items(fine[0][0], *part) & _items(fine[1][0], *part)
+            common[part] = _items(comparable[0][0], *part) & _items(comparable[1][0], *part)
             if not common[part]:
                 return "the runs have no item in common"
-    copies = {
-        (run, id(cell)): _on_items(cell, run, common)
-        for run, cells in enumerate(fine)
+    restricted = {
+        (run, cell.key): _on_items(cell, run, common)
+        for run, cells in enumerate(comparable)
         for cell in cells
         if common
     }
-    paired = pair(copies.values(), parts)
-    for key, copy in copies.items():
-        if id(copy) in paired.problems:
-            problems[key] = paired.problems[id(copy)]
-    return Beside(paired, copies, problems)
+    paired = pair(restricted, parts)
+    return Beside(paired, problems | dict(paired.problems))
 
 
 def _items(cell: CellResult, task: str, metric: str) -> set[str]:
@@ -164,54 +172,35 @@ def _on_items(cell: CellResult, run: int, common: Mapping[Part, set[str]]) -> Ce
     return replace(cell, mask=f"{cell.mask} of {run}", evaluations=evaluations)
 
 
-def problem(pair: CellPair, beside: Beside, names: tuple[str, str]) -> str:
-    """Why a pair cannot be compared; empty if it can."""
-    for run, cells in enumerate(pair.cells):
-        for cell in cells:
-            if (run, id(cell)) in beside.problems:
-                return f"{beside.problems[run, id(cell)]} in {names[run]}"
-            if (run, id(cell)) not in beside.copies:
-                return f"no result in {names[run]}"
-    return ""
-
-
 def paired_samples(
     pairs: Sequence[CellPair], beside: Beside, resamples: int
-) -> dict[CellPair, tuple[Sample, Sample]]:
-    """Both sides of every pair; seed by seed, the second is the differences, the first is zero."""
-    strata, columns = beside.paired.strata, dict(beside.paired.columns)
+) -> list[tuple[Sample, Sample]]:
+    """Both sides of every pair; seed by seed, the second is the differences, the first is zero.
+
+    For that, columns of zeros and of the seeds' differences are put beside the cells' own.
+    """
     if not pairs:
-        return {}
-    zero = replace(next(iter(beside.copies.values())))
-    width = strata[0].totals.shape[1]
-    columns[id(zero)] = width
-    differences: list[tuple[int, int]] = []
-    entries: dict[CellPair, tuple[Entry, Entry]] = {}
+        return []
+    strata = beside.paired.strata
+    zero = strata[0].totals.shape[1]
+    seeds: list[tuple[int, int]] = []
+    sides: list[list[int]] = []
     for each in pairs:
-        first, second = (
-            tuple(beside.copies[run, id(cell)] for cell in each.cells[run]) for run in (0, 1)
-        )
+        columns = [beside.columns(run, each) for run in (0, 1)]
         if each.by_seed:
-            second, first = tuple(replace(cell) for cell in second), (zero,)
-            both = zip(beside.columns(0, each), beside.columns(1, each), strict=True)
-            for cell, of_seed in zip(second, both, strict=True):
-                differences.append(of_seed)
-                columns[id(cell)] = width + len(differences)
-        entries[each] = (Entry(each.methods[0], first), Entry(each.methods[1], second))
-    from_columns, to_columns = ([d[side] for d in differences] for side in (0, 1))
-    whole = tuple(
-        stats.Stratum(
+            begin = zero + 1 + len(seeds)
+            seeds += zip(*columns, strict=True)
+            columns = [[zero], list(range(begin, zero + 1 + len(seeds)))]
+        sides += columns
+    firsts, seconds = ([seed[side] for seed in seeds] for side in (0, 1))
+    extended = tuple(
+        Stratum(
             np.column_stack(
-                [
-                    s.totals,
-                    np.zeros(len(s.sizes)),
-                    s.totals[:, to_columns] - s.totals[:, from_columns],
-                ]
+                [s.totals, np.zeros(len(s.sizes)), s.totals[:, seconds] - s.totals[:, firsts]]
             ),
             s.sizes,
         )
         for s in strata
     )
-    every = [entry for both in entries.values() for entry in both]
-    found = iter(samples(every, Paired(whole, columns, {}, beside.paired.items), resamples))
-    return {each: (next(found), next(found)) for each in entries}
+    drawn = iter(samples_of_columns(sides, extended, resamples))
+    return list(zip(drawn, drawn, strict=True))

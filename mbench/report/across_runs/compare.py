@@ -12,7 +12,6 @@ from mbench.report.across_runs.cell_pairs import (
     CellPair,
     cell_pairs,
     paired_samples,
-    problem,
     put_beside,
 )
 from mbench.report.across_runs.differences import deciding_differences
@@ -25,8 +24,8 @@ from mbench.report.statistics.groups import (
     average_score,
     perplexity_score,
 )
+from mbench.report.statistics.method_comparison import difference, p_value
 from mbench.report.statistics.ranking import LEVEL
-from mbench.report.statistics.samples import difference, p_value
 
 
 @dataclass(frozen=True)
@@ -188,13 +187,14 @@ def _compared(
     if isinstance(beside, str):
         yield from ((each, beside) for each in pairs)
         return
-    problems = {each: problem(each, beside, names) for each in pairs}
-    sampled = paired_samples([each for each in pairs if not problems[each]], beside, resamples)
-    for each in pairs:
-        if problems[each]:
-            yield each, problems[each]
+    problems = [beside.problem(each, names) for each in pairs]
+    fine = [each for each, problem in zip(pairs, problems, strict=True) if not problem]
+    sampled = iter(paired_samples(fine, beside, resamples))
+    for each, problem in zip(pairs, problems, strict=True):
+        if problem:
+            yield each, problem
             continue
-        one, other = sampled[each]
+        one, other = next(sampled)
         yield (
             each,
             Compared(

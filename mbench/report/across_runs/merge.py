@@ -14,7 +14,7 @@ import numpy as np
 
 from mbench.core.errors import MergeError
 from mbench.core.evaluation import Evaluation
-from mbench.core.results import CellResult, Results, Saving, TaskStatus
+from mbench.core.results import CellKey, CellResult, Results, Saving, TaskStatus
 from mbench.report.across_runs.differences import (
     counted_items,
     deciding_differences,
@@ -94,8 +94,8 @@ class _Joined:
     contradictions: list[str] = field(default_factory=list)
     settled: list[str] = field(default_factory=list)
     """Contradictions in which the preferred run decides."""
-    cells: dict[tuple, dict[str, CellResult]] = field(init=False)
-    """(model, method, seed, retain) -> run -> cell."""
+    cells: dict[CellKey, dict[str, CellResult]] = field(init=False)
+    """Cell -> run -> what the run has of it."""
     outcomes: dict[tuple[str, ...], Evaluation] = field(init=False)
     """(model, router, mask, task) -> what is kept: equal masks are one measurement, whoever made
     them."""
@@ -105,7 +105,7 @@ class _Joined:
         found: dict[tuple[str, ...], list[tuple[str, CellResult, Evaluation]]] = {}
         for run, results in self.runs.items():
             for cell in results.cells:
-                self.cells.setdefault(_key(cell), {})[run] = cell
+                self.cells.setdefault(cell.key, {})[run] = cell
                 for task, outcome in cell.evaluations.items():
                     found.setdefault((*_measured(cell), task), []).append((run, cell, outcome))
         self.outcomes = {}
@@ -120,9 +120,9 @@ class _Joined:
             twice = outcome.items["item"].duplicated()
             if twice.any():
                 name = outcome.items["item"][twice].iloc[0]
-                self.contradictions.append(f"{_label(cell)}, {task}: item {name!r} twice in {run}")
+                self.contradictions.append(f"{cell.label}, {task}: item {name!r} twice in {run}")
                 return
-            by_run.setdefault(run, {})[f"{run} ({_label(cell)})"] = outcome
+            by_run.setdefault(run, {})[f"{run} ({cell.label})"] = outcome
         cell = measured[0][1]
         for own in by_run.values():
             if not _agree(list(own.values())):
@@ -138,7 +138,7 @@ class _Joined:
     ) -> None:
         listed = "; ".join(f"{value} in {run}" for run, value in values.items())
         problems = self.settled if settled else self.contradictions
-        problems.append(f"{_label(cell)}, {what}: {listed}")
+        problems.append(f"{cell.label}, {what}: {listed}")
 
     def cell(self, by_run: Mapping[str, CellResult], tasks: Mapping[str, str]) -> CellResult:
         """One cell of what each run has of it."""
@@ -161,21 +161,12 @@ class _Joined:
         return replace(best, notes=notes, evaluations=outcomes, tasks=statuses)
 
 
-def _key(cell: CellResult) -> tuple:
-    return cell.model, cell.method, cell.seed, cell.retain
-
-
 def _measured(cell: CellResult) -> tuple[str, str, str]:
     return cell.model, cell.router, cell.mask
 
 
 def _severity(status: CellResult | TaskStatus) -> int:
     return _SEVERITY.index(status.status)
-
-
-def _label(cell: CellResult) -> str:
-    seed = "" if cell.seed is None else f" seed {cell.seed}"
-    return f"{cell.model} {100 * cell.retain:g}% {cell.method}{seed}"
 
 
 def _figures(outcome: Evaluation) -> str:

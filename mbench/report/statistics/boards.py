@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mbench.core.results import CellResult, Results
+from mbench.core.results import CellKey, CellResult, Results
 from mbench.report.statistics.floors import Floor, floors
 from mbench.report.statistics.groups import (
     Group,
@@ -83,15 +83,17 @@ def _of_group(results: Results, group: Group) -> GroupBoards:
         task: pair(cells, [to_part(task, metric)]) for task, metric in results.task_metrics.items()
     }
     strangers = tuple(
-        (cell, one.problems[id(cell)])
+        (cell, one.problems[cell.key])
         for one in paired.values()
-        for cell in cells
-        if id(cell) in one.problems
+        for cell in cells.values()
+        if cell.key in one.problems
     )
     return GroupBoards(group, tuple(_boards(results, group, paired)), strangers)
 
 
-def _boards(results: Results, group: Group, paired: Mapping[str, Paired]) -> Iterator[Board]:
+def _boards(
+    results: Results, group: Group, paired: Mapping[str, Paired[CellKey]]
+) -> Iterator[Board]:
     score, second = primary_score(results), second_score(results)
     found = standings(group, score) if score else {}
     by_perplexity = standings(group, second) if second else {}

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mbench.core.evaluation import LOWER_IS_BETTER
-from mbench.core.results import UNPRUNED, CellResult, Results
+from mbench.core.results import UNPRUNED, CellKey, CellResult, Results
 
 RANDOM = "random"
 """The method whose mean over seeds is the reference of every comparison."""
@@ -42,6 +42,11 @@ class Entry:
 
     method: str
     cells: tuple[CellResult, ...]
+
+    @property
+    def key(self) -> CellKey:
+        """Of its first cell, by which a run knows it."""
+        return self.cells[0].key
 
     @property
     def seeded(self) -> bool:

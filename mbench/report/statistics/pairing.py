@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from mbench.core.evaluation import LOWER_IS_BETTER, blocks
-from mbench.core.results import CellResult
+from mbench.core.results import CellKey, CellResult
 from mbench.report.statistics.groups import Entry, Group
 from mbench.report.statistics.stats import Stratum
+
+K = TypeVar("K", bound=Hashable)
+"""What tells cells apart: of one run their keys."""
 
 Part = tuple[str, str]
 """(task, metric)."""
@@ -22,36 +26,43 @@ def to_part(task: str, metric: str) -> Part:
 
 
 @dataclass(frozen=True)
-class Paired:
+class Paired(Generic[K]):
     """Cells on the same items; `strata` has a column per cell of `columns`, a stratum per part.
 
     The rows of a stratum are items or, of a perplexity, `outcome.blocks` of windows.
     """
 
     strata: tuple[Stratum, ...]
-    columns: dict[int, int]
-    """id of a cell -> its column."""
-    problems: dict[int, str]
-    """id of a cell -> why it cannot be compared."""
+    columns: Mapping[K, int]
+    """Cell -> its column."""
+    problems: Mapping[K, str]
+    """Cell -> why it cannot be compared."""
     items: int
     """Of all parts; of a perplexity, windows."""
 
-    def of(self, cells: Iterable[CellResult]) -> Paired:
+    def columns_of(self, cells: Iterable[K]) -> list[int] | None:
+        """The cells' columns; None unless all of them have one."""
+        columns = [self.columns.get(cell) for cell in cells]
+        present = [column for column in columns if column is not None]
+        return present if len(present) == len(columns) else None
+
+    def of(self, cells: Iterable[K]) -> Paired[K]:
         """Those of `cells` that are here, without the others."""
-        kept = [id(cell) for cell in cells if id(cell) in self.columns]
-        own = [self.columns[key] for key in kept]
-        strata = tuple(Stratum(s.totals[:, own], s.sizes) for s in self.strata) if kept else ()
-        columns = {key: column for column, key in enumerate(kept)}
-        return Paired(strata, columns, self.problems, self.items)
+        kept = [cell for cell in cells if cell in self.columns]
+        columns = [self.columns[cell] for cell in kept]
+        strata = tuple(Stratum(s.totals[:, columns], s.sizes) for s in self.strata) if kept else ()
+        by_cell = {cell: column for column, cell in enumerate(kept)}
+        return Paired(strata, by_cell, self.problems, self.items)
 
 
-def cells_of(group: Group) -> list[CellResult]:
+def cells_of(group: Group) -> dict[CellKey, CellResult]:
     """The unpruned model first, then every cell of every budget."""
     pruned = [cell for s in group.settings for entry in s.entries for cell in entry.cells]
-    return [group.unpruned, *pruned] if group.unpruned else pruned
+    cells = [group.unpruned, *pruned] if group.unpruned else pruned
+    return {cell.key: cell for cell in cells}
 
 
-def pair(cells: Iterable[CellResult], parts: Sequence[Part]) -> Paired:
+def pair(cells: Mapping[K, CellResult], parts: Sequence[Part]) -> Paired[K]:
     """Put the cells that have every part beside each other, item by item.
 
     The items of a task are those that most cells have (of equally many the first ones). A cell
@@ -59,32 +70,39 @@ def pair(cells: Iterable[CellResult], parts: Sequence[Part]) -> Paired:
     that are not finite is left out and named; so are cells whose equal masks under one router mode
     have unequal outcomes, because one of them must be wrong.
     """
-    cells = [cell for cell in cells if all(cell.metric(*part) for part in parts)]
-    problems: dict[int, str] = {}
+    complete = {
+        key: cell for key, cell in cells.items() if all(cell.metric(*part) for part in parts)
+    }
+    problems: dict[K, str] = {}
     for part in parts:
-        problems |= {key: text for key, text in _strangers(cells, *part) if key not in problems}
-    kept = [cell for cell in cells if id(cell) not in problems]
-    strata = tuple(_stratum(kept, *part) for part in parts) if kept else ()
-    contradicting = dict(_contradictions(kept, parts, strata))
+        for key, text in _strangers(complete, *part):
+            problems.setdefault(key, text)
+    alike = {key: cell for key, cell in complete.items() if key not in problems}
+    strata = tuple(_stratum(list(alike.values()), *part) for part in parts) if alike else ()
+    contradicting = dict(_contradictions(alike, parts, strata))
+    columns = [at for at, key in enumerate(alike) if key not in contradicting]
+    kept = [key for key in alike if key not in contradicting]
     if contradicting:
-        kept_columns = [at for at, cell in enumerate(kept) if id(cell) not in contradicting]
-        kept = [kept[at] for at in kept_columns]
-        strata = tuple(Stratum(s.totals[:, kept_columns], s.sizes) for s in strata)
-    columns = {id(cell): column for column, cell in enumerate(kept)}
-    items = sum(len(_outcomes(kept[0], *part).items) for part in parts) if kept else 0
-    return Paired(strata if kept else (), columns, problems | contradicting, items)
+        strata = tuple(Stratum(s.totals[:, columns], s.sizes) for s in strata)
+    items = sum(len(_outcomes(alike[kept[0]], *part).items) for part in parts) if kept else 0
+    return Paired(
+        strata if kept else (),
+        {key: column for column, key in enumerate(kept)},
+        problems | contradicting,
+        items,
+    )
 
 
-def problem_of(entry: Entry, paired: Paired) -> str:
+def problem_of(entry: Entry, paired: Paired[CellKey]) -> str:
     """Why a method cannot be compared although it is complete; empty if it can."""
     seeds = [cell.seed for cell in entry.cells]
     twice = [seed for seed in seeds if seeds.count(seed) > 1]
     if twice:
         return "it is listed twice" if twice[0] is None else f"seed {twice[0]} is listed twice"
     for cell in entry.cells:
-        if id(cell) in paired.problems:
+        if cell.key in paired.problems:
             seed = "" if cell.seed is None else f"seed {cell.seed}: "
-            return seed + paired.problems[id(cell)]
+            return seed + paired.problems[cell.key]
     return ""
 
 
@@ -116,22 +134,22 @@ def _outcomes(cell: CellResult, task: str, metric: str) -> _Outcomes:
     return _Outcomes(items[there], totals[there], np.ones(int(there.sum())))
 
 
-def _strangers(cells: Sequence[CellResult], task: str, metric: str) -> Iterator[tuple[int, str]]:
+def _strangers(cells: Mapping[K, CellResult], task: str, metric: str) -> Iterator[tuple[K, str]]:
     """Cells whose outcomes on a task are not beside the others', with the reason."""
     kinds: list[_Outcomes] = []  # one of each distinct set of items, ordered by item
-    members: list[list[int]] = []
+    members: list[list[K]] = []
     known: list[tuple[_Outcomes, int]] = []  # as stored, so that few have to be ordered
-    for cell in cells:
+    for key, cell in cells.items():
         found = _outcomes(cell, task, metric)
         if not len(found.items) or not np.isfinite(found.totals).all():
             text = "an outcome that is not finite" if len(found.items) else "no outcome"
-            yield id(cell), f"{task} has {text}"
+            yield key, f"{task} has {text}"
             continue
         kind = next((kind for stored, kind in known if stored.on_same_items(found)), None)
         if kind is None:
             ordered = found.ordered()
             if (ordered.items[1:] == ordered.items[:-1]).any():
-                yield id(cell), f"{task} has an item twice"
+                yield key, f"{task} has an item twice"
                 continue
             kind = next((at for at, one in enumerate(kinds) if one.on_same_items(ordered)), None)
             if kind is None:
@@ -139,7 +157,7 @@ def _strangers(cells: Sequence[CellResult], task: str, metric: str) -> Iterator[
                 kinds.append(ordered)
                 members.append([])
             known.append((found, kind))
-        members[kind].append(id(cell))
+        members[kind].append(key)
     if not kinds:
         return
     common = kinds[max(range(len(kinds)), key=lambda kind: len(members[kind]))]
@@ -176,15 +194,16 @@ def _reordered(one: _Outcomes, like: _Outcomes) -> np.ndarray:
 
 
 def _contradictions(
-    cells: Sequence[CellResult], parts: Sequence[Part], strata: Sequence[Stratum]
-) -> Iterator[tuple[int, str]]:
+    cells: Mapping[K, CellResult], parts: Sequence[Part], strata: Sequence[Stratum]
+) -> Iterator[tuple[K, str]]:
+    keys = list(cells)
     by_mask: dict[tuple[str, str], list[int]] = {}
-    for column, cell in enumerate(cells):
+    for column, cell in enumerate(cells.values()):
         by_mask.setdefault((cell.router, cell.mask), []).append(column)
     for columns in by_mask.values():
         for (task, _), stratum in zip(parts, strata, strict=True):
             own = stratum.totals[:, columns]
             if (own != own[:, :1]).any():
                 text = f"{task} has two different outcomes for the same experts kept"
-                yield from ((id(cells[column]), text) for column in columns)
+                yield from ((keys[column], text) for column in columns)
                 break

@@ -12,8 +12,8 @@ import numpy as np
 from mbench.report.statistics import stats
 from mbench.report.statistics.floors import floors
 from mbench.report.statistics.groups import RANDOM, Entry, Group, Score
+from mbench.report.statistics.method_comparison import Sample, difference, p_value, samples
 from mbench.report.statistics.pairing import cells_of, pair, problem_of
-from mbench.report.statistics.samples import Sample, difference, p_value, samples
 
 LEVEL = 0.05
 
@@ -73,19 +73,21 @@ def standings(group: Group, score: Score) -> dict[float, tuple[Standing, ...]]:
         paired,
         stats.enough_resamples(most),
     )
-    by_entry = {id(sample.entry): sample for sample in sampled}
-    unpruned = by_entry.get(id(full[0])) if full else None
+    by_entry = {entry.key: sample for entry, sample in sampled}
+    unpruned = by_entry.get(full[0].key) if full else None
     found = {}
     for setting in group.settings:
-        own = [by_entry[id(entry)] for entry in setting.entries if id(entry) in by_entry]
+        comparable = [
+            (entry, by_entry[entry.key]) for entry in setting.entries if entry.key in by_entry
+        ]
         # Where every task is at its floor, a difference is one between guesses.
         tells = len(floors(group, setting, dict(score.parts))) < len(score.parts)
         found[setting.retain] = (
-            *_rank(own, score, unpruned, tells),
+            *_rank(comparable, score, unpruned, tells),
             *(
                 Standing(entry, _summary(entry, score), problem=problem_of(entry, paired))
                 for entry in setting.entries
-                if id(entry) not in by_entry
+                if entry.key not in by_entry
             ),
         )
     return found
@@ -97,12 +99,16 @@ def _summary(entry: Entry, score: Score) -> stats.Summary | None:
 
 
 def _rank(
-    unordered: Sequence[Sample], score: Score, unpruned: Sample | None, tells: bool
+    unordered: Sequence[tuple[Entry, Sample]],
+    score: Score,
+    unpruned: Sample | None,
+    tells: bool,
 ) -> Iterator[Standing]:
     sign = -1 if score.higher else 1
-    order = sorted(unordered, key=lambda sample: sign * sample.value)
+    ordered = sorted(unordered, key=lambda pair: sign * pair[1].value)
+    entries, order = [entry for entry, _ in ordered], [sample for _, sample in ordered]
     # Copies of one mask are one model: they are tested once, and corrected for once.
-    kinds = [sample.entry.masks for sample in order]
+    kinds = [entry.masks for entry in entries]
     distinct = list(dict.fromkeys(kinds))
     first_of = [order[kinds.index(kind)] for kind in distinct]
     differ_kinds = stats.separated(
@@ -110,33 +116,38 @@ def _rank(
     )
     at = [distinct.index(kind) for kind in kinds]
     differ = differ_kinds[np.ix_(at, at)]
-    random = next((place for place, s in enumerate(order) if s.entry.method == RANDOM), None)
-    for place, (sample, (first, last)) in enumerate(zip(order, stats.ranks(differ), strict=True)):
+    random = next((place for place, entry in enumerate(entries) if entry.method == RANDOM), None)
+    ranks = stats.ranks(differ)
+    for place, ((entry, sample), (first, last)) in enumerate(zip(ordered, ranks, strict=True)):
         against: dict[str, Any] = {}
         if random is not None:
-            against = _against_random(sample, order[random], score, unpruned)
+            against = _against_random(sample, ordered[random], score, unpruned)
             against["differs_from_random"] = bool(differ[place, random])
         yield Standing(
-            entry=sample.entry,
-            summary=_summary(sample.entry, score),
+            entry=entry,
+            summary=_summary(entry, score),
             rank=first,
             last_rank=last,
             from_leader=difference(sample, order[0]) if place else None,
             tied=not differ[0, place],
             same_as=tuple(
-                other.entry.method
-                for other, kind in zip(order, kinds, strict=True)
-                if kind == kinds[place] and other is not sample
+                other.method
+                for at, other in enumerate(entries)
+                if kinds[at] == kinds[place] and at != place
             ),
             **against,
         )
 
 
 def _against_random(
-    sample: Sample, random: Sample, score: Score, unpruned: Sample | None
+    sample: Sample,
+    random_pruning: tuple[Entry, Sample],
+    score: Score,
+    unpruned: Sample | None,
 ) -> dict[str, Any]:
     """The fields of a standing that tell of random pruning."""
     found: dict[str, Any] = {}
+    random_entry, random = random_pruning
     # A share of a gap that may not be there says nothing.
     if unpruned is not None and p_value(unpruned, random) < LEVEL:
         share = stats.recovered(sample.value, random.value, unpruned.value, score.higher)
@@ -149,5 +160,5 @@ def _against_random(
         "from_random": difference(sample, random),
         "random_beaten": stats.beaten(sample.value, seeds, score.higher),
         "random_masks": len(seeds),
-        "reversing_seeds": tuple(random.entry.cells[place].seed for place in reversing),
+        "reversing_seeds": tuple(random_entry.cells[place].seed for place in reversing),
     }

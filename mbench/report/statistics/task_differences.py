@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from mbench.core.evaluation import LOWER_IS_BETTER
+from mbench.core.results import CellKey
 from mbench.report.statistics import stats
-from mbench.report.statistics.groups import Setting
+from mbench.report.statistics.groups import Entry, Setting
+from mbench.report.statistics.method_comparison import Sample, p_value, samples
 from mbench.report.statistics.pairing import Paired, problem_of
-from mbench.report.statistics.samples import Sample, p_value, samples
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class TaskComparison:
 def by_task(
     setting: Setting,
     tasks: Mapping[str, str],
-    paired: Mapping[str, Paired],
+    paired: Mapping[str, Paired[CellKey]],
     uninformative: Collection[str],
     level: float,
 ) -> dict[str, TaskComparison]:
@@ -48,19 +49,19 @@ def by_task(
     Copies of a mask are one method. At a floor (`uninformative`) nothing is separated.
     """
     most = math.comb(len(setting.entries), 2) * len(tasks)
-    sampled: dict[str, list[list[Sample]]] = {}
+    sampled: dict[str, list[list[tuple[Entry, Sample]]]] = {}
     p: dict[tuple[str, int, int], float] = {}
     rows: dict[str, int] = {}
     for task in tasks:
-        own = paired[task].of(cell for entry in setting.entries for cell in entry.cells)
+        own = paired[task].of(cell.key for entry in setting.entries for cell in entry.cells)
         rows[task] = len(own.strata[0].sizes) if own.strata else 0
         fine = (entry for entry in setting.entries if not problem_of(entry, own))
-        kinds: dict[frozenset[tuple[str, str]], list[Sample]] = {}
-        for sample in samples(fine, own, stats.enough_resamples(most), intervals=False):
-            kinds.setdefault(sample.entry.masks, []).append(sample)
+        kinds: dict[frozenset[tuple[str, str]], list[tuple[Entry, Sample]]] = {}
+        for entry, sample in samples(fine, own, stats.enough_resamples(most), intervals=False):
+            kinds.setdefault(entry.masks, []).append((entry, sample))
         sampled[task] = list(kinds.values())
         for one, other in combinations(range(len(kinds)), 2):
-            first, second = sampled[task][one][0], sampled[task][other][0]
+            (_, first), (_, second) = sampled[task][one][0], sampled[task][other][0]
             p[task, one, other] = 1.0 if task in uninformative else p_value(first, second)
     adjusted = zip(p, stats.holm(list(p.values())), strict=True)
     real = [key for key, value in adjusted if value < level]
@@ -69,11 +70,11 @@ def by_task(
         found[task] = TaskComparison(
             _ordered(sampled[task], lower=metric in LOWER_IS_BETTER),
             frozenset(
-                frozenset((a.entry.method, b.entry.method))
+                frozenset((a.method, b.method))
                 for tested, one, other in real
                 if tested == task
-                for a in sampled[task][one]
-                for b in sampled[task][other]
+                for a, _ in sampled[task][one]
+                for b, _ in sampled[task][other]
             ),
             # Of so many signs, all the same is the most that can be seen: 2 of 2^rows.
             not sampled[task] or len(p) * 2.0 ** (1 - rows[task]) < level,
@@ -81,6 +82,6 @@ def by_task(
     return found
 
 
-def _ordered(kinds: Sequence[Sequence[Sample]], *, lower: bool) -> dict[str, float]:
-    figures = [(sample.entry.method, sample.value) for kind in kinds for sample in kind]
+def _ordered(kinds: Sequence[Sequence[tuple[Entry, Sample]]], *, lower: bool) -> dict[str, float]:
+    figures = [(entry.method, sample.value) for kind in kinds for entry, sample in kind]
     return dict(sorted(figures, key=lambda figure: figure[1] if lower else -figure[1]))

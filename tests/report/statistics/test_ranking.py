@@ -242,11 +242,11 @@ def test_pairing_puts_every_cell_beside_the_others():
     assert len(paired.columns) == len(few().cells)
     assert paired.problems == {}
     for cell in few().cells:
-        column = paired.columns[id(cell)]
+        column = paired.columns[cell.key]
         figures = [stratum.figures[column] for stratum in paired.strata]
         expected = [cell.metric("cloze-code", "acc_norm"), cell.metric("bible", "mean_nll")]
         assert figures == pytest.approx([figure.value for figure in expected])
-    assert pair([], [("cloze-code", "acc_norm")]).strata == ()
+    assert pair({}, [("cloze-code", "acc_norm")]).strata == ()
 
 
 def test_without_random_nothing_is_said_of_it():
