@@ -30,13 +30,14 @@ def normalized(values: np.ndarray, how: Normalize) -> np.ndarray:
         positions = np.arange(values.shape[1], 0, -1, dtype=np.float64)
         np.put_along_axis(ranks, best_first(values), positions[None, :], axis=1)
         return ranks
+    scaled = values
     if how == "zscore":
         spread = values.std(axis=1, keepdims=True)
-        return (values - values.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1)
+        scaled = (values - values.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1)
     if how == "max":
         largest = values.max(axis=1, keepdims=True)
-        return values / np.where(largest > 0, largest, 1)
-    return values
+        scaled = values / np.where(largest > 0, largest, 1)
+    return scaled
 
 
 class AggregateParams(mbench.Parameters):
@@ -50,7 +51,8 @@ class AggregateParams(mbench.Parameters):
 def aggregate(scores: Mapping[str, mbench.Scores], params: AggregateParams) -> np.ndarray:
     """Mean or maximum over corpora, float64 [layers, N]."""
     stacked = np.stack([normalized(score.values, params.normalize) for score in scores.values()])
-    return stacked.mean(axis=0) if params.reduce == "mean" else stacked.max(axis=0)
+    reduced: np.ndarray = stacked.mean(axis=0) if params.reduce == "mean" else stacked.max(axis=0)
+    return reduced
 
 
 def top(values: np.ndarray, count: int) -> np.ndarray:

@@ -95,11 +95,13 @@ class GramStatistics:
         """<f_first, f_second> for arrays of expert numbers that broadcast to [T or 1, ...]."""
         pair = self._pair[first, second]
         row = self._row.reshape(-1, *[1] * (pair.ndim - 1))
-        return self._gram.take(row + pair).astype(np.float64)
+        products: np.ndarray = self._gram.take(row + pair).astype(np.float64)
+        return products
 
     def ranked(self, keep: np.ndarray) -> np.ndarray:
         """[T, |S|] experts of a set, every token's best first."""
-        return self._order[keep[self._order]].reshape(len(self._order), -1)
+        kept: np.ndarray = self._order[keep[self._order]]
+        return kept.reshape(len(self._order), -1)
 
     def route(self, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Experts [T, min(k, |S|)] that tokens are routed to within a set, and gate weights."""
@@ -117,7 +119,8 @@ class GramStatistics:
         linear = np.take_along_axis(self.linear, routed, axis=1)
         products = self.inner(routed[:, :, None], routed[:, None, :])
         quadratic = (products @ weights[:, :, None])[:, :, 0]
-        return self.energy + (weights * (quadratic - 2 * linear)).sum(axis=1)
+        errors: np.ndarray = self.energy + (weights * (quadratic - 2 * linear)).sum(axis=1)
+        return errors
 
     def loss(self, keep: np.ndarray) -> float:
         """J(S) for a set of at least one expert."""

@@ -66,7 +66,8 @@ class ProtectedSelector(mbench.Selector):
 
 def mean_scores(scores: Mapping[str, mbench.Scores]) -> np.ndarray:
     """Unweighted mean over corpora, float64 [layers, N]."""
-    return np.mean([score.values for score in scores.values()], axis=0)
+    mean: np.ndarray = np.mean([score.values for score in scores.values()], axis=0)
+    return mean
 
 
 def best_first(values: np.ndarray) -> np.ndarray:

@@ -37,14 +37,15 @@ class Reap(mbench.Scorer):
         """Return float64 [layers, N]."""
         sums = profile.sums(mbench.RoutingSums())
         routed = np.maximum(sums["count"], 1)
-        return {
-            "mean": lambda: sums["gate_norm"] / routed,
-            "sum": lambda: sums["gate_norm"],
-            "count": lambda: sums["count"],
-            "gate": lambda: sums["gate"],
-            "norm": lambda: sums["norm"],
-            "mean-norm": lambda: sums["norm"] / routed,
-        }[self.params.variant]()
+        scores: dict[str, np.ndarray] = {
+            "mean": sums["gate_norm"] / routed,
+            "sum": sums["gate_norm"],
+            "count": sums["count"],
+            "gate": sums["gate"],
+            "norm": sums["norm"],
+            "mean-norm": sums["norm"] / routed,
+        }
+        return scores[self.params.variant]
 
 
 @mbench.hookimpl

@@ -8,7 +8,7 @@ only the enumeration of all sets is a proven optimum.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -96,7 +96,7 @@ class _Routes:
         numerators of the experts that may join the set.
         """
 
-        def change(routed: Terms, expert: np.ndarray | int) -> np.ndarray:
+        def change(routed: Terms, expert: np.ndarray | np.signedinteger | int) -> np.ndarray:
             """||Z - Z_S||^2 - a where the token's `expert` is gone, [C, T]."""
             total, linear, quadratic = routed
             if self.layer.gates == "renormalised":
@@ -105,7 +105,8 @@ class _Routes:
                 scale = 1 / (self.rest[expert, np.arange(len(self.layer.mass))] + joining_mass)
             else:
                 scale = 1 / self.layer.whole_mass
-            return scale * (scale * quadratic - 2 * linear)
+            errors: np.ndarray = scale * (scale * quadratic - 2 * linear)
+            return errors
 
         unrouted = terms(self.layer.top_k)
         sums = np.zeros((self.layer.num_experts, len(unrouted[1])))
@@ -119,7 +120,8 @@ class _Routes:
             experts = self.slots[slot]
             for column, values in zip(sums.T, change(terms(slot), experts), strict=True):
                 column += np.bincount(experts, values, minlength=len(column))
-        return self.layer.energy.sum() + sums
+        total: np.ndarray = self.layer.energy.sum() + sums
+        return total
 
 
 def removal_losses(layer: GramStatistics, keep: np.ndarray) -> np.ndarray:
@@ -146,10 +148,11 @@ def swap_losses(layer: GramStatistics, keep: np.ndarray) -> np.ndarray:
         mixed = np.einsum("st,sjt->jt", routes.mass[core], products[core])
         with_it = (mass, mass * linear, mass * (2 * mixed + mass * own))
         without = routes.terms([*core, weakest])
-        return tuple(
+        total, product, square = (
             np.where(enters, shared + joined, other)
             for shared, joined, other in zip(routes.terms(core), with_it, without, strict=True)
         )
+        return total, product, square
 
     losses = np.full((layer.num_experts, layer.num_experts), np.inf)
     losses[np.ix_(keep, ~keep)] = routes.sum_by_gone(terms, mass)[keep]
@@ -174,7 +177,8 @@ def refine(layer: GramStatistics, keep: np.ndarray) -> tuple[np.ndarray, int]:
     """Exchange the best pair while that lowers J; returns the set and how many were exchanged."""
     keep = keep.copy()
     current = layer.loss(keep)
-    for swaps in itertools.count():
+    swaps = 0
+    while True:
         losses = swap_losses(layer, keep)
         leaving, entering = np.unravel_index(losses.argmin(), losses.shape)
         best = losses[leaving, entering]
@@ -182,6 +186,7 @@ def refine(layer: GramStatistics, keep: np.ndarray) -> tuple[np.ndarray, int]:
             return keep, swaps
         keep[leaving], keep[entering] = False, True
         current = best
+        swaps += 1
 
 
 def best_subset(
@@ -191,11 +196,12 @@ def best_subset(
 
     `objective` turns the squared errors of all tokens, [T], into one number.
     """
-    best, least = None, np.inf
-    for members in itertools.combinations(range(layer.num_experts), size):
-        keep = np.zeros(layer.num_experts, dtype=bool)
+    return min(_subsets(layer.num_experts, size), key=lambda keep: objective(layer.errors(keep)))
+
+
+def _subsets(count: int, size: int) -> Iterator[np.ndarray]:
+    """Every set of `size` of `count` experts, bool [N], in the order of its members."""
+    for members in itertools.combinations(range(count), size):
+        keep = np.zeros(count, dtype=bool)
         keep[list(members)] = True
-        value = objective(layer.errors(keep))
-        if best is None or value < least:
-            best, least = keep, value
-    return best
+        yield keep

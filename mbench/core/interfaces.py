@@ -48,7 +48,7 @@ class Component(ABC):
 
     def __init__(self, params: Any = None, **values: Any) -> None:
         """Take a ready `Params` object, or its values as keywords."""
-        self.params = self.Params(**values) if params is None else params
+        self.params: Any = self.Params(**values) if params is None else params
 
     @property
     def needs(self) -> tuple[Statistic, ...]:
