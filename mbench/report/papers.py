@@ -19,7 +19,7 @@ from mbench.core.results import CellResult, Results
 from mbench.report.statistics.boards import GroupBoards, second_score
 from mbench.report.statistics.groups import Entry, Group, average_score, perplexity_score
 from mbench.report.statistics.ranking import Standing, leaders, winner
-from mbench.report.statistics.stats import summarize
+from mbench.report.statistics.seed_summaries import summarize
 from mbench.report.words import MINUS, number, percent
 from mbench.storage.store import write_atomically
 

@@ -13,7 +13,7 @@ from mbench.core.evaluation import evaluation
 from mbench.core.results import CellKey, CellResult, Results
 from mbench.report.statistics.method_comparison import Sample, samples_of_columns
 from mbench.report.statistics.pairing import Paired, Part, pair
-from mbench.report.statistics.stats import Stratum
+from mbench.report.statistics.resampling import Stratum
 from mbench.report.words import percent
 
 CellOfRun: TypeAlias = tuple[int, CellKey]

@@ -15,7 +15,6 @@ from mbench.report.across_runs.cell_pairs import (
     put_beside,
 )
 from mbench.report.across_runs.differences import deciding_differences
-from mbench.report.statistics import stats
 from mbench.report.statistics.floors import floors
 from mbench.report.statistics.groups import (
     Score,
@@ -24,8 +23,11 @@ from mbench.report.statistics.groups import (
     average_score,
     perplexity_score,
 )
+from mbench.report.statistics.many_comparisons import holm
 from mbench.report.statistics.method_comparison import difference, p_value
 from mbench.report.statistics.ranking import LEVEL
+from mbench.report.statistics.resampling import enough_resamples
+from mbench.report.statistics.significance import Difference
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Compared:
     values: tuple[float, float]
     """On the items that both have."""
     items: int
-    difference: stats.Difference
+    difference: Difference
     """Second minus first."""
     p: float
     """Corrected by Holm's method over its family (see `Comparison.families`); 1 at the floor."""
@@ -109,7 +111,7 @@ def compare(
     overall = [score for score in (average_score(runs[0]), perplexity_score(runs[0])) if score]
     shared = {t: m for t, m in runs[0].task_metrics.items() if t in runs[1].task_metrics}
     tasks = [_task_score(task, metric) for task, metric in shared.items()]
-    resamples = stats.enough_resamples(len(pairs) * max(len(overall), len(tasks)))
+    resamples = enough_resamples(len(pairs) * max(len(overall), len(tasks)))
     families: list[list[Compared]] = []
     uninformative = [_floors(results) for results in runs]
     for family in (overall, tasks):
@@ -220,5 +222,5 @@ def _text(runs: tuple[Results, Results], task: str) -> tuple[object, object]:
 
 
 def _corrected(family: Sequence[Compared]) -> Iterator[Compared]:
-    for one, p in zip(family, stats.holm([one.p for one in family]), strict=True):
+    for one, p in zip(family, holm([one.p for one in family]), strict=True):
         yield replace(one, p=float(p), separated=bool(p < LEVEL))

@@ -11,7 +11,7 @@ from mbench.report.charts.drawing import draw, note
 from mbench.report.charts.style import Chart
 from mbench.report.statistics.groups import RANDOM, Entry, Group, Score
 from mbench.report.statistics.ranking import Standing
-from mbench.report.statistics.stats import Summary
+from mbench.report.statistics.seed_summaries import Summary
 from mbench.report.words import percent
 
 

@@ -16,7 +16,6 @@ from mbench.report.charts.budgets import budget_chart
 from mbench.report.charts.forest import forest
 from mbench.report.charts.memory import memory_chart
 from mbench.report.charts.seeds import alone, seed_chart
-from mbench.report.statistics import stats
 from mbench.report.statistics.boards import Board, GroupBoards, boards, second_score
 from mbench.report.statistics.floors import ROOM
 from mbench.report.statistics.groups import (
@@ -27,6 +26,7 @@ from mbench.report.statistics.groups import (
     primary_score,
 )
 from mbench.report.statistics.ranking import Standing
+from mbench.report.statistics.resampling import MANY_ITEMS, MANY_LOSSES, RESAMPLES
 from mbench.report.statistics.verdict import ALWAYS_UNKNOWN, Verdict
 from mbench.report.tables import costs
 from mbench.report.tables.experts import Keeps, coinciding, entry_masks, keeps
@@ -147,9 +147,9 @@ def page(
         provenance=tuple(flatten(rest)),
         score=primary_score(results),
         average=average_score(results),
-        resamples=stats.RESAMPLES,
-        many_items=stats.MANY_ITEMS,
-        many_losses=stats.MANY_LOSSES,
+        resamples=RESAMPLES,
+        many_items=MANY_ITEMS,
+        many_losses=MANY_LOSSES,
         room=ROOM,
         always_unknown=ALWAYS_UNKNOWN,
     )

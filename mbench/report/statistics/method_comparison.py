@@ -9,9 +9,17 @@ from functools import cached_property
 import numpy as np
 
 from mbench.core.results import CellKey
-from mbench.report.statistics import stats
 from mbench.report.statistics.groups import Entry
 from mbench.report.statistics.pairing import Paired
+from mbench.report.statistics.resampling import Stratum, bootstrap, sign_factor, sign_flips
+from mbench.report.statistics.seed_summaries import seed_error
+from mbench.report.statistics.significance import (
+    Difference,
+    mcnemar,
+    normal_p_value,
+    sign_flip_p_value,
+    with_interval,
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,7 @@ class Sample:
     null: np.ndarray | None
     """[R] sign flips of its mean, errors of seeds included; None where `factor` is there."""
     factor: np.ndarray | None
-    """[K] of its mean, from `stats.sign_factor`; None where a task has few items."""
+    """[K] of its mean, from `resampling.sign_factor`; None where a task has few items."""
     seed_error: float
     """Standard error that comes from having few seeds."""
 
@@ -52,7 +60,7 @@ def samples(
 
 def samples_of_columns(
     columns_by_method: Sequence[Sequence[int]],
-    strata: Sequence[stats.Stratum],
+    strata: Sequence[Stratum],
     resamples: int,
     *,
     intervals: bool = True,
@@ -61,10 +69,10 @@ def samples_of_columns(
     if not columns_by_method:
         return []
     rng = np.random.default_rng(0)
-    boot = stats.bootstrap(strata, rng, resamples) if intervals else None
-    factor = stats.sign_factor(strata)
+    boot = bootstrap(strata, rng, resamples) if intervals else None
+    factor = sign_factor(strata)
     # Of few items p-values are counted from draws, so that more of them have to be drawn.
-    flips = None if factor is not None else stats.sign_flips(strata, rng, 2 * resamples)
+    flips = None if factor is not None else sign_flips(strata, rng, 2 * resamples)
     observed = np.mean([stratum.figures for stratum in strata], axis=0)
     drawn = []
     for columns in columns_by_method:
@@ -75,7 +83,7 @@ def samples_of_columns(
             outcomes = totals if np.isin(totals, (0, 1)).all() else None
         null = None if flips is None else flips[:, columns]
         factors = None if factor is None else factor[:, columns]
-        error = stats.seed_error(figures, _variance_between(null, factors))
+        error = seed_error(figures, _variance_between(null, factors))
         drawn.append(
             Sample(
                 figures=figures,
@@ -107,11 +115,11 @@ def _mean_with_seeds(draws: np.ndarray, error: float, rng: np.random.Generator) 
     return mean
 
 
-def difference(first: Sample, second: Sample) -> stats.Difference:
+def difference(first: Sample, second: Sample) -> Difference:
     """First minus second with its interval; both must have `deviations`."""
     if first.deviations is None or second.deviations is None:
         raise ValueError("no interval without bootstrap deviations")
-    return stats.difference(first.value - second.value, first.deviations, second.deviations)
+    return with_interval(first.value - second.value, first.deviations, second.deviations)
 
 
 def p_value(first: Sample, second: Sample) -> float:
@@ -119,12 +127,12 @@ def p_value(first: Sample, second: Sample) -> float:
     if first.outcomes is not None and second.outcomes is not None:
         only = first.outcomes[first.outcomes != second.outcomes]
         won = int(only.sum())
-        return stats.mcnemar(won, len(only) - won)
+        return mcnemar(won, len(only) - won)
     value = first.value - second.value
     if first.factor is not None and second.factor is not None:
         deviation = float(np.linalg.norm(first.factor - second.factor))
         seeds = [(s.seed_error, len(s.figures)) for s in (first, second) if s.seed_error > 0]
-        return stats.normal_p_value(value, deviation, seeds)
+        return normal_p_value(value, deviation, seeds)
     if first.null is None or second.null is None:
         raise ValueError("the samples were not drawn together")
-    return stats.p_value(value, first.null, second.null)
+    return sign_flip_p_value(value, first.null, second.null)

@@ -11,7 +11,7 @@ import numpy as np
 from mbench.core.evaluation import LOWER_IS_BETTER, blocks
 from mbench.core.results import CellKey, CellResult
 from mbench.report.statistics.groups import Entry, Group
-from mbench.report.statistics.stats import Stratum
+from mbench.report.statistics.resampling import Stratum
 
 K = TypeVar("K", bound=Hashable)
 """What tells cells apart: of one run their keys."""

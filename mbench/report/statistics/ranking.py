@@ -9,11 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from mbench.report.statistics import stats
+from mbench.report.statistics.against_random import gap_closed, reversing_seeds, worse_seeds
 from mbench.report.statistics.floors import floors
 from mbench.report.statistics.groups import RANDOM, Entry, Group, Score
+from mbench.report.statistics.many_comparisons import ranks, significantly_different
 from mbench.report.statistics.method_comparison import Sample, difference, p_value, samples
 from mbench.report.statistics.pairing import cells_of, pair, problem_of
+from mbench.report.statistics.resampling import enough_resamples
+from mbench.report.statistics.seed_summaries import Summary, summarize
+from mbench.report.statistics.significance import Difference
 
 LEVEL = 0.05
 
@@ -23,17 +27,17 @@ class Standing:
     """One method at one budget."""
 
     entry: Entry
-    summary: stats.Summary | None
+    summary: Summary | None
     """The score over seeds (or of the only cell), of the cells that have one."""
     rank: int | None = None
     """The best rank it may have; None for a method that cannot be compared."""
     last_rank: int | None = None
     """The worst rank it may have."""
-    from_leader: stats.Difference | None = None
+    from_leader: Difference | None = None
     """This method minus the best one; None for the best one itself."""
     tied: bool = False
     """Whether it is not separated from the best one, or is it."""
-    from_random: stats.Difference | None = None
+    from_random: Difference | None = None
     differs_from_random: bool = False
     """Whether it is separated from the mean of random pruning."""
     recovered: float | None = None
@@ -71,7 +75,7 @@ def standings(group: Group, score: Score) -> dict[float, tuple[Standing, ...]]:
     sampled = samples(
         (entry for entry in (*full, *entries) if not problem_of(entry, paired)),
         paired,
-        stats.enough_resamples(most),
+        enough_resamples(most),
     )
     by_entry = {entry.key: sample for entry, sample in sampled}
     unpruned = by_entry.get(full[0].key) if full else None
@@ -93,9 +97,9 @@ def standings(group: Group, score: Score) -> dict[float, tuple[Standing, ...]]:
     return found
 
 
-def _summary(entry: Entry, score: Score) -> stats.Summary | None:
+def _summary(entry: Entry, score: Score) -> Summary | None:
     values = [value for value in map(score.value, entry.cells) if value is not None]
-    return stats.summarize(values) if values else None
+    return summarize(values) if values else None
 
 
 def _rank(
@@ -111,14 +115,15 @@ def _rank(
     kinds = [entry.masks for entry in entries]
     distinct = list(dict.fromkeys(kinds))
     first_of = [order[kinds.index(kind)] for kind in distinct]
-    differ_kinds = stats.separated(
+    differ_kinds = significantly_different(
         len(distinct), lambda a, b: p_value(first_of[a], first_of[b]) if tells else 1.0, LEVEL
     )
     at = [distinct.index(kind) for kind in kinds]
     differ = differ_kinds[np.ix_(at, at)]
     random = next((place for place, entry in enumerate(entries) if entry.method == RANDOM), None)
-    ranks = stats.ranks(differ)
-    for place, ((entry, sample), (first, last)) in enumerate(zip(ordered, ranks, strict=True)):
+    for place, ((entry, sample), (first, last)) in enumerate(
+        zip(ordered, ranks(differ), strict=True)
+    ):
         against: dict[str, Any] = {}
         if random is not None:
             against = _against_random(sample, ordered[random], score, unpruned)
@@ -150,15 +155,15 @@ def _against_random(
     random_entry, random = random_pruning
     # A share of a gap that may not be there says nothing.
     if unpruned is not None and p_value(unpruned, random) < LEVEL:
-        share = stats.recovered(sample.value, random.value, unpruned.value, score.higher)
+        share = gap_closed(sample.value, random.value, unpruned.value, score.higher)
         found["recovered"] = share
     if sample is random:
         return found
     seeds = random.figures
-    reversing = stats.reversing(sample.value, seeds)
+    reversing = reversing_seeds(sample.value, seeds)
     return found | {
         "from_random": difference(sample, random),
-        "random_beaten": stats.beaten(sample.value, seeds, score.higher),
+        "random_beaten": worse_seeds(sample.value, seeds, score.higher),
         "random_masks": len(seeds),
         "reversing_seeds": tuple(random_entry.cells[place].seed for place in reversing),
     }

@@ -9,10 +9,11 @@ from itertools import combinations
 
 from mbench.core.evaluation import LOWER_IS_BETTER
 from mbench.core.results import CellKey
-from mbench.report.statistics import stats
 from mbench.report.statistics.groups import Entry, Setting
+from mbench.report.statistics.many_comparisons import holm
 from mbench.report.statistics.method_comparison import Sample, p_value, samples
 from mbench.report.statistics.pairing import Paired, problem_of
+from mbench.report.statistics.resampling import enough_resamples
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,13 @@ def by_task(
         rows[task] = len(own.strata[0].sizes) if own.strata else 0
         fine = (entry for entry in setting.entries if not problem_of(entry, own))
         kinds: dict[frozenset[tuple[str, str]], list[tuple[Entry, Sample]]] = {}
-        for entry, sample in samples(fine, own, stats.enough_resamples(most), intervals=False):
+        for entry, sample in samples(fine, own, enough_resamples(most), intervals=False):
             kinds.setdefault(entry.masks, []).append((entry, sample))
         sampled[task] = list(kinds.values())
         for one, other in combinations(range(len(kinds)), 2):
             (_, first), (_, second) = sampled[task][one][0], sampled[task][other][0]
             p[task, one, other] = 1.0 if task in uninformative else p_value(first, second)
-    adjusted = zip(p, stats.holm(list(p.values())), strict=True)
+    adjusted = zip(p, holm(list(p.values())), strict=True)
     real = [key for key, value in adjusted if value < level]
     found = {}
     for task, metric in tasks.items():

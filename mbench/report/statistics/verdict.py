@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mbench.report.statistics.floors import Floor
 from mbench.report.statistics.groups import RANDOM, Group, Score, Setting
 from mbench.report.statistics.ranking import Standing
-from mbench.report.statistics.stats import Difference
+from mbench.report.statistics.significance import Difference
 from mbench.report.words import interval, listing, percent, signed
 
 LUCK = 0.05

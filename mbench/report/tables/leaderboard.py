@@ -10,7 +10,7 @@ from mbench.core.results import UNPRUNED, CellResult, Results, TaskStatus
 from mbench.report.statistics.floors import Floor, at_floor
 from mbench.report.statistics.groups import RANDOM, Entry, Group, Score, Setting
 from mbench.report.statistics.ranking import Standing
-from mbench.report.statistics.stats import Summary, summarize
+from mbench.report.statistics.seed_summaries import Summary, summarize
 from mbench.report.tables.table import MISSING, Cell, Column, Row, Table
 from mbench.report.words import interval, number, percent, shorten, signed
 

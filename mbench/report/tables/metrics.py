@@ -10,7 +10,7 @@ from mbench.core.results import Results
 from mbench.report.statistics.floors import Floor, at_floor
 from mbench.report.statistics.groups import Entry, Group
 from mbench.report.statistics.ranking import Standing
-from mbench.report.statistics.stats import summarize
+from mbench.report.statistics.seed_summaries import summarize
 from mbench.report.tables.table import MISSING, Cell, Column, Row, Table
 from mbench.report.words import number
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mbench.core.errors import MbenchError
 from mbench.core.results import CellResult, Results
 from mbench.report.statistics.groups import Group
-from mbench.report.statistics.stats import summarize
+from mbench.report.statistics.seed_summaries import summarize
 from mbench.report.tables.table import Cell, Column, Row, Table
 from mbench.report.words import number, percent, signed
 

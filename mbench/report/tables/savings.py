@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mbench.core.results import Footprint, Results, Saving, Spread
 from mbench.report.statistics.groups import Entry, Group, Score, arrange, primary_score
-from mbench.report.statistics.stats import summarize
+from mbench.report.statistics.seed_summaries import summarize
 from mbench.report.tables.table import MISSING, Cell, Column, Row, Table
 from mbench.report.words import count, number, percent, size
 

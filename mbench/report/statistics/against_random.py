@@ -1,0 +1,35 @@
+"""A method's figure beside those of the seeds of random pruning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+
+def gap_closed(value: float, random_mean: float, unpruned: float, higher: bool = True) -> float:
+    """Share of the gap between the random mean and the unpruned model that a method closes.
+
+    0 is the random mean, 1 the unpruned model. NaN where random pruning is no worse than the
+    unpruned model, because there is no gap to close.
+    """
+    gap = unpruned - random_mean
+    if not math.isfinite(gap) or (gap <= 0 if higher else gap >= 0):
+        return math.nan
+    return (value - random_mean) / gap
+
+
+def worse_seeds(value: float, seeds: Sequence[float], higher: bool = True) -> int:
+    """How many of the seeds' figures are worse than `value`; equal ones are not.
+
+    If the method were one more random mask, each number from 0 to S would be equally likely.
+    """
+    return sum(seed < value if higher else seed > value for seed in seeds)
+
+
+def reversing_seeds(value: float, seeds: Sequence[float]) -> list[int]:
+    """Positions of the seeds that, as the only baseline, would turn the sign of the difference.
+
+    A seed equal to `value` turns it into a tie and does not count.
+    """
+    over_mean = value - math.fsum(seeds) / len(seeds)
+    return [place for place, seed in enumerate(seeds) if (value - seed) * over_mean < 0]

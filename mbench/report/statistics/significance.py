@@ -1,0 +1,91 @@
+"""One difference: its interval and its p-value, from draws or from a known distribution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one method is from another."""
+
+    value: float
+    low: float
+    high: float
+    """Bounds of the percentile interval."""
+
+
+def with_interval(
+    value: float, first: np.ndarray, second: np.ndarray, confidence: float = 0.95
+) -> Difference:
+    """The observed difference with its interval, from two methods' `bootstrap` deviations [R]."""
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(first - second, [tail, 1 - tail])
+    return Difference(value, value + float(low), value + float(high))
+
+
+def sign_flip_p_value(value: float, first: np.ndarray, second: np.ndarray) -> float:
+    """Two-sided p-value of an observed difference from two methods' `sign_flips` [R].
+
+    The share of draws at least as far from zero, the observation itself counted as one of them.
+    """
+    # Equal figures differ by rounding; that must not count as a difference.
+    noise = 1e-12 * max(1.0, float(np.abs(first).max()))
+    beyond = np.count_nonzero(np.abs(first - second) >= abs(value) - noise)
+    return (beyond + 1) / (len(first) + 1)
+
+
+GRID = 5_001
+"""Points of Student's t that a test with seeds averages over; with two methods of several seeds,
+as many pairs of points."""
+
+
+def normal_p_value(value: float, deviation: float, seeds: Sequence[tuple[float, int]]) -> float:
+    """Two-sided p-value of an observed difference whose null distribution is known.
+
+    Args:
+        value: the observed difference.
+        deviation: the null's normal standard deviation; see `sign_factor`.
+        seeds: (`seed_error`, S) of each of the two methods that has several seeds.
+    """
+    from scipy.special import ndtr
+
+    errors = np.zeros(1)
+    for error, count in seeds:
+        points = GRID if len(seeds) == 1 else math.isqrt(GRID)
+        errors = np.add.outer(errors, error * _student_points(count - 1, points)).ravel()
+    # Equal figures differ by rounding; that must not count as a difference.
+    distance = max(0.0, abs(value) - 1e-12)
+    if deviation < 1e-12:
+        return float(np.mean(np.abs(errors) >= distance))
+    tails = ndtr((errors - distance) / deviation) + ndtr(-(errors + distance) / deviation)
+    return min(1.0, float(tails.mean()))
+
+
+@cache
+def _student_points(freedom: int, count: int) -> np.ndarray:
+    """Equally likely points of Student's t: no luck of the draw, unlike random ones."""
+    from scipy.special import stdtrit
+
+    return stdtrit(freedom, (np.arange(count) + 0.5) / count)
+
+
+@cache
+def mcnemar(first_only: int, second_only: int) -> float:
+    """McNemar's exact test with mid-p correction, two-sided.
+
+    Of the items that just one of two methods has right, the share of either is binomial with
+    probability 1/2 if the methods do not differ. Mid-p counts half the probability of what was
+    observed (Fagerland, Lydersen and Laake 2013, doi:10.1186/1471-2288-13-91).
+    """
+    count, fewer = first_only + second_only, min(first_only, second_only)
+    term = tail = 1  # of 2^count, hence exact
+    for successes in range(fewer):
+        term = term * (count - successes) // (successes + 1)
+        tail += term
+    return (2 * tail - term) / 2**count
