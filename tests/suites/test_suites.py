@@ -10,29 +10,14 @@ import yaml
 
 import mbench
 from helpers.command import call
-from helpers.places import DATA, ROOT, TASKS, TEXTS
-from helpers.stand_ins import family, qwen
+from helpers.places import DATA, ROOT, TASKS
 
-FAMILIES = {
-    "olmoe": ("olmoe", 64, 8),
-    "qwen3": ("qwen3_moe", 128, 8),
-    "mixtral": ("mixtral", 8, 2),
-    "deepseek-v2-lite": ("deepseek_v2", 64, 6),
-    "gpt-oss": ("gpt_oss", 32, 4),
-}
 SUITES = {
     "protection_budget": ["qwen"],
     "router_semantics": ["qwen"],
     "calibration_size": ["qwen"],
-    "families": list(FAMILIES),
+    "families": ["olmoe", "qwen3", "mixtral", "deepseek-v2-lite", "gpt-oss"],
 }
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models")
-    made = {name: family(folder / name, *shape) for name, shape in FAMILIES.items()}
-    return made | {"qwen": qwen(folder / "qwen")}
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -44,7 +29,7 @@ def test_a_plan_needs_neither_hub_nor_weights(name, tmp_path):
     assert all(cost["evaluation_tokens"] > 0 and not cost["unknown_tasks"] for cost in costs)
 
 
-def smaller(name: str) -> list[str]:
+def smaller(name: str, texts: dict[str, Path]) -> list[str]:
     """Options that make a suite run within seconds: little text, one budget, two tasks."""
     corpora = {
         "calibration_size": ("c4-8", "c4-32", "c4-128", "c4-512", "c4-32-second", "c4-32-third"),
@@ -54,10 +39,10 @@ def smaller(name: str) -> list[str]:
     words += ["--set=efficiency={prompt_tokens: 16, new_tokens: 2, repetitions: 3}"]
     for corpus in corpora:
         words += [f"--set=corpora.{corpus}.{key}" for key in ("sequences=4", "length=64")]
-        words += [f"--text={corpus}={TEXTS['c4' if 'c4' in corpus else 'wikitext2']}"]
+        words += [f"--text={corpus}={texts['c4' if 'c4' in corpus else 'wikitext2']}"]
     for text in ("ppl-wikitext2", "ppl-c4"):
         words += [f"--set=perplexity.{text}.window=64", f"--set=perplexity.{text}.stride=32"]
-        words += [f"--text={text}={TEXTS[text]}"]
+        words += [f"--text={text}={texts[text]}"]
     return [*words, "--set=tasks={piqa: {metric: acc_norm}}", f"--task=piqa={TASKS['piqa']}"]
 
 
@@ -78,11 +63,11 @@ def test_everything_is_from_a_plugin_or_pinned_on_the_hub(path):
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"the sample data are not in {DATA}")
 @pytest.mark.parametrize("name", SUITES)
-def test_a_suite_runs_whole_on_stand_ins(name, models, tmp_path):
+def test_a_suite_runs_whole_on_stand_ins(name, models, texts, tmp_path):
     words = [f"--model={model}={models[model]}" for model in SUITES[name]]
     output = Path(tmp_path / "out")
     run = call(
-        *("run", f"suites/{name}.yaml", "--output", str(output), *smaller(name), *words),
+        *("run", f"suites/{name}.yaml", "--output", str(output), *smaller(name, texts), *words),
         store=tmp_path / "store",
     )
     assert run.returncode == 0, run.stderr
