@@ -7,6 +7,8 @@ import sys
 
 import click
 
+DEBUG = "--debug"
+
 VERBS = {
     "run": "Run a suite and write its leaderboard.",
     "plan": "Show what a run would do, without loading a model.",
@@ -31,19 +33,16 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        return importlib.import_module(f"mbench.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"mbench.cli.{cmd_name}").command
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in VERBS and not ctx.resilient_parsing:
-            from difflib import get_close_matches
+            from mbench.core.errors import MbenchError, unknown
 
-            from mbench.core.errors import MbenchError
-
-            near = get_close_matches(args[0], VERBS, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(VERBS)}"
-            raise MbenchError(f"no command {args[0]!r} ({hint})")
+            raise MbenchError(unknown("command", args[0], VERBS))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -68,17 +67,27 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
     callback=_print_version,
     help="Show the version and exit.",
 )
+@click.option(
+    DEBUG,
+    is_flag=True,
+    expose_value=False,
+    help="Show the tracebacks of errors; may also stand after a command.",
+)
 def group() -> None:
     """Compare expert-pruning methods for sparse Mixture-of-Experts language models."""
 
 
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit status 2."""
-    from mbench.core.errors import MbenchError
+    from mbench.core.errors import MbenchError, show_tracebacks
 
+    words = [word for word in sys.argv[1:] if word != DEBUG]
+    debug = DEBUG in sys.argv
+    if debug:
+        show_tracebacks()
     try:
         # Otherwise click turns Ctrl-C into exit status 1.
-        sys.exit(group(prog_name="mbench", standalone_mode=False))
+        sys.exit(group(words, prog_name="mbench", standalone_mode=False))
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -86,5 +95,9 @@ def main() -> None:
         click.echo("interrupted", err=True)
         sys.exit(INTERRUPTED)
     except MbenchError as error:
+        if debug:
+            import traceback
+
+            traceback.print_exc()
         click.echo(f"error: {error}", err=True)
         sys.exit(USER_ERROR)

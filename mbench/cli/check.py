@@ -1,4 +1,4 @@
-"""`mbench check`: is this suite right?"""
+"""`mbench check`: find the mistakes in a suite without running it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ def command(**options: Any) -> None:
 
     SUITE is a file, or the name of a suite that comes with mbench (`mbench suites`).
 
-    What only the weights, tokens or items can show, such as a corpus that is too short or a metric
-    that a task has not, `run` finds before its first forward pass.
+    Mistakes that need weights, tokens or items to be noticed, such as a corpus that is too short or
+    a metric that a task does not have, are found by `run` before its first forward pass.
 
-    Exit status: 0 all right, 2 a mistake in the suite, 3 a plugin's component is broken.
+    Exit status: 0 no mistakes, 2 a mistake in the suite, 3 a plugin's component is broken.
     """
-    asked = request(**options)
-    broken = [cell for cell in asked.plan.cells if cell.problem]
+    planned = request(**options)
+    broken = [cell for cell in planned.plan.cells if cell.problem]
     for cell in broken:
         click.echo(f"{cell.label}: {cell.problem}", err=True)
-    if broken or asked.registry.rejected_files:
+    if broken or planned.registry.rejected_files:
         sys.exit(3)
-    suite = asked.plan.suite
-    cells = sum(cell.method.evaluated for cell in asked.plan.cells)
-    click.echo(f"{asked.path}: ok, {cells} cells, {len(asked.plan.tasks)} tasks ({suite.name})")
+    suite = planned.plan.suite
+    cells = sum(cell.method.evaluated for cell in planned.plan.cells)
+    tasks = len(planned.plan.tasks)
+    click.echo(f"{planned.path}: ok, {cells} cells, {tasks} tasks ({suite.name})")

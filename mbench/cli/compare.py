@@ -1,4 +1,4 @@
-"""`mbench compare`: what changed from one run to another, or from one method to another."""
+"""`mbench compare`: the differences between two runs, or two methods, on the same items."""
 
 from __future__ import annotations
 
@@ -38,69 +38,72 @@ def command(
     """Compare the results in SECOND with those in FIRST, on the items that both have.
 
     Every model, budget, method and seed that both have is compared; differences are second minus
-    first. The runs may differ in any setting: it is told which.
+    first. The runs may differ in any setting: these are listed.
     """
     from mbench.report.across_runs.compare import compare
     from mbench.report.page.comparison import to_json, write_page
     from mbench.storage.results_folder import read
 
     if second is None and not methods:
-        raise click.UsageError("give a second directory, or two methods of the first")
-    one = (str(first), read(first))
-    other = one if second in (None, first) else (str(second), read(second))
-    found = compare(one, other, methods)
+        raise click.UsageError("give a second directory, or two methods (--methods X Y)")
+    before = (str(first), read(first))
+    after = before if second is None or second == first else (str(second), read(second))
+    comparison = compare(before, after, methods)
     if html is not None:
-        write_page(found, html)
+        write_page(comparison, html)
     if as_json:
-        click.echo(json.dumps(to_json(found), allow_nan=False))
+        click.echo(json.dumps(to_json(comparison), allow_nan=False))
         return
-    _show(found)
+    _show(comparison)
     if html is not None:
         click.echo(str(html))
 
 
-def _show(found: Comparison) -> None:
+def _show(comparison: Comparison) -> None:
     from mbench.cli.standings import console_of, say
     from mbench.report.page.comparison import correction, heading
 
     console = console_of(stderr=False)
-    say(console, f"{heading(found)}, with 95 % intervals; bold: separated from zero")
-    console.print(_table(found))
-    if found.found:
-        say(console, f"separated: 5 %, {correction(found)}")
-    for line in found.settings:
+    legend = "with 95 % intervals; bold: significantly different from zero (adjusted)"
+    say(console, f"{heading(comparison)}, {legend}")
+    console.print(_table(comparison))
+    if comparison.found:
+        say(console, f"significance: 5 %, {correction(comparison)}")
+    for line in comparison.settings:
         say(console, f"differs: {line}")
-    for line in found.left:
+    for line in comparison.left:
         say(console, f"not compared: {line}")
 
 
-def _table(found: Comparison) -> Table:
+def _table(comparison: Comparison) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     from mbench.report.page.comparison import by_place, method_label
     from mbench.report.words import percent
 
-    scores = found.overall or tuple(dict.fromkeys(one.score for one in found.found))
-    directions = {one.score: "higher" if one.higher else "lower" for one in found.found}
+    differences = comparison.found
+    scores = comparison.overall or tuple(dict.fromkeys(each.score for each in differences))
+    directions = {each.score: "higher" if each.higher else "lower" for each in differences}
     table = Table()
     for name in ("Model", "Kept", "Method"):
         table.add_column(name)
     for score in scores:
         head = f"{score}\n{directions[score]} is better" if score in directions else score
         table.add_column(Text(head), justify="right", no_wrap=True)
-    for (model, retain, methods), own in by_place(found).items():
-        figures = (_figure(own.get(score)) for score in scores)
+    for (model, retain, methods), by_score in by_place(comparison).items():
+        figures = (_figure(by_score.get(score)) for score in scores)
         table.add_row(Text(model), percent(retain), Text(method_label(methods)), *figures)
     return table
 
 
-def _figure(one: Compared | None) -> Text:
+def _figure(compared: Compared | None) -> Text:
     from rich.text import Text
 
     from mbench.report.words import interval, signed
 
-    if one is None:
+    if compared is None:
         return Text("–")
-    text = f"{signed(one.difference.value)} {interval(one.difference.low, one.difference.high)}"
-    return Text(text, style="bold" if one.separated else "")
+    difference = compared.difference
+    text = f"{signed(difference.value)} {interval(difference.low, difference.high)}"
+    return Text(text, style="bold" if compared.separated else "")

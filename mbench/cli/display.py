@@ -1,9 +1,10 @@
-"""How progress is shown: bars in a terminal, plain lines elsewhere, JSON lines for programs."""
+"""Shows progress: a bar in a terminal, plain lines elsewhere, JSON lines for programs."""
 
 from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +18,7 @@ class PlainLines(Progress):
     """One line per finished mask or profile on standard error; no escape codes."""
 
     def event(self, kind: str, **values: Any) -> None:
-        """Say what ended, if it is worth a line."""
+        """Print finished profiles, and masks and evaluations that failed."""
         if kind == "profile":
             click.echo(
                 f"profiled {values['model']} on {values['corpus']}: {values['tokens']:,} tokens",
@@ -28,7 +29,7 @@ class PlainLines(Progress):
             click.echo(f"{values['status']} {name}: {values['reason']}", err=True)
 
     def warning(self, text: str) -> None:
-        """Say it."""
+        """Print the warning."""
         click.echo(f"warning: {text}", err=True)
 
     def figures(self, label: str, metrics: Mapping[str, float]) -> None:
@@ -40,7 +41,7 @@ class JsonLines(Progress):
     """One JSON object a line on standard output, nothing else."""
 
     def event(self, kind: str, **values: Any) -> None:
-        """Print it."""
+        """Print the event."""
         # JSON has no infinity, which a perplexity can be.
         finite = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
@@ -49,7 +50,7 @@ class JsonLines(Progress):
         click.echo(json.dumps({"event": kind, **finite}, allow_nan=False))
 
     def warning(self, text: str) -> None:
-        """Print it as an event."""
+        """Print the warning as an event."""
         self.event("warning", text=text)
 
 
@@ -57,7 +58,7 @@ class Quiet(Progress):
     """Warnings only."""
 
     def warning(self, text: str) -> None:
-        """Say it."""
+        """Print the warning."""
         click.echo(f"warning: {text}", err=True)
 
 
@@ -65,7 +66,7 @@ class LiveBar(PlainLines):
     """A bar over all forward tokens with the time left; results scroll above it."""
 
     def __init__(self) -> None:
-        """Start when entered through `watching`."""
+        """Make the bar; `watching` shows it."""
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -79,7 +80,7 @@ class LiveBar(PlainLines):
         from rich.text import Text
 
         class _TimeLeft(TimeRemainingColumn):
-            """Nothing until there is something to say."""
+            """Empty until there is an estimate."""
 
             def render(self, task: Task) -> Text:
                 left = super().render(task) if task.time_remaining is not None else Text("")
@@ -107,7 +108,7 @@ class LiveBar(PlainLines):
         self.bars.advance(self._task, tokens)
 
     def stage(self, text: str) -> None:
-        """Name what is being worked on."""
+        """Show the present stage."""
         self.bars.update(self._task, description=text)
 
 
@@ -118,10 +119,10 @@ def watching(*, as_json: bool, quiet: bool) -> Iterator[Progress]:
         yield JsonLines()
     elif quiet:
         yield Quiet()
-    elif click.get_text_stream("stderr").isatty():
-        bar = LiveBar()
-        with bar.bars:
-            yield bar
+    elif sys.stderr.isatty():
+        live = LiveBar()
+        with live.bars:
+            yield live
     else:
         yield PlainLines()
 

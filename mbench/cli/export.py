@@ -1,4 +1,4 @@
-"""`mbench export`: a pruned checkpoint from one mask of a finished run."""
+"""`mbench export`: write a pruned checkpoint from one mask of a finished run."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 @click.command("export")
 @click.argument("result", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to make.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to create.")
 @click.option(
     "--model",
     metavar="NAME[=PATH_OR_ID]",
-    help="The model, where RESULT has several; and where to take its weights from.",
+    help="The model, if RESULT has several; PATH_OR_ID: where to load its weights from.",
 )
-@click.option("--method", metavar="NAME", help="The method, where RESULT has several.")
-@click.option("--retain", type=float, metavar="RATIO", help="The budget, where it has several.")
-@click.option("--seed", type=int, metavar="N", help="The seed, where the method has several.")
+@click.option("--method", metavar="NAME", help="The method, if RESULT has several.")
+@click.option("--retain", type=float, metavar="RATIO", help="The budget, if it has several.")
+@click.option("--seed", type=int, metavar="N", help="The seed, if the method has several.")
 @click.option(
     "--form",
     type=click.Choice(["transformers", "original"]),
@@ -41,9 +41,9 @@ def command(
     form: Form,
     plugin_files: tuple[Path, ...],
 ) -> None:
-    """Write a pruned model of RESULT, e.g. reports/quickstart, that needs no mbench to be loaded.
+    """Write a pruned model of RESULT, e.g. reports/quickstart, as a checkpoint for transformers.
 
-    The weights are copied from the full model, which must be the very one that was evaluated.
+    The weights are copied from the full model, which must be the one that was evaluated.
     """
     from mbench.export.choose import choose, find_checkpoint
     from mbench.export.write import export
@@ -57,15 +57,15 @@ def command(
     cell = choose(results, model=name or None, method=method, retain=retain, seed=seed)
     registry = load_registry(plugin_files)
     source = find_checkpoint(results, cell.model, place or None, registry.models)
-    done = export(results, cell, source, out, form)
-    for full, pruned, what in (
-        (done.num_experts, done.kept, "experts per layer"),
-        (done.top_k, done.pruned_top_k, "experts per token"),
-        (done.full.parameters, done.pruned.parameters, "parameters"),
-        (done.full.bytes, done.pruned.bytes, "bytes of weights"),
+    written = export(results, cell, source, out, form)
+    for full, pruned, size in (
+        (written.num_experts, written.kept, "experts per layer"),
+        (written.top_k, written.pruned_top_k, "experts per token"),
+        (written.full.parameters, written.pruned.parameters, "parameters"),
+        (written.full.bytes, written.pruned.bytes, "bytes of weights"),
     ):
-        click.echo(f"{what}: {pruned:,} of {full:,}", err=True)
-    if done.left_out:
-        text = f"{len(done.left_out)} tensors that the model's class ignores"
-        click.echo(f"left out: {text}, e.g. {done.left_out[0]}", err=True)
+        click.echo(f"{size}: {pruned:,} of {full:,}", err=True)
+    if written.left_out:
+        text = f"{len(written.left_out)} tensors that the model's class ignores"
+        click.echo(f"left out: {text}, e.g. {written.left_out[0]}", err=True)
     click.echo(str(out))

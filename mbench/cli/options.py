@@ -1,4 +1,4 @@
-"""Options that several verbs share, and the plan they lead to."""
+"""Options that several verbs share, and the planned suite that they give."""
 
 from __future__ import annotations
 
@@ -21,46 +21,48 @@ _SUITE_OPTIONS = [
         "models",
         multiple=True,
         metavar="NAME[=PATH_OR_ID]",
-        help="Take a model of the suite from another directory or hub id; a NAME alone: only it."
-        " This and the following can be repeated.",
+        help="Load a model of the suite from another directory or hub id; NAME alone: run only"
+        " this model. Repeatable.",
     ),
     click.option(
         "--text",
         "texts",
         multiple=True,
         metavar="NAME=FILE",
-        help="Take a corpus or perplexity text of the suite from a text or JSON-lines file.",
+        help="Read a corpus or perplexity text of the suite from a text or JSON-lines file."
+        " Repeatable.",
     ),
     click.option(
         "--task",
         "tasks",
         multiple=True,
         metavar="NAME=FILE.yaml",
-        help="Take a task of the suite from a local lm-eval task file.",
+        help="Load a task of the suite from a local lm-eval task file. Repeatable.",
     ),
     click.option(
         "--retain",
         type=float,
         multiple=True,
         metavar="RATIO",
-        help="Only this retain ratio.",
+        help="Run only this retain ratio. Repeatable.",
     ),
     click.option(
         "--method",
         "methods",
         multiple=True,
         metavar="NAME",
-        help="Only this method: one of the suite's, or any ready-made one of a plugin.",
+        help="Run only this method: one of the suite's, or any ready-made one of a plugin."
+        " Repeatable.",
     ),
     click.option(
-        "--limit", type=int, metavar="N", help="At most N items per task and windows per text."
+        "--limit", type=int, metavar="N", help="At most N items per task and N windows per text."
     ),
     click.option(
         "--set",
         "set_values",
         multiple=True,
         metavar="KEY.KEY=VALUE",
-        help="Change one value of the suite; VALUE is YAML.",
+        help="Change one value of the suite; VALUE is YAML. Repeatable.",
     ),
 ]
 
@@ -81,7 +83,7 @@ plugin_option = click.option(
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE.py",
-    help="Load a plugin from a single file.",
+    help="Load a plugin from a single file. Repeatable.",
 )
 
 store_option = click.option(
@@ -89,12 +91,13 @@ store_option = click.option(
     "store_root",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Where artefacts are kept [default: $MBENCH_STORE, else the user's cache].",
+    help="Folder of stored profiles, masks and evaluations [default: $MBENCH_STORE, else the"
+    " user's cache].",
 )
 
 
 def suite_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the suite argument and everything that narrows or redirects it."""
+    """Add the suite argument and all options that narrow or change the suite."""
     for option in reversed([*_SUITE_OPTIONS, plugin_option, store_option]):
         function = option(function)
     return function
@@ -109,7 +112,7 @@ class Request:
     registry: Registry
     path: Path
     changes: tuple[str, ...]
-    """The words of the command line that narrow or redirect the suite."""
+    """The words of the command line that narrow or change the suite."""
 
 
 def request(
@@ -120,7 +123,7 @@ def request(
     trust_expected: bool = False,
     **narrowing: Any,
 ) -> Request:
-    """Load plugins, read the suite, plan it; warnings of broken plugins go to standard error."""
+    """Load plugins, read the suite and plan it; warnings of plugins go to standard error."""
     from mbench.plan.cells import make_plan
     from mbench.plan.registry import load_registry
     from mbench.plan.shipped import find_suite

@@ -1,4 +1,4 @@
-"""`mbench plan`: what a run would do."""
+"""`mbench plan`: show what a run would do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mbench.cli.options import request, suite_options
 @suite_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(as_json: bool, **options: Any) -> None:
-    """Show the cells of SUITE, the forward passes they need, what is cached, and the cost.
+    """Show the cells of SUITE, the forward passes they need, what is stored, and the cost.
 
     SUITE is a file, or the name of a suite that comes with mbench (`mbench suites`).
     """
@@ -22,13 +22,13 @@ def command(as_json: bool, **options: Any) -> None:
     from mbench.plan.cost import estimate
     from mbench.plan.in_words import methods_in_words, protocol_in_words
 
-    asked = request(trust_expected=True, **options)
-    suite = asked.plan.suite
-    cost = estimate(asked.plan, asked.store)
+    planned = request(trust_expected=True, **options)
+    suite = planned.plan.suite
+    cost = estimate(planned.plan, planned.store)
     if as_json:
         click.echo(json.dumps(cost.to_json()))
         return
     click.echo(f"{suite.name}: {suite.title or suite.name}")
-    for setting, words in [*protocol_in_words(suite), *methods_in_words(asked.plan)]:
+    for setting, words in [*protocol_in_words(suite), *methods_in_words(planned.plan)]:
         click.echo(f"  {setting}: {words}")
     show_plan(cost, suite, err=False)

@@ -1,4 +1,4 @@
-"""`mbench plugins`: what is there to use, and from where."""
+"""`mbench plugins`: list what plugins offer to suites, and where each name comes from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mbench report`: leaderboards and tables from results that are already there."""
+"""`mbench report`: render the leaderboard or tables of finished runs, one or several merged."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     "--prefer",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="The directory whose masks and figures stand where others contradict them.",
+    help="The directory whose masks and figures are used where another one contradicts them.",
 )
 @plugin_option
 def command(
@@ -44,13 +44,15 @@ def command(
 ) -> None:
     """Render the report of DIRECTORIES again, e.g. reports/quickstart; several are merged into one.
 
-    Merging needs runs of one protocol: where settings that decide figures differ, or two runs
-    contradict each other, it is refused with every difference and both values.
+    Only runs of the same protocol can be merged: settings that affect figures must be equal, and
+    figures must not contradict each other. Otherwise every difference is listed.
     """
     if len(directories) == 1 and (output or prefer):
         raise click.UsageError("--output and --prefer are for merging several directories")
     if prefer is not None and prefer not in directories:
-        raise click.UsageError(f"--prefer {prefer} is none of the directories to merge")
+        raise click.UsageError(
+            f"--prefer {prefer} is not one of the directories ({', '.join(map(str, directories))})"
+        )
     results = _read(directories, prefer)
     if form != "html":
         from mbench.report.papers import to_latex, to_markdown
@@ -67,9 +69,9 @@ def command(
     warn_of_failures(registry)
     directory = directories[0]
     if len(directories) > 1:
-        names = "+".join(one.resolve().name for one in directories)
-        directory = output or directories[0].resolve().parent / names
-        if directory.resolve() in [one.resolve() for one in directories]:
+        runs = [run.resolve() for run in directories]
+        directory = output or runs[0].parent / "+".join(run.name for run in runs)
+        if directory.resolve() in runs:
             raise click.UsageError(f"{directory} is one of the runs: choose another --output")
         write(results, directory)
     published = publish(results, directory, registry.panels)

@@ -1,4 +1,4 @@
-"""`mbench run`: from a suite file to a leaderboard."""
+"""`mbench run`: run a suite and write its leaderboard."""
 
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ SOME_FAILED = 3
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @click.option("--quiet", is_flag=True, help="Print only failures and the report's path.")
-@click.option("--helper", type=int, hidden=True, help="Be this helper of another run.")
+@click.option("--helper", type=int, hidden=True, help="Evaluate for another run, as its process N.")
 def command(output: Path, as_json: bool, quiet: bool, helper: int | None, **options: Any) -> None:
     """Run SUITE and write its leaderboard to reports/<suite>/index.html.
 
     SUITE is a file, or the name of a suite that comes with mbench (`mbench suites`).
 
-    What is in the store is not computed again; an interrupted run goes on where it stopped. Exit
-    status: 0 all done, 2 a mistake in the suite or its inputs, 3 something failed, 130
+    What is in the store is not computed again; an interrupted run continues where it stopped.
+
+    Exit status: 0 all done, 2 a mistake in the suite or its inputs, 3 something failed, 130
     interrupted.
     """
     from mbench.cli.display import watching
@@ -79,34 +80,34 @@ def command(output: Path, as_json: bool, quiet: bool, helper: int | None, **opti
         failed = show_end(results, outcome, published, quiet=quiet)
     warn_of_failures(asked.registry, asked.registry.rejected_files)
     if outcome.interrupted:
-        click.echo("interrupted; the same command goes on where this one stopped", err=True)
+        click.echo("interrupted; run the same command again to continue", err=True)
         sys.exit(INTERRUPTED)
     if failed or asked.registry.rejected_files:
         sys.exit(SOME_FAILED)
 
 
 def _say_what_is_replaced(directory: Path, plan: Plan) -> None:
-    """A narrowed run takes the place of a broader one's report, though not of its artefacts."""
+    """A narrowed run replaces the report of a larger one, though nothing in the store."""
     from mbench.report.page.index import VERDICT
 
     try:
-        held = json.loads((directory / VERDICT).read_text(encoding="utf-8"))["evaluations"]
-        before = sum(held.values())
+        counts = json.loads((directory / VERDICT).read_text(encoding="utf-8"))["evaluations"]
+        before = sum(counts.values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return
     cells = sum(cell.method.evaluated for cell in plan.cells) + len(plan.models)
     if before > cells * len(plan.tasks):
         click.echo(
-            f"note: {directory} holds a report of {before} evaluations, which one of"
-            f" {cells * len(plan.tasks)} will replace; --output DIR keeps both",
+            f"note: the report in {directory} has {before} evaluations and will be replaced by one"
+            f" with {cells * len(plan.tasks)}; use --output DIR to keep both",
             err=True,
         )
 
 
 def _check_writable(directory: Path) -> None:
-    """Find out that the report cannot be written before hours of work, not after."""
+    """Fail before hours of work, not after, if the report cannot be written."""
     from mbench.storage.store import write_atomically
 
     probe = directory / ".writable"
-    write_atomically(probe, lambda path: path.write_text(""))
+    write_atomically(probe, lambda path: None)
     probe.unlink()

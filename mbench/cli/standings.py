@@ -1,4 +1,4 @@
-"""The leaderboard in a terminal: methods against budgets, and the page's verdict."""
+"""Prints the leaderboard in a terminal: methods by budget, and the page's verdict."""
 
 from __future__ import annotations
 
@@ -18,29 +18,34 @@ if TYPE_CHECKING:
     from mbench.report.statistics.groups import Score
 
 PLAIN_WIDTH = 120
-"""Columns where there is no terminal to ask."""
+"""Columns of the output where there is no terminal."""
+
+LEGEND = (
+    "bold: significantly different from all others (adjusted); "
+    "†: not significantly different from the best"
+)
 
 
-def show_standings(results: Results, found: Sequence[GroupBoards]) -> None:
-    """One table a model; a headline, findings and caveats a budget; on standard error."""
+def show_standings(results: Results, groups: Sequence[GroupBoards]) -> None:
+    """One table per model; headline, findings and caveats per budget; on standard error."""
     console = console_of(stderr=True)
     score = primary_score(results)
-    for one in found:
-        if score is not None and one.boards:
+    for group in groups:
+        if score is not None and group.boards:
             direction = "higher" if score.higher else "lower"
-            say(console, f"{one.group.model}: {score.name}, {direction} is better")
-            console.print(_table(one, score))
-            say(console, "bold: separated from all others; †: not separated from the best")
-        for board in one.boards:
-            said = board.verdict
-            say(console, f"{percent(board.setting.retain)} kept: {said.headline}")
-            for part in (said.findings, said.caveats):
-                if part:
-                    _say_indented(console, " ".join(part))
+            say(console, f"{group.group.model}: {score.name}, {direction} is better")
+            console.print(_table(group, score))
+            say(console, LEGEND)
+        for board in group.boards:
+            verdict = board.verdict
+            say(console, f"{percent(board.setting.retain)} kept: {verdict.headline}")
+            for sentences in (verdict.findings, verdict.caveats):
+                if sentences:
+                    _say_indented(console, " ".join(sentences))
 
 
 def console_of(*, stderr: bool) -> Console:
-    """A console that is wide enough for a table where no terminal limits it."""
+    """A console; without a terminal it is wide enough for a table."""
     from rich.console import Console
 
     console = Console(stderr=stderr)
@@ -48,12 +53,12 @@ def console_of(*, stderr: bool) -> Console:
 
 
 def say(console: Console, text: str) -> None:
-    """Print a line as it is: names may look like rich's markup."""
+    """Print a line without markup, which names may look like."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _say_indented(console: Console, text: str) -> None:
-    """Below a headline; where there is no terminal, one line that can be searched."""
+    """Print a text below a headline; without a terminal as one line, for grep."""
     from rich.padding import Padding
     from rich.text import Text
 
@@ -63,19 +68,19 @@ def _say_indented(console: Console, text: str) -> None:
         say(console, f"  {text}")
 
 
-def _table(one: GroupBoards, score: Score) -> Table:
+def _table(group_boards: GroupBoards, score: Score) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    group = one.group
+    group, boards = group_boards.group, group_boards.boards
     table = Table()
     table.add_column("Method")
-    for board in one.boards:
+    for board in boards:
         table.add_column(percent(board.setting.retain), justify="right")
     if group.unpruned is not None and (value := score.value(group.unpruned)) is not None:
-        table.add_row("unpruned", *(f"{value:.3f}" for _ in one.boards), end_section=True)
+        table.add_row("unpruned", *(f"{value:.3f}" for _ in boards), end_section=True)
     for method in group.methods:
-        table.add_row(Text(method), *(_figure(board, method) for board in one.boards))
+        table.add_row(Text(method), *(_figure(board, method) for board in boards))
     return table
 
 

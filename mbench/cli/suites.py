@@ -1,4 +1,4 @@
-"""`mbench suites`: the suites that come with mbench, what they compare and need."""
+"""`mbench suites`: list the suites that come with mbench, what they compare and need."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def command(as_json: bool) -> None:
     for row in rows:
         click.echo(f"{row['name']}: {row['title']}")
         budgets = ", ".join(f"{100 * ratio:g}" for ratio in row["retain"])
-        said = [
+        paragraphs = [
             row["description"],
             f"compares: {', '.join(row['methods'])}; at {budgets} % of the experts",
             f"needs: {'; '.join(row['models'])}",
         ]
-        for text in said:
+        for text in paragraphs:
             lines = textwrap.wrap(text, WIDTH, break_on_hyphens=False)
             click.echo("  " + "\n    ".join(lines))
         click.echo(f"  file: {row['file']}")
@@ -58,7 +58,7 @@ def _row(name: str, file: Path) -> dict[str, Any]:
 
 
 def _model(spec: ModelSpec) -> str:
-    """Where a model comes from, and its size as far as the suite says it."""
+    """Where a model comes from, and its size if the suite states it."""
     if spec.plugin is not None:
         return f"{spec.plugin} (ships with a plugin)"
     size = spec.expect.parameters if spec.expect is not None else None

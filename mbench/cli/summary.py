@@ -1,4 +1,4 @@
-"""What the terminal says before and after a run."""
+"""Prints what a run will do, and at its end what was done and what failed."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ if TYPE_CHECKING:
 
 
 LONG = 3600.0
-"""Seconds on a few CPU cores from which a plan says what it takes on accelerators."""
+"""Seconds on a few CPU cores from which on a plan also estimates the time on accelerators."""
 
 
 def show_plan(estimate: Estimate, suite: Suite, *, err: bool) -> None:
-    """A line per model: budgets, cells, what is cached, what is left and how long it may take."""
+    """Per model: budgets, cells, what is stored, what is left to do and how long it may take."""
     budgets = " ".join(f"{100 * ratio:g}%" for ratio in suite.retain)
     for cost in estimate.models:
-        about = "" if cost.masks_final else "at most "
+        at_most = "" if cost.masks_final else "at most "
         click.echo(
             f"{cost.model}: {counted(cost.cells, 'cell')} at {budgets};"
-            f" {about}{counted(cost.masks, 'distinct mask')},"
-            f" {cost.evaluations_cached} of {about}{cost.evaluations} evaluations in the store",
+            f" {at_most}{counted(cost.masks, 'distinct mask')},"
+            f" {cost.evaluations_cached} of {at_most}{cost.evaluations} evaluations in the store",
             err=err,
         )
         click.echo(f"  to do: {_to_do(cost)}", err=err)
         if suite.efficiency is not None:
             click.echo(
-                "  and what pruning saves at each budget, unless it was measured on this machine",
+                "  and size, memory and speed at each budget, unless measured here before",
                 err=err,
             )
         if not cost.seen:
-            click.echo("  its files are out of reach: sizes are what the suite expects", err=err)
+            click.echo("  its files cannot be read: sizes are those the suite states", err=err)
         if cost.seconds > LONG and not cost.speed_measured:
-            click.echo(f"  elsewhere, roughly: {_elsewhere(cost)}", err=err)
+            click.echo(f"  on accelerators, roughly: {_on_accelerators(cost)}", err=err)
 
 
-def _elsewhere(cost: ModelCost) -> str:
+def _on_accelerators(cost: ModelCost) -> str:
     times = (
         f"{time.device} {duration(3600 * time.hours)}"
-        + ("" if time.fits else " (does not hold the weights)")
+        + ("" if time.fits else " (too small for the weights)")
         for time in cost.devices
     )
     return f"{', '.join(times)}; the weights take {cost.weight_bytes / 1e9:.0f} GB"
@@ -60,13 +60,15 @@ def _to_do(cost: ModelCost) -> str:
         parts.append(f"{profiles} of {cost.profile_tokens:,} tokens in all")
     if cost.unknown_tasks:
         unknown = ", ".join(cost.unknown_tasks)
-        parts.append(f"{counted(left, 'evaluation')}, their size unknown until built: {unknown}")
+        parts.append(
+            f"{counted(left, 'evaluation')}, of unknown size until the run builds {unknown}"
+        )
         return "; ".join(parts)
     parts.append(f"{counted(left, 'evaluation')} of {cost.evaluation_tokens:,} tokens in all")
     speed = "at the speed last measured" if cost.speed_measured else "roughly"
     parts.append(f"{speed} {duration(cost.seconds)}")
     if cost.expected_tasks:
-        parts.append(f"tokens as the suite expects: {', '.join(cost.expected_tasks)}")
+        parts.append(f"tokens as stated in the suite: {', '.join(cost.expected_tasks)}")
     return "; ".join(parts)
 
 
@@ -76,7 +78,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, two digits at most."""
+    """A time in the unit that suits it: seconds, minutes, hours or days."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:
@@ -89,7 +91,7 @@ def duration(seconds: float) -> str:
 def show_end(results: Results, outcome: Outcome, published: WrittenReport, *, quiet: bool) -> int:
     """Standings, failures and totals on standard error; the report's path on standard output.
 
-    Returns the number of cells and tasks that did not end well.
+    Returns the number of problems, see `list_problems`.
     """
     if not quiet:
         from mbench.cli.standings import show_standings
@@ -116,11 +118,11 @@ def show_end(results: Results, outcome: Outcome, published: WrittenReport, *, qu
 
 
 def list_problems(results: Results) -> list[tuple[str, str]]:
-    """(what, why) of every cell, task and measurement without a result, by reason."""
-    found: dict[tuple[str, str], tuple[dict[str, None], dict[str, None]]] = {}
+    """(what, why) of the cells, tasks and measurements without a result, grouped by reason."""
+    problems: dict[tuple[str, str], tuple[dict[str, None], dict[str, None]]] = {}
 
     def add(status: str, reason: str, label: str, task: str | None = None) -> None:
-        labels, tasks = found.setdefault((status, reason), ({}, {}))
+        labels, tasks = problems.setdefault((status, reason), ({}, {}))
         labels[label] = None
         if task is not None:
             tasks[task] = None
@@ -139,7 +141,7 @@ def list_problems(results: Results) -> list[tuple[str, str]]:
             add(saving.status, saving.reason, label, "efficiency")
     return [
         (f"{status} {', '.join(tasks)}".rstrip() + f" ({_first_of(list(labels))})", reason)
-        for (status, reason), (labels, tasks) in found.items()
+        for (status, reason), (labels, tasks) in problems.items()
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Iterable
 
 MOST_LISTED = 100
@@ -63,6 +64,21 @@ def unknown(what: str, name: str, choices: Iterable[str]) -> str:
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
     listed = f" (valid: {', '.join(valid) or 'none'})" if few else ""
     return f"unknown {what} {name!r}{hint}{listed}"
+
+
+_log = logging.getLogger("mbench")
+
+
+def show_tracebacks() -> None:
+    """Print the tracebacks of errors that are caught on the way (`--debug`) to standard error."""
+    _log.addHandler(logging.StreamHandler())
+    _log.setLevel(logging.DEBUG)
+
+
+def caught(error: BaseException) -> str:
+    """`one_line` of an error that ends here; `--debug` shows its traceback."""
+    _log.debug("%s", one_line(error), exc_info=error)
+    return one_line(error)
 
 
 def one_line(error: BaseException) -> str:

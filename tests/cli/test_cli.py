@@ -120,8 +120,8 @@ def test_export_writes_the_model_that_was_chosen(folder, call_there):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["rnu", "tiny.yaml"], "no command 'rnu' (did you mean 'run'?)"),
-        (["leaderboard"], "(valid: run, plan, check, report, compare, export, suites, plugins)"),
+        (["rnu", "tiny.yaml"], "unknown command 'rnu'; did you mean 'run'? (valid: check, "),
+        (["leaderboard"], "(valid: check, compare, export, plan, plugins, report, run, suites)"),
         (["run", "none.yaml"], "none.yaml: no such suite file (there: tiny.yaml)"),
         (["plan", "quikstart"], "unknown suite 'quikstart'; did you mean 'quickstart'?"),
         (["run", "tiny.yaml", "--set", "retian=[0.5]"], "unknown key 'retian'; did you mean"),
@@ -146,6 +146,37 @@ def test_a_mistake_is_one_line_and_status_2(call_there, words, message):
     (line,) = run.stderr.splitlines()
     assert line.startswith("error: ")
     assert message in line
+
+
+BROKEN_CORPUS = """
+import mbench
+
+def documents(split):
+    return [1 / 0]
+
+@mbench.hookimpl
+def mbench_corpora():
+    return {"broken": documents}
+"""
+
+
+def test_debug_shows_the_traceback_of_an_error_and_of_its_cause(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(SUITE)
+    (tmp_path / "broken.py").write_text(BROKEN_CORPUS)
+    words = [
+        *("check", "tiny.yaml", "--plugin", "broken.py"),
+        *("--set", "corpora.wiki.source={plugin: broken}"),
+    ]
+    runs = [call(*line, cwd=tmp_path) for line in (words, ["--debug", *words], [*words, "--debug"])]
+    plain, *debugged = runs
+    (line,) = plain.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "ZeroDivisionError: division by zero" in line
+    for run in debugged:
+        assert (run.returncode, run.stdout) == (2, "")
+        assert run.stderr.splitlines()[-1] == line
+        assert 'broken.py", line 5, in documents' in run.stderr
+        assert "direct cause" in run.stderr
 
 
 def test_the_suites_that_come_with_mbench_are_listed_with_what_they_need(tmp_path):

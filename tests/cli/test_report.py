@@ -95,4 +95,4 @@ def test_options_of_merging_need_several_directories(halves):
     done = CliRunner().invoke(
         group, ["report", str(halves / "a"), str(halves / "b"), "--prefer", "elsewhere"]
     )
-    assert "is none of the directories to merge" in done.output
+    assert "is not one of the directories" in done.output

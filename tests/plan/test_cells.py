@@ -84,7 +84,7 @@ def test_a_corpus_that_is_too_short_says_how_much_there_is(tmp_path, store):
     outcome, _ = go(plan, store)
     problem = outcome.mask_problems["demo 50% reap"]
     assert problem.status == "blocked"
-    assert "tokens, but 6 sequences of 32 (192) asked; ask for at most" in problem.reason
+    assert "asks for 6 sequences of 32 tokens (192), but the text has" in problem.reason
     assert "demo 50% expert-sparsity" not in outcome.mask_problems
 
 

@@ -33,7 +33,7 @@ def test_the_plan_needs_neither_hub_nor_weights(tmp_path):
     for words in (
         "qwen: 45 cells at 25% 50% 75%; at most 46 distinct masks",
         "deepseek: 45 cells at 25% 50% 75%",
-        "its files are out of reach: sizes are what the suite expects",
+        "its files cannot be read: sizes are those the suite states",
         "retained experts only: router rows of dropped experts are removed (sliced)",
         "On qwen at 25 %: mean-protected, max-protected, tb-coverage: protection budget clamped "
         "from 20 to the 15 experts",
