@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mbench.core.evaluation import Evaluation, Metric
+from mbench.core.provenance import Provenance
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -180,8 +181,8 @@ class Results:
     cells: tuple[CellResult, ...]
     masks: Mapping[tuple[str, str], np.ndarray] = field(repr=False, compare=False)
     """(model, mask hash) -> bool [layers, N], True where the expert is kept."""
-    provenance: Mapping[str, Any] = field(repr=False)
-    """Nested mappings, lists and plain values: command, versions, hardware, hashes, costs."""
+    provenance: Provenance = field(repr=False)
+    """Where the figures come from, and what it took to get them."""
     protocol: tuple[tuple[str, str], ...]
     """Declared settings in words, shown at the top of the report."""
     efficiency: tuple[Saving, ...] = ()

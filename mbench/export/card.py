@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,23 +11,24 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from mbench.core.errors import MbenchError
+from mbench.core.provenance import ModelRecord
 from mbench.core.results import UNPRUNED, CellResult, Results
 from mbench.moe.deepseek import MODEL_TYPE
+from mbench.plan.in_words import method_in_words
 from mbench.report.words import number, percent
 
 if TYPE_CHECKING:
     from mbench.export.written import Export
 
 
-def model_card(
-    results: Results, cell: CellResult, recorded: Mapping[str, Any], written: Export, source: Path
-) -> str:
+def model_card(results: Results, cell: CellResult, written: Export, source: Path) -> str:
     """The card as Markdown with the front matter that model hubs read.
 
-    `recorded` is what the results say of the full model. Licence and languages are those that the
-    card in `source` declares, if there is one. Raises `MbenchError` if the results lack something.
+    Licence and languages are those that the card in `source` declares, if there is one. Raises
+    `MbenchError` if the results lack something.
     """
-    origin = (recorded.get("source") or {}).get("hub")
+    recorded = results.provenance.models[cell.model]
+    origin = recorded.source.name if recorded.source.kind == "hub" else None
     name = origin or cell.model
     kept = percent(cell.retain)
     lines = [
@@ -124,17 +125,12 @@ def _remarks(cell: CellResult, written: Export) -> list[str]:
 def _method(results: Results, cell: CellResult) -> list[str]:
     """The parts of the method, of its candidate, and so on, with their parameters."""
     lines = []
-    name = cell.method
-    while name:
-        try:
-            parts = results.provenance["settings"]["methods"][cell.model][name]
-        except (KeyError, TypeError):
-            raise MbenchError(
-                f"the results do not record the parts of {name!r} on {cell.model}: run the suite "
-                "again (what is in the store is not computed again)"
-            ) from None
-        lines.append(f"- {name}: " + "; ".join(f"{part} {text}" for part, text in parts.items()))
-        name = parts.get("candidate")
+    provenance = results.provenance
+    name: str | None = cell.method
+    while name is not None:
+        method = provenance.methods[cell.model][name]
+        lines.append(f"- {name}: {method_in_words(method, provenance.router)}")
+        name = method.candidate
     if cell.seed is not None:
         lines.append(f"- seed of this mask: {cell.seed}")
     return lines
@@ -157,10 +153,8 @@ def _budget(cell: CellResult) -> str:
     return f"On {cell.model} at {100 * cell.retain:g} %"
 
 
-def _dtype(recorded: Mapping[str, Any], written: Export) -> str:
-    measured = recorded.get("dtype")
-    if measured is None:
-        return "The results do not say in which dtype."
+def _dtype(recorded: ModelRecord, written: Export) -> str:
+    measured = recorded.dtype
     if measured == written.dtype:
         return f"Both were computed in {measured}."
     return (
@@ -195,12 +189,14 @@ def _figure(cell: CellResult, task: str, metric: str) -> str:
     return number(metric, figure.value) + (f" ± {error}" if math.isfinite(figure.stderr) else "")
 
 
-def _provenance(results: Results, cell: CellResult, recorded: Mapping[str, Any]) -> dict[str, str]:
-    versions = results.provenance.get("versions") or {}
+def _provenance(results: Results, cell: CellResult, recorded: ModelRecord) -> dict[str, str]:
+    provenance = results.provenance
+    suites = dict.fromkeys(f"sha256:{run.suite_sha256}" for run in provenance.runs)
+    versions = provenance.versions
     return {
-        "full model": recorded["content"],
+        "full model": recorded.content,
         "mask": f"sha256:{cell.mask}",
-        "suite file": f"sha256:{results.provenance.get('suite file sha256', 'unknown')}",
+        "suite file": ", ".join(suites),
         "measured with": ", ".join(f"{name} {number}" for name, number in versions.items()),
         "exported with": f"mbench {version('mbench')}",
     }

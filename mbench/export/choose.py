@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mbench.core.errors import MbenchError, ModelNotFound, UnsupportedModel, unknown
+from mbench.core.provenance import ModelSource
 from mbench.core.results import UNPRUNED, CellResult, Results
 from mbench.storage import hub
 from mbench.storage.checkpoints import local_directory, model_key
@@ -61,16 +62,15 @@ def find_checkpoint(
     `place` is another directory or hub id to take it from. Raises `ModelNotFound` if it is not
     there or is another model, and `UnsupportedModel` if the model's own code was run.
     """
-    recorded = recorded_model(results, model)
-    content = recorded["content"]
-    if recorded.get("trust_remote_code"):
+    recorded = results.provenance.models[model]
+    if recorded.trust_remote_code:
         raise UnsupportedModel(
             f"{model!r} was run with its own code (trust_remote_code): an export does not run it, "
             "and without it the experts' tensors cannot be identified"
         )
-    place = place or _recorded_place(recorded, model, plugin_models)
+    place = place or _recorded_place(recorded.source, plugin_models)
     directory = local_directory(place)
-    kind, _, value = content.partition(":")
+    kind, _, value = recorded.content.partition(":")
     if directory is None and kind == "commit":
         try:
             return hub.snapshot(place, value, [*MODEL_FILES, *OTHER_FILES, "README.md"])
@@ -87,34 +87,16 @@ def find_checkpoint(
             f"the directory {place}: download that commit and give --model {model}=ID, or run the "
             "suite on the directory"
         )
-    if model_key(place) != content:
-        raise ModelNotFound(f"{place} is not the model {model!r} of the results ({content[:19]})")
+    if model_key(place) != recorded.content:
+        short = recorded.content[:19]
+        raise ModelNotFound(f"{place} is not the model {model!r} of the results ({short})")
     return directory
 
 
-def _recorded_place(
-    recorded: Mapping[str, Any], model: str, plugin_models: Mapping[str, Path]
-) -> str:
+def _recorded_place(source: ModelSource, plugin_models: Mapping[str, Path]) -> str:
     """The directory or hub id that the model of the run came from."""
-    source = recorded.get("source") or {}
-    if "plugin" in source:
-        if source["plugin"] not in plugin_models:
-            raise ModelNotFound(unknown("plugin model", source["plugin"], plugin_models))
-        return str(plugin_models[source["plugin"]])
-    place = source.get("path") or source.get("hub")
-    if place is None:
-        raise ModelNotFound(
-            f"the results do not say where {model!r} came from: give --model {model}=PATH_OR_ID"
-        )
-    return str(place)
-
-
-def recorded_model(results: Results, model: str) -> Mapping[str, Any]:
-    """The results' record of a model; raises `MbenchError` if it lacks the model's content."""
-    try:
-        recorded: Mapping[str, Any] = results.provenance["models"][model]
-        if isinstance(recorded["content"], str):
-            return recorded
-    except (KeyError, TypeError):
-        pass
-    raise MbenchError(f"the results record neither hash nor commit of the model {model!r}")
+    if source.kind != "plugin":
+        return source.name
+    if source.name not in plugin_models:
+        raise ModelNotFound(unknown("plugin model", source.name, plugin_models))
+    return str(plugin_models[source.name])

@@ -30,7 +30,7 @@ import numpy as np
 from mbench.core.errors import MbenchError, UnsupportedModel
 from mbench.core.interfaces import ExpertMask
 from mbench.core.results import CellResult, Results
-from mbench.export.choose import OTHER_FILES, recorded_model
+from mbench.export.choose import OTHER_FILES
 from mbench.export.written import Export, Form, Size
 from mbench.storage.atomic import new_folder
 from mbench.storage.checkpoints import weight_files
@@ -79,7 +79,6 @@ def export(
     from mbench.export.card import model_card
     from mbench.storage.safetensor_files import write_checkpoint
 
-    recorded = recorded_model(results, cell.model)
     if out.exists():
         raise MbenchError(f"{out} exists already")
     pruned = _prune(source, _mask(results, cell), form)
@@ -87,10 +86,8 @@ def export(
     with new_folder(out) as folder:
         _write_config(pruned, folder)
         _copy_other_files(source, folder, pruned.translated)
-        (folder / MASK_FILE).write_text(
-            json.dumps(_mask_json(results, cell, recorded, pruned)) + "\n"
-        )
-        card = model_card(results, cell, recorded, written, source)
+        (folder / MASK_FILE).write_text(json.dumps(_mask_json(results, cell, pruned)) + "\n")
+        card = model_card(results, cell, written, source)
         (folder / "README.md").write_text(card, encoding="utf-8")
         write_checkpoint(folder, pruned.tensors)
     return written
@@ -222,18 +219,17 @@ def _main_dtype(tensors: Sequence[NewTensor]) -> str:
     return str(DTYPES.get(name, name)).removeprefix("torch.")
 
 
-def _mask_json(
-    results: Results, cell: CellResult, recorded: Mapping[str, Any], pruned: _PrunedCheckpoint
-) -> dict[str, Any]:
+def _mask_json(results: Results, cell: CellResult, pruned: _PrunedCheckpoint) -> dict[str, Any]:
     """The content of `expert_mask.json`; see the module's docstring."""
-    source = recorded.get("source") or {}
+    recorded = results.provenance.models[cell.model]
+    source = recorded.source
     # A path means nothing on another machine; the content's hash does.
-    origin = {key: value for key, value in source.items() if key != "path"}
+    origin = {} if source.kind == "path" else {source.kind: source.name}
     mask = ExpertMask(pruned.keep, cell.notes)
     return {
         **mask_to_json(mask, tuple(layer.path for layer in pruned.layers)),
         "experts_kept": cell.kept,
-        "model": {"name": cell.model, "content": recorded["content"], **origin},
+        "model": {"name": cell.model, "content": recorded.content, **origin},
         "method": cell.method,
         "seed": cell.seed,
         "retain": cell.retain,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from mbench.core.interfaces import RouterMode
+from mbench.core.provenance import MethodSettings
 from mbench.core.suite import Suite, TextSource
 from mbench.plan.cells import Plan
-from mbench.plan.methods import ResolvedMethod
 
 
 def protocol_in_words(suite: Suite) -> list[tuple[str, str]]:
@@ -75,8 +76,10 @@ def methods_in_words(plan: Plan) -> list[tuple[str, str]]:
         method = cell.method
         candidate_only = "" if method.evaluated else " (as a candidate only)"
         texts = words.setdefault(f"Method {method.name}{candidate_only}", {})
-        own_router = f"; router {method.router}" if method.router != plan.suite.router else ""
-        models = texts.setdefault(_method_in_words(method) + own_router, [])
+        text = method_in_words(method.settings, plan.suite.router)
+        if method.seeds != (None,):
+            text += "; seeds " + ", ".join(map(str, method.seeds))
+        models = texts.setdefault(text, [])
         if cell.model not in models:
             models.append(cell.model)
     return [
@@ -101,22 +104,13 @@ def _notes_in_words(plan: Plan) -> list[tuple[str, str]]:
     return [(f"On {where}", f"{', '.join(m)}: {note}") for (where, note), m in said.items()]
 
 
-def _method_in_words(method: ResolvedMethod) -> str:
-    words = [f"{name} {text}" for name, text in method_parts(method).items()]
-    if method.seeds != (None,):
-        words.append("seeds " + ", ".join(map(str, method.seeds)))
-    return "; ".join(words)
-
-
-def method_parts(method: ResolvedMethod) -> dict[str, str]:
-    """All that decides a method's masks but the seed, in words by part."""
-    parts = {}
-    for kind, part in method.parts.items():
-        settings = part.params.model_dump()
-        listed = ", ".join(f"{key} {value}" for key, value in settings.items())
-        parts[kind] = part.name + (f" ({listed})" if listed else "")
+def method_in_words(method: MethodSettings, router: RouterMode) -> str:
+    """A method's parts with all their parameters, in a suite whose router mode is `router`."""
+    words = [f"{kind} {part.label}" for kind, part in method.parts.items()]
     if method.corpora:
-        parts["corpora"] = ", ".join(method.corpora)
-    if method.candidate:
-        parts["candidate"] = method.candidate
-    return parts
+        words.append("corpora " + ", ".join(method.corpora))
+    if method.candidate is not None:
+        words.append(f"candidate {method.candidate}")
+    if method.router != router:
+        words.append(f"router {method.router}")
+    return "; ".join(words)

@@ -19,9 +19,11 @@ from mbench.core.interfaces import (
     Statistic,
     Use,
 )
+from mbench.core.provenance import ComponentSettings, MethodSettings
 from mbench.core.suite import ComponentSpec, MethodSpec, Parts, Suite
 from mbench.plan.registry import Origin, Registry
 from mbench.plan.yaml_source import Place, YamlSource
+from mbench.storage.records import to_plain
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,22 @@ class ResolvedMethod:
         """The components by their kind."""
         parts = {"scorer": self.scorer, "selector": self.selector, "builder": self.builder}
         return {kind: part for kind, part in parts.items() if part is not None}
+
+    @property
+    def settings(self) -> MethodSettings:
+        """All that decides its masks but the seed, as results record it."""
+        recorded = {
+            kind: ComponentSettings(part.name, to_plain(part.params.model_dump()))
+            for kind, part in self.parts.items()
+        }
+        return MethodSettings(
+            scorer=recorded.get("scorer"),
+            selector=recorded["selector"],
+            builder=recorded["builder"],
+            corpora=self.corpora,
+            candidate=self.candidate,
+            router=self.router,
+        )
 
     @property
     def needs(self) -> tuple[Statistic, ...]:

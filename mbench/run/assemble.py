@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from mbench.core.interfaces import ExpertMask, RouterMode
+from mbench.core.provenance import Provenance
 from mbench.core.results import UNPRUNED, CellResult, Results, TaskStatus
 from mbench.plan.cells import Cell, Plan
 from mbench.plan.in_words import methods_in_words, protocol_in_words
@@ -15,7 +15,7 @@ from mbench.plan.models import PlannedModel
 from mbench.run.session import Outcome
 
 
-def assemble(plan: Plan, outcome: Outcome, provenance: Mapping[str, Any]) -> Results:
+def assemble(plan: Plan, outcome: Outcome, provenance: Provenance) -> Results:
     """Every cell of the plan with its status, evaluated or not; the unpruned model first."""
     cells: list[CellResult] = []
     masks: dict[tuple[str, str], np.ndarray] = {}

@@ -202,7 +202,7 @@ class EvaluationStage:
         session.store.write_items(key, result.items)
         session.outcome.evaluations[key] = result
         scoring = self._evaluators[task.name].scoring
-        session.outcome.scoring[f"{session.model.name} {task.name}"] = scoring
+        session.outcome.scoring[session.model.name, task.name] = scoring
         return self._tell(masked, task)
 
     def _tell(self, masked: MaskedModel, task: PlannedTask) -> dict[str, float]:

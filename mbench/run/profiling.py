@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mbench.core.errors import StoreError, one_line
+from mbench.core.provenance import CorpusProfile
 from mbench.moe.calibration import sequences
 from mbench.plan.cells import SHARDS, Cell, StatisticJob
 from mbench.run.session import ModelSession
@@ -85,8 +86,13 @@ def remember_facts(session: ModelSession) -> None:
     """Put what was stored beside the statistics into the outcome."""
     for cell in session.cells:
         for corpus, jobs in cell.statistics.items():
-            known = session.outcome.profiles.setdefault(f"{session.model.name} {corpus}", {})
+            known: dict[str, Any] = {}
             for job in jobs:
                 if session.store.has_statistic(job.key):
-                    meta = session.store.read_statistic_meta(job.key)
-                    known.update({key: value for key, value in meta.items() if key != "corpus"})
+                    known |= session.store.read_statistic_meta(job.key)
+            if known:
+                session.outcome.profiles[session.model.name, corpus] = CorpusProfile(
+                    tokens=known["tokens"],
+                    never_selected=known.get("experts never selected"),
+                    gate_mass=tuple(known.get("top-k gate mass by layer", ())),
+                )

@@ -6,132 +6,192 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from mbench.core.provenance import (
+    Checkout,
+    CorpusProfile,
+    CorpusSettings,
+    Hardware,
+    MethodSettings,
+    ModelRecord,
+    ModelSource,
+    PluginComponent,
+    Provenance,
+    RunCost,
+    RunRecord,
+    TaskSettings,
+)
 from mbench.plan.cells import Plan
-from mbench.plan.in_words import method_parts
+from mbench.plan.models import PlannedModel
+from mbench.plan.tasks import PlannedTask
 from mbench.run.session import Outcome
+from mbench.storage.records import to_plain
 
 PACKAGES = ("mbench", "torch", "transformers", "lm-eval", "datasets", "numpy", "tokenizers")
 
 
 def gather(
     plan: Plan, outcome: Outcome, suite_path: Path, command: Sequence[str], changes: Sequence[str]
-) -> dict[str, Any]:
-    """Command, versions, code state, hardware, hashes of all inputs, and what the run cost.
+) -> Provenance:
+    """The plan's settings with the hashes of all inputs, and the record of this run.
 
     `changes` are the words of the command that narrow or redirect the suite.
     """
-    return {
-        "command": shlex.join(command),
-        "suite changed by": shlex.join(changes),
-        "suite file sha256": hashlib.sha256(suite_path.read_bytes()).hexdigest(),
-        "versions": {"python": platform.python_version(), **_versions()},
-        "git": {
-            "of the suite": _git_state(suite_path.resolve()),
-            "of mbench": _git_state(Path(__file__)),
-        },
-        "hardware": _hardware(),
-        "models": {
-            model.name: {
-                "content": model.key,
-                "source": plan.suite.models[model.name].model_dump(
-                    include={"hub", "path", "plugin"}, exclude_none=True
-                ),
-                "revision": model.revision or "",
-                "trust_remote_code": model.trust_remote_code,
-                **model.facts.to_json(),
-                "dtype": model.facts.dtype if model.dtype == "auto" else model.dtype,
-            }
-            for model in plan.models
-        },
-        "texts": {
-            **{f"corpora.{name}": text.identity() for name, text in plan.texts.items()},
-            **{t.name: dict(t.fingerprint) for t in plan.tasks},
-        },
-        "settings": _settings(plan),
-        "plugins": _plugins(plan),
-        "this run": {
-            "forward tokens": outcome.forward_tokens,
-            "seconds": {name: round(spent, 1) for name, spent in outcome.seconds.items()},
-            "peak memory": _peak_memory(),
-            "log-likelihoods": outcome.scoring,
-            "interrupted": outcome.interrupted,
-        },
-        "profiles": outcome.profiles,
-    }
-
-
-def _settings(plan: Plan) -> dict[str, Any]:
-    """The suite's choices that no other entry tells, one value each: what merging compares."""
     suite = plan.suite
-    methods: dict[str, dict[str, Any]] = {model.name: {} for model in plan.models}
+    methods: dict[str, dict[str, MethodSettings]] = {model.name: {} for model in plan.models}
     for cell in plan.cells:
-        own = {} if cell.method.router == suite.router else {"router": cell.method.router}
-        methods[cell.model][cell.method.name] = method_parts(cell.method) | own
-    return {
-        "router": suite.router,
-        "corpora": {
-            # The text itself is told by its hash, wherever it came from.
-            name: corpus.model_dump(mode="json", exclude={"source"})
-            for name, corpus in suite.corpora.items()
-        },
-        "methods": methods,
-    }
+        methods[cell.model][cell.method.name] = cell.method.settings
+    return Provenance(
+        router=suite.router,
+        corpora={name: _corpus(plan, name) for name in suite.corpora},
+        tasks={task.name: _task(task) for task in plan.tasks},
+        models={model.name: _model(plan, model) for model in plan.models},
+        methods=methods,
+        runs=(
+            RunRecord(
+                suite=suite.name,
+                title=suite.title or suite.name,
+                description=suite.description,
+                command=tuple(command),
+                changes=tuple(changes),
+                suite_sha256=hashlib.sha256(suite_path.read_bytes()).hexdigest(),
+                versions=_versions(),
+                code={},
+                suite_checkout=_checkout(suite_path.resolve()),
+                mbench_checkout=_checkout(Path(__file__)),
+                hardware=_hardware(),
+                plugins=_plugins(plan),
+                profiles=_profiles(outcome),
+                cost=_cost(outcome),
+            ),
+        ),
+    )
+
+
+def _corpus(plan: Plan, name: str) -> CorpusSettings:
+    spec = plan.suite.corpora[name]
+    return CorpusSettings(
+        text=to_plain(plan.texts[name].identity()),
+        sequences=spec.sequences,
+        length=spec.length,
+        packing=spec.packing,
+        join=spec.join,
+        seed=spec.seed,
+    )
+
+
+def _task(task: PlannedTask) -> TaskSettings:
+    told_by_fields = ("text", "lm_eval")
+    fingerprint = to_plain(task.fingerprint)
+    return TaskSettings(
+        text=fingerprint.get("text"),
+        lm_eval=None if task.text is not None else importlib.metadata.version("lm-eval"),
+        settings={key: value for key, value in fingerprint.items() if key not in told_by_fields},
+    )
+
+
+def _model(plan: Plan, model: PlannedModel) -> ModelRecord:
+    spec = plan.suite.models[model.name]
+    if spec.hub is not None:
+        source = ModelSource("hub", spec.hub)
+    elif spec.path is not None:
+        source = ModelSource("path", spec.path)
+    else:
+        source = ModelSource("plugin", str(spec.plugin))
+    return ModelRecord(
+        content=model.key,
+        source=source,
+        revision=model.revision,
+        trust_remote_code=model.trust_remote_code,
+        dtype=model.facts.dtype if model.dtype == "auto" else model.dtype,
+        facts=model.facts,
+    )
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            versions[package] = "not installed"
+    return versions
 
 
-def _git_state(file: Path) -> str:
-    """Commit of the checkout that tracks `file`, with a mark if the checkout has changes.
+def _checkout(file: Path) -> Checkout:
+    """Of the checkout that tracks `file`.
 
     What is installed may lie in the checkout of another project, which says nothing about it.
     """
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(file.parent), *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
     try:
-        run = lambda *words: subprocess.run(  # noqa: E731
-            ["git", "-C", str(file.parent), *words],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        ).stdout.strip()
-        run("ls-files", "--error-unmatch", file.name)
-        commit = run("rev-parse", "HEAD")
-        return commit + (" with uncommitted changes" if run("status", "--porcelain") else "")
+        git("ls-files", "--error-unmatch", file.name)
+        return Checkout(git("rev-parse", "HEAD"), changed=bool(git("status", "--porcelain")))
     except (OSError, subprocess.SubprocessError):
-        return "not tracked by git"
+        return Checkout(None)
 
 
-def _hardware() -> dict[str, Any]:
-    hardware: dict[str, Any] = {
-        "machine": platform.machine(),
-        "system": f"{platform.system()} {platform.release()}",
-        "processors": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
-    }
+def _hardware() -> Hardware:
+    gpus: tuple[str, ...] = ()
     # Only a run that used the GPU has torch loaded; a report alone need not pay for it.
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         devices = range(torch.cuda.device_count())
-        hardware["gpus"] = [torch.cuda.get_device_name(device) for device in devices]
-    return hardware
+        gpus = tuple(torch.cuda.get_device_name(device) for device in devices)
+    usable = getattr(os, "sched_getaffinity", None)
+    return Hardware(
+        machine=platform.machine(),
+        system=f"{platform.system()} {platform.release()}",
+        processors=os.cpu_count() if usable is None else len(usable(0)),
+        gpus=gpus,
+    )
 
 
-def _peak_memory() -> dict[str, int]:
+def _plugins(plan: Plan) -> tuple[PluginComponent, ...]:
+    used: dict[tuple[str, str], PluginComponent] = {}
+    for cell in plan.cells:
+        for kind, component in cell.method.parts.items():
+            origin = cell.method.origins[kind]
+            used[kind, component.name] = PluginComponent(
+                kind=kind,
+                name=component.name,
+                origin=origin.distribution,
+                source_sha256=origin.source_hash,
+                distributions={},
+            )
+    return tuple(used.values())
+
+
+def _profiles(outcome: Outcome) -> dict[str, dict[str, CorpusProfile]]:
+    profiles: dict[str, dict[str, CorpusProfile]] = {}
+    for (model, corpus), profile in outcome.profiles.items():
+        profiles.setdefault(model, {})[corpus] = profile
+    return profiles
+
+
+def _cost(outcome: Outcome) -> RunCost:
+    scoring: dict[str, dict[str, str]] = {}
+    for (model, task), how in outcome.scoring.items():
+        scoring.setdefault(model, {})[task] = how
+    return RunCost(
+        forward_tokens=outcome.forward_tokens,
+        seconds={name: round(spent, 1) for name, spent in outcome.seconds.items()},
+        peak_memory=_peak_memory(),
+        scoring=scoring,
+        interrupted=outcome.interrupted,
+    )
+
+
+def _peak_memory() -> Mapping[str, int]:
     """Bytes at most held at once by this process, and on each GPU by tensors."""
     peaks = {}
     try:
@@ -146,12 +206,3 @@ def _peak_memory() -> dict[str, int]:
         for device in range(torch.cuda.device_count()):
             peaks[f"GPU {device}"] = torch.cuda.max_memory_allocated(device)
     return peaks
-
-
-def _plugins(plan: Plan) -> dict[str, Any]:
-    used = {}
-    for cell in plan.cells:
-        for kind, origin in cell.method.origins.items():
-            name = f"{kind} {getattr(cell.method, kind).name}"
-            used[name] = {"from": origin.distribution, "source sha256": origin.source_hash}
-    return used

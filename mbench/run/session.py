@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mbench.core.evaluation import Evaluation
 from mbench.core.interfaces import ExpertMask
+from mbench.core.provenance import CorpusProfile
 from mbench.core.results import Saving, TaskStatus
 from mbench.plan.cells import Plan
 from mbench.plan.models import PlannedModel
@@ -36,10 +37,10 @@ class Outcome:
     """Tokens of the forward passes of this run; 0 where everything was in the store."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock seconds of this run by stage."""
-    profiles: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """`model corpus` -> what a reader should know, e.g. how many experts were never selected."""
-    scoring: dict[str, str] = field(default_factory=dict)
-    """`model task` -> how this run computed its log-likelihoods."""
+    profiles: dict[tuple[str, str], CorpusProfile] = field(default_factory=dict)
+    """(model, corpus) -> what a reader should know, e.g. how many experts were never selected."""
+    scoring: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(model, task) -> how this run computed its log-likelihoods."""
     efficiency: list[Saving] = field(default_factory=list)
     """By model and budget, where the suite asks for it."""
     interrupted: bool = False

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,8 +18,10 @@ import numpy as np
 
 from mbench.core.errors import MbenchError, StoreError, one_line
 from mbench.core.evaluation import Evaluation, evaluation
+from mbench.core.provenance import Provenance
 from mbench.core.results import (
     DTYPES,
+    UNPRUNED,
     CellResult,
     Footprint,
     Results,
@@ -29,6 +30,7 @@ from mbench.core.results import (
     TaskStatus,
     long_form,
 )
+from mbench.storage.records import from_plain, to_plain
 from mbench.storage.store import write_atomically
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
 
 CSV, ITEMS, JSON = "results.csv", "items.parquet", "results.json"
 EFFICIENCY = "efficiency.csv"
+
+FORMAT = 2
+"""Of `results.json`; raised whenever what it holds changes. The first format named no number."""
 
 KEY = ["model", "router", "mask", "task"]
 """Columns that identify one per-item table: equal masks are evaluated once, whatever made them."""
@@ -66,12 +71,17 @@ def write(results: Results, directory: str | Path) -> None:
 
 
 def read(directory: str | Path) -> Results:
-    """Read back what `write` wrote; metrics are derived again from the per-item outcomes."""
+    """Read back what `write` wrote; metrics are derived again from the per-item outcomes.
+
+    Raises:
+        StoreError: a file is missing or malformed, or another version of mbench wrote it.
+    """
     import pandas as pd
 
     directory = Path(directory)
     try:
         data = json.loads((directory / JSON).read_text(encoding="utf-8"))
+        _check_format(directory, data)
         items = pd.read_parquet(directory / ITEMS)
         return _from_json(data, items)
     except FileNotFoundError as error:
@@ -82,6 +92,17 @@ def read(directory: str | Path) -> Results:
         raise StoreError(f"cannot read results in {directory}: {one_line(error)}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"results in {directory} are malformed: {one_line(error)}") from error
+
+
+def _check_format(directory: Path, data: Mapping[str, Any]) -> None:
+    written: int = data.get("format", 1)
+    if written < FORMAT:
+        raise StoreError(
+            f"results in {directory} were written by an older mbench: run the suite again; nothing"
+            " in the store is computed again"
+        )
+    if written > FORMAT:
+        raise StoreError(f"results in {directory} were written by a newer mbench: update this one")
 
 
 def load_results(path: str | Path) -> pd.DataFrame:
@@ -139,6 +160,7 @@ def _gather_items(results: Results) -> tuple[pd.DataFrame, dict[str, dict[str, s
 
 def _to_json(results: Results, dtypes: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     return {
+        "format": FORMAT,
         "suite": results.suite,
         "title": results.title,
         "description": results.description,
@@ -149,7 +171,7 @@ def _to_json(results: Results, dtypes: Mapping[str, Mapping[str, str]]) -> dict[
         "average": results.average,
         "average_tasks": list(results.average_tasks),
         "protocol": [list(entry) for entry in results.protocol],
-        "provenance": _plain(results.provenance),
+        "provenance": to_plain(results.provenance),
         "efficiency": [asdict(saving) for saving in results.efficiency],
         "cells": [_cell_to_json(results, cell) for cell in results.cells],
         "masks": [
@@ -181,19 +203,6 @@ def _cell_to_json(results: Results, cell: CellResult) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
-    """Nested values as JSON has them; what JSON cannot hold becomes its text."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, (np.ndarray, np.generic)):
-        return _plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    return value if isinstance(value, (str, int, type(None))) else str(value)
-
-
 def _from_json(data: Mapping[str, Any], items: pd.DataFrame) -> Results:
     columns = {entry["task"]: entry["columns"] for entry in data["tasks"]}
     evaluations = {}
@@ -207,7 +216,7 @@ def _from_json(data: Mapping[str, Any], items: pd.DataFrame) -> Results:
         for row, kept in zip(keep, entry["kept"], strict=True):
             row[kept] = True
         masks[entry["model"], entry["mask"]] = keep
-    return Results(
+    results = Results(
         suite=data["suite"],
         title=data["title"],
         description=data["description"],
@@ -216,10 +225,23 @@ def _from_json(data: Mapping[str, Any], items: pd.DataFrame) -> Results:
         average_tasks=tuple(data["average_tasks"]),
         cells=tuple(_cell_from_json(cell, evaluations) for cell in data["cells"]),
         masks=masks,
-        provenance=data["provenance"],
+        provenance=from_plain(Provenance, data["provenance"]),
         protocol=tuple((name, text) for name, text in data["protocol"]),
-        efficiency=tuple(Saving.from_json(saving) for saving in data.get("efficiency", ())),
+        efficiency=tuple(Saving.from_json(saving) for saving in data["efficiency"]),
     )
+    _check_records(results)
+    return results
+
+
+def _check_records(results: Results) -> None:
+    """Raise `KeyError` unless every model, method and task has its settings on record."""
+    provenance = results.provenance
+    for task in results.task_metrics:
+        provenance.tasks[task]
+    for cell in results.cells:
+        provenance.models[cell.model]
+        if cell.method != UNPRUNED:
+            provenance.methods[cell.model][cell.method]
 
 
 def _cell_from_json(

@@ -45,7 +45,7 @@ def test_several_directories_become_one_report(halves):
 
 
 def test_another_protocol_is_refused_and_nothing_is_written(halves):
-    other = change(read(halves / "b"), ("settings", "corpora", "wiki", "length"), 128)
+    other = change(read(halves / "b"), ("corpora", "wiki", "length"), 128)
     write(other, halves / "b")
     with pytest.raises(MergeError, match=r"corpus wiki › length: 64 in .*a; 128 in .*b"):
         call(halves / "a", halves / "b")

@@ -1,12 +1,12 @@
 import dataclasses
+import functools
 import json
 import math
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.demo_results import CLOZE, SEEDS, synthetic
+from helpers.demo_results import CLOZE, MODEL, SEEDS, synthetic
 from mbench.core.errors import MbenchError, StoreError
 from mbench.core.evaluation import evaluation
 from mbench.core.results import (
@@ -14,7 +14,7 @@ from mbench.core.results import (
     TaskStatus,
     long_form,
 )
-from mbench.storage.results_folder import load_results, read, write
+from mbench.storage.results_folder import FORMAT, load_results, read, write
 
 
 @pytest.fixture(scope="module")
@@ -155,10 +155,43 @@ def test_names_that_look_like_missing_values_are_kept(tmp_path):
     assert set(load_results(tmp_path).method) == {"null"}
 
 
-def test_provenance_takes_numpy_values_and_infinity(tmp_path):
-    odd = {"a": np.int64(3), "b": np.array([1.0, math.inf]), "c": {"d": (1, None, True)}}
-    write(dataclasses.replace(synthetic(), provenance=odd), tmp_path)
-    assert read(tmp_path).provenance == {"a": 3, "b": [1.0, "inf"], "c": {"d": [1, None, True]}}
+def test_results_of_another_format_are_refused_in_one_line(tmp_path, written):
+    data = json.loads((written / "results.json").read_text())
+    for number, message in [
+        (None, "were written by an older mbench: run the suite again; nothing in the store is"),
+        (data["format"] - 1, "were written by an older mbench"),
+        (data["format"] + 1, "were written by a newer mbench"),
+    ]:
+        other = {name: value for name, value in data.items() if name != "format"}
+        other |= {} if number is None else {"format": number}
+        (tmp_path / "results.json").write_text(json.dumps(other))
+        with pytest.raises(StoreError, match=message) as error:
+            read(tmp_path)
+        assert one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong"),
+    [
+        (("models",), {}),
+        (("methods", MODEL), {}),
+        (("tasks",), {}),
+        (("router",), "both"),
+        (("models", MODEL, "facts", "layers"), "one"),
+        (("runs", 0, "cost", "interrupted"), 0),
+        (("runs", 0, "command"), "mbench run"),
+        (("runs", 0, "unheard-of"), 1),
+    ],
+)
+def test_incomplete_or_wrong_records_are_malformed(tmp_path, written, path, wrong):
+    data = json.loads((written / "results.json").read_text())
+    *above, last = ("provenance", *path)
+    functools.reduce(lambda place, key: place[key], above, data)[last] = wrong
+    (tmp_path / "results.json").write_text(json.dumps(data))
+    (tmp_path / "items.parquet").write_bytes((written / "items.parquet").read_bytes())
+    with pytest.raises(StoreError, match=f"malformed.*{last if wrong else ''}") as error:
+        read(tmp_path)
+    assert one_line(error)
 
 
 def test_different_outcomes_of_one_mask_are_refused(tmp_path):
@@ -186,7 +219,7 @@ def test_missing_and_malformed_files_are_told_in_one_line(tmp_path, written):
         with pytest.raises(MbenchError, match="is not a table of results") as error:
             load_results(bad)
         assert one_line(error)
-    for text in ("{", "[]", "{}", '{"tasks": 3}'):
+    for text in ("{", "[]", '{"format": "x"}', f'{{"format": {FORMAT}}}'):
         (tmp_path / "results.json").write_text(text)
         (tmp_path / "items.parquet").write_bytes((written / "items.parquet").read_bytes())
         with pytest.raises(StoreError, match="malformed") as error:

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from helpers import records
 from helpers.exported import results
 from mbench.core.errors import MbenchError
 from mbench.core.results import Results
@@ -22,26 +23,28 @@ def done(folder, dtype="bfloat16"):
 
 
 @pytest.fixture
-def found(tmp_path, monkeypatch) -> Results:
-    monkeypatch.setattr("helpers.exported.model_key", lambda path: "sha256:0")
+def found(tmp_path) -> Results:
     keep = np.zeros((2, 8), dtype=bool)
     keep[:, ::2] = True
-    found = results(tmp_path, keep)
+    found = results(tmp_path, keep, content="sha256:0")
     # The same method with other parameters on a model whose name begins alike, and other budgets.
     large = [dataclasses.replace(cell, model="tiny-large") for cell in found.cells]
     quarter = [dataclasses.replace(cell, retain=0.25) for cell in found.cells[1:]]
     methods = {
         "tiny": {
-            "a": {"scorer": "reap (power 1)", "builder": "cut", "candidate": "b"},
-            "b": {"scorer": "mean (power 2)"},
-            "c": {"scorer": "random"},
+            "a": records.method(records.component("reap", power=1), candidate="b"),
+            "b": records.method(records.component("mean", power=2), router="preserved"),
+            "c": records.method("random"),
         },
-        "tiny-large": {"a": {"scorer": "reap (power 7)"}},
+        "tiny-large": {"a": records.method(records.component("reap", power=7))},
     }
+    provenance = records.provenance(
+        {"quiz": "acc"}, methods, found.provenance.models | {"tiny-large": records.model()}
+    )
     return dataclasses.replace(
         found,
         cells=(*found.cells, *large, *quarter),
-        provenance=found.provenance | {"settings": {"methods": methods}},
+        provenance=provenance,
         protocol=(
             ("Model tiny", "computed in float32"),
             ("Model tiny-large", "computed in float16"),
@@ -56,17 +59,17 @@ def found(tmp_path, monkeypatch) -> Results:
     )
 
 
-def card(found, folder, **changes):
-    recorded = found.provenance["models"]["tiny"] | changes
-    return model_card(found, found.cells[1], recorded, done(folder), folder)
+def card(found, folder):
+    return model_card(found, found.cells[1], done(folder), folder)
 
 
 def test_parameters_are_those_of_the_method_and_its_candidate(found, tmp_path):
     lines = card(found, tmp_path).splitlines()
     start = lines.index("## Method")
     assert lines[start + 2 : start + 5] == [
-        "- a: scorer reap (power 1); builder cut; candidate b",
-        "- b: scorer mean (power 2)",
+        "- a: scorer reap (power 1); selector top-k; builder protect; corpora wiki; candidate b",
+        "- b: scorer mean (power 2); selector top-k; builder as-selected; corpora wiki;"
+        " router preserved",
         "- seed of this mask: 0",
     ]
     assert "power 7" not in "\n".join(lines)
@@ -87,21 +90,36 @@ def test_settings_are_those_of_the_model_and_budget(found, tmp_path):
     [
         ("float32", "computed in float32, but the weights are stored in bfloat16"),
         ("bfloat16", "Both were computed in bfloat16. ±"),
-        (None, "The results do not say in which dtype."),
     ],
 )
 def test_the_dtype_of_the_figures_is_told(found, tmp_path, measured, text):
-    assert text in card(found, tmp_path, dtype=measured)
+    model = dataclasses.replace(found.provenance.models["tiny"], dtype=measured)
+    provenance = dataclasses.replace(found.provenance, models={"tiny": model})
+    assert text in card(dataclasses.replace(found, provenance=provenance), tmp_path)
+
+
+def test_the_provenance_is_that_of_all_runs(found, tmp_path):
+    builds = [{"torch": f"2.9.0+{build}", "numpy": "2.4"} for build in ("cpu", "cu128")]
+    runs = [
+        records.run_record(suite_sha256=digest * 64, versions=versions)
+        for digest, versions in zip("12", builds, strict=True)
+    ]
+    provenance = dataclasses.replace(found.provenance, runs=tuple(runs))
+    lines = card(dataclasses.replace(found, provenance=provenance), tmp_path).splitlines()
+    start = lines.index("## Provenance")
+    assert lines[start + 2 : start + 6] == [
+        "- full model: sha256:0",
+        f"- mask: sha256:{found.cells[1].mask}",
+        f"- suite file: sha256:{'1' * 64}, sha256:{'2' * 64}",
+        "- measured with: torch 2.9.0, numpy 2.4",
+    ]
 
 
 def test_what_results_lack_is_told_in_one_line(found, tmp_path):
-    no_methods = {"settings": {"methods": {"tiny-large": {}}}}
     partly = dataclasses.replace(found.cells[1], tasks={})
     for changes, message in [
         ({"cells": found.cells[1:]}, "lack the full model tiny$"),
         ({"cells": (found.cells[0], partly)}, "lack the status of task quiz on tiny"),
-        ({"provenance": found.provenance | no_methods}, "do not record the parts of 'a' on tiny"),
-        ({"provenance": found.provenance | {"settings": None}}, "do not record the parts of 'a'"),
     ]:
         with pytest.raises(MbenchError, match=message):
             card(dataclasses.replace(found, **changes), tmp_path)

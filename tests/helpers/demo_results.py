@@ -6,6 +6,7 @@ import functools
 import numpy as np
 import pandas as pd
 
+from helpers import records
 from mbench.core.evaluation import evaluation
 from mbench.core.interfaces import ExpertMask
 from mbench.core.results import CellResult, Results, TaskStatus
@@ -121,12 +122,12 @@ def synthetic(failures=True, model=MODEL, average="Common Avg"):
         average_tasks=CLOZE if average else (),
         cells=tuple(cells),
         masks=masks,
-        provenance={
-            "command": "mbench run quickstart",
-            "versions": {"mbench": "0.1", "torch": "2.9.1"},
-            "cost": {"forward tokens": 123456, "seconds": 41.5},
-            "models": [{"name": model, "hash": "ab" * 32}],
-        },
+        provenance=records.provenance(
+            tasks,
+            {model: {name: records.method() for name in ("random", *ABILITY)}},
+            {model: records.model(model, LAYERS, EXPERTS)},
+            records.run_record("quickstart", ("mbench", "run", "quickstart")),
+        ),
         protocol=(
             ("Router", "sliced: dropped experts leave the router"),
             ("Perplexity", "window 128, stride 128, every token scored once"),

@@ -6,16 +6,18 @@ import numpy as np
 import pandas as pd
 from safetensors.torch import load_file
 
+from helpers import records
 from mbench.core.evaluation import evaluation
 from mbench.core.interfaces import ExpertMask
+from mbench.core.provenance import ModelSource
 from mbench.core.results import CellResult, Results, TaskStatus
 from mbench.export.choose import choose
 from mbench.export.write import export
 from mbench.storage.checkpoints import model_key
 
 
-def results(folder, keep, router="sliced", **provenance):
-    """A run of one method with two seeds on one model."""
+def results(folder, keep, router="sliced", **recorded):
+    """A run of one method with two seeds on one model, of which `recorded` is on record."""
 
     def cell(method, seed, keep):
         items = pd.DataFrame({"item": ["a", "b"], "acc": [1.0, float(seed or 0)]})
@@ -37,9 +39,10 @@ def results(folder, keep, router="sliced", **provenance):
 
     masks = [np.ones_like(keep), keep, keep[:, ::-1]]
     cells = [cell(*each) for each in zip(("none", "a", "a"), (None, 0, 1), masks, strict=True)]
-    source = {"content": model_key(str(folder)), "source": {"path": str(folder)}}
-    source |= {"dtype": "float32"} | provenance
-    settings = {"methods": {"tiny": {"a": {"scorer": "reap"}}}}
+    recorded.setdefault("source", ModelSource("path", str(folder)))
+    if "content" not in recorded:
+        recorded["content"] = model_key(str(folder))
+    model = records.model("tiny", *keep.shape, **recorded)
     return Results(
         suite="little",
         title="",
@@ -49,7 +52,9 @@ def results(folder, keep, router="sliced", **provenance):
         average_tasks=(),
         cells=tuple(cells),
         masks={("tiny", cell.mask): mask for cell, mask in zip(cells, masks, strict=True)},
-        provenance={"models": {"tiny": source}, "settings": settings},
+        provenance=records.provenance(
+            {"quiz": "acc"}, {"tiny": {"a": records.method()}}, {"tiny": model}
+        ),
         protocol=(("Method a", "scorer reap"), ("Task quiz", "two questions")),
     )
 

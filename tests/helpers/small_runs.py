@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
 
 import numpy as np
 import pandas as pd
 
+from helpers import records
 from mbench.core.evaluation import evaluation
 from mbench.core.interfaces import ExpertMask
+from mbench.core.provenance import Provenance
 from mbench.core.results import UNPRUNED, CellResult, Results, TaskStatus
+from mbench.storage.records import from_plain, to_plain
 
 LAYERS, EXPERTS = 2, 8
 TASKS = {"ppl": "perplexity", "quiz": "acc"}
 METHODS = {
-    "random": {"selector": "uniform", "builder": "as-selected"},
-    "alpha": {"scorer": "alpha", "selector": "top-k", "corpora": "wiki"},
-    "beta": {"scorer": "beta (power 2)", "selector": "top-k", "corpora": "wiki"},
+    "random": records.method(None, selector="uniform", corpora=()),
+    "alpha": records.method("alpha"),
+    "beta": records.method(records.component("beta", power=2)),
 }
 
 
@@ -69,7 +71,7 @@ def cell(model, method, seed, retain, tasks=tuple(TASKS), status="ok", router="s
     )
 
 
-def results(cells, tasks=TASKS, name="run", average=("quiz",), command="mbench run x"):
+def results(cells, tasks=TASKS, name="run", average=("quiz",), command=("mbench", "run", "x")):
     """A run of these cells that records its settings."""
     models = list(dict.fromkeys(one.model for one in cells))
     methods = {
@@ -94,23 +96,12 @@ def results(cells, tasks=TASKS, name="run", average=("quiz",), command="mbench r
             for one in cells
             if one.mask
         },
-        provenance={
-            "command": command,
-            "versions": {"mbench": "0.1.0", "torch": "2.9.0+cpu", "transformers": "5.23.0"},
-            "hardware": {"machine": "x86_64"},
-            "models": {
-                model: {"content": f"hash of {model}", "dtype": "float32"} for model in models
-            },
-            "texts": {
-                "corpora.wiki": {"documents": "ab" * 32},
-                **{task: {"kind": task, "limit": None} for task in tasks},
-            },
-            "settings": {
-                "router": "sliced",
-                "corpora": {"wiki": {"sequences": 4, "length": 64, "seed": 0}},
-                "methods": methods,
-            },
-        },
+        provenance=records.provenance(
+            {task: TASKS[task] for task in tasks},
+            methods,
+            corpora={"wiki": records.corpus()},
+            run=records.run_record(name, command),
+        ),
         protocol=(("Router", "sliced"), *((f"Task {task}", TASKS[task]) for task in tasks)),
     )
 
@@ -133,13 +124,13 @@ def run(keys, **settings):
 
 
 def change(whole, path, value):
-    """The same run with another value at a path of its provenance."""
-    provenance = copy.deepcopy(whole.provenance)
-    place = provenance
+    """The same run with another plain value at a path of its provenance."""
+    plain = to_plain(whole.provenance)
+    place = plain
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = value
-    return dataclasses.replace(whole, provenance=provenance)
+    return dataclasses.replace(whole, provenance=from_plain(Provenance, plain))
 
 
 def with_items(whole, task, change_items):

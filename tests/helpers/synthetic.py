@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import numpy as np
 import pandas as pd
 
 import mbench
+from helpers import records
 from mbench.core.evaluation import Evaluation, evaluation
+from mbench.core.provenance import CorpusProfile, Provenance, RunCost
 from mbench.core.results import CellResult, Results, TaskStatus
 
 
@@ -163,44 +166,45 @@ def _evaluation(rng: np.random.Generator, task: str, share: float, items: int) -
     return evaluation(task, pd.DataFrame({"item": names, **columns}))
 
 
-def _paper_provenance() -> dict:
+def _paper_provenance() -> Provenance:
     methods = {
-        name: ({"scorer": name.split("-")[0], "corpora": ", ".join(used)} if used else {})
-        | ({"candidate": "expert-sparsity"} if name == "tb-coverage" else {})
+        name: records.method(
+            name.split("-")[0] if used else None,
+            corpora=used,
+            candidate="expert-sparsity" if name == "tb-coverage" else None,
+        )
         for name, used in PAPER_METHODS.items()
     }
     corpora = sorted({corpus for used in PAPER_METHODS.values() for corpus in used})
     sizes = {"qwen": (14_315_784_192, 8_650_752), "deepseek": (16_375_728_128, 8_650_752)}
-    return {
-        "command": "mbench run suites/paper.yaml",
-        "versions": {"mbench": "0.1.0", "torch": "2.9.1", "transformers": "5.23.0"},
-        "git": {"of the suite": "ab" * 20, "of mbench": "ab" * 20},
-        "models": {
+    models = {}
+    for name, (layers, experts, top_k) in PAPER_MODELS.items():
+        model = records.model(name, layers, experts, dtype="bfloat16")
+        parameters, of_expert = sizes[name]
+        facts = dataclasses.replace(
+            model.facts, top_k=top_k, parameters=parameters, expert_parameters=of_expert
+        )
+        models[name] = dataclasses.replace(model, facts=facts)
+    run = records.run_record(
+        "paper",
+        ("mbench", "run", "suites/paper.yaml"),
+        profiles={
             model: {
-                "content": "cd" * 32,
-                "layers": [f"model.layers.{number}.mlp.experts" for number in range(layers)],
-                "num_experts": experts,
-                "top_k": top_k,
-                "parameters": sizes[model][0],
-                "expert_parameters": sizes[model][1],
-                "dtype": "bfloat16",
-            }
-            for model, (layers, experts, top_k) in PAPER_MODELS.items()
-        },
-        "settings": {"methods": dict.fromkeys(PAPER_MODELS, methods)},
-        "this run": {
-            "forward tokens": 911_228_416,
-            "peak memory": {"process": 41_875_931_136, "GPU 0": 36_507_222_016},
-            "seconds": {"load": 62.1, "profile": 812.0, "masks": 1841.2, "evaluate": 30_211.7},
-            "interrupted": False,
-        },
-        "profiles": {
-            f"{model} {corpus}": {
-                "tokens": 524_288,
-                "experts never selected": 3 if corpus == "evol-codealpaca" else 0,
-                "top-k gate mass by layer": [0.4] * layers,
+                corpus: CorpusProfile(
+                    tokens=524_288,
+                    never_selected=3 if corpus == "evol-codealpaca" else 0,
+                    gate_mass=(0.4,) * layers,
+                )
+                for corpus in corpora
             }
             for model, (layers, _, _) in PAPER_MODELS.items()
-            for corpus in corpora
         },
-    }
+        cost=RunCost(
+            forward_tokens=911_228_416,
+            seconds={"load": 62.1, "profile": 812.0, "masks": 1841.2, "evaluate": 30_211.7},
+            peak_memory={"process": 41_875_931_136, "GPU 0": 36_507_222_016},
+            scoring={},
+            interrupted=False,
+        ),
+    )
+    return records.provenance(PAPER_TASKS, dict.fromkeys(PAPER_MODELS, methods), models, run)

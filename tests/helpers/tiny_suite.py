@@ -7,12 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from mbench.core.results import long_form
+from mbench.core.results import Results, long_form
 from mbench.plan.cells import Plan, make_plan
 from mbench.plan.registry import load_registry
 from mbench.plan.suite_file import load_suite
 from mbench.run.assemble import assemble
 from mbench.run.progress import Progress
+from mbench.run.provenance import gather
 from mbench.run.runner import Runner
 from mbench.run.session import Outcome
 from mbench.storage.store import Store
@@ -73,6 +74,12 @@ def plan_of(
     return make_plan(suite, source, load_registry(plugins), store)
 
 
+def results_of(plan: Plan, outcome: Outcome) -> Results:
+    """What a run of the plan came to; any file stands in for its suite file."""
+    provenance = gather(plan, outcome, Path(__file__), ["mbench", "run", "x"], [])
+    return assemble(plan, outcome, provenance)
+
+
 def go(plan: Plan, store: Store, progress: Progress | None = None) -> tuple[Outcome, pd.DataFrame]:
     outcome = Runner(plan, store, progress or Watcher()).run()
-    return outcome, long_form(assemble(plan, outcome, {}))
+    return outcome, long_form(results_of(plan, outcome))

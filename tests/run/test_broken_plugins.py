@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from helpers.tiny_suite import SUITE, go, plan_of
+from helpers.tiny_suite import SUITE, go, plan_of, results_of
 from mbench.plan.cells import Plan
-from mbench.run.assemble import assemble
 
 BROKEN = '''
 import numpy as np, mbench
@@ -99,7 +98,7 @@ def test_a_broken_plugin_costs_only_its_own_cells(tmp_path, store):
     methods += ["gambles", "count", "random"]
     plan = _plan_with(tmp_path, store, plugin, methods)
     outcome, _ = go(plan, store)
-    cells = {cell.method: cell for cell in assemble(plan, outcome, {}).cells}
+    cells = {cell.method: cell for cell in results_of(plan, outcome).cells}
     expected = {
         "raises": ("failed", "'raises' raised in score: RuntimeError: no good"),
         "nan": ("failed", "scorer 'nan' returned nan for layer 1 expert 2 on bible"),

@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from helpers import deepseek_moe
+from helpers import deepseek_moe, records
 from helpers.deepseek_moe import CONFIG
 from helpers.demo_results import synthetic
 from helpers.page_tables import Tables
 from helpers.prunable import built, draw
 from helpers.tiny_models import random_sequences, save
+from helpers.tiny_suite import results_of
 from mbench.cli.summary import list_problems
 from mbench.core.errors import MbenchError
 from mbench.core.model_facts import ModelFacts
@@ -30,7 +31,6 @@ from mbench.plan.suite_file import load_suite
 from mbench.report.across_runs.merge import merge
 from mbench.report.page.render import to_html
 from mbench.run import footprint as measure
-from mbench.run.assemble import assemble
 from mbench.run.progress import Progress
 from mbench.run.runner import Runner
 from mbench.storage.results_folder import read, write
@@ -171,7 +171,7 @@ def run(tmp_path, *values):
     stopped = []
     outcome = Runner(plan, store, Progress(), before_measuring=lambda: stopped.append(1)).run()
     assert stopped == [1]
-    return assemble(plan, outcome, {})
+    return results_of(plan, outcome)
 
 
 def test_a_run_measures_each_budget_once_and_failures_are_named(tmp_path, monkeypatch):
@@ -209,15 +209,15 @@ def saving(retain, **changes):
     return Saving(model=model, retain=retain, kept=8, **values)
 
 
-def test_merging_keeps_what_each_machine_measured(monkeypatch):
-    monkeypatch.setattr("mbench.report.across_runs.merge.deciding_differences", lambda runs: [])
+def test_merging_keeps_what_each_machine_measured():
     lost = {"status": "failed", "reason": "out of memory", "unpruned": None, "pruned": None}
     failed, done, elsewhere = saving(0.5, **lost), saving(0.5), saving(0.5, device="another")
-    settings = {"settings": {"router": "sliced", "corpora": {}, "methods": {}}}
-    common = {"models": {}, "texts": {}, "versions": {}, **settings}
+    shared = synthetic().provenance
     runs = {
         name: dataclasses.replace(
-            synthetic(), efficiency=measured, provenance={**common, "command": name}
+            synthetic(),
+            efficiency=measured,
+            provenance=dataclasses.replace(shared, runs=(records.run_record(name),)),
         )
         for name, measured in {"a": (saving(0.25), failed), "b": (done, elsewhere)}.items()
     }

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 
 import pytest
 
-from helpers.tiny_suite import plan_of
+from helpers.tiny_suite import go, plan_of, results_of
+from mbench.core.provenance import Checkout, ModelSource
 from mbench.report.across_runs.differences import deciding_differences
 from mbench.run.assemble import assemble
 from mbench.run.provenance import gather
 from mbench.run.session import Outcome
+from mbench.storage.results_folder import read, write
 from mbench.storage.store import Store
 
 
@@ -27,18 +30,18 @@ def test_a_commit_is_recorded_for_a_file_that_git_tracks(tmp_path):
     git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@y"]
 
     def recorded():
-        return planned(tmp_path).provenance["git"]["of the suite"]
+        return planned(tmp_path).provenance.runs[0].suite_checkout
 
-    assert recorded() == "not tracked by git"
+    assert recorded() == Checkout(None)
     subprocess.run([*git, "init", "-q"], check=True)
     (tmp_path / "other").write_text("x")
     subprocess.run([*git, "add", "other"], check=True)
     subprocess.run([*git, "commit", "-qm", "x"], check=True)
-    assert recorded() == "not tracked by git"
+    assert recorded() == Checkout(None)
     subprocess.run([*git, "add", "suite.yaml"], check=True)
     subprocess.run([*git, "commit", "-qm", "y"], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
-    assert recorded() == head.stdout.strip() + " with uncommitted changes"
+    assert recorded() == Checkout(head.stdout.strip(), changed=True)
 
 
 def test_a_narrowed_suite_has_the_same_protocol(tmp_path):
@@ -67,11 +70,52 @@ def test_a_narrowed_suite_has_the_same_protocol(tmp_path):
         ),
         (
             "methods.tb-coverage.selector.protected=9",
-            "method tb-coverage on demo › selector: round-robin (protected 10, overflow clamp) in"
-            " a; round-robin (protected 9, overflow clamp) in b",
+            "method tb-coverage on demo › selector › protected: 10 in a; 9 in b",
         ),
     ],
 )
 def test_each_setting_that_decides_figures_is_seen(tmp_path, change, difference):
     found = deciding_differences({"a": planned(tmp_path), "b": planned(tmp_path, change)})
     assert [str(one) for one in found] == [difference]
+
+
+def test_a_run_records_its_settings_and_what_it_counted(tmp_path):
+    store = Store(tmp_path / "store")
+    narrowing = {"methods": ["tb-coverage", "random"], "retain": [0.5]}
+    plan = plan_of(tmp_path, store, **narrowing)
+    first, _ = go(plan, store)
+    found = results_of(plan, first)
+    provenance = found.provenance
+    # tb-coverage starts from a mask that is not evaluated itself.
+    methods = provenance.methods["demo"]
+    assert set(methods) == {"tb-coverage", "expert-sparsity", "random"}
+    assert methods["tb-coverage"].corpora == ("bible", "wiki")
+    assert methods["tb-coverage"].candidate == "expert-sparsity"
+    assert methods["tb-coverage"].selector.parameters == {"protected": 10, "overflow": "clamp"}
+    assert methods["random"].scorer is None
+    model = provenance.models["demo"]
+    assert model.source == ModelSource("plugin", "demo")
+    assert (model.dtype, model.facts) == ("float32", plan.models[0].facts)
+    assert provenance.tasks["cloze_bible"].lm_eval == importlib.metadata.version("lm-eval")
+    assert provenance.tasks["cloze_bible"].settings["limit"] == 6
+    assert provenance.tasks["ppl-wiki"].text == plan.tasks[0].text.identity()
+    assert (provenance.corpora["bible"].sequences, provenance.corpora["bible"].length) == (6, 32)
+    (run,) = provenance.runs
+    assert {(part.kind, part.name) for part in run.plugins} >= {
+        ("selector", "round-robin"),
+        ("builder", "protect"),
+        ("scorer", "reconstruction"),
+    }
+    assert run.cost.forward_tokens == first.forward_tokens > 0
+    assert set(run.cost.scoring["demo"]) == {"ppl-wiki", "cloze_bible"}
+    bible = run.profiles["demo"]["bible"]
+    assert bible.tokens == 6 * 32
+    assert len(bible.gate_mass) == len(model.facts.layers)
+    assert all(0 < mass <= 1 for mass in bible.gate_mass)
+    write(found, tmp_path / "out")
+    assert read(tmp_path / "out").provenance == provenance
+
+    again, _ = go(plan_of(tmp_path, store, **narrowing), store)
+    (second,) = results_of(plan, again).provenance.runs
+    assert second.profiles == run.profiles
+    assert (second.cost.forward_tokens, second.cost.scoring) == (0, {})

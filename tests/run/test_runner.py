@@ -16,9 +16,8 @@ import pandas as pd
 import pytest
 
 import mbench_plugins.demo
-from helpers.tiny_suite import SUITE, Watcher, go, plan_of
+from helpers.tiny_suite import SUITE, Watcher, go, plan_of, results_of
 from mbench.cli.summary import list_problems
-from mbench.run.assemble import assemble
 from mbench.run.runner import Runner, help_evaluating
 from mbench.storage.results_folder import write
 from mbench.storage.store import Store
@@ -50,7 +49,7 @@ def test_a_run_is_complete_and_a_second_one_does_no_forward_pass(tmp_path, store
 def test_figures_follow_from_the_items(tmp_path, store):
     plan = plan_of(tmp_path, store, methods=["reap"], retain=[0.5])
     outcome, table = go(plan, store)
-    write(assemble(plan, outcome, {}), tmp_path / "out")
+    write(results_of(plan, outcome), tmp_path / "out")
     items = pd.read_parquet(tmp_path / "out" / "items.parquet")
     for row in table.itertuples():
         own = items[(items["mask"] == row.mask) & (items["task"] == row.task)]
@@ -142,7 +141,7 @@ def test_weights_that_cannot_be_read_are_one_problem(tmp_path, store):
     plan = plan_of(tmp_path, store, models=[f"demo={broken}"], retain=[0.5])
     watcher = Watcher()
     outcome = Runner(plan, store, watcher).run()
-    ((_, why),) = list_problems(assemble(plan, outcome, {}))
+    ((_, why),) = list_problems(results_of(plan, outcome))
     assert "the weights are damaged" in why
     assert len(watcher.warnings) == 1
 

@@ -217,7 +217,7 @@ def _compared(
 
 
 def _text(runs: tuple[Results, Results], task: str) -> tuple[object, object]:
-    first, second = (r.provenance.get("texts", {}).get(task, {}).get("text") for r in runs)
+    first, second = (results.provenance.tasks[task].text for results in runs)
     return first, second
 
 

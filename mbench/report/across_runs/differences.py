@@ -1,10 +1,11 @@
 """What decides a run's figures, setting by setting, and where runs differ in it.
 
 Whatever enters the key of a stored figure decides it: the model's weights and dtype, the router
-mode, the texts and how they are cut, the tasks' items and prompts, the methods' parts, and the
-versions of mbench, torch and transformers. Everything else (hardware, code state of a checkout,
-other packages, the source of plugins, what a run cost) is worth telling and no more: a method's
-source decides its masks, and masks that differ are found by their content.
+mode, the texts and how they are cut, the tasks' items and prompts, the methods' parts, the code of
+mbench that computes, and the versions of torch, transformers and, for its tasks, lm-eval.
+Everything else (hardware, code state of a checkout, other packages, the source of plugins, what a
+run cost) is worth telling and no more: a method's source decides its masks, and masks that differ
+are found by their content.
 """
 
 from __future__ import annotations
@@ -13,14 +14,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from mbench.core.errors import MbenchError
+from mbench.core.interfaces import RouterMode
+from mbench.core.provenance import MethodSettings, RunRecord, release
 from mbench.core.results import Results
-from mbench.plan.models import COMPUTED_BY
 
-TOLD = ("versions", "hardware", "git", "plugins")
-"""Parts of the provenance whose differences are told."""
+COMPUTE = ("torch", "transformers")
+"""Packages whose releases decide figures of any kind."""
 
 
 @dataclass(frozen=True)
@@ -45,58 +45,82 @@ def deciding_differences(runs: Mapping[str, Results]) -> list[Difference]:
     """Settings that decide figures and differ, of whatever two runs both have.
 
     A model, corpus, task, method or average that only one run has is no difference.
-
-    Raises:
-        MbenchError: results that do not record their settings.
     """
-    found = list(_differences({run: _deciding(run, results) for run, results in runs.items()}))
+    found = list(_differences({run: _deciding(results) for run, results in runs.items()}))
     told = {difference.thing for difference in found}
     # Of a task with another limit it goes without saying that the items differ.
     return found + [one for one in _item_differences(runs) if one.thing not in told]
 
 
-def told_differences(records: Mapping[str, Mapping[str, Any]]) -> list[Difference]:
-    """Differences in provenance that forbid nothing, of what two runs both have."""
-    told = {
-        run: {
-            f"{part} {name}": value if isinstance(value, Mapping) else {"": value}
-            for part in TOLD
-            for name, value in record.get(part, {}).items()
-        }
-        for run, record in records.items()
-    }
-    return list(_differences(told))
+def told_differences(runs: Mapping[str, RunRecord]) -> list[Difference]:
+    """Differences between run records that forbid nothing, of what two runs both have."""
+    return list(_differences({name: _told(run) for name, run in runs.items()}))
 
 
-def _deciding(run: str, results: Results) -> dict[str, Mapping[str, Any]]:
+def _told(run: RunRecord) -> dict[str, Mapping[str, object]]:
     """Thing -> its settings."""
-    provenance = results.provenance
-    for part in ("settings", "models", "texts", "versions"):
-        if not isinstance(provenance.get(part), Mapping):
-            raise MbenchError(
-                f"{run} does not record its {part}, so it cannot be compared: run its suite again"
-                " (nothing in the store is computed again)"
-            )
-    settings, texts = provenance["settings"], provenance["texts"]
-    things: dict[str, Mapping[str, Any]] = {"router": {"": settings["router"]}}
-    for package in COMPUTED_BY:
-        # The build's variant, such as `+cpu`, is told with the hardware.
-        things[f"version of {package}"] = {"": provenance["versions"][package].partition("+")[0]}
-    if results.average:
-        things["average"] = {"name": results.average, "tasks": sorted(results.average_tasks)}
-    for name, model in provenance["models"].items():
-        things[f"model {name}"] = {key: model[key] for key in ("content", "dtype")}
-    for name, corpus in settings["corpora"].items():
-        things[f"corpus {name}"] = {**corpus, "text": texts[f"corpora.{name}"]}
-    for name, metric in results.task_metrics.items():
-        things[f"task {name}"] = {**texts[name], "metric": metric}
-    for model, methods in settings["methods"].items():
-        for name, parts in methods.items():
-            things[f"method {name} on {model}"] = parts
+    hardware = run.hardware
+    plain: dict[str, object] = {
+        **{f"versions {package}": version for package, version in run.versions.items()},
+        "hardware machine": hardware.machine,
+        "hardware system": hardware.system,
+        "hardware processors": hardware.processors,
+        "hardware gpus": hardware.gpus,
+        "git of the suite": run.suite_checkout.label,
+        "git of mbench": run.mbench_checkout.label,
+    }
+    things: dict[str, Mapping[str, object]] = {name: {"": value} for name, value in plain.items()}
+    for part in run.plugins:
+        things[f"plugins {part.kind} {part.name}"] = {
+            "from": part.origin,
+            "source sha256": part.source_sha256,
+            "distributions": part.distributions,
+        }
     return things
 
 
-def _differences(runs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[Difference]:
+def _deciding(results: Results) -> dict[str, Mapping[str, object]]:
+    """Thing -> its settings."""
+    provenance = results.provenance
+    things: dict[str, Mapping[str, object]] = {"router": {"": provenance.router}}
+    # Merged runs agree on what follows.
+    run = provenance.runs[0]
+    for package in COMPUTE:
+        # The build's variant, such as `+cpu`, is told with the hardware.
+        things[f"version of {package}"] = {"": release(run.versions[package])}
+    things["code of mbench"] = run.code
+    if results.average:
+        things["average"] = {"name": results.average, "tasks": sorted(results.average_tasks)}
+    for name, model in provenance.models.items():
+        things[f"model {name}"] = {"content": model.content, "dtype": model.dtype}
+    for name, corpus in provenance.corpora.items():
+        things[f"corpus {name}"] = vars(corpus)
+    for name, metric in results.task_metrics.items():
+        task = provenance.tasks[name]
+        fields = {"text": task.text, "version of lm-eval": task.lm_eval, "metric": metric}
+        things[f"task {name}"] = {**task.settings, **fields}
+    for model_name, methods in provenance.methods.items():
+        for name, method in methods.items():
+            things[f"method {name} on {model_name}"] = _method(method, provenance.router)
+    return things
+
+
+def _method(method: MethodSettings, router: RouterMode) -> dict[str, object]:
+    """What the method has, its router mode only where it is not the suite's."""
+    settings: dict[str, object] = {}
+    for kind, part in method.parts.items():
+        settings[kind] = part.name
+        settings |= {f"{kind} › {name}": value for name, value in part.parameters.items()}
+    if method.corpora:
+        settings["corpora"] = method.corpora
+    if method.candidate is not None:
+        settings["candidate"] = method.candidate
+    if method.router != router:
+        settings["router"] = method.router
+    return settings
+
+
+def _differences(runs: Mapping[str, Mapping[str, Mapping[str, object]]]) -> Iterator[Difference]:
     """Run -> thing -> setting -> value: what differs between the runs that have a thing."""
     for thing in dict.fromkeys(name for things in runs.values() for name in things):
         own = {run: dict(_flat(things[thing])) for run, things in runs.items() if thing in things}
@@ -106,16 +130,16 @@ def _differences(runs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterato
                 yield Difference(thing, setting, values)
 
 
-def _flat(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(value: Mapping[str, object], path: str = "") -> Iterator[tuple[str, object]]:
     for key, entry in value.items():
         name = f"{path} › {key}" if path else str(key)
-        if isinstance(entry, Mapping) and entry:
+        if isinstance(entry, Mapping):
             yield from _flat(entry, name)
         else:
             yield name, entry
 
 
-def _shown(values: Mapping[str, Any], setting: str) -> str:
+def _shown(values: Mapping[str, object], setting: str) -> str:
     """A value on one short line, different for different values."""
     if setting not in values:
         return "not set"
@@ -123,7 +147,9 @@ def _shown(values: Mapping[str, Any], setting: str) -> str:
     if isinstance(value, str):
         # Only what would not show needs quotes.
         text = value if value == " ".join(value.split()) != "" else json.dumps(value)
-    elif isinstance(value, list) and not any(isinstance(entry, Mapping) for entry in value):
+    elif isinstance(value, (list, tuple)) and not any(
+        isinstance(entry, Mapping) for entry in value
+    ):
         text = ", ".join(map(str, value)) or "none"
     else:
         text = "none" if value is None else json.dumps(value, sort_keys=True, default=str)

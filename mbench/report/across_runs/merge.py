@@ -14,6 +14,7 @@ import numpy as np
 
 from mbench.core.errors import MergeError
 from mbench.core.evaluation import Evaluation
+from mbench.core.provenance import Provenance, RunRecord
 from mbench.core.results import CellKey, CellResult, Results, Saving, TaskStatus
 from mbench.report.across_runs.differences import (
     counted_items,
@@ -64,11 +65,11 @@ def merge(runs: Mapping[str, Results], prefer: str | None = None) -> Results:
         )
     used = {(cell.model, cell.mask) for cell in cells}
     named = next((results for results in runs.values() if results.average), None)
-    records = _records(runs.values())
+    provenance = _provenance([results.provenance for results in runs.values()])
     return Results(
-        suite="+".join(_unique(r["suite"] for r in records)),
-        title=" + ".join(_unique(r["title"] for r in records)),
-        description=" ".join(_unique(r["description"] for r in records)),
+        suite="+".join(_unique(run.suite for run in provenance.runs)),
+        title=" + ".join(_unique(run.title for run in provenance.runs)),
+        description=" ".join(_unique(run.description for run in provenance.runs)),
         task_metrics=tasks,
         average=named.average if named else "",
         average_tasks=named.average_tasks if named else (),
@@ -79,8 +80,8 @@ def merge(runs: Mapping[str, Results], prefer: str | None = None) -> Results:
             for key, keep in results.masks.items()
             if key in used
         ),
-        provenance=_provenance(list(runs.values()), records),
-        protocol=_protocol(runs.values(), records, joined),
+        provenance=provenance,
+        protocol=_protocol(runs.values(), provenance.runs, joined),
         efficiency=_efficiency(runs.values()),
     )
 
@@ -207,7 +208,7 @@ def _refusal(opening: str, lines: Iterable[str]) -> str:
 
 
 def _unique(values: Iterable[Any]) -> list[Any]:
-    """Without repeats, in order, by equality: provenance cannot be hashed."""
+    """Without repeats, in order, by equality: run records cannot be hashed."""
     found: list[Any] = []
     for value in values:
         if value and value not in found:
@@ -223,43 +224,20 @@ def _first(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
     return found
 
 
-def _records(runs: Iterable[Results]) -> list[dict[str, Any]]:
-    """What is told of each run that was not merged, once."""
-    return _unique(record for results in runs for record in _records_of(results))
-
-
-def _records_of(results: Results) -> list[dict[str, Any]]:
-    if "runs" in results.provenance:
-        return list(results.provenance["runs"])
-    own = {
-        "suite": results.suite,
-        "title": results.title,
-        "description": results.description,
-    }
-    shared = ("settings", "models", "texts")
-    return [own | {k: v for k, v in results.provenance.items() if k not in shared}]
-
-
-def _provenance(runs: Sequence[Results], records: Sequence[dict[str, Any]]) -> Mapping[str, Any]:
-    if len(records) == 1:
-        return runs[0].provenance
-    settings = [results.provenance["settings"] for results in runs]
-    models = _first(pair for r in runs for pair in r.provenance["models"].items())
-    return {
-        "command": "\n".join(_unique(record.get("command", "") for record in records)),
-        "versions": _common_versions(records),
-        "models": models,
-        "texts": _first(pair for r in runs for pair in r.provenance["texts"].items()),
-        "settings": {
-            "router": settings[0]["router"],
-            "corpora": _first(pair for one in settings for pair in one["corpora"].items()),
-            "methods": {
-                model: _first(p for one in settings for p in one["methods"].get(model, {}).items())
-                for model in models
-            },
+def _provenance(joined: Sequence[Provenance]) -> Provenance:
+    """The settings of any of the runs, and the record of each run that was not merged, once."""
+    models = _first(pair for each in joined for pair in each.models.items())
+    return Provenance(
+        router=joined[0].router,
+        corpora=_first(pair for each in joined for pair in each.corpora.items()),
+        tasks=_first(pair for each in joined for pair in each.tasks.items()),
+        models=models,
+        methods={
+            model: _first(pair for each in joined for pair in each.methods.get(model, {}).items())
+            for model in models
         },
-        "runs": list(records),
-    }
+        runs=tuple(_unique(run for each in joined for run in each.runs)),
+    )
 
 
 def _efficiency(runs: Iterable[Results]) -> tuple[Saving, ...]:
@@ -273,24 +251,13 @@ def _efficiency(runs: Iterable[Results]) -> tuple[Saving, ...]:
     return tuple(found.values())
 
 
-def _common_versions(records: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """What all runs share; of a package whose builds differ, the release."""
-    found = {}
-    for package, version in records[0]["versions"].items():
-        builds = {record["versions"].get(package, "") for record in records}
-        releases = {build.partition("+")[0] for build in builds}
-        if len(releases) == 1:
-            found[package] = version if len(builds) == 1 else releases.pop()
-    return found
-
-
 def _protocol(
-    runs: Iterable[Results], records: Sequence[dict[str, Any]], joined: _Joined
+    runs: Iterable[Results], records: Sequence[RunRecord], joined: _Joined
 ) -> tuple[tuple[str, str], ...]:
     entries = _unique(entry for results in runs for entry in results.protocol)
     if len(records) > 1:
         entries = [entry for entry in entries if entry[0] not in (MERGED, DIFFER)]
-        numbered = {f"{n} {record['suite']}": record for n, record in enumerate(records, 1)}
+        numbered = {f"{n} {record.suite}": record for n, record in enumerate(records, 1)}
         entries.append((MERGED, ", ".join(numbered)))
         told = told_differences(numbered)
         entries += [(DIFFER, text) for text in sorted(map(str, told))]

@@ -4,15 +4,15 @@ one corpus alone are the corpora's own choices of K experts per layer.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
+from mbench.core.provenance import MethodSettings
 from mbench.report.charts import style as charts
 from mbench.report.charts.drawing import draw, note
 from mbench.report.statistics.groups import Group
@@ -43,21 +43,25 @@ def chance(experts: int, kept: int) -> float:
     )
 
 
-def families(methods: Mapping[str, Mapping[str, str]]) -> list[dict[str, str]]:
+def families(methods: Mapping[str, MethodSettings]) -> list[dict[str, str]]:
     """Corpus -> method, for methods with one corpus that share the rest; two corpora at least."""
-    found: dict[str, dict[str, str]] = {}
-    for name, facts in methods.items():
-        corpora = [corpus for corpus in facts.get("corpora", "").split(", ") if corpus]
-        if len(corpora) == 1 and "candidate" not in facts:
-            rest = json.dumps({**facts, "corpora": ""}, sort_keys=True)
-            found.setdefault(rest, {}).setdefault(corpora[0], name)
-    return [family for family in found.values() if len(family) > 1]
+    found: list[tuple[MethodSettings, dict[str, str]]] = []
+    for name, method in methods.items():
+        if len(method.corpora) != 1 or method.candidate is not None:
+            continue
+        rest, (corpus,) = replace(method, corpora=()), method.corpora
+        family = next((family for shared, family in found if shared == rest), None)
+        if family is None:
+            family = {}
+            found.append((rest, family))
+        family.setdefault(corpus, name)
+    return [family for _, family in found if len(family) > 1]
 
 
 def agreements(
     group: Group,
     masks: Mapping[tuple[str, str], np.ndarray],
-    methods: Mapping[str, Mapping[str, str]],
+    methods: Mapping[str, MethodSettings],
     id: str,
 ) -> tuple[Agreement, ...]:
     """How much the corpora's choices have in common, for every family with masks."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from mbench.core.results import Results, long_form
 from mbench.report import words
@@ -16,6 +13,7 @@ from mbench.report.charts.budgets import budget_chart
 from mbench.report.charts.forest import forest
 from mbench.report.charts.memory import memory_chart
 from mbench.report.charts.seeds import alone, seed_chart
+from mbench.report.page import provenance
 from mbench.report.statistics.boards import Board, GroupBoards, boards, second_score
 from mbench.report.statistics.floors import ROOM
 from mbench.report.statistics.groups import (
@@ -92,7 +90,7 @@ class Page:
     failures: Table | None
     command: str
     commit: str
-    """Of mbench, where the run's checkout had no changes; else empty."""
+    """Of mbench, where the runs' checkout had no changes; else empty."""
     csv: str
     """Every figure in long form."""
     metrics: tuple[str, ...]
@@ -123,28 +121,26 @@ def page(
     """
     found = boards(results) if found is None else found
     groups = [each.group for each in found]
-    command = results.provenance.get("command", "")
-    rest = {key: value for key, value in results.provenance.items() if key != "command"}
     views = tuple(_group(results, each, published, number) for number, each in enumerate(found, 1))
     columns = [c for v in views for b in v.budgets for c in b.metrics.columns if not c.declared]
     return Page(
         title=results.title or results.suite,
         suite=results.suite,
         description=results.description,
-        changes=_changes(results.provenance),
-        merged="runs" in results.provenance,
+        changes=provenance.changes(results.provenance),
+        merged=len(results.provenance.runs) > 1,
         routers=tuple(dict.fromkeys(group.router for group in groups)),
         progress=_progress(results),
         protocol=results.protocol,
         groups=views,
         savings=savings(results),
         failures=failures(results, (one for each in found for one in each.incomparable)),
-        command=command if isinstance(command, str) else " ".join(map(str, command)),
-        commit=_commit(results.provenance),
+        command=provenance.commands(results.provenance),
+        commit=provenance.commit(results.provenance),
         csv=long_form(results).to_csv(index=False),
         metrics=tuple(dict.fromkeys(column.metric for column in columns if column.metric)),
         costs=costs.run_costs(results.provenance),
-        provenance=tuple(flatten(rest)),
+        provenance=provenance.rows(results.provenance),
         score=primary_score(results),
         average=average_score(results),
         resamples=RESAMPLES,
@@ -153,18 +149,6 @@ def page(
         room=ROOM,
         always_unknown=ALWAYS_UNKNOWN,
     )
-
-
-def _commit(provenance: Mapping[str, Any]) -> str:
-    git = provenance.get("git", {})
-    state = str(git.get("of mbench", "")) if isinstance(git, Mapping) else ""
-    return state if re.fullmatch("[0-9a-f]{40}", state) else ""
-
-
-def _changes(provenance: Mapping[str, Any]) -> tuple[str, ...]:
-    records = provenance.get("runs", [provenance])
-    found = (str(record.get("suite changed by", "")) for record in records)
-    return tuple(dict.fromkeys(filter(None, found)))
 
 
 def _progress(results: Results) -> str:
@@ -187,7 +171,7 @@ def _group(
     if second:
         drawn.append((second, own.standings(by_perplexity=True)))
     id = f"model-{number}"
-    methods = costs.methods_of(group, results.provenance)
+    methods = results.provenance.methods.get(group.model, {})
     tables = (
         costs.weights(group, results.provenance, f"{id}-weights"),
         costs.calibration(group, results.provenance, f"{id}-calibration"),
@@ -208,7 +192,7 @@ def _group(
         seeds=seed_chart(group, score, found, f"{id}-seeds") if score else None,
         seed_sentences=tuple(alone(score, found)) if score else (),
         agreements=agreement.agreements(group, results.masks, methods, f"{id}-agreement"),
-        never_selected=tuple(_never_selected(group, results.provenance)),
+        never_selected=tuple(_never_selected(group, results)),
         published=comparisons(results, group, published, f"{id}-published"),
         costs=tuple(table for table in tables if table is not None),
         memory=memory_chart(results, group, score, found, f"{id}-memory") if score else None,
@@ -224,12 +208,11 @@ def _forests(
             yield one
 
 
-def _never_selected(group: Group, provenance: Mapping[str, Any]) -> Iterator[str]:
+def _never_selected(group: Group, results: Results) -> Iterator[str]:
     """Corpora on which the router passed experts by: a mean over their tokens does not exist."""
-    for name, facts in provenance.get("profiles", {}).items():
-        model, _, corpus = name.rpartition(" ")
-        count = facts.get("experts never selected", 0)
-        if model == group.model and count:
+    for corpus, profile in results.provenance.profiles_of(group.model).items():
+        count = profile.never_selected
+        if count:
             experts = "1 expert was" if count == 1 else f"{count} experts were"
             yield (
                 f"{experts} never selected by the router on {corpus}, counted over all layers: "
@@ -273,19 +256,3 @@ def _notes(setting: Setting) -> Iterator[str]:
             f"{words.listing(names)} {verb} exactly the same experts: this mask was evaluated "
             "once, so their figures are one measurement."
         )
-
-
-def flatten(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Nested provenance as (path, text) rows."""
-    if isinstance(value, Mapping):
-        for key, entry in value.items():
-            yield from flatten(entry, f"{path} › {key}" if path else str(key))
-    elif isinstance(value, (list, tuple)) and any(isinstance(e, Mapping) for e in value):
-        for index, entry in enumerate(value, 1):
-            yield from flatten(entry, f"{path} › {index}")
-    elif isinstance(value, (list, tuple)):
-        yield path, ", ".join(map(str, value))
-    elif isinstance(value, float) and math.isfinite(value):
-        yield path, f"{value:.6g}"
-    else:
-        yield path, "" if value is None else str(value)

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from scipy import stats as scipy_stats
 from scipy.stats import binom
 
+from helpers.records import recorded
 from helpers.small_runs import change, grid, items, run, with_items
 from mbench.cli import group
 from mbench.core.errors import MbenchError
@@ -140,10 +141,10 @@ def test_what_cannot_be_compared_is_named(longer):
         "m, ppl, log perplexity: ppl with other tokens in the same windows in b",
         "m, quiz: the runs have no item in common",
     )
-    retold = change(longer, ("texts", "ppl", "text"), {"documents": "other"})
+    retold = change(longer, ("tasks", "ppl", "text"), {"documents": "other"})
     found = compare(("a", longer), ("b", retold))
     assert "m, ppl, log perplexity: the runs read different texts" in found.left
-    assert found.settings == ("task ppl › text › documents: not set in a; other in b",)
+    assert found.settings == ("task ppl › text › documents: text of ppl in a; other in b",)
     with pytest.raises(MbenchError, match=r"a has no method 'gamma' \(there: none, random"):
         compare(("a", longer), ("b", longer), ("gamma", "beta"))
     elsewhere = run(grid(models=("n",)))
@@ -222,8 +223,9 @@ def test_the_command_prints_json_a_table_and_a_page(longer, tmp_path):
     cells = tuple(
         dataclasses.replace(c, method=hostile) if c.method == "alpha" else c for c in longer.cells
     )
-    write(dataclasses.replace(longer, cells=cells), tmp_path / "a")
-    write(dataclasses.replace(longer, cells=cells), tmp_path / "b")
+    renamed = recorded(dataclasses.replace(longer, cells=cells))
+    write(renamed, tmp_path / "a")
+    write(renamed, tmp_path / "b")
     words = ["compare", str(tmp_path / "a"), str(tmp_path / "b")]
     done = CliRunner().invoke(group, [*words, "--json"], catch_exceptions=False)
     data = json.loads(done.stdout)

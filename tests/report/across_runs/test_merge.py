@@ -9,7 +9,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from helpers.small_runs import TASKS, cell, change, grid, results, run, with_items
-from mbench.core.errors import MbenchError, MergeError
+from mbench.core.errors import MergeError
 from mbench.core.evaluation import evaluation
 from mbench.core.results import long_form
 from mbench.report.across_runs.merge import DIFFER, SETTLED, merge
@@ -41,7 +41,7 @@ def content(merged):
     )
     plain = lambda name: sorted(name.split("+"))  # noqa: E731
     entries = sorted(e for e in merged.protocol if e[0] != "Merged runs")
-    models = merged.provenance["settings"]["methods"]
+    models = merged.provenance.methods
     return rows, reasons, plain(merged.suite), entries, models, sorted(merged.masks)
 
 
@@ -95,21 +95,40 @@ def test_a_merged_run_can_be_written_read_and_rendered(tmp_path):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("settings", "router"), "preserved", "router: sliced in a; preserved in b"),
         (
-            ("settings", "corpora", "wiki", "length"),
+            ("methods", "m", "beta", "router"),
+            "preserved",
+            "method beta on m › router: not set in a; preserved in b",
+        ),
+        (
+            ("corpora", "wiki", "length"),
             128,
             "corpus wiki › length: 64 in a; 128 in b",
         ),
-        (("texts", "corpora.wiki", "documents"), "cd", "corpus wiki › text › documents: abab"),
-        (("texts", "quiz", "limit"), 40, "task quiz › limit: none in a; 40 in b"),
-        (("texts", "quiz", "num_fewshot"), 5, "task quiz › num_fewshot: not set in a; 5 in b"),
-        (("models", "m", "dtype"), "bfloat16", "model m › dtype: float32 in a; bfloat16 in b"),
-        (("versions", "torch"), "2.10.0", "version of torch: 2.9.0 in a; 2.10.0 in b"),
+        (("corpora", "wiki", "text", "documents"), "cd", "corpus wiki › text › documents: abab"),
         (
-            ("settings", "methods", "m", "beta", "scorer"),
-            "beta (power 3)",
-            "method beta on m › scorer: beta (power 2) in a; beta (power 3) in b",
+            ("tasks", "quiz", "settings", "limit"),
+            40,
+            "task quiz › limit: none in a; 40 in b",
+        ),
+        (
+            ("tasks", "quiz", "settings", "num_fewshot"),
+            5,
+            "task quiz › num_fewshot: not set in a; 5 in b",
+        ),
+        (
+            ("tasks", "quiz", "lm_eval"),
+            "0.4.14",
+            "task quiz › version of lm-eval: 0.4.13 in a; 0.4.14 in b",
+        ),
+        (("runs", 0, "code", "moe"), "3", f"code of mbench › moe: {'1' * 64} in a; 3 in b"),
+        (("runs", 0, "code"), {"moe": "1" * 64}, "code of mbench › evaluate: 2222"),
+        (("models", "m", "dtype"), "bfloat16", "model m › dtype: float32 in a; bfloat16 in b"),
+        (("runs", 0, "versions", "torch"), "2.10.0", "version of torch: 2.9.0 in a; 2.10.0 in b"),
+        (
+            ("methods", "m", "beta", "scorer", "parameters", "power"),
+            3,
+            "method beta on m › scorer › power: 2 in a; 3 in b",
         ),
     ],
 )
@@ -126,12 +145,24 @@ def test_a_setting_that_decides_figures_is_refused_with_both_values(path, value,
     ("path", "value", "told"),
     [
         (("versions", "torch"), "2.9.0+cu128", "versions torch: 2.9.0+cpu in 1 run; 2.9.0+cu128"),
+        (("versions", "mbench"), "0.2.0", "versions mbench: 0.1.0 in 1 run; 0.2.0 in 2 run"),
         (("hardware", "machine"), "arm64", "hardware machine: x86_64 in 1 run; arm64 in 2 run"),
+        (("hardware", "gpus"), ["H100"], "hardware gpus: none in 1 run; H100 in 2 run"),
+        (
+            ("plugins", 0, "distributions"),
+            {"scipy": "1.2"},
+            "plugins selector top-k › distributions › scipy: not set in 1 run; 1.2 in 2 run",
+        ),
+        (
+            ("mbench_checkout", "changed"),
+            True,
+            f"git of mbench: {'ab' * 20} in 1 run; {'ab' * 20} with uncommitted changes in 2 run",
+        ),
     ],
 )
 def test_what_decides_nothing_is_told(path, value, told):
     whole = run(grid())
-    merged = merge({"a": whole, "b": change(whole, path, value)})
+    merged = merge({"a": whole, "b": change(whole, ("runs", 0, *path), value)})
     (text,) = [text for name, text in merged.protocol if name == DIFFER]
     assert text.startswith(told)
     assert merged.cells == whole.cells
@@ -191,10 +222,36 @@ def test_other_masks_of_one_cell_are_refused():
     ]
 
 
-def test_results_without_settings_are_refused():
-    old = dataclasses.replace(run(grid()), provenance={"command": "x"})
-    with pytest.raises(MbenchError, match="b does not record its settings"):
-        merge({"a": run(grid()), "b": old})
+def test_runs_without_hashes_of_code_do_not_differ_in_it():
+    bare = change(run(grid()), ("runs", 0, "code"), {})
+    assert merge({"a": bare, "b": bare}) == bare
+
+
+def test_lm_eval_matters_only_to_runs_of_its_tasks():
+    a, b = run(grid(), tasks=("ppl",)), run(grid(), tasks=("ppl",), name="other")
+    older = change(a, ("runs", 0, "versions", "lm-eval"), "0.4.12")
+    newer = change(b, ("runs", 0, "versions", "lm-eval"), "0.4.13")
+    assert merge({"a": older, "b": newer}).cells == a.cells
+
+
+def test_a_merged_run_has_the_record_of_every_run_and_the_settings_of_all():
+    counted = {"m": {"wiki": {"tokens": 9, "never_selected": 2, "gate_mass": [0.5]}}}
+    partly = {"m": {"wiki": {"tokens": 9, "never_selected": None, "gate_mass": []}}}
+    a = run(grid(methods=("beta",)), name="a")
+    a = change(a, ("runs", 0, "profiles"), partly)
+    b = run(grid(models=("m", "n"), methods=("alpha",)), name="b")
+    b = change(b, ("runs", 0, "profiles"), counted)
+    b = change(b, ("runs", 0, "versions", "torch"), "2.9.0+cu128")
+    found = merge({"a": a, "b": b}).provenance
+    assert found.runs == (*a.provenance.runs, *b.provenance.runs)
+    assert {model: set(methods) for model, methods in found.methods.items()} == {
+        "m": {"alpha", "beta"},
+        "n": {"alpha"},
+    }
+    assert found.profiles_of("m") == b.provenance.profiles_of("m")
+    assert found.versions == a.provenance.versions | {"torch": "2.9.0"}
+    again = merge({"ab": merge({"a": a, "b": b}), "b": b}).provenance
+    assert again == found
 
 
 def test_one_mask_under_two_router_modes_is_two_measurements():

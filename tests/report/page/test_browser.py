@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from helpers import records
 from helpers.browsing import (
     PUBLISHED,
     accessibility,
@@ -182,7 +183,11 @@ def test_hostile_names_are_text(browser, tmp_path, name):
         if cell.model == "qwen" and cell.retain in (0.5, 1.0)
     )
     masks = {(name, mask): keep for (model, mask), keep in results.masks.items() if model == "qwen"}
-    facts = {"corpora": name}
+    provenance = records.provenance(
+        {name: "acc"},
+        {name: {name: records.method(name, corpora=(name,))}},
+        run=records.run_record(name, (name,)),
+    )
     tasks = {name if t == "mmlu" else t: m for t, m in results.task_metrics.items()}
     cells = tuple(
         dataclasses.replace(
@@ -195,7 +200,7 @@ def test_hostile_names_are_text(browser, tmp_path, name):
     results = dataclasses.replace(
         results, suite=name, title=name, description=name, cells=cells, masks=masks,
         task_metrics=tasks, protocol=((name, name),),
-        provenance={"command": name, "settings": {"methods": {name: {name: facts}}}},
+        provenance=provenance,
     )  # fmt: skip
     path = render(results, tmp_path / "page")
     for width in (390, 1280):

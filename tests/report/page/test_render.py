@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers import records
 from helpers.demo_results import CLOZE, MODEL, synthetic
 from helpers.page_tables import Tables
 from mbench.core.evaluation import evaluation
@@ -119,7 +120,11 @@ def test_hostile_names_are_text():
         average=HOSTILE,
         cells=tuple(map(taint, synthetic().cells)),
         masks={(HOSTILE, mask): keep for (_, mask), keep in synthetic().masks.items()},
-        provenance={HOSTILE: {HOSTILE: HOSTILE}, "command": HOSTILE},
+        provenance=records.provenance(
+            {HOSTILE: "acc"},
+            {HOSTILE: {HOSTILE: records.method(HOSTILE, corpora=(HOSTILE,))}},
+            run=records.run_record(HOSTILE, (HOSTILE,), versions={HOSTILE: HOSTILE}),
+        ),
         protocol=((HOSTILE, HOSTILE),),
     )
     html = to_html(results)

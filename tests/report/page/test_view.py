@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from helpers.places import PUBLISHED
+from helpers.records import component, method
 from helpers.synthetic import PAPER_MODELS, paper_sized
 from mbench.core.errors import MbenchError
 from mbench.report.charts import agreement
@@ -55,13 +56,14 @@ def test_chance_is_the_mean_over_all_pairs_of_sets(count, kept):
 
 def test_corpora_are_compared_between_methods_that_differ_in_nothing_else():
     methods = {
-        "on-a": {"scorer": "reap", "corpora": "a"},
-        "on-b": {"scorer": "reap", "corpora": "b"},
-        "other": {"scorer": "count", "corpora": "c"},
-        "both": {"scorer": "reap", "corpora": "a, b"},
-        "built-upon": {"scorer": "reap", "corpora": "d", "candidate": "on-a"},
-        "preserved": {"scorer": "reap", "corpora": "e", "router": "preserved"},
-        "random": {"selector": "random"},
+        "on-a": method("reap", corpora=("a",)),
+        "on-b": method("reap", corpora=("b",)),
+        "other": method("count", corpora=("c",)),
+        "power": method(component("reap", power=2), corpora=("c",)),
+        "both": method("reap", corpora=("a", "b")),
+        "built-upon": method("reap", corpora=("d",), candidate="on-a"),
+        "preserved": method("reap", corpora=("e",), router="preserved"),
+        "random": method(None, selector="random", corpora=()),
     }
     assert agreement.families(methods) == [{"a": "on-a", "b": "on-b"}]
 

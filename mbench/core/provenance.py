@@ -1,0 +1,238 @@
+"""Where results came from: the settings that decided their figures, and the runs that gave them.
+
+A run records it once, `results.json` keeps it, and reports, merges and exports read its fields.
+What tasks, texts and plugins state in a form of their own stays `object`: it is compared and shown,
+and nothing follows from what is in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from mbench.core.interfaces import RouterMode
+from mbench.core.model_facts import ModelFacts
+
+
+@dataclass(frozen=True)
+class ComponentSettings:
+    """A scorer, selector or mask builder as a method uses it."""
+
+    name: str
+    parameters: Mapping[str, object]
+    """All of them, defaults included, as plain JSON values."""
+
+    @property
+    def label(self) -> str:
+        """Name and parameters, e.g. `reap (variant mean)`."""
+        listed = ", ".join(f"{key} {value}" for key, value in self.parameters.items())
+        return self.name + (f" ({listed})" if listed else "")
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """All that decides a method's masks but the seed."""
+
+    scorer: ComponentSettings | None
+    """None for methods that look at no corpus."""
+    selector: ComponentSettings
+    builder: ComponentSettings
+    corpora: tuple[str, ...]
+    """Calibration corpora, in order."""
+    candidate: str | None
+    """The method whose mask the builder starts from."""
+    router: RouterMode
+    """How its masked models route, which may be another mode than the suite's."""
+
+    @property
+    def parts(self) -> dict[str, ComponentSettings]:
+        """The components by their kind."""
+        parts = {"scorer": self.scorer, "selector": self.selector, "builder": self.builder}
+        return {kind: part for kind, part in parts.items() if part is not None}
+
+
+@dataclass(frozen=True)
+class CorpusSettings:
+    """A calibration corpus: which documents, and how sequences are cut from them."""
+
+    text: Mapping[str, object]
+    """What identifies the documents, wherever they came from (see `Text.identity`)."""
+    sequences: int
+    length: int
+    """Tokens of a sequence."""
+    packing: str
+    join: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """A task or perplexity text: which items, and how they are scored."""
+
+    text: Mapping[str, object] | None
+    """What identifies the documents of a perplexity; None for tasks of lm-eval."""
+    lm_eval: str | None
+    """The version of lm-eval that poses and scores the task; None for perplexities."""
+    settings: Mapping[str, object]
+    """Whatever else decides its items and how they are scored."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model was taken from."""
+
+    kind: Literal["hub", "path", "plugin"]
+    name: str
+    """Id of the hub repository, directory on the machine of the run, or the plugin's name of it."""
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """A full model of the suite."""
+
+    content: str
+    """`sha256:` and the hash of its files, or `commit:` and the hub's commit."""
+    source: ModelSource
+    revision: str | None
+    """Commit of the hub repository, where the suite names one."""
+    trust_remote_code: bool
+    """Whether code that comes with the model was run."""
+    dtype: str
+    """What it was computed in; `facts.dtype` is what it is stored in."""
+    facts: ModelFacts
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """State of the git checkout that tracks a file."""
+
+    commit: str | None
+    """None for a file that git does not track."""
+    changed: bool = False
+    """Whether anything in it is not committed."""
+
+    @property
+    def label(self) -> str:
+        """The commit, with a mark if the checkout has changes."""
+        if self.commit is None:
+            return "not tracked by git"
+        return self.commit + (" with uncommitted changes" if self.changed else "")
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The machine of a run."""
+
+    machine: str
+    """Kind of processor, e.g. `x86_64`."""
+    system: str
+    processors: int | None
+    """How many the run could use; None where the system does not say."""
+    gpus: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PluginComponent:
+    """A component that a method of the run uses, and the code it comes from."""
+
+    kind: str
+    """`scorer`, `selector` or `builder`."""
+    name: str
+    origin: str
+    """Name and version of the installed package, or the path of a single file."""
+    source_sha256: str
+    distributions: Mapping[str, str]
+    """Version of each installed package that its code imports."""
+
+
+@dataclass(frozen=True)
+class CorpusProfile:
+    """What the pass of one model over one calibration corpus counted."""
+
+    tokens: int
+    """Padding excluded."""
+    never_selected: int | None = None
+    """Experts of all layers that no token was routed to; None where that was not counted."""
+    gate_mass: tuple[float, ...] = ()
+    """By layer, the mean over tokens of the sum of the top-k gates; empty where not counted."""
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """What one run computed; whatever it found in the store cost nothing."""
+
+    forward_tokens: int
+    seconds: Mapping[str, float]
+    """By stage."""
+    peak_memory: Mapping[str, int]
+    """Bytes held at once, by `process` and by GPU."""
+    scoring: Mapping[str, Mapping[str, str]]
+    """Model -> task -> how its log-likelihoods were computed (see `Evaluator.scoring`)."""
+    interrupted: bool
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run of one suite."""
+
+    suite: str
+    title: str
+    description: str
+    command: tuple[str, ...]
+    """Words of the command line."""
+    changes: tuple[str, ...]
+    """Those words of it that narrow or redirect the suite."""
+    suite_sha256: str
+    """Of the suite file."""
+    versions: Mapping[str, str]
+    """Of python and of installed packages, with the build's variant, such as `+cpu`."""
+    code: Mapping[str, str]
+    """Folder of mbench -> hash of the code in it, for the folders that computed figures."""
+    suite_checkout: Checkout
+    mbench_checkout: Checkout
+    hardware: Hardware
+    plugins: tuple[PluginComponent, ...]
+    profiles: Mapping[str, Mapping[str, CorpusProfile]]
+    """Model -> corpus -> what profiling counted."""
+    cost: RunCost
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Settings that all runs of the results share, and a record of each run."""
+
+    router: RouterMode
+    """Of the suite."""
+    corpora: Mapping[str, CorpusSettings]
+    tasks: Mapping[str, TaskSettings]
+    models: Mapping[str, ModelRecord]
+    methods: Mapping[str, Mapping[str, MethodSettings]]
+    """Model -> method -> its settings, candidates that are not evaluated included."""
+    runs: tuple[RunRecord, ...]
+    """One, or all that were merged."""
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """What all runs share; of a package whose builds differ, the release."""
+        shared = {}
+        for package, version in self.runs[0].versions.items():
+            builds = {run.versions.get(package, "") for run in self.runs}
+            releases = {release(build) for build in builds}
+            if len(releases) == 1:
+                shared[package] = version if len(builds) == 1 else releases.pop()
+        return shared
+
+    def profiles_of(self, model: str) -> dict[str, CorpusProfile]:
+        """Corpus -> what profiling the model counted, of the run that counted most."""
+        known: dict[str, CorpusProfile] = {}
+        for run in self.runs:
+            for corpus, profile in run.profiles.get(model, {}).items():
+                if corpus not in known or known[corpus].never_selected is None:
+                    known[corpus] = profile
+        return known
+
+
+def release(version: str) -> str:
+    """A version without the build's variant, such as `+cpu`."""
+    return version.partition("+")[0]

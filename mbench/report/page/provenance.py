@@ -1,0 +1,128 @@
+"""What the page tells of where its figures come from, in rows of two texts."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+
+from mbench.core.interfaces import RouterMode
+from mbench.core.provenance import MethodSettings, ModelRecord, Provenance, RunRecord
+
+
+def commands(provenance: Provenance) -> str:
+    """The command of each run, one a line."""
+    return "\n".join(dict.fromkeys(shlex.join(run.command) for run in provenance.runs))
+
+
+def changes(provenance: Provenance) -> tuple[str, ...]:
+    """Options of the command line, by run, that changed what the suite file says."""
+    return tuple(dict.fromkeys(shlex.join(run.changes) for run in provenance.runs if run.changes))
+
+
+def commit(provenance: Provenance) -> str:
+    """Of mbench, where it is one for all runs and no checkout had changes; else empty."""
+    states = {run.mbench_checkout for run in provenance.runs}
+    (state, *others) = states
+    return state.commit if state.commit and not state.changed and not others else ""
+
+
+def rows(provenance: Provenance) -> tuple[tuple[str, str], ...]:
+    """All that is recorded, but for the command of a single run, as (path, text)."""
+    parts: dict[str, object] = {}
+    if len(provenance.runs) == 1:
+        parts |= _run(provenance.runs[0])
+    else:
+        parts["versions in all runs"] = provenance.versions
+        for number, run in enumerate(provenance.runs, 1):
+            names = {"suite": run.suite, "title": run.title, "description": run.description}
+            command = {"command": shlex.join(run.command)}
+            parts[f"run {number}"] = names | command | _run(run)
+    parts["models"] = {name: _model(model) for name, model in provenance.models.items()}
+    parts["corpora"] = {name: vars(corpus) for name, corpus in provenance.corpora.items()}
+    parts["tasks"] = {
+        name: {"text": task.text, "version of lm-eval": task.lm_eval, **task.settings}
+        for name, task in provenance.tasks.items()
+    }
+    parts["router"] = provenance.router
+    parts["methods"] = {
+        model: {name: _method(method, provenance.router) for name, method in methods.items()}
+        for model, methods in provenance.methods.items()
+    }
+    return tuple(_flat(parts))
+
+
+def _run(run: RunRecord) -> dict[str, object]:
+    cost = run.cost
+    return {
+        "suite changed by": shlex.join(run.changes),
+        "suite file sha256": run.suite_sha256,
+        "versions": run.versions,
+        "code of mbench": run.code,
+        "git": {"of the suite": run.suite_checkout.label, "of mbench": run.mbench_checkout.label},
+        "hardware": vars(run.hardware),
+        "plugins": {
+            f"{part.kind} {part.name}": {
+                "from": part.origin,
+                "source sha256": part.source_sha256,
+                "with": part.distributions,
+            }
+            for part in run.plugins
+        },
+        "cost": {
+            "forward tokens": cost.forward_tokens,
+            "seconds": cost.seconds,
+            "peak memory": cost.peak_memory,
+        },
+        "log-likelihoods": cost.scoring,
+        "interrupted": cost.interrupted,
+        "profiles": {
+            model: {
+                corpus: {
+                    "tokens": profile.tokens,
+                    "experts never selected": profile.never_selected,
+                    "top-k gate mass by layer": profile.gate_mass,
+                }
+                for corpus, profile in corpora.items()
+            }
+            for model, corpora in run.profiles.items()
+        },
+    }
+
+
+def _model(model: ModelRecord) -> dict[str, object]:
+    facts = {"stored in" if name == "dtype" else name: v for name, v in vars(model.facts).items()}
+    return {
+        "content": model.content,
+        "source": f"{model.source.kind} {model.source.name}",
+        "revision": model.revision,
+        "trust_remote_code": model.trust_remote_code,
+        **facts,
+        "computed in": model.dtype,
+    }
+
+
+def _method(method: MethodSettings, router: RouterMode) -> dict[str, object]:
+    return {
+        **{kind: part.label for kind, part in method.parts.items()},
+        "corpora": method.corpora,
+        "candidate": method.candidate,
+        "router": None if method.router == router else method.router,
+    }
+
+
+def _flat(value: object, path: str = "") -> Iterator[tuple[str, str]]:
+    """Nested values by path; what is not set or empty has no row."""
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            yield from _flat(entry, f"{path} › {key}" if path else str(key))
+    elif isinstance(value, (list, tuple)) and any(isinstance(e, Mapping) for e in value):
+        for index, entry in enumerate(value, 1):
+            yield from _flat(entry, f"{path} › {index}")
+    elif value not in (None, "", [], ()):
+        yield path, _text(value)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
