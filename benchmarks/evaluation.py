@@ -21,8 +21,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import mbench_plugins.demo
 from mbench.core.suite import LmEvalTask
-from mbench.evaluate.lm_eval.loading import quiet
-from mbench.evaluate.lm_eval.tasks import prepare
+from mbench.evaluate.lm_eval.prepared_task import prepare
+from mbench.evaluate.lm_eval.quiet import quiet
 
 DEMO = Path(mbench_plugins.demo.__file__).parent
 
@@ -70,7 +70,6 @@ def main():
         tokenizer,
         max_length=length,
     )
-    longest = max(len(request.tokens) for request in prepared._requests)
     with quiet():
         manager = TaskManager(include_path=[str(options.directory)], include_defaults=False)
         loaded = manager.load(options.task)
@@ -80,7 +79,7 @@ def main():
             wrapped = HFLM(
                 pretrained=model,
                 tokenizer=tokenizer,
-                batch_size=max(1, options.batch_tokens // longest),
+                batch_size=max(1, options.batch_tokens // prepared.longest),
                 max_length=length,
                 softmax_dtype="float32",
             )

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mbench.evaluate.scoring import Halves, equal_to_rounding, halves, log_probabilities, wide
+from mbench.evaluate.lm_head import (
+    SplitModel,
+    equal_to_rounding,
+    log_probabilities,
+    softmax_dtype,
+    split,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -53,17 +59,20 @@ class Row:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows as tensors: [B, L] for ids, positions and segments, [m] for the scored positions."""
+    """Rows as int64 tensors: [B, L] tokens with padding, of which [m] predict a target."""
 
     ids: torch.Tensor
+    """[B, L]"""
     positions: torch.Tensor
+    """[B, L] as given to the model; they restart after the prefix for each member."""
     segments: torch.Tensor
-    """PADDING, PREFIX, or the number of the member a token belongs to."""
-    rows: torch.Tensor
-    """Scored positions, as indices into the flattened [B * L]."""
+    """[B, L] PADDING, PREFIX, or the number of the member a token belongs to."""
+    scored: torch.Tensor
+    """[m] indices into the flattened [B * L]."""
     targets: torch.Tensor
+    """[m] the token after each scored one."""
     owners: torch.Tensor
-    """For each scored position, the number of its member in the batch."""
+    """[m] the number of the member that each belongs to."""
     members: tuple[tuple[int, ...], ...]
     """Request numbers of each member."""
     tokens: int
@@ -89,12 +98,12 @@ def arrange(requests: Sequence[Request]) -> list[Row]:
 
 def batches(requests: Sequence[Request], rows: Sequence[Row], batch_tokens: int) -> list[Batch]:
     """Cut rows, longest first, into batches of at most `batch_tokens` with padding, if possible."""
-    made, start = [], 0
+    cut, start = [], 0
     while start < len(rows):
         count = max(1, batch_tokens // rows[start].tokens)
-        made.append(_batch(requests, rows[start : start + count]))
+        cut.append(_batch(requests, rows[start : start + count]))
         start += count
-    return made
+    return cut
 
 
 def _batch(requests: Sequence[Request], rows: Sequence[Row]) -> Batch:
@@ -131,19 +140,19 @@ def _batch(requests: Sequence[Request], rows: Sequence[Row]) -> Batch:
             members.append(member)
             start = stop
     return Batch(
-        ids,
-        positions,
-        segments,
-        torch.tensor(scored),
-        torch.tensor(targets),
-        torch.tensor(owners),
-        tuple(members),
-        sum(row.tokens for row in rows),
+        ids=ids,
+        positions=positions,
+        segments=segments,
+        scored=torch.tensor(scored),
+        targets=torch.tensor(targets),
+        owners=torch.tensor(owners),
+        members=tuple(members),
+        tokens=sum(row.tokens for row in rows),
     )
 
 
 @torch.no_grad()
-def score(parts: Halves, batch: Batch, device: torch.device) -> list[Response]:
+def score(parts: SplitModel, batch: Batch, device: torch.device) -> list[Response]:
     """Responses of the batch's members, in order."""
     dtype = next(parts.body.parameters()).dtype
     segments = batch.segments.to(device)
@@ -159,7 +168,7 @@ def score(parts: Halves, batch: Batch, device: torch.device) -> list[Response]:
         use_cache=False,
     ).last_hidden_state
     logs, likeliest = log_probabilities(
-        parts.head, hidden.flatten(0, 1), batch.rows.to(device), batch.targets.to(device)
+        parts.head, hidden.flatten(0, 1), batch.scored.to(device), batch.targets.to(device)
     )
     owners = batch.owners.to(device)
     count = len(batch.members)
@@ -171,18 +180,18 @@ def score(parts: Halves, batch: Batch, device: torch.device) -> list[Response]:
 
 
 def score_all(
-    parts: Halves,
-    made: Sequence[Batch],
+    parts: SplitModel,
+    cut: Sequence[Batch],
     device: torch.device,
     advance: Callable[[int], None],
-) -> dict[int, Response]:
-    """Responses by request number; `advance` is called with each batch's tokens."""
-    responses = {}
-    for batch in made:
+) -> list[Response]:
+    """Responses in the order of the requests; `advance` is called with each batch's tokens."""
+    responses: dict[int, Response] = {}
+    for batch in cut:
         for member, response in zip(batch.members, score(parts, batch, device), strict=True):
             responses.update(dict.fromkeys(member, response))
         advance(batch.tokens)
-    return responses
+    return [responses[number] for number in range(len(responses))]
 
 
 def unsuitable(model: PreTrainedModel) -> str | None:
@@ -205,8 +214,8 @@ def unsuitable(model: PreTrainedModel) -> str | None:
 @torch.no_grad()
 def usable(
     model: PreTrainedModel, requests: Sequence[Request], rows: Sequence[Row]
-) -> Halves | None:
-    """The model's halves if a few rows get the same figures packed and plain, else None.
+) -> SplitModel | None:
+    """Body and head of the model if a few rows get the same figures packed and plain, else None.
 
     Rows with several members come first: only they reveal a model in which members of a row affect
     one another, or one that ignores the given positions. Among these, long ones come first, because
@@ -216,7 +225,7 @@ def usable(
         return None
     few = sorted(rows, key=lambda row: (len(row.members) < 2, -row.tokens))[:COMPARED_ROWS]
     first = torch.tensor([requests[few[0].members[0][0]].tokens], device=model.device)
-    parts = halves(model, first)
+    parts = split(model, first)
     if parts is None:
         return None
     packed, plain = [], []
@@ -235,6 +244,6 @@ def _plain(model: PreTrainedModel, request: Request) -> float:
     """Log-likelihood of one request by the model's own forward."""
     ids = torch.tensor([request.tokens], device=model.device)
     logits = model(input_ids=ids, use_cache=False).logits[0, -len(request.targets) :]
-    logs = torch.log_softmax(logits, -1, dtype=wide(logits.dtype)).double()
+    logs = torch.log_softmax(logits, -1, dtype=softmax_dtype(logits.dtype)).double()
     targets = torch.tensor(request.targets, device=logs.device)
     return float(logs.gather(1, targets[:, None]).sum())

@@ -20,8 +20,14 @@ import torch
 from mbench.core.errors import CorpusError, TaskError
 from mbench.core.evaluation import PERPLEXITY_METRICS, Evaluation, evaluation
 from mbench.core.suite import PerplexityTask
+from mbench.evaluate.lm_head import (
+    SplitModel,
+    log_probabilities,
+    positions_of,
+    softmax_dtype,
+    split,
+)
 from mbench.evaluate.meter import Meter
-from mbench.evaluate.scoring import Halves, halves, log_probabilities, positions_of, wide
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -145,7 +151,7 @@ class PreparedText:
         self._texts = texts
         self._windows = windows
         self._order = sorted(range(len(windows)), key=lambda at: -windows[at].read)
-        self._checked: tuple[weakref.ref[Any], Halves | None] | None = None
+        self._checked: tuple[weakref.ref[Any], SplitModel | None] | None = None
 
     @property
     def item_names(self) -> list[str]:
@@ -171,8 +177,8 @@ class PreparedText:
                 f"perplexity {self.name!r} has windows of {longest} tokens, but the model has "
                 f"{positions_of(model)} positions"
             )
-        parts = self._halves(model)
-        report = Meter(self.tokens, advance)
+        parts = self._split(model)
+        meter = Meter(self.tokens, advance)
         losses = np.empty(len(self._windows))
         start = 0
         while start < len(self._order):
@@ -181,7 +187,7 @@ class PreparedText:
             count = 1 if parts is None else max(1, batch_tokens // read)
             batch = self._order[start : start + count]
             losses[batch] = self._losses(model, parts, [self._windows[at] for at in batch])
-            report.add(sum(self._windows[at].read for at in batch))
+            meter.add(sum(self._windows[at].read for at in batch))
             start += count
         bad = next(iter(np.flatnonzero(~np.isfinite(losses)).tolist()), None)
         if bad is not None:
@@ -193,16 +199,16 @@ class PreparedText:
         self.scoring = "reference" if parts is None else "split"
         return evaluation(self.name, self._frame(losses))
 
-    def _halves(self, model: PreTrainedModel) -> Halves | None:
+    def _split(self, model: PreTrainedModel) -> SplitModel | None:
         if self._checked is not None and self._checked[0]() is model:
             return self._checked[1]
         window = self._windows[self._order[0]]
         ids = self._texts[window.text].ids[window.start : window.stop - 1][:COMPARED_TOKENS]
-        return halves(model, torch.tensor(ids, device=model.device)[None])
+        return split(model, torch.tensor(ids, device=model.device)[None])
 
     @torch.no_grad()
     def _losses(
-        self, model: PreTrainedModel, parts: Halves | None, windows: Sequence[Window]
+        self, model: PreTrainedModel, parts: SplitModel | None, windows: Sequence[Window]
     ) -> np.ndarray:
         """float64 [windows] natural-log losses, summed over each window's scored tokens."""
         length = max(window.read for window in windows)
@@ -222,7 +228,7 @@ class PreparedText:
         inputs = torch.tensor(ids, device=model.device)
         if parts is None:
             logits = model(input_ids=inputs, use_cache=False).logits.flatten(0, 1)[place]
-            logs = torch.log_softmax(logits, -1, dtype=wide(logits.dtype))
+            logs = torch.log_softmax(logits, -1, dtype=softmax_dtype(logits.dtype))
             logs = logs.gather(1, target[:, None])[:, 0]
         else:
             hidden = parts.body(input_ids=inputs, use_cache=False).last_hidden_state

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from mbench.core.errors import SuiteError, TaskError
 from mbench.core.suite import Suite
-from mbench.evaluate.lm_eval import catalogue
+from mbench.evaluate.lm_eval import task_files
 from mbench.plan.yaml_source import YamlSource, describe_error
 
 
@@ -127,7 +127,7 @@ def _redirect_task(source: YamlSource, redirection: str) -> None:
         raise source.unknown(("tasks",), "task", name, listed, "--task")
     path = Path(target).expanduser()
     try:
-        config = catalogue.read_file(path).config
+        config = task_files.read_file(path).config
     except TaskError as error:
         raise SuiteError(f"--task: {error}") from None
     found = config.get("task") if isinstance(config.get("task"), str) else config.get("group")

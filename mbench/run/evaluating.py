@@ -265,6 +265,6 @@ def prepare_task(
 
         assert task.text is not None
         return perplexity.prepare(task.name, task.spec, task.text.documents, tokenizer)
-    from mbench.evaluate.lm_eval import tasks
+    from mbench.evaluate.lm_eval.prepared_task import prepare
 
-    return tasks.prepare(task.name, task.spec, task.directories, tokenizer, max_length=max_length)
+    return prepare(task.name, task.spec, task.directories, tokenizer, max_length=max_length)

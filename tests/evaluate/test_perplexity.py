@@ -19,7 +19,7 @@ from transformers import (
 
 from mbench.core.errors import CorpusError, TaskError
 from mbench.core.suite import PerplexityTask, TextSource
-from mbench.evaluate import scoring
+from mbench.evaluate import lm_head
 from mbench.evaluate.perplexity import lay_out, prepare, tokenise
 
 SIZES = {
@@ -132,7 +132,7 @@ def encoded(tokenizer, spec, documents):
     ids=lambda spec: f"{spec.protocol}-{spec.stride}",
 )
 def test_equals_a_token_by_token_loop(spec, bos, model, monkeypatch):
-    monkeypatch.setattr(scoring, "LOGITS", 5 * SIZES["vocab_size"])  # the head in many pieces
+    monkeypatch.setattr(lm_head, "MOST_LOGITS", 5 * SIZES["vocab_size"])  # the head in many pieces
     seen = []
     prepared = prepare("x", spec, DOCUMENTS, TOKENIZERS[bos])
     found = prepared.evaluate(model, batch_tokens=60, advance=seen.append)

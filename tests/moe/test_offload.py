@@ -17,7 +17,7 @@ from helpers.tiny_models import FAMILIES, qwen2_moe, random_sequences, save
 from mbench.core.basics import RoutingSums
 from mbench.core.errors import UnsupportedModel
 from mbench.core.interfaces import Statistic
-from mbench.evaluate.scoring import halves
+from mbench.evaluate.lm_head import split
 from mbench.moe import offload
 from mbench.moe.adapter import find_moe_layers
 from mbench.moe.experts import fast_experts
@@ -78,7 +78,7 @@ def everything(model, layers):
         for mode in ("sliced", "preserved"):
             with fast_experts(layers), masked(layers, mask, mode):
                 found.append(model(IDS).logits.numpy())
-                parts = halves(model, IDS)
+                parts = split(model, IDS)
                 found.append(parts.head(parts.body(input_ids=IDS).last_hidden_state).numpy())
     return [*found, model(IDS).logits.numpy()]
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from mbench.core.errors import TaskError
 from mbench.core.suite import LmEvalTask
-from mbench.evaluate.lm_eval import catalogue
-from mbench.evaluate.lm_eval.catalogue import Function, TaskFile
+from mbench.evaluate.lm_eval import task_files
+from mbench.evaluate.lm_eval.task_files import Function, TaskFile
 
 
 def task_fingerprint(name: str, spec: LmEvalTask, directories: Sequence[Path]) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def task_fingerprint(name: str, spec: LmEvalTask, directories: Sequence[Path]) -
             missing.
     """
     task = spec.lm_eval_name(name)
-    definition = catalogue.find(task, directories)
+    definition = task_files.find(task, directories)
     chain = {path for file in definition.files for path in file.chain}
     code = {path for file in definition.files for path in _code(file)}
     # All but what decides no figure: a key that suites gain some day counts from its first day.
@@ -53,7 +53,7 @@ def task_fingerprint(name: str, spec: LmEvalTask, directories: Sequence[Path]) -
 
 def _data(file: TaskFile) -> dict[str, list[str]]:
     """Digests of the data files by split; of URLs, the address."""
-    located = catalogue.locate(file.config, file.chain) or {}
+    located = task_files.locate(file.config, file.chain) or {}
     return {
         split: [
             part if "://" in pattern else _digest(Path(part))

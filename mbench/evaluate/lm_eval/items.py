@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,9 @@ from mbench.core.errors import TaskError
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
     from lm_eval.api.task import Task
+
+Columns = dict[tuple[str, str], str]
+"""(metric, filter) -> column of the per-item table."""
 
 HASH = 12
 """Hexadecimal digits kept of each of an item's three hashes."""
@@ -29,28 +32,6 @@ class Item:
     """`doc_id:doc_hash:prompt_hash:target_hash`, hashes as in lm-eval's own logs but shortened."""
     doc: Any
     instances: tuple[Instance, ...]
-
-
-def remember_templates(task: Task) -> None:
-    """Render each document's templates once; lm-eval compiles them anew for every item and mask."""
-    for name in ("doc_to_text", "doc_to_target", "doc_to_choice"):
-        method = getattr(task, name, None)
-        if method is not None:
-            setattr(task, name, _remembering(method))
-
-
-def _remembering(method: Callable[..., Any]) -> Callable[..., Any]:
-    rendered: dict[int, tuple[Any, Any]] = {}
-
-    def remembered(doc: Any, *others: Any) -> Any:
-        if any(other is not None for other in others):
-            return method(doc, *others)
-        if id(doc) not in rendered:
-            # Storing the document keeps it alive, so that no other object gets its id.
-            rendered[id(doc)] = (doc, method(doc))
-        return rendered[id(doc)][1]
-
-    return remembered
 
 
 def read_items(name: str, task: Task, prefixed: bool) -> list[Item]:
@@ -72,7 +53,7 @@ def read_items(name: str, task: Task, prefixed: bool) -> list[Item]:
     return items
 
 
-def columns_of(name: str, tasks: Mapping[str, Task]) -> dict[str, dict[tuple[str, str], str]]:
+def columns_of(name: str, tasks: Mapping[str, Task]) -> dict[str, Columns]:
     """For each task, the column of each (metric, filter) to keep.
 
     Only metrics that are means over items: others, such as F1, have no per-item value. A column has
@@ -81,14 +62,14 @@ def columns_of(name: str, tasks: Mapping[str, Task]) -> dict[str, dict[tuple[str
     Raises:
         TaskError: the task that the suite calls `name` has no such metric.
     """
-    columns: dict[str, dict[tuple[str, str], str]] = {}
+    columns: dict[str, Columns] = {}
     for subtask, task in tasks.items():
         filters = [str(ensemble.name) for ensemble in task._filters]
         means = [key for key, how in task.aggregation().items() if how in (mean, nanmean)]
         columns[subtask] = {
-            (metric, kept): metric if len(filters) == 1 else f"{metric},{kept}"
+            (metric, applied): metric if len(filters) == 1 else f"{metric},{applied}"
             for metric in means
-            for kept in filters
+            for applied in filters
             if not (task.OUTPUT_TYPE == "loglikelihood" and metric == "perplexity")
         }
     rolling = any(task.OUTPUT_TYPE == "loglikelihood_rolling" for task in tasks.values())

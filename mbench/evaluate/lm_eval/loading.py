@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import cache, partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
-import lm_eval.api.task
-import lm_eval.models.huggingface
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._factory import TaskFactory
-from transformers.utils import logging as transformers_logging
 
 from mbench.core.errors import MbenchError, TaskError, one_line
-from mbench.core.replaced import replaced
 from mbench.core.suite import LmEvalTask
-from mbench.evaluate.lm_eval import catalogue
+from mbench.evaluate.lm_eval import task_files
+from mbench.evaluate.lm_eval.quiet import quiet
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
@@ -30,37 +24,6 @@ FEWSHOT_SEED = 1234
 """For drawing few-shot examples: lm-eval's own default."""
 
 UNREACHABLE = (ConnectionError, OSError, datasets.exceptions.DatasetNotFoundError)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the messages, warnings and progress bars of lm-eval and its libraries off the terminal.
-
-    Errors that they log still show.
-    """
-    loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets", "huggingface_hub")]
-    levels = [logger.level for logger in loggers]
-    verbosity = transformers_logging.get_verbosity()
-    bars = datasets.utils.logging.is_progress_bar_enabled()
-    with ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
-        # Neither module has a switch for its bars.
-        for module in (lm_eval.api.task, lm_eval.models.huggingface):
-            silent = partial(module.tqdm, disable=True)
-            stack.enter_context(replaced(module, "tqdm", silent))
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        transformers_logging.set_verbosity_error()
-        datasets.disable_progress_bars()
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-            transformers_logging.set_verbosity(verbosity)
-            if bars:
-                datasets.enable_progress_bars()
 
 
 class _Factory(TaskFactory):  # type: ignore[misc]  # lm-eval is not typed
@@ -78,7 +41,7 @@ class _Factory(TaskFactory):  # type: ignore[misc]  # lm-eval is not typed
         parts = (config.get("dataset_path"), config.get("dataset_name"))
         self.dataset = "/".join(str(part) for part in parts if part)
         chain = self.chains.get(Path(entry.yaml_path).resolve()) if entry.yaml_path else None
-        located = catalogue.locate(config, chain) if chain else None
+        located = task_files.locate(config, chain) if chain else None
         if located is not None:
             config["dataset_kwargs"] = {**config["dataset_kwargs"], "data_files": located}
         return config
@@ -96,7 +59,7 @@ def load(name: str, spec: LmEvalTask, directories: Sequence[Path]) -> dict[str, 
         TaskError: nobody defines the name, a task file is malformed, or data cannot be had.
     """
     wanted = spec.lm_eval_name(name)
-    definition = catalogue.find(wanted, directories)
+    definition = task_files.find(wanted, directories)
     with quiet():
         places = tuple(path.expanduser().resolve() for path in directories)
         manager = _manager(places, bool(definition.builtin))
@@ -120,6 +83,7 @@ def load(name: str, spec: LmEvalTask, directories: Sequence[Path]) -> dict[str, 
         _set_examples(subtask, task, spec.num_fewshot)
         if spec.max_gen_toks is not None:
             _set_generated(subtask, task, spec.max_gen_toks)
+        _remember_templates(task)
     return tasks
 
 
@@ -160,3 +124,25 @@ def _set_generated(name: str, task: Task, most: int) -> None:
             f"task {name!r} has output_type {task.OUTPUT_TYPE}, so max_gen_toks does not apply"
         )
     task.set_config(key="generation_kwargs", value={"max_gen_toks": most}, update=True)
+
+
+def _remember_templates(task: Task) -> None:
+    """Render each document's templates once; lm-eval compiles them anew for every item and mask."""
+    for name in ("doc_to_text", "doc_to_target", "doc_to_choice"):
+        method = getattr(task, name, None)
+        if method is not None:
+            setattr(task, name, _remembering(method))
+
+
+def _remembering(method: Callable[..., Any]) -> Callable[..., Any]:
+    rendered: dict[int, tuple[Any, Any]] = {}
+
+    def remembered(doc: Any, *others: Any) -> Any:
+        if any(other is not None for other in others):
+            return method(doc, *others)
+        if id(doc) not in rendered:
+            # Storing the document keeps it alive, so that no other object gets its id.
+            rendered[id(doc)] = (doc, method(doc))
+        return rendered[id(doc)][1]
+
+    return remembered

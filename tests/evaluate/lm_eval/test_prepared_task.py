@@ -21,8 +21,8 @@ from transformers import (
 from helpers.places import DATA
 from mbench.core.errors import TaskError
 from mbench.core.suite import LmEvalTask
-from mbench.evaluate.lm_eval.catalogue import builtin_names, read
 from mbench.evaluate.lm_eval.fingerprint import task_fingerprint
+from mbench.evaluate.lm_eval.task_files import builtin_names, read
 
 needs_data = pytest.mark.skipif(
     not (DATA / "tasks").is_dir(), reason=f"no sample of the real task files in {DATA}"
@@ -123,7 +123,7 @@ def write(path, text):
 
 
 def made_ready(folder, tokenizer, spec=TOY, max_length=512):
-    from mbench.evaluate.lm_eval.tasks import prepare
+    from mbench.evaluate.lm_eval.prepared_task import prepare
 
     return prepare(spec.task, spec, [folder], tokenizer, max_length=max_length)
 
@@ -139,7 +139,7 @@ def theirs(model, tokenizer, folder, spec, working_directory, max_length=512, dt
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    from mbench.evaluate.lm_eval.loading import quiet
+    from mbench.evaluate.lm_eval.quiet import quiet
 
     with quiet(), pytest.MonkeyPatch.context() as patch:
         patch.chdir(working_directory)
@@ -346,6 +346,7 @@ BROKEN = {
         {"wide.yaml": "group: wide\ntask: [toy, arc_eazy]"},
         "did you mean 'arc_easy'",
     ),
+    "a group of nothing": ("bare", {"bare.yaml": "group: bare\ntask: []"}, "has no items"),
     "a missing include": ("toy", {"bad.yaml": "include: no.yaml"}, "No such file.*bad.yaml"),
     "missing data": (
         "lost",

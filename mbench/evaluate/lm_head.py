@@ -11,12 +11,12 @@ import torch
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-LOGITS = 2**25
+MOST_LOGITS = 2**25
 """Logits held at a time: 128 MiB of float32, whatever the vocabulary."""
 
 
 @dataclass(frozen=True)
-class Halves:
+class SplitModel:
     """Body and head of a causal model: `head(body(...).last_hidden_state)` are its logits."""
 
     body: torch.nn.Module
@@ -24,7 +24,7 @@ class Halves:
 
 
 @torch.no_grad()
-def halves(model: PreTrainedModel, ids: torch.Tensor) -> Halves | None:
+def split(model: PreTrainedModel, ids: torch.Tensor) -> SplitModel | None:
     """Split a model into body and head, or return None if these do not give its logits.
 
     Some families scale or cap their logits, or have a head of several parts.
@@ -33,15 +33,21 @@ def halves(model: PreTrainedModel, ids: torch.Tensor) -> Halves | None:
         model: the model in the state in which it will be used.
         ids: [1, tokens] a few token ids to compare on.
     """
-    body, head = model.base_model, model.get_output_embeddings()
-    if body is model or not isinstance(head, torch.nn.Module):
+    body, head = model.base_model, output_layer(model)
+    if body is model or head is None:
         return None
     whole = model(input_ids=ids, use_cache=False).logits
-    split = head(body(input_ids=ids, use_cache=False).last_hidden_state)
-    same = split.shape == whole.shape and equal_to_rounding(
-        split, whole, whole.dtype, equal_nan=True
+    in_two = head(body(input_ids=ids, use_cache=False).last_hidden_state)
+    same = in_two.shape == whole.shape and equal_to_rounding(
+        in_two, whole, whole.dtype, equal_nan=True
     )
-    return Halves(body, head) if same else None
+    return SplitModel(body, head) if same else None
+
+
+def output_layer(model: PreTrainedModel) -> torch.nn.Module | None:
+    """The module whose output are the model's logits; None where the model names no single one."""
+    layer = model.get_output_embeddings()
+    return layer if isinstance(layer, torch.nn.Module) else None
 
 
 def positions_of(model: PreTrainedModel) -> float:
@@ -60,34 +66,34 @@ def equal_to_rounding(
     )
 
 
-def wide(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of the softmax: float32, or the model's own if that is wider."""
+def softmax_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What log-probabilities are computed in: float32, or the model's dtype if that is wider."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def log_probabilities(
-    head: torch.nn.Module, hidden: torch.Tensor, rows: torch.Tensor, targets: torch.Tensor
+    head: torch.nn.Module, hidden: torch.Tensor, positions: torch.Tensor, targets: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probability of tokens after given positions, and whether each is the most likely one.
 
     Args:
         head: hidden states [n, H] to logits [n, V].
         hidden: [positions, H].
-        rows: [m] indices of positions; a repeated one is computed once.
+        positions: [m] rows of `hidden`; a repeated one goes through the head once.
         targets: [m] the token after each position.
 
     Returns:
         [m] log-probabilities from a softmax of at least float32, and [m] bool.
     """
-    positions, where = torch.unique(rows, return_inverse=True)
+    distinct, place = torch.unique(positions, return_inverse=True)
     vocabulary = next(head.parameters()).shape[0]
-    size = max(1, LOGITS // vocabulary)
-    target_logs = torch.empty(len(rows), dtype=wide(hidden.dtype), device=hidden.device)
-    likeliest = torch.empty(len(rows), dtype=torch.bool, device=hidden.device)
-    for start in range(0, len(positions), size):
-        logits = head(hidden[positions[start : start + size]])
-        logs = torch.log_softmax(logits, -1, dtype=wide(logits.dtype))
-        chunk = torch.nonzero((where >= start) & (where < start + size))[:, 0]
-        target_logs[chunk] = logs[where[chunk] - start, targets[chunk]]
-        likeliest[chunk] = logs.argmax(-1)[where[chunk] - start] == targets[chunk]
+    size = max(1, MOST_LOGITS // vocabulary)
+    target_logs = torch.empty(len(targets), dtype=softmax_dtype(hidden.dtype), device=hidden.device)
+    likeliest = torch.empty(len(targets), dtype=torch.bool, device=hidden.device)
+    for start in range(0, len(distinct), size):
+        logits = head(hidden[distinct[start : start + size]])
+        logs = torch.log_softmax(logits, -1, dtype=softmax_dtype(logits.dtype))
+        chunk = torch.nonzero((place >= start) & (place < start + size))[:, 0]
+        target_logs[chunk] = logs[place[chunk] - start, targets[chunk]]
+        likeliest[chunk] = logs.argmax(-1)[place[chunk] - start] == targets[chunk]
     return target_logs, likeliest

@@ -1,0 +1,106 @@
+"""Tokenises lm-eval's log-likelihood requests by its own rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lm_eval.models.huggingface import HFLM
+
+from mbench.core.errors import TaskError
+from mbench.evaluate.packing import Request, Response
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+    from transformers import PreTrainedTokenizerBase
+
+UNLIMITED = 10**9
+"""Tokenizers without a length limit give a number above this one."""
+
+
+class _Encoder(HFLM):  # type: ignore[misc]  # lm-eval is not typed
+    """The part of lm-eval's model wrapper that tokenises requests; it has no model."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        self.tokenizer = tokenizer
+        self.backend = "causal"
+        self.add_bos_token = None
+        self.custom_prefix_token_id = None
+        self.enable_thinking = None
+        self.batch_size_per_gpu = UNLIMITED
+        self._rank, self._world_size = 0, 1
+        self._max_length = max_length
+        self._tokens: dict[tuple[str, bool | None], list[int]] = {}
+        self.encoded: list[tuple[list[int], list[int]]] = []
+        """(context, continuation) of all requests since it was last cleared."""
+
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, **options: Any
+    ) -> list[int]:
+        """Encode, each text once: the choices of a question repeat its context."""
+        key = (string, add_special_tokens)
+        if key not in self._tokens:
+            self._tokens[key] = super().tok_encode(string, add_special_tokens, **options)
+        return self._tokens[key]
+
+    def _loglikelihood_tokens(self, requests: Any, **_: Any) -> list[Response]:
+        """Store the tokens that would be scored; the responses are placeholders."""
+        self.encoded += [(context, continuation) for _, context, continuation in requests]
+        return [(0.0, False)] * len(requests)
+
+    def loglikelihood_rolling(self, requests: list[Instance], **_: Any) -> list[float]:
+        """As in lm-eval; without a cache to fill afterwards."""
+        self.cache_hook = _NoCache()
+        sums: list[float] = super().loglikelihood_rolling(requests, disable_tqdm=True)
+        return sums
+
+
+class _NoCache:
+    def add_partial(self, *_: Any) -> None:
+        """Do nothing."""
+
+
+def length_limit(tokenizer: PreTrainedTokenizerBase, wanted: int | None) -> int:
+    """The most tokens a request may have: `wanted`, else the tokenizer's own limit."""
+    limit = wanted or tokenizer.model_max_length
+    return UNLIMITED if limit > UNLIMITED else int(limit)
+
+
+def encode(
+    instances: Sequence[Instance],
+    groups: Sequence[Any],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+) -> tuple[list[Request], list[int]]:
+    """Tokenise log-likelihood requests; too long ones are truncated on the left, as in lm-eval.
+
+    Args:
+        instances: all of type `loglikelihood` or `loglikelihood_rolling`.
+        groups: for each instance, the group within which it may share a row.
+        tokenizer: of the model.
+        max_length: most tokens of a request.
+
+    Returns:
+        The requests, and for each the number of its instance: a rolling instance has one request
+        per window.
+    """
+    encoder = _Encoder(tokenizer, max_length)
+    requests: list[Request] = []
+    owners: list[int] = []
+    for number, (instance, group) in enumerate(zip(instances, groups, strict=True)):
+        rolling = instance.request_type == "loglikelihood_rolling"
+        if rolling:
+            encoder.loglikelihood_rolling([instance])
+        else:
+            encoder.loglikelihood([instance], disable_tqdm=True)
+        for window, (context, continuation) in enumerate(encoder.encoded):
+            if not continuation or len(continuation) > max_length:
+                raise TaskError(
+                    f"task {instance.task_name!r}, item {instance.doc_id}: a choice has "
+                    f"{len(continuation)} tokens; it must have 1 to {max_length}"
+                )
+            tokens = [*context, *continuation][-(max_length + 1) :][:-1]
+            requests.append(Request((group, window) if rolling else group, tokens, continuation))
+            owners.append(number)
+        encoder.encoded.clear()
+    return requests, owners

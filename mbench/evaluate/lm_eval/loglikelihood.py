@@ -1,0 +1,112 @@
+"""Log-likelihood requests of a task: tokenised once, answered for one mask after another.
+
+They are computed packed where the model allows it (see `packing`), else by lm-eval's own code.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mbench.core.errors import TaskError
+from mbench.evaluate import packing
+from mbench.evaluate.lm_eval import reference
+from mbench.evaluate.lm_eval.encoding import encode
+from mbench.evaluate.lm_eval.items import Item
+from mbench.evaluate.lm_eval.quiet import quiet
+from mbench.evaluate.lm_head import SplitModel
+from mbench.evaluate.meter import Meter
+from mbench.evaluate.packing import Batch, Response
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class LoglikelihoodRequests:
+    """The requests of items of type `loglikelihood` or `loglikelihood_rolling`.
+
+    Rolling ones ask for whole documents: an item has one instance, which has one request a window.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        items: Sequence[Item],
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        *,
+        rolling: bool,
+    ) -> None:
+        """Tokenise them; raises `TaskError` for a choice that is empty or too long to be scored."""
+        self.rolling = rolling
+        self.scoring = ""
+        self._name = name
+        self._items = items
+        self._tokenizer = tokenizer
+        instances = [instance for item in items for instance in item.instances]
+        self._item_of = [at for at, item in enumerate(items) for _ in item.instances]
+        self._requests, self._instance_of = encode(instances, self._item_of, tokenizer, max_length)
+        self._rows = packing.arrange(self._requests)
+        self.tokens = sum(row.tokens for row in self._rows)
+        """Forward tokens of one mask."""
+        self.longest = max(len(request.tokens) for request in self._requests)
+        """Tokens of the longest request."""
+        self._batches: tuple[int, list[Batch]] = (0, [])
+        self._checked: tuple[weakref.ref[Any], SplitModel | None] | None = None
+
+    def answer(self, model: PreTrainedModel, batch_tokens: int, meter: Meter) -> list[Any]:
+        """One response per instance: (log-likelihood, is greedy), or the sum of rolling windows."""
+        parts = self._split(model)
+        if parts is not None:
+            batches = self._cut(batch_tokens)
+            responses = packing.score_all(parts, batches, model.device, meter.add)
+        else:
+            with quiet():
+                responses = reference.score_all(
+                    model, self._tokenizer, self._requests, batch_tokens, meter.add_share
+                )
+        self._refuse_not_finite(responses)
+        self._checked = (weakref.ref(model), parts)
+        self.scoring = "reference" if parts is None else "packed"
+        if not self.rolling:
+            return responses
+        values = [value for value, _ in responses]
+        sums: list[float] = np.bincount(self._instance_of, weights=values).tolist()
+        return sums
+
+    def _split(self, model: PreTrainedModel) -> SplitModel | None:
+        """Body and head of the model if it allows packing; checked once per model."""
+        if self._checked is not None and self._checked[0]() is model:
+            return self._checked[1]
+        return packing.usable(model, self._requests, self._rows)
+
+    def _cut(self, batch_tokens: int) -> list[Batch]:
+        if self._batches[0] != batch_tokens:
+            batches = packing.batches(self._requests, self._rows, batch_tokens)
+            self._batches = (batch_tokens, batches)
+        return self._batches[1]
+
+    def _refuse_not_finite(self, responses: Sequence[Response]) -> None:
+        for number, (value, _) in enumerate(responses):
+            if not math.isfinite(value):
+                item = self._items[self._item_of[self._instance_of[number]]]
+                raise TaskError(
+                    f"task {self._name!r}: the log-likelihood of item {item.identity} is {value}: "
+                    "the model's output is not finite"
+                )
+
+    def columns(self, responses: Sequence[Any]) -> dict[str, list[Any]]:
+        """Columns of the per-item table that hold the responses themselves."""
+        if self.rolling:
+            sizes = np.zeros(len(responses), dtype=np.int64)
+            lengths = [len(request.targets) for request in self._requests]
+            np.add.at(sizes, self._instance_of, lengths)
+            return {"nll": [-float(value) for value in responses], "tokens": sizes.tolist()}
+        by_item: list[list[float]] = [[] for _ in self._items]
+        for item, (value, _) in zip(self._item_of, responses, strict=True):
+            by_item[item].append(float(value))
+        return {"loglikelihoods": by_item}

@@ -1,0 +1,62 @@
+"""lm-eval's own model wrapper, and log-likelihoods by it: what packed ones must equal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from lm_eval.models.huggingface import HFLM
+
+from mbench.evaluate.lm_head import softmax_dtype
+from mbench.evaluate.packing import Request, Response
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+CHUNK = 8
+"""Batches between two reports of progress."""
+
+
+def wrap(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int, batch_size: int
+) -> HFLM:
+    """lm-eval's own wrapper of a model in memory, with a softmax of at least float32."""
+    return HFLM(
+        pretrained=model,
+        tokenizer=tokenizer,
+        backend="causal",
+        batch_size=batch_size,
+        max_length=max_length,
+        softmax_dtype=softmax_dtype(model.dtype),
+    )
+
+
+def score_all(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[Request],
+    batch_tokens: int,
+    advance: Callable[[float], None],
+) -> list[Response]:
+    """Responses in the order of the requests; `advance` is called with shares of the total."""
+    longest = max(len(request.tokens) for request in requests)
+    batch_size = max(1, batch_tokens // longest)
+    scorer = wrap(model, tokenizer, longest, batch_size)
+    # In lm-eval's own order, so that its batches are the same as without progress reports.
+    whole = [(*request.tokens, request.targets[-1]) for request in requests]
+    order = sorted(range(len(requests)), key=lambda number: (-len(whole[number]), whole[number]))
+    responses: dict[int, Response] = {}
+    for start in range(0, len(order), CHUNK * batch_size):
+        part = order[start : start + CHUNK * batch_size]
+        answers = scorer._loglikelihood_tokens(
+            [_parts(requests[number], number) for number in part], disable_tqdm=True
+        )
+        responses.update(zip(part, answers, strict=True))
+        advance(len(part) / len(order))
+    return [responses[number] for number in range(len(requests))]
+
+
+def _parts(request: Request, number: int) -> tuple[tuple[str, str], list[int], list[int]]:
+    context = len(request.tokens) + 1 - len(request.targets)
+    # lm-eval looks repeated requests up by these texts, so they must differ.
+    return (str(number), ""), list(request.tokens[:context]), list(request.targets)
