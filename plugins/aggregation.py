@@ -1,7 +1,7 @@
 """Aggregation ablations: one score per expert, the mean or maximum over corpora.
 
-What arXiv 2607.01710 leaves to future work (its discussion of the protection budget): as whole
-methods, and as the protected set of TB-Coverage in place of its round-robin.
+arXiv 2607.01710 leaves these to future work (in its discussion of the protection budget). They are
+whole methods here, and rules for the protected set of TB-Coverage instead of round-robin.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Normalize = Literal["none", "rank", "zscore", "max"]
 
 
 def normalized(values: np.ndarray, how: Normalize) -> np.ndarray:
-    """Bring one corpus's scores [layers, N] to a common scale, layer by layer."""
+    """Rescale one corpus's scores [layers, N], layer by layer."""
     if how == "rank":
         ranks = np.empty_like(values)
         positions = np.arange(values.shape[1], 0, -1, dtype=np.float64)
@@ -41,7 +41,7 @@ def normalized(values: np.ndarray, how: Normalize) -> np.ndarray:
 
 
 class AggregateParams(mbench.Parameters):
-    """How the corpora's scores become one."""
+    """How the scores of several corpora are combined."""
 
     reduce: Literal["mean", "max"] = "mean"
     normalize: Normalize = "none"

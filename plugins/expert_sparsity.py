@@ -28,29 +28,29 @@ if TYPE_CHECKING:
     import torch
 
 VALUES_AT_ONCE = 1 << 26
-"""Expert outputs held at once: 256 MiB in float32."""
+"""Numbers of expert outputs in memory at a time: 256 MiB in float32."""
 
 
 class SampleParams(mbench.Parameters):
-    """Which tokens of the corpus are looked at; spread over all sequences."""
+    """The random sample of the corpus's tokens that the reconstruction is computed on."""
 
     tokens: int = Field(default=8192, ge=1)
-    """Tokens that experts are chosen by."""
+    """Tokens on which experts are chosen."""
     held_out: int = Field(default=1024, ge=0)
-    """Further tokens that only measure what the choice loses."""
+    """Further tokens, on which only the error of the choice is measured."""
     seed: int = Field(default=0, ge=0)
     """Seed of the sample."""
 
 
 @functools.lru_cache(maxsize=8)
 def sample_roles(total: int, tokens: int, held_out: int, seed: int) -> np.ndarray:
-    """int8 [total]: 1 for tokens to choose by, 2 for held-out tokens, 0 for all others.
+    """int8 [total]: 1 for tokens to choose on, 2 for held-out tokens, 0 for all others.
 
-    A corpus with fewer tokens than asked is divided in the ratio asked for.
+    A corpus with fewer tokens than `tokens` + `held_out` is divided in their ratio.
     """
-    asked = tokens + held_out
-    if total < asked:
-        held_out = total * held_out // asked
+    wanted = tokens + held_out
+    if total < wanted:
+        held_out = total * held_out // wanted
         tokens = total - held_out
     order = np.random.default_rng(seed).permutation(total)
     roles = np.zeros(total, dtype=np.int8)
@@ -61,7 +61,7 @@ def sample_roles(total: int, tokens: int, held_out: int, seed: int) -> np.ndarra
 
 
 class ReconstructionSample(mbench.Statistic):
-    """Router and inner products of all experts' unweighted outputs, on a sample of tokens."""
+    """Router logits, and inner products of all experts' unweighted outputs, of sampled tokens."""
 
     name = "reconstruction-sample"
     Params = SampleParams
@@ -100,9 +100,9 @@ class ReconstructionSample(mbench.Statistic):
 def layer_statistics(
     profile: mbench.Profile, layer: int, sample: ReconstructionSample
 ) -> tuple[GramStatistics, GramStatistics | None, np.ndarray]:
-    """One layer on the tokens to choose by, on those held out if any, and the former's numbers.
+    """One layer on the tokens to choose on, on held-out tokens if any, and indices of the former.
 
-    Raises `UnsupportedModel` for a router whose gates are not those the search simulates.
+    Raises `UnsupportedModel` for a router whose gates are not those that the search simulates.
     """
     arrays = profile.samples(sample, layer)
     try:
@@ -113,7 +113,7 @@ def layer_statistics(
         raise mbench.UnsupportedModel(
             f"{profile.layers[layer]}: the reconstruction search is not defined for this router:"
             f" {error}"
-        ) from None
+        ) from error
     gates: Gates = "retained" if profile.router == "sliced" else "full"
     if renormalised:
         gates = "renormalised"
@@ -128,7 +128,7 @@ def layer_statistics(
 
 
 class Reconstruction(mbench.Scorer):
-    """The step in which backward elimination drops an expert, 0 to N - 1 for the last to stay."""
+    """The step at which backward elimination drops an expert, from 0; N - 1 for the last one."""
 
     name = "reconstruction"
     Params = SampleParams
@@ -149,7 +149,7 @@ class Reconstruction(mbench.Scorer):
 
 
 class RefinedParams(SampleParams):
-    """The sample, and how sets are searched and compared."""
+    """The sample, and how sets of experts are searched and compared."""
 
     search: Literal["auto", "backward", "enumerate"] = "auto"
     """`backward` improves the selection by exchanges; `enumerate` tries every set; `auto`
@@ -157,9 +157,9 @@ class RefinedParams(SampleParams):
     enumerate_limit: int = Field(default=1000, ge=1)
     """Sets per layer that `enumerate` may try."""
     loss: Literal["squared", "original"] = "squared"
-    """`squared`: J, the sum of squared errors over tokens. `original`: the sum over batches of
-    their errors' Frobenius norm, not squared, as Lu et al. have it; only by enumeration. It is
-    theirs exactly if the sample is the whole corpus, `held_out: 0`."""
+    """`squared`: J, the sum of squared errors over tokens. `original`: the sum over batches of the
+    errors' Frobenius norm, not squared, as in Lu et al.; only by enumeration. It equals theirs if
+    the sample is the whole corpus, with `held_out: 0`."""
     batch_tokens: int = Field(default=2048, ge=1)
     """Tokens of the corpus per batch in the `original` loss."""
 
@@ -171,7 +171,7 @@ class RefinedParams(SampleParams):
 
 
 class ReconstructionRefined(mbench.MaskBuilder):
-    """The selection improved by exchanging experts, or the best of all sets where they are few."""
+    """The selection improved by swapping experts, or the best of all sets where they are few."""
 
     name = "reconstruction-refined"
     Params = RefinedParams
@@ -194,8 +194,8 @@ class ReconstructionRefined(mbench.MaskBuilder):
         subsets = math.comb(budget.num_experts, budget.kept)
         if self._enumerates(budget) and subsets > self.params.enumerate_limit:
             raise mbench.Infeasible(
-                f"{subsets:,} sets of {budget.kept} of {budget.num_experts} experts are more than"
-                f" enumerate_limit: {self.params.enumerate_limit}"
+                f"there are {subsets:,} sets of {budget.kept} of {budget.num_experts} experts, more"
+                f" than enumerate_limit: {self.params.enumerate_limit}"
             )
 
     def build(
@@ -215,39 +215,39 @@ class ReconstructionRefined(mbench.MaskBuilder):
         keep = selection.chosen.copy()
         losses, total_swaps, measured_on = [], 0, ""
         for layer in range(budget.num_layers):
-            chosen_by, held_out, tokens = layer_statistics(profile, layer, self.needs[0])
+            choosing, held_out, tokens = layer_statistics(profile, layer, self.needs[0])
             if self._enumerates(budget):
-                keep[layer] = best_subset(chosen_by, budget.kept, self._objective(tokens))
+                keep[layer] = best_subset(choosing, budget.kept, self._objective(tokens))
             else:
-                keep[layer], swaps = refine(chosen_by, keep[layer])
+                keep[layer], swaps = refine(choosing, keep[layer])
                 total_swaps += swaps
-            measured = held_out or chosen_by
+            measured = held_out or choosing
             losses.append(measured.relative_loss(keep[layer]))
-            kind = "held-out tokens" if held_out else "tokens that the experts were chosen by"
+            kind = "held-out tokens" if held_out else "tokens that the experts were chosen on"
             measured_on = f"{len(measured.energy):,} {kind}"
         if self._enumerates(budget):
             subsets = math.comb(budget.num_experts, budget.kept)
-            found = f"best of all {subsets:,} sets per layer, {self.params.loss} loss"
+            search = f"best of all {subsets:,} sets per layer, {self.params.loss} loss"
         else:
-            found = f"{total_swaps} exchanges after the selection, {budget.num_layers} layers"
+            search = f"{total_swaps} swaps after the selection, {budget.num_layers} layers"
         notes = [
             f"relative reconstruction error {np.mean(losses):.4g} on {measured_on}, mean of layers",
-            f"reconstruction search: {found}",
+            f"reconstruction search: {search}",
         ]
-        asked = self.params.tokens + self.params.held_out
-        if profile.tokens < asked:
+        wanted = self.params.tokens + self.params.held_out
+        if profile.tokens < wanted:
             notes.append(
-                f"reconstruction sample: {asked:,} tokens asked for, and all {profile.tokens:,} of"
-                f" {profile.corpus} used"
+                f"reconstruction sample: all {profile.tokens:,} tokens of {profile.corpus}, fewer"
+                f" than the {wanted:,} asked for"
             )
         return mbench.ExpertMask(keep, (*selection.notes, *notes))
 
     def _objective(self, tokens: np.ndarray) -> Callable[[np.ndarray], float]:
-        """What makes one number of squared errors [T] of the tokens with these numbers."""
+        """The loss as a function of squared errors [T], for tokens [T] with these indices."""
         if self.params.loss == "squared":
             return np.sum
         batch = tokens // self.params.batch_tokens
-        # Rounding can leave an error a little below 0.
+        # Rounding can leave an error slightly below 0.
         return lambda errors: np.sqrt(np.maximum(np.bincount(batch, errors), 0)).sum()
 
 

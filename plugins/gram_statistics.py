@@ -1,4 +1,4 @@
-"""What inner products of expert outputs tell about one MoE layer: its output for any expert set.
+"""Computes one MoE layer's output error for any expert set from inner products of expert outputs.
 
 ExpertSparsity (Lu et al. 2024, "Not All Experts are Equal") keeps the set S of experts that
 minimises J(S), the sum over tokens of ||Z - Z_S||^2: Z is the layer's routed output, Z_S the same
@@ -27,12 +27,12 @@ retained experts, as in a sliced router that does not renormalise. `full`: the s
 """
 
 _LOWEST_LOGIT = -250.0
-"""Logits are taken relative to the token's largest. Below this one a gate is nothing, but its
-numerator exp(-250) can still be squared and divided without underflow."""
+"""Logits are taken relative to the token's largest, and at least this: the gate is then negligible,
+but its numerator exp(-250) can still be squared and divided without underflow."""
 
 _TOLERANCE = 0.01
-"""How far gates may be from a softmax of the logits, relative root mean square, and the share of
-tokens that may be routed otherwise. Gates rounded to bfloat16 are within 0.002."""
+"""How far gates may be from a softmax of the logits (relative root mean square), and the share of
+tokens that may be routed differently. Gates rounded to bfloat16 are within 0.002."""
 
 
 def packed_size(experts: int) -> int:
@@ -46,7 +46,7 @@ def tokens_last(values: np.ndarray) -> np.ndarray:
 
 
 class GramStatistics:
-    """One layer's router and inner products on T tokens; everything a search needs to know.
+    """One layer's router and inner products on T tokens: all that a search needs.
 
     Routing takes the largest logits, and equal ones by lower index. All sums are float64.
     """
@@ -81,7 +81,7 @@ class GramStatistics:
         """[T] sum of all softmax numerators."""
 
         everyone = np.arange(experts)[None, :]
-        self.own = self.inner(everyone, everyone)
+        self.squared_norm = self.inner(everyone, everyone)
         """||f_e||^2, [T, N]."""
         routed, weights = self.route(np.ones(experts, dtype=bool))
         self.linear = np.zeros((tokens, experts))
@@ -135,8 +135,8 @@ class GramStatistics:
 def renormalises(logits: np.ndarray, top_k_index: np.ndarray, top_k_weight: np.ndarray) -> bool:
     """Tell whether gates [t, k] are a softmax of logits [t, N] over the chosen experts only.
 
-    Both kinds may be times one constant, a routed scaling factor. Raises `ValueError`, saying why,
-    if the gates are neither that nor a softmax over all N, or if not the largest logits are chosen.
+    A constant factor, the routed scaling factor, is allowed. Raises `ValueError` if the gates are
+    neither that nor a softmax over all N, or if the chosen experts do not have the largest logits.
     """
     logits = np.asarray(logits, dtype=np.float64)
     numerators = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -145,7 +145,7 @@ def renormalises(logits: np.ndarray, top_k_index: np.ndarray, top_k_weight: np.n
     np.put_along_axis(others, top_k_index, 0.0, axis=1)
     # A few tokens may differ: near ties that rounding decides.
     if (others.max(axis=1) > chosen.min(axis=1)).mean() > _TOLERANCE:
-        raise ValueError("it does not choose the experts of the largest logits")
+        raise ValueError("it does not choose the experts with the largest logits")
 
     def misfit(whole: np.ndarray) -> float:
         gates = chosen / whole.sum(axis=1, keepdims=True)

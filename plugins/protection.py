@@ -21,8 +21,8 @@ class ProtectionParams(mbench.Parameters):
     protected: int | None = Field(default=None, ge=0)
     """B. None takes a third of the experts, the paper's ratio for Qwen1.5-MoE (20 of 60)."""
     overflow: Literal["clamp", "error"] = "clamp"
-    """What happens where B exceeds K: protect only K, or refuse. The paper demands B <= K and yet
-    sets B = 20 where K = 15."""
+    """If B exceeds K: protect only K experts, or refuse. The paper requires B <= K but uses B = 20
+    with K = 15."""
 
 
 def requested(params: ProtectionParams, budget: mbench.Budget) -> int:
@@ -31,7 +31,7 @@ def requested(params: ProtectionParams, budget: mbench.Budget) -> int:
 
 
 def protection_size(params: ProtectionParams, budget: mbench.Budget) -> tuple[int, tuple[str, ...]]:
-    """B after clamping, with the note that a reader needs where it fills the budget."""
+    """B after clamping, with a note if the protected set fills the budget."""
     size = requested(params, budget)
     if size < budget.kept:
         return size, ()
@@ -43,7 +43,7 @@ def protection_size(params: ProtectionParams, budget: mbench.Budget) -> tuple[in
 
 
 class ProtectedSelector(mbench.Selector):
-    """What rules for choosing the protected set have in common; they differ in `select`."""
+    """Base of the rules for choosing the protected set, which differ in `select`."""
 
     Params = ProtectionParams
     params: ProtectionParams
@@ -52,15 +52,17 @@ class ProtectedSelector(mbench.Selector):
         """Raise `Infeasible` where B > N, or B > K under `overflow: error`."""
         size = requested(self.params, budget)
         if size > budget.num_experts:
-            raise mbench.Infeasible(f"protected: {size} exceeds the {budget.num_experts} experts")
+            raise mbench.Infeasible(
+                f"protected: {size} exceeds the {budget.num_experts} experts per layer"
+            )
         if self.params.overflow == "error" and size > budget.kept:
             raise mbench.Infeasible(
                 f"protected: {size} exceeds the {budget.kept} experts kept per layer at retain"
-                f" {budget.retain:g} (overflow: clamp would protect {budget.kept})"
+                f" {budget.retain:g} (`overflow: clamp` would protect {budget.kept})"
             )
 
     def notes(self, budget: mbench.Budget) -> tuple[str, ...]:
-        """Say where B fills the budget."""
+        """Note if B fills the budget."""
         return protection_size(self.params, budget)[1]
 
 
@@ -76,7 +78,7 @@ def best_first(values: np.ndarray) -> np.ndarray:
 
 
 class Protect(mbench.MaskBuilder):
-    """Candidate plus protected set, less the unprotected experts of lowest mean score."""
+    """Candidate plus protected set, minus the unprotected experts of lowest mean score."""
 
     name = "protect"
     takes_candidate = True
@@ -88,8 +90,8 @@ class Protect(mbench.MaskBuilder):
         budget: mbench.Budget,
         candidate: mbench.ExpertMask | None,
     ) -> mbench.ExpertMask:
-        """Return the mask; the core gives every builder that `takes_candidate` one."""
-        assert candidate is not None
+        """Return the mask with exactly K experts per layer."""
+        assert candidate is not None  # always given to a builder that `takes_candidate`
         keep = candidate.keep | selection.chosen
         for layer, worst_first in enumerate(best_first(mean_scores(scores))[:, ::-1]):
             removable = [

@@ -1,4 +1,4 @@
-"""Random pruning: the baseline every method must beat, once per seed."""
+"""Random pruning, the baseline that every method must beat, once per seed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Uniform(mbench.Selector):
     def select(
         self, scores: Mapping[str, mbench.Scores], budget: mbench.Budget, rng: np.random.Generator
     ) -> mbench.Selection:
-        """Return K experts per layer drawn from `rng`; scores are not looked at."""
+        """Return K experts per layer drawn from `rng`; scores are ignored."""
         chosen = np.zeros((budget.num_layers, budget.num_experts), dtype=bool)
         for layer in chosen:
             layer[rng.choice(budget.num_experts, budget.kept, replace=False)] = True

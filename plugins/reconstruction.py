@@ -1,8 +1,8 @@
-"""Search for the expert set of least reconstruction loss J, in `GramStatistics` alone.
+"""Searches the expert set of least reconstruction loss J, given a layer's `GramStatistics`.
 
-All single removals, or all exchanges of one expert, are evaluated at once and exactly. Backward
-elimination and its refinement by exchanges are deterministic and end in a local optimum of J;
-only the enumeration of all sets is a proven optimum.
+All single removals, or all swaps of two experts, are evaluated at once and exactly. Backward
+elimination and its refinement by swaps are deterministic and end in a local optimum of J; only the
+enumeration of all sets gives a proven optimum.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from .gram_statistics import GramStatistics, tokens_last
 
 _SMALLEST_GAIN = 1e-12
-"""An exchange must lower J by this share of sum a: less is rounding, and could go in circles."""
+"""A swap must lower J by this share of sum a: less may be rounding, and swaps could cycle."""
 
 
 Terms = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -28,11 +28,11 @@ With gate weights m / c the squared error is a - 2 (m . q) / c + (m' G m) / c^2.
 
 
 class _Routes:
-    """The k + 1 best experts of every token within a set, and routing once one of them is gone.
+    """The k + 1 best experts of every token within a set (slots), and routing without one of them.
 
-    If the one is among the first k, the others are what the token is routed to; the last stands
-    for all experts the token is not routed to. Where the set has no k + 1 experts, expert 0 fills
-    up with a numerator of 0, which adds nothing, and a rank behind everyone.
+    Without an expert of the first k slots, the token is routed to the other slots; the last slot
+    stands for all experts that the token is not routed to. If the set has fewer than k + 1 experts,
+    expert 0 fills the slots with a numerator of 0, which adds nothing, and the last rank.
 
     Tokens are the last axis here: sums over a few slots then run along contiguous memory, which
     makes them more than ten times faster.
@@ -45,7 +45,7 @@ class _Routes:
         slots = np.pad(ranked[:, :width], ((0, 0), (0, width - filled)))
         self.layer, self.keep = layer, keep
         self.real = min(layer.top_k, filled)
-        """Slots that hold an expert the token is routed to."""
+        """Slots with an expert that the token is routed to."""
         self.slots = tokens_last(slots)
         self.mass = tokens_last(np.take_along_axis(layer.mass, slots, axis=1))
         self.mass[filled:] = 0
@@ -57,16 +57,15 @@ class _Routes:
         outside = np.repeat(keep[None, :], len(slots), axis=0)
         np.put_along_axis(outside, ranked[:, : layer.top_k], False, axis=1)
         self.outside = tokens_last(outside)
-        """[N, T] whether a retained expert is one the token is not routed to."""
+        """[N, T] whether an expert is retained and the token is not routed to it."""
         if layer.gates == "retained":
             self.rest = self._rest(ranked[:, :1])
 
     def _rest(self, best: np.ndarray) -> np.ndarray:
-        """[N, T] sum of the numerators of all retained experts but this one."""
+        """[N, T] sum of the numerators of all other retained experts."""
         mass = self.layer.mass * self.keep
         rest = mass.sum(axis=1, keepdims=True) - mass
-        # Only a token's largest numerator can cancel in a difference, so there the others are
-        # summed.
+        # Subtracting a token's largest numerator would lose digits: there the others are summed.
         np.put_along_axis(mass, best, 0.0, axis=1)
         np.put_along_axis(rest, best, mass.sum(axis=1, keepdims=True), axis=1)
         return tokens_last(rest)
@@ -74,7 +73,7 @@ class _Routes:
     def terms(self, members: list[int]) -> Terms:
         """Terms of the experts in some slots, each [1, T].
 
-        Summed afresh for every choice of slots: taking one slot's part off a whole would cancel
+        Summed anew for every choice of slots: subtracting one slot from a total would lose digits
         where that slot has nearly all the gate weight.
         """
         mass = np.zeros_like(self.mass)
@@ -84,20 +83,20 @@ class _Routes:
         return mass.sum(axis=0)[None, :], linear[None, :], quadratic[None, :]
 
     def others(self, slot: int) -> list[int]:
-        """The slots that tokens are routed to when the expert in `slot` is gone, best first."""
+        """The slots that tokens are routed to without the expert in `slot`, best first."""
         return [other for other in range(self.layer.top_k + 1) if other != slot]
 
     def sum_by_gone(
         self, terms: Callable[[int], Terms], joining_mass: np.ndarray | float
     ) -> np.ndarray:
-        """Sum over tokens of ||Z - Z_S||^2, [N, C], by the expert that is gone.
+        """Sum over tokens of ||Z - Z_S||^2, [N, C], by the expert that is removed.
 
-        `terms(slot)` are those once the expert in `slot` is gone; `joining_mass` [C, T] are the
+        `terms(slot)` are the terms without the expert in `slot`; `joining_mass` [C, T] are the
         numerators of the experts that may join the set.
         """
 
         def change(routed: Terms, expert: np.ndarray | np.signedinteger | int) -> np.ndarray:
-            """||Z - Z_S||^2 - a where the token's `expert` is gone, [C, T]."""
+            """||Z - Z_S||^2 - a without `expert`, of every token, [C, T]."""
             total, linear, quadratic = routed
             if self.layer.gates == "renormalised":
                 scale = 1 / total
@@ -111,7 +110,7 @@ class _Routes:
         unrouted = terms(self.layer.top_k)
         sums = np.zeros((self.layer.num_experts, len(unrouted[1])))
         if self.layer.gates == "retained":
-            # The routing stays as it is, but every absent expert raises the gates differently.
+            # The routing stays the same, but each removed expert raises the gates differently.
             for expert in np.flatnonzero(self.outside.any(axis=1)):
                 sums[expert] = change(unrouted, expert) @ self.outside[expert]
         else:
@@ -125,28 +124,28 @@ class _Routes:
 
 
 def removal_losses(layer: GramStatistics, keep: np.ndarray) -> np.ndarray:
-    """J of the set without e, [N], for every e of a set of at least two; else infinite."""
+    """J of the set without e, [N], for every e in a set of at least two; infinite for others."""
     routes = _Routes(layer, keep)
     losses = routes.sum_by_gone(lambda slot: routes.terms(routes.others(slot)), 0.0)
     return np.where(keep, losses[:, 0], np.inf)
 
 
 def swap_losses(layer: GramStatistics, keep: np.ndarray) -> np.ndarray:
-    """J of the set with one expert exchanged, [N leaving, N entering]; infinite if impossible."""
+    """J of the set after one swap, [N leaving, N entering]; infinite if impossible."""
     routes = _Routes(layer, keep)
     entering = np.flatnonzero(~keep)
-    mass, linear, rank, own = (
+    mass, linear, rank, squared_norm = (
         tokens_last(values[:, entering])
-        for values in (layer.mass, layer.linear, layer.rank, layer.own)
+        for values in (layer.mass, layer.linear, layer.rank, layer.squared_norm)
     )
     products = tokens_last(layer.inner(routes.slots.T[:, :, None], entering))
 
     def terms(slot: int) -> Terms:
-        # An entering expert takes the place of the weakest of those otherwise routed to.
+        # An entering expert replaces the weakest of those that the token is routed to.
         *core, weakest = routes.others(slot)
         enters = rank < routes.rank[weakest]
         mixed = np.einsum("st,sjt->jt", routes.mass[core], products[core])
-        with_it = (mass, mass * linear, mass * (2 * mixed + mass * own))
+        with_it = (mass, mass * linear, mass * (2 * mixed + mass * squared_norm))
         without = routes.terms([*core, weakest])
         total, product, square = (
             np.where(enters, shared + joined, other)
@@ -162,7 +161,7 @@ def swap_losses(layer: GramStatistics, keep: np.ndarray) -> np.ndarray:
 def elimination_order(layer: GramStatistics) -> np.ndarray:
     """[N] experts in the order in which backward elimination drops them, the last one survives.
 
-    Each step drops the expert whose removal leaves the least J, of equal ones the higher index.
+    Each step drops the expert whose removal gives the least J; ties go to the higher index.
     """
     keep = np.ones(layer.num_experts, dtype=bool)
     order = []
@@ -174,7 +173,7 @@ def elimination_order(layer: GramStatistics) -> np.ndarray:
 
 
 def refine(layer: GramStatistics, keep: np.ndarray) -> tuple[np.ndarray, int]:
-    """Exchange the best pair while that lowers J; returns the set and how many were exchanged."""
+    """Swap the best pair while that lowers J; returns the set and the number of swaps."""
     keep = keep.copy()
     current = layer.loss(keep)
     swaps = 0
@@ -192,7 +191,7 @@ def refine(layer: GramStatistics, keep: np.ndarray) -> tuple[np.ndarray, int]:
 def best_subset(
     layer: GramStatistics, size: int, objective: Callable[[np.ndarray], float] = np.sum
 ) -> np.ndarray:
-    """The set of `size` experts of least objective, by trying all; of equal ones the first.
+    """The set of `size` experts of least objective, by trying all; ties go to the first.
 
     `objective` turns the squared errors of all tokens, [T], into one number.
     """

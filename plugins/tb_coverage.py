@@ -1,6 +1,6 @@
 """Generic TB-Coverage: task-balanced coverage of several generic corpora.
 
-arXiv 2607.01710, algorithm 1: corpora take turns in protecting the best expert by their own
+arXiv 2607.01710, algorithm 1: in round-robin order, each corpus protects the best expert of its
 ranking; the protected set is then merged into the reconstruction candidate.
 """
 
@@ -16,14 +16,14 @@ from .protection import ProtectedSelector, protection_size
 
 
 class RoundRobin(ProtectedSelector):
-    """Corpora alternate in protecting their best expert not yet protected, until there are B."""
+    """In turn, each corpus protects its best unprotected expert, until B are protected."""
 
     name = "round-robin"
 
     def select(
         self, scores: Mapping[str, mbench.Scores], budget: mbench.Budget, rng: np.random.Generator
     ) -> mbench.Selection:
-        """Return min(B, K) experts per layer; corpora take turns in the order of `scores`."""
+        """Return min(B, K) experts per layer; corpora alternate in the order of `scores`."""
         size, notes = protection_size(self.params, budget)
         rankings = [score.ranking() for score in scores.values()]
         chosen = np.zeros((budget.num_layers, budget.num_experts), dtype=bool)
@@ -50,6 +50,6 @@ def mbench_methods() -> list[mbench.Method]:
             selector="round-robin",
             builder="protect",
             candidate="expert-sparsity",
-            description="per-corpus REAP rankings protect B experts by turns (arXiv 2607.01710)",
+            description="per-corpus REAP rankings protect B experts round-robin (arXiv 2607.01710)",
         )
     ]

@@ -1,4 +1,4 @@
-"""Muon: momentum whose update is orthogonalised, for weight matrices and stacks of them.
+"""The optimiser Muon: momentum with orthogonalised updates, for (stacks of) weight matrices.
 
 Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks". PyTorch's own
 `torch.optim.Muon` takes plain matrices only; experts are stored as stacks of matrices.
@@ -31,8 +31,8 @@ class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised for each matrix.
 
     Parameters are (rows, columns) or (count, rows, columns). A group's `parts` says that the rows
-    are that many matrices on top of each other, as a gate and an up projection stored in one
-    tensor: each is orthogonalised for itself.
+    are that many matrices on top of each other, e.g. a gate and an up projection in one tensor:
+    each is orthogonalised separately.
     """
 
     def __init__(
@@ -41,8 +41,9 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "parts": parts})
 
     @torch.no_grad()
+    # torch's own signature is an overload that also evaluates the closure, unused here.
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One update from the gradients in `.grad`; parameters without one stay."""
+        """One update from the gradients in `.grad`; parameters without a gradient stay the same."""
         for group in self.param_groups:
             momentum, parts = group["momentum"], group["parts"]
             for parameter in group["params"]:

@@ -35,7 +35,7 @@ def mbench_task_directories() -> list[Path]:
 
 
 class _Corpus:
-    """One or more corpora after one another."""
+    """One or more corpora, concatenated."""
 
     def __init__(self, *names: str) -> None:
         self._names = names
@@ -44,5 +44,5 @@ class _Corpus:
         return [text for name in self._names for text in documents(name, split)]
 
     def identity(self, split: str) -> str:
-        """What decides the documents, so that a plan need not read them."""
+        """A text that changes with the documents, so that a plan need not read them."""
         return "; ".join(identity(name, split) for name in self._names)

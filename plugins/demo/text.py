@@ -79,11 +79,11 @@ def documents(corpus: str, split: str) -> list[str]:
 
 def _check_split(split: str) -> None:
     if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}, choose from {', '.join(SPLITS)}")
+        raise ValueError(f"unknown split {split!r} (valid: {', '.join(SPLITS)})")
 
 
 def identity(corpus: str, split: str) -> str:
-    """What decides the documents, without reading them where the package's version vouches.
+    """A text that changes with the documents; they are not read if the package is the pinned one.
 
     Raises as `documents` does.
     """
@@ -94,7 +94,7 @@ def identity(corpus: str, split: str) -> str:
     except PackageNotFoundError:
         known = False
     if not known:
-        _corpus(corpus)  # names what is missing, or reads other versions with the same text
+        _corpus(corpus)  # raises, unless another version has the same text
     return f"{corpus} {split} {origin.digest}"
 
 
@@ -106,7 +106,7 @@ def digest(corpus: str) -> str:
 def source(corpus: str) -> Source:
     """The package, version and licence facts of a corpus."""
     if corpus not in SOURCES:
-        raise ValueError(f"unknown corpus {corpus!r}, choose from {', '.join(CORPORA)}")
+        raise ValueError(f"unknown corpus {corpus!r} (valid: {', '.join(CORPORA)})")
     return SOURCES[corpus]
 
 
@@ -123,13 +123,13 @@ def _read_checked(corpus: str, origin: Source) -> tuple[tuple[str, str], ...]:
         raise MissingText(
             f"the demo corpus {corpus!r} is read from {origin.pin}, which isn't installed: {HINT}"
         ) from None
-    found = _read(origin, installed)
-    if _digest(found) != origin.digest:
+    named_texts = _read(origin, installed)
+    if _digest(named_texts) != origin.digest:
         raise ChangedText(
             f"the demo corpus {corpus!r} needs the text of {origin.pin}, "
             f"but {installed.version} is installed and its text differs: {HINT}"
         )
-    return found
+    return named_texts
 
 
 def _read(origin: Source, installed: Distribution) -> tuple[tuple[str, str], ...]:
@@ -142,9 +142,9 @@ def _read(origin: Source, installed: Distribution) -> tuple[tuple[str, str], ...
     return tuple(unique)
 
 
-def _digest(found: tuple[tuple[str, str], ...]) -> str:
+def _digest(named_texts: tuple[tuple[str, str], ...]) -> str:
     sha = hashlib.sha256()
-    for part in (part for pair in found for part in pair):
+    for part in (part for pair in named_texts for part in pair):
         data = part.encode()
         sha.update(len(data).to_bytes(8, "big") + data)
     return sha.hexdigest()
@@ -161,7 +161,7 @@ def _split_of(corpus: str, name: str) -> str:
 
 
 def _file(installed: Distribution, name: str) -> Path:
-    """The path of the one installed file with this name."""
+    """The path of the installed file with this name."""
     for path in installed.files or ():
         if path.name == name:
             return Path(str(path.locate()))
@@ -169,7 +169,7 @@ def _file(installed: Distribution, name: str) -> Path:
 
 
 def _read_bible(installed: Distribution) -> Iterator[tuple[str, str]]:
-    """Chapters, one paragraph a line, without verse numbers.
+    """Chapters, one paragraph per line, without verse numbers.
 
     The module holds one string and then the start of every verse in it, as `1001002: 55` for the
     second verse of the first chapter of the first book. A chapter begins where its verse 1 begins.

@@ -129,13 +129,13 @@ def optimisers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
 
 
 def imbalance(router_logits: tuple[torch.Tensor, ...], chosen: int) -> torch.Tensor:
-    """How unevenly experts are used, averaged over layers: 1 where all are used alike.
+    """How unevenly experts are used, averaged over layers: 1 where all are used equally.
 
-    The load-balancing loss of Switch Transformer, for each layer by itself. (The loss built into
-    transformers pools the layers first, so that one layer may neglect what another one uses.)
+    The load-balancing loss of Switch Transformer, computed per layer. (The loss in transformers
+    pools the layers first, so that one layer may neglect an expert that another one uses.)
 
     Args:
-        router_logits: one (tokens, experts) tensor a layer.
+        router_logits: one (tokens, experts) tensor per layer.
         chosen: experts that each token is routed to.
     """
     total = router_logits[0].new_zeros(())
@@ -176,56 +176,63 @@ def train(
     torch.manual_seed(recipe.seed)
     model = build(recipe, end_of_text)
     model.train()
-    sources = [
+    corpora = [
         Rows(
-            token_stream(tokenizer, documents_),
+            token_stream(tokenizer, corpus),
             recipe.length,
             torch.Generator().manual_seed(recipe.seed * len(texts) + position),
         )
-        for position, documents_ in enumerate(texts.values())
+        for position, corpus in enumerate(texts.values())
     ]
-    per_corpus = recipe.rows // recipe.micro_batches // len(sources)
     optimisers_ = optimisers(model, recipe)
     peaks = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers_]
-    began, seen, losses = time.monotonic(), 0, []
+    started, tokens, losses = time.monotonic(), 0, []
     for step in range(recipe.steps):
         factor = rate_factor(step, recipe.steps)
         for optimiser, rates in zip(optimisers_, peaks, strict=True):
             for group, rate in zip(optimiser.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
-        total = 0.0
-        for _ in range(recipe.micro_batches):
-            # Every row is of one corpus; every micro-batch holds all corpora alike.
-            batch = torch.cat([rows.next(per_corpus, end_of_text) for rows in sources])
-            result = model(input_ids=batch, labels=batch, output_router_logits=True)
-            loss = result.loss + recipe.balance * imbalance(result.router_logits, recipe.chosen)
-            (loss / recipe.micro_batches).backward()
-            total += result.loss.item() / recipe.micro_batches
-            seen += batch.numel()
+        loss, step_tokens = _backward(model, recipe, corpora, end_of_text)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimiser in optimisers_:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-        losses.append(total)
-        spent = time.monotonic() - began
+        losses.append(loss)
+        tokens += step_tokens
+        seconds = time.monotonic() - started
         if step % 20 == 0:
-            print(
-                f"step {step:5d}/{recipe.steps}  loss {total:.3f}  {seen / spent:.0f} tokens/s",
-                flush=True,
-            )
+            speed = f"{tokens / seconds:.0f} tokens/s"
+            print(f"step {step:5d}/{recipe.steps}  loss {loss:.3f}  {speed}", flush=True)
         if save_every and step and step % save_every == 0:
             save(model, tokenizer, out)
-        if spent > 60 * minutes:
+        if seconds > 60 * minutes:
             break
     save(model, tokenizer, out)
     report = {
         "recipe": asdict(recipe),
-        "tokens_seen": seen,
+        "tokens_seen": tokens,
         "steps": len(losses),
         "final_loss": sum(losses[-20:]) / len(losses[-20:]),
     }
     (out / "training.json").write_text(json.dumps(report, indent=2) + "\n")
     return model
+
+
+def _backward(
+    model: Qwen2MoeForCausalLM, recipe: Recipe, corpora: list[Rows], end_of_text: int
+) -> tuple[float, int]:
+    """Add up the gradients of one step; returns its loss without balancing, and its tokens."""
+    per_corpus = recipe.rows // recipe.micro_batches // len(corpora)
+    total, tokens = 0.0, 0
+    for _ in range(recipe.micro_batches):
+        # A row is of one corpus; every micro-batch has equally many rows of all corpora.
+        batch = torch.cat([rows.next(per_corpus, end_of_text) for rows in corpora])
+        result = model(input_ids=batch, labels=batch, output_router_logits=True)
+        loss = result.loss + recipe.balance * imbalance(result.router_logits, recipe.chosen)
+        (loss / recipe.micro_batches).backward()
+        total += result.loss.item() / recipe.micro_batches
+        tokens += batch.numel()
+    return total, tokens
 
 
 def save(model: Qwen2MoeForCausalLM, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:

@@ -1,4 +1,4 @@
-"""Plain paragraphs out of a MediaWiki dump: enough for prose, no attempt at rendering."""
+"""Extracts plain paragraphs from a MediaWiki dump; it does not render templates or tables."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def articles(stream: IO[bytes]) -> Iterator[tuple[str, str]]:
 
 
 def plain(markup: str) -> str:
-    """Paragraphs of running text, one a line: no headings, lists, tables, notes or links."""
+    """Paragraphs of running text, one per line: no headings, lists, tables, notes or links."""
     text = DROPPED.sub("", markup)
     text = LAST_SECTIONS.split(text)[0]
     text = _until_stable(TEMPLATE, "", text)

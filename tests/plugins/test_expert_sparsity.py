@@ -254,7 +254,7 @@ def test_notes_say_what_was_lost_and_how_it_was_found():
         "reconstruction search: best of all 70 sets per layer, squared loss",
     )
     mask, _ = mask_of(profile, 4, search="backward")
-    assert "exchanges after the selection, 2 layers" in mask.notes[1]
+    assert "swaps after the selection, 2 layers" in mask.notes[1]
 
 
 def test_a_short_corpus_is_noted():
@@ -265,8 +265,8 @@ def test_a_short_corpus_is_noted():
     selection = mbench.TopK().select(scores, budget_of(4), np.random.default_rng(0))
     builder = ReconstructionRefined(**(SMALL | asked))
     notes = builder.build(selection, scores, budget_of(4), None).notes
-    assert "on 120 tokens that the experts were chosen by" in notes[0]
-    assert notes[2] == "reconstruction sample: 300 tokens asked for, and all 120 of c4 used"
+    assert "on 120 tokens that the experts were chosen on" in notes[0]
+    assert notes[2] == "reconstruction sample: all 120 tokens of c4, fewer than the 300 asked for"
 
 
 @torch.no_grad()
