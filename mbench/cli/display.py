@@ -38,7 +38,7 @@ class PlainLines(Progress):
 
 
 class JsonLines(Progress):
-    """One JSON object a line on standard output, nothing else."""
+    """One JSON object per line on standard output, nothing else."""
 
     def event(self, kind: str, **values: Any) -> None:
         """Print the event."""

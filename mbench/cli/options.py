@@ -75,7 +75,7 @@ FLAGS = {
     "limit": "--limit",
     "set_values": "--set",
 }
-"""Options that change what the suite file says."""
+"""Options that change the suite."""
 
 plugin_option = click.option(
     "--plugin",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="Where the merged results of several directories go [default: A+B beside the first].",
+    help="Folder for the merged results of several directories [default: A+B next to the first].",
 )
 @click.option(
     "--prefer",

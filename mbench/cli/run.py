@@ -27,7 +27,7 @@ SOME_FAILED = 3
     show_default=True,
     help="Folder in which the suite's own folder is made.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.option("--quiet", is_flag=True, help="Print only failures and the report's path.")
 @click.option("--helper", type=int, hidden=True, help="Evaluate for another run, as its process N.")
 def command(output: Path, as_json: bool, quiet: bool, helper: int | None, **options: Any) -> None:

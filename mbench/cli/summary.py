@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mbench.core.results import budget_label
+
 if TYPE_CHECKING:
     from mbench.core.results import Results
     from mbench.core.suite import Suite
@@ -137,7 +139,7 @@ def list_problems(results: Results) -> list[tuple[str, str]]:
                 add(status.status, status.reason, cell.label, task)
     for saving in results.efficiency:
         if saving.status != "ok":
-            label = f"{saving.model} {100 * saving.retain:g}%"
+            label = budget_label(saving.model, saving.retain)
             add(saving.status, saving.reason, label, "efficiency")
     return [
         (f"{status} {', '.join(tasks)}".rstrip() + f" ({_first_of(list(labels))})", reason)

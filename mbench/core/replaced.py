@@ -1,4 +1,4 @@
-"""Settings of other libraries that hold for a while and are then as before."""
+"""Changes a setting of another library temporarily."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def replaced(owner: object, name: str, value: object) -> Iterator[None]:
-    """Give an attribute that exists another value, where a library has no setting for it."""
+    """Replace an existing attribute, where a library has no setting; restored on exit."""
     before = getattr(owner, name)
     setattr(owner, name, value)
     try:
@@ -20,7 +20,7 @@ def replaced(owner: object, name: str, value: object) -> Iterator[None]:
 
 @contextmanager
 def environment_variable(name: str, value: str) -> Iterator[None]:
-    """Set a variable of this process, where a library can be told in no other way."""
+    """Set a variable of this process that a library reads; restored on exit."""
     before = os.environ.get(name)
     os.environ[name] = value
     try:

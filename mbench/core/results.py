@@ -41,7 +41,7 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class TaskStatus:
-    """How far the evaluation of one mask on one task came."""
+    """The outcome of evaluating one mask on one task."""
 
     status: Status
     reason: str = ""
@@ -49,7 +49,7 @@ class TaskStatus:
 
 @dataclass(frozen=True)
 class CellKey:
-    """What tells a cell from every other one of a run."""
+    """Identifies a cell within a run."""
 
     model: str
     method: str
@@ -58,9 +58,14 @@ class CellKey:
 
     @property
     def label(self) -> str:
-        """How progress and messages name the cell, e.g. `qwen 25% random seed 0`."""
+        """The cell's name in progress and messages, e.g. `qwen 25% random seed 0`."""
         seed = "" if self.seed is None else f" seed {self.seed}"
-        return f"{self.model} {100 * self.retain:g}% {self.method}{seed}"
+        return f"{budget_label(self.model, self.retain)} {self.method}{seed}"
+
+
+def budget_label(model: str, retain: float) -> str:
+    """A budget's name in progress and messages, e.g. `qwen 25%`."""
+    return f"{model} {100 * retain:g}%"
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ class CellResult:
     """Experts kept per layer."""
     router: str
     mask: str
-    """Content hash of the mask, empty if none came about."""
+    """Content hash of the mask, empty if it could not be made."""
     status: Status
     """Of the mask."""
     reason: str
@@ -90,16 +95,16 @@ class CellResult:
 
     @property
     def key(self) -> CellKey:
-        """What tells it from the run's other cells."""
+        """What identifies it within the run."""
         return CellKey(self.model, self.method, self.seed, self.retain)
 
     @property
     def label(self) -> str:
-        """How progress and messages name it."""
+        """Its name in progress and messages."""
         return self.key.label
 
     def task_status(self, task: str) -> TaskStatus:
-        """The task's status; without a mask, a task that names no status has the mask's."""
+        """The task's status; without a mask, tasks without a status have the mask's."""
         if self.status != "ok" and task not in self.tasks:
             return TaskStatus(self.status, self.reason)
         return self.tasks[task]
@@ -131,7 +136,7 @@ class Footprint:
     weight_bytes: int
     """Parameters and buffers in memory, in the dtype the suite asks for."""
     peak_bytes: int
-    """Weights, and the most that was allocated beside them while one batch was generated."""
+    """Weights plus the most that was allocated while one batch was generated."""
     prefill: Spread
     """Tokens of the prompts read per second."""
     decode: Spread
@@ -140,7 +145,7 @@ class Footprint:
 
 @dataclass(frozen=True)
 class Saving:
-    """A pruned model beside the unpruned one, both measured in turns in one process."""
+    """A pruned model and the unpruned one, measured alternately in one process."""
 
     model: str
     retain: float
@@ -150,7 +155,7 @@ class Saving:
     status: Status
     reason: str
     allocations: str = ""
-    """What counted the bytes that were allocated."""
+    """How the allocated bytes were counted."""
     unpruned: Footprint | None = None
     pruned: Footprint | None = None
 

@@ -1,4 +1,4 @@
-"""What a suite file may say: its keys, their types and their meaning."""
+"""The schema of suite files: their keys, types and meaning."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class CorpusSpec(_Strict):
     """Tokens of a sequence."""
     packing: Literal["concatenate", "contiguous", "document"] = "concatenate"
     """`concatenate`: documents in shuffled order, joined and cut. `contiguous`: documents in their
-    own order, joined and cut, and sequences drawn from them; for data sets with a row a line.
+    own order, joined and cut, and sequences drawn from them; for datasets with one row per line.
     `document`: the first `length` tokens of one document a sequence, padded."""
     join: str = "\n\n"
     """Between two documents."""
@@ -120,7 +120,7 @@ class PerplexityTask(_Strict):
       may be shorter.
     - `gptq`: the documents joined by `join`; disjoint windows, in each of which the first token is
       context only; a last incomplete window is left out.
-    - `document`: every document by itself in disjoint windows of `window` predictions, each after
+    - `document`: every document separately, in disjoint windows of `window` predictions, each after
       one token of context; documents of a single token have nothing to score.
 
     If the tokenizer by default begins a text with its BOS token, so does every text here (in the
@@ -147,7 +147,7 @@ class PerplexityTask(_Strict):
     def _stride_fits(cls, stride: int | None, info: ValidationInfo) -> int | None:
         protocol, window = info.data.get("protocol"), info.data.get("window")
         if protocol is None or window is None:
-            return stride  # which of them is wrong is an error of its own
+            return stride  # the invalid one has an error already
         if protocol != "sliding" and stride is not None:
             raise ValueError(f"protocol {protocol!r} takes no stride")
         # With a stride of a whole window, the first token of each would have no context.
@@ -171,9 +171,9 @@ class LmEvalTask(_Strict):
     limit: Count | None = None
     """The first so many items of every task; omitted: all."""
     num_fewshot: int | None = Field(default=None, ge=0)
-    """Solved examples in the prompt; omitted: as the task says."""
+    """Few-shot examples in the prompt; omitted: the task's own number."""
     max_gen_toks: Count | None = None
-    """Most tokens that are generated per item; omitted: as the task says."""
+    """Most tokens that are generated per item; omitted: the task's own limit."""
     expect: ExpectedWork | None = None
 
     def lm_eval_name(self, name: str) -> str:
@@ -218,7 +218,7 @@ class MethodSpec(Parts):
     seeds: tuple[int, ...] | None = None
     """Of a method that draws at random; omitted: the suite's."""
     router: RouterMode | None = None
-    """How its masked models route; omitted: as the suite says. A candidate keeps its own."""
+    """The router mode of its masked models; omitted: the suite's. A candidate has its own."""
     models: Mapping[str, Parts] = Field(default_factory=dict)
     """Parts that differ for one model, e.g. a protection budget for its expert count."""
 
@@ -260,7 +260,7 @@ class Suite(_Strict):
     """For methods that draw at random and name no seeds of their own."""
     corpora: Mapping[Name, CorpusSpec] = Field(default_factory=dict)
     calibration: tuple[str, ...] = ()
-    """The corpora, in order, of methods that name none of their own."""
+    """The corpora, in order, of methods that list none themselves."""
     methods: Mapping[Name, MethodSpec] = Field(min_length=1)
     candidates: Mapping[Name, MethodSpec] = Field(default_factory=dict)
     """Methods that others build upon and that are not evaluated themselves."""

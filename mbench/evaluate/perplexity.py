@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 COMPARED_TOKENS = 16
-"""Tokens on which the head by itself is compared with the whole model."""
+"""Tokens on which body and head are compared with the whole model."""
 
 
 @dataclass(frozen=True)

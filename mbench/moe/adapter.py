@@ -255,7 +255,7 @@ def _expert_dim(tensor: torch.Tensor, num_experts: int) -> int | None:
 
 
 def _refuse_ambiguous(path: str, tensors: list[RouterTensor]) -> None:
-    """Where the hidden size equals N, a vector's length does not say which of them it counts."""
+    """If the hidden size equals N, a vector of that length may belong to either."""
     square = any(set(tensor.value.shape[1:]) == {tensor.value.shape[0]} for tensor in tensors)
     if square and len(tensors) > 1:
         raise UnsupportedModel(

@@ -1,4 +1,4 @@
-"""Frozen dataclasses as plain JSON values, and back with every type checked."""
+"""Converts frozen dataclasses to plain JSON values, and back with every type checked."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def to_plain(value: object) -> Any:
 
 
 def from_plain(kind: type[T], value: Any) -> T:
-    """The `kind` of dataclass that `to_plain` made `value` of.
+    """The dataclass `kind` from which `to_plain` made `value`.
 
     Its fields may be dataclasses, `tuple[X, ...]`, `Mapping[str, X]`, `X | None`, literals, `str`,
     `int`, `float`, `bool`, or `object` for plain values that stay as they are.
@@ -41,8 +41,8 @@ def from_plain(kind: type[T], value: Any) -> T:
     Raises:
         ValueError: a field is missing, unknown, or of another type; the text names its place.
     """
-    made: T = _read(kind, value, kind.__name__)
-    return made
+    record: T = _read(kind, value, kind.__name__)
+    return record
 
 
 def _read(kind: Any, value: Any, place: str) -> Any:
@@ -62,7 +62,7 @@ def _read(kind: Any, value: Any, place: str) -> Any:
         return {
             key: _read(arguments[1], entry, f"{place}[{key!r}]") for key, entry in value.items()
         }
-    # To Python a bool is an int, and to a reader it is none.
+    # A bool is an int for Python, but not in these records.
     if isinstance(value, bool) == (kind is bool):
         if kind is float and (isinstance(value, (int, float)) or value in _NOT_FINITE):
             return float(value)

@@ -2,7 +2,7 @@
 
 Trains a tokenizer and a small Qwen2-MoE from scratch on the demo's text. The budget is a number of
 tokens and everything random is seeded, so the recipe gives the same model on the same machine and
-number of threads, and a model alike elsewhere (floating-point sums differ).
+number of threads, and a similar model elsewhere (floating-point sums differ).
 """
 
 from __future__ import annotations

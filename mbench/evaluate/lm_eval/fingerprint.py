@@ -30,14 +30,14 @@ def task_fingerprint(name: str, spec: LmEvalTask, directories: Sequence[Path]) -
         directories: folders of local task files.
 
     Raises:
-        TaskError: nobody defines the name, a local task file is malformed, or a file it needs is
+        TaskError: the name is unknown, a local task file is malformed, or a file it needs is
             missing.
     """
     task = spec.lm_eval_name(name)
     definition = task_files.find(task, directories)
     chain = {path for file in definition.files for path in file.chain}
     code = {path for file in definition.files for path in _code(file)}
-    # All but what decides no figure: a key that suites gain some day counts from its first day.
+    # All keys but those that affect no figure: so a key that is new in suites counts at once.
     settings = spec.model_dump(exclude={"task", "directory", "metric", "expect"})
     return {
         "kind": "lm-eval",
@@ -87,7 +87,7 @@ def _module(function: Function, file: TaskFile) -> Path:
     stems = [function.folder.joinpath(*parts)]
     if parts and not stems[0].with_suffix(".py").exists():
         package = importlib.util.find_spec(parts[0])
-        # A package's folder may bear another name than the package.
+        # A package's folder may have another name than the package.
         if package is not None and package.submodule_search_locations is not None:
             stems = [Path(p).joinpath(*parts[1:]) for p in package.submodule_search_locations]
         elif package is not None and package.origin is not None:

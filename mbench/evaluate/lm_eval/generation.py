@@ -1,4 +1,4 @@
-"""Generation requests of a task: answered by lm-eval's own code, for one mask after another."""
+"""Generation requests of a task, answered by lm-eval's own code for one mask after another."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class GenerationRequests:
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
     ) -> None:
-        """Measure them; raises `TaskError` where the answers leave no room for a prompt."""
+        """Count their tokens; raises `TaskError` if the answers leave no room for a prompt."""
         self.scoring = ""
         self._name = name
         self._tokenizer = tokenizer
@@ -71,8 +71,8 @@ class GenerationRequests:
         head = output_layer(model)
         if head is None:
             raise TaskError(
-                f"task {self._name!r}: the model names no output layer, so nobody would see "
-                "whether its logits are finite"
+                f"task {self._name!r}: the model has no output layer (get_output_embeddings), so "
+                "its logits cannot be checked"
             )
         finite = torch.ones((), dtype=torch.bool, device=model.device)
 
@@ -103,5 +103,5 @@ class GenerationRequests:
         return [texts[at] for at in range(len(instances))]
 
     def columns(self, responses: Sequence[Any]) -> dict[str, list[Any]]:
-        """None: the per-item table holds what the metrics make of a text, and not the text."""
+        """None: the per-item table has the metrics of a text, not the text."""
         return {}

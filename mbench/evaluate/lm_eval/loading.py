@@ -56,7 +56,7 @@ def load(name: str, spec: LmEvalTask, directories: Sequence[Path]) -> dict[str, 
         directories: folders of local task files.
 
     Raises:
-        TaskError: nobody defines the name, a task file is malformed, or data cannot be had.
+        TaskError: the name is unknown, a task file is malformed, or data cannot be loaded.
     """
     wanted = spec.lm_eval_name(name)
     definition = task_files.find(wanted, directories)

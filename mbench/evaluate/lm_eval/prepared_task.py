@@ -46,7 +46,7 @@ def prepare(
         name: what results call it; lm-eval's name too where `spec` gives none.
         spec: which task, and what of it.
         directories: folders of local task files; their tasks go before lm-eval's own of the same
-            name. What `spec` says of a directory is not looked at.
+            name. `spec.directory` is ignored.
         tokenizer: of the model.
         max_length: most tokens of a request, e.g. the model's positions; longer ones are
             truncated on the left. None: the tokenizer's own limit.

@@ -1,4 +1,4 @@
-"""lm-eval's own model wrapper, and log-likelihoods by it: what packed ones must equal."""
+"""lm-eval's own model wrapper, and the log-likelihoods by it, which packed ones must equal."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Function:
     reference: str
     """`module.function`."""
     folder: Path
-    """Of the file that refers to it; a module there goes before an installed one."""
+    """Folder of the file that refers to it; a module there takes precedence over installed ones."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Catalogue:
         return sorted({*self.files, *self.tags})
 
     def resolve(self, name: str, within: tuple[str, ...] = ()) -> Definition:
-        """What takes part in a task, group or tag; `within` are the groups that led to it."""
+        """The files of a task, group or tag; `within` are the groups that led to it."""
         if name in within:
             raise TaskError(f"{self.files[name].path}: the group {name!r} contains itself")
         if name in self.files:
@@ -100,7 +100,7 @@ def find(name: str, directories: Iterable[Path]) -> Definition:
     """What a task, group or tag consists of; local files go before lm-eval's own.
 
     Raises:
-        TaskError: as `read`, or nobody defines the name or one that a group lists.
+        TaskError: as `read`, or the name, or one that a group lists, is unknown.
     """
     catalogue = read(directories)
     definition = catalogue.resolve(name)
