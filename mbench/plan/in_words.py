@@ -26,13 +26,13 @@ def protocol_in_words(suite: Suite) -> list[tuple[str, str]]:
                 f" {_source_in_words(corpus.source)}, {corpus.packing}, seed {corpus.seed}",
             )
         )
-    for name, task in suite.perplexity.items():
-        window = f"window {task.window}" + (f", stride {task.stride}" if task.stride else "")
-        limit = f", first {task.max_windows} windows" if task.max_windows else ""
+    for name, text in suite.perplexity.items():
+        window = f"window {text.window}" + (f", stride {text.stride}" if text.stride else "")
+        limit = f", first {text.max_windows} windows" if text.max_windows else ""
         words.append(
             (
                 f"Perplexity {name}",
-                f"{task.protocol}, {window}{limit}; {_source_in_words(task.source)}",
+                f"{text.protocol}, {window}{limit}; {_source_in_words(text.source)}",
             )
         )
     for name, task in suite.tasks.items():

@@ -1,4 +1,4 @@
-"""What masks are evaluated on: a suite's tasks and texts, found and fingerprinted but not read."""
+"""What masks are evaluated on: a suite's tasks and texts, located and fingerprinted."""
 
 from __future__ import annotations
 

@@ -96,11 +96,10 @@ class EvaluationStage:
         What a hub data set holds, or what a task's code makes, can change under an unchanged key;
         figures on other items are never compared with each other.
         """
+        names: list[str] = items["item"].tolist()
         if task.name in self._evaluators:
-            wanted = self._evaluators[task.name].item_names
-        else:
-            wanted = self._items.setdefault(task.name, items["item"].tolist())
-        return wanted == items["item"].tolist()
+            return self._evaluators[task.name].item_names == names
+        return self._items.setdefault(task.name, names) == names
 
     def _key(self, masked: MaskedModel, task: PlannedTask) -> str:
         session = self._session
@@ -153,7 +152,8 @@ class EvaluationStage:
         before, start = session.outcome.forward_tokens, time.perf_counter()
         with session.timed("evaluate"):
             for item in pending:
-                figures, missing = {}, []
+                figures: dict[str, float] = {}
+                missing = []
                 for task in item.tasks:
                     if task.name not in self._evaluators:
                         continue
