@@ -25,7 +25,7 @@ SOME_FAILED = 3
     type=click.Path(path_type=Path),
     default=Path("reports"),
     show_default=True,
-    help="Folder in which the suite's own folder is made.",
+    help="Folder of reports; this one is written to its subfolder named after the suite.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.option("--quiet", is_flag=True, help="Print only failures and the report's path.")

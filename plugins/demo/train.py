@@ -188,10 +188,7 @@ def train(
     peaks = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers_]
     started, tokens, losses = time.monotonic(), 0, []
     for step in range(recipe.steps):
-        factor = rate_factor(step, recipe.steps)
-        for optimiser, rates in zip(optimisers_, peaks, strict=True):
-            for group, rate in zip(optimiser.param_groups, rates, strict=True):
-                group["lr"] = rate * factor
+        _set_rates(optimisers_, peaks, rate_factor(step, recipe.steps))
         loss, step_tokens = _backward(model, recipe, corpora, end_of_text)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimiser in optimisers_:
@@ -216,6 +213,14 @@ def train(
     }
     (out / "training.json").write_text(json.dumps(report, indent=2) + "\n")
     return model
+
+
+def _set_rates(
+    optimisers_: list[torch.optim.Optimizer], peaks: list[list[float]], factor: float
+) -> None:
+    for optimiser, rates in zip(optimisers_, peaks, strict=True):
+        for group, rate in zip(optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
 
 
 def _backward(
