@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -124,7 +125,9 @@ def _add_samples(
         pieces.setdefault(name, []).append(values.cpu().numpy().copy())
 
 
-def _check_names(statistic: Statistic, measured: Mapping, before: Mapping) -> None:
+def _check_names(
+    statistic: Statistic, measured: Mapping[str, Any], before: Mapping[str, Any]
+) -> None:
     if before and set(measured) != set(before):
         raise PluginError(
             f"statistic {statistic.name!r} returned arrays {sorted(measured)} after "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -13,6 +13,9 @@ from mbench.core.errors import UnsupportedModel
 from mbench.core.interfaces import LayerBatch
 from mbench.moe.adapter import MoELayer
 from mbench.moe.experts import apply_expert, apply_with_norms
+
+if TYPE_CHECKING:
+    from mbench.moe.adapter import ExpertsModule
 
 
 class Recorder:
@@ -66,7 +69,7 @@ class Recorder:
 
     def apply_experts(
         self,
-        experts: nn.Module,
+        experts: ExpertsModule,
         hidden: torch.Tensor,
         top_k_index: torch.Tensor,
         top_k_weights: torch.Tensor,
@@ -109,7 +112,7 @@ class Recorder:
         return lambda tensor: tensor[rows]
 
 
-def all_outputs(experts: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+def all_outputs(experts: ExpertsModule, hidden: torch.Tensor) -> torch.Tensor:
     """Return the unweighted outputs [t, N, H] of all experts for hidden [t, H]."""
     outputs = [apply_expert(experts, expert, hidden) for expert in range(experts.num_experts)]
     return torch.stack(outputs, dim=1)

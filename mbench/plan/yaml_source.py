@@ -55,7 +55,8 @@ class YamlSource:
 
     def plain(self) -> dict[str, Any]:
         """The data as ordinary dictionaries, tuples and scalars."""
-        return _plain(self.data)
+        plain: dict[str, Any] = _plain(self.data)
+        return plain
 
     def assign(self, assignment: str) -> None:
         """Carry out `--set a.b.c=VALUE`, VALUE in YAML."""
