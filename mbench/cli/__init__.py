@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 
@@ -79,15 +80,14 @@ def group() -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit status 2."""
-    from mbench.core.errors import MbenchError, show_tracebacks
+    from mbench.core.errors import MbenchError, tracebacks_shown
 
     words = [word for word in sys.argv[1:] if word != DEBUG]
     debug = DEBUG in sys.argv
-    if debug:
-        show_tracebacks()
     try:
-        # Otherwise click turns Ctrl-C into exit status 1.
-        sys.exit(group(words, prog_name="mbench", standalone_mode=False))
+        with tracebacks_shown() if debug else contextlib.nullcontext():
+            # Otherwise click turns Ctrl-C into exit status 1.
+            sys.exit(group(words, prog_name="mbench", standalone_mode=False))
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

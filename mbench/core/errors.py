@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 MOST_LISTED = 100
 """More valid choices than this are not listed in an error, e.g. the names of lm-eval's tasks."""
@@ -69,10 +70,17 @@ def unknown(what: str, name: str, choices: Iterable[str]) -> str:
 _log = logging.getLogger("mbench")
 
 
-def show_tracebacks() -> None:
-    """Print the tracebacks of errors that are caught on the way (`--debug`) to standard error."""
-    _log.addHandler(logging.StreamHandler())
+@contextlib.contextmanager
+def tracebacks_shown() -> Iterator[None]:
+    """Print the tracebacks of errors that go through `caught` to standard error (`--debug`)."""
+    handler, level = logging.StreamHandler(), _log.level
+    _log.addHandler(handler)
     _log.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        _log.removeHandler(handler)
+        _log.setLevel(level)
 
 
 def caught(error: BaseException) -> str:

@@ -167,8 +167,8 @@ def test_debug_shows_the_traceback_of_an_error_and_of_its_cause(tmp_path):
         *("check", "tiny.yaml", "--plugin", "broken.py"),
         *("--set", "corpora.wiki.source={plugin: broken}"),
     ]
-    runs = [call(*line, cwd=tmp_path) for line in (words, ["--debug", *words], [*words, "--debug"])]
-    plain, *debugged = runs
+    lines = (words, ["--debug", *words], [*words, "--debug"])
+    plain, *debugged = [call(*line, cwd=tmp_path, store=tmp_path / "s") for line in lines]
     (line,) = plain.stderr.splitlines()
     assert line.startswith("error: ")
     assert "ZeroDivisionError: division by zero" in line
