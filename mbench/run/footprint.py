@@ -7,6 +7,7 @@ import statistics
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,24 +75,24 @@ def compare(
     shape = (spec.batch_size, prompt)
     ids = torch.randint(config.vocab_size, shape, generator=generator).to(model.device)
     sides = (model, pruned)
-    seconds: tuple[list, list] = ([], [])
+    seconds: tuple[list[tuple[float, float]], list[tuple[float, float]]] = ([], [])
     for repetition in range(1 + spec.repetitions):
         for side in (0, 1) if repetition % 2 else (1, 0):
             spent = generate(sides[side], ids, spec.new_tokens)
             if repetition:
                 seconds[side].append(spent)
     found = []
-    for side, spent in zip(sides, seconds, strict=True):
-        weights = _weight_bytes(side)
+    for measured, pairs in zip(sides, seconds, strict=True):
+        weights = _weight_bytes(measured)
         beside, allocations = most_allocated(
-            lambda s=side: generate(s, ids, spec.new_tokens), ids.device
+            partial(generate, measured, ids, spec.new_tokens), ids.device
         )
-        prefill, decode = zip(*spent, strict=True)
-        parameters = count_parameters(side, facts.model_type)
+        prefill, decode = zip(*pairs, strict=True)
+        parameters = count_parameters(measured, facts.model_type)
         found.append(
             Footprint(
                 parameters=parameters,
-                checkpoint_bytes=parameters * DTYPE_BYTES[facts.dtype] + _buffer_bytes(side),
+                checkpoint_bytes=parameters * DTYPE_BYTES[facts.dtype] + _buffer_bytes(measured),
                 weight_bytes=weights,
                 peak_bytes=weights + beside,
                 prefill=_spread(ids.numel(), prefill),
@@ -166,13 +167,17 @@ class _LiveTensors(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.most = 0
         self._now = 0
         self._known: set[int] = set()
 
     def __torch_dispatch__(
-        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         # What an operation is given was there before, e.g. the weights.
         self._meet((args, kwargs), count=False)
