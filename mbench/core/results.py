@@ -198,9 +198,9 @@ class Results:
 
         The tasks' items are independent, so the standard error is sqrt(sum of squares) / tasks.
         """
-        found = [cell.metric(task, self.task_metrics[task]) for task in self.average_tasks]
-        figures = [figure for figure in found if figure is not None]
-        if not figures or len(figures) < len(found):
+        by_task = [cell.metric(task, self.task_metrics[task]) for task in self.average_tasks]
+        figures = [figure for figure in by_task if figure is not None]
+        if not figures or len(figures) < len(by_task):
             return None
         count = len(figures)
         value = math.fsum(figure.value for figure in figures) / count
@@ -235,8 +235,8 @@ def _cell_rows(results: Results, cell: CellResult) -> Iterator[dict[str, Any]]:
     }
 
     def row(task: str, figure: Metric) -> dict[str, Any]:
-        own = {"value": figure.value, "stderr": figure.stderr, "items": figure.items}
-        return {**common, "task": task, "metric": figure.name, **own, "status": "ok"}
+        values = {"value": figure.value, "stderr": figure.stderr, "items": figure.items}
+        return {**common, "task": task, "metric": figure.name, **values, "status": "ok"}
 
     for task, declared in results.task_metrics.items():
         status = cell.task_status(task).status

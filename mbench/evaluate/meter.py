@@ -12,21 +12,21 @@ class Meter:
 
     tokens: int
     advance: Callable[[int], None] | None
-    done: int = field(default=0, init=False)
+    reported: int = field(default=0, init=False)
     share: float = field(default=0.0, init=False)
 
     def add(self, tokens: int) -> None:
         """Report tokens that are done."""
-        tokens = min(tokens, self.tokens - self.done)
-        self.done += tokens
+        tokens = min(tokens, self.tokens - self.reported)
+        self.reported += tokens
         if self.advance is not None and tokens:
             self.advance(tokens)
 
     def add_share(self, share: float) -> None:
         """Report a share of the total, between 0 and 1, that is done."""
         self.share += share
-        self.add(round(self.share * self.tokens) - self.done)
+        self.add(round(self.share * self.tokens) - self.reported)
 
     def finish(self) -> None:
         """Report the rest, including tokens that were counted but not needed."""
-        self.add(self.tokens - self.done)
+        self.add(self.tokens - self.reported)
