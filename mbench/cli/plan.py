@@ -29,6 +29,6 @@ def command(as_json: bool, **options: Any) -> None:
         click.echo(json.dumps(cost.to_json()))
         return
     click.echo(f"{suite.name}: {suite.title or suite.name}")
-    for setting, words in [*protocol_in_words(suite), *methods_in_words(planned.plan)]:
-        click.echo(f"  {setting}: {words}")
+    for entry in (*protocol_in_words(suite), *methods_in_words(planned.plan)):
+        click.echo(f"  {entry.name}: {entry.text}")
     show_plan(cost, suite, err=False)

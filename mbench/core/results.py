@@ -172,6 +172,30 @@ class Saving:
 
 
 @dataclass(frozen=True)
+class ProtocolEntry:
+    """One declared setting in words, and the cells it is about."""
+
+    name: str
+    text: str
+    kind: Literal["setting", "method", "note"] = "setting"
+    """`method`: what a method is made of. `note`: what its parts say of a budget."""
+    models: tuple[str, ...] = ()
+    """Those it is about; empty: all."""
+    methods: tuple[str, ...] = ()
+    """Those it is about; empty: all."""
+    retain: float | None = None
+    """The one budget it is about; None: all."""
+
+    def concerns(self, cell: CellResult) -> bool:
+        """Whether it is about the cell's model, method and budget."""
+        return (
+            (not self.models or cell.model in self.models)
+            and (not self.methods or cell.method in self.methods)
+            and self.retain in (None, cell.retain)
+        )
+
+
+@dataclass(frozen=True)
 class Results:
     """A finished or partly finished run."""
 
@@ -188,7 +212,7 @@ class Results:
     """(model, mask hash) -> bool [layers, N], True where the expert is kept."""
     provenance: Provenance = field(repr=False)
     """Where the figures come from, and what it took to get them."""
-    protocol: tuple[tuple[str, str], ...]
+    protocol: tuple[ProtocolEntry, ...]
     """Declared settings in words, shown at the top of the report."""
     efficiency: tuple[Saving, ...] = ()
     """By model and budget, where the suite asks for it."""

@@ -12,7 +12,7 @@ import yaml
 
 from mbench.core.errors import MbenchError
 from mbench.core.provenance import ModelRecord
-from mbench.core.results import UNPRUNED, CellResult, Results
+from mbench.core.results import UNPRUNED, CellResult, ProtocolEntry, Results
 from mbench.moe.deepseek import MODEL_TYPE
 from mbench.plan.in_words import method_in_words
 from mbench.report.words import number, percent
@@ -68,7 +68,7 @@ def model_card(results: Results, cell: CellResult, written: Export, source: Path
         "",
         "## Settings of the suite",
         "",
-        *(f"- {name}: {text}" for name, text in _settings(results, cell)),
+        *(f"- {entry.name}: {entry.text}" for entry in _settings(results, cell)),
         "",
         "## Provenance",
         "",
@@ -136,21 +136,11 @@ def _method(results: Results, cell: CellResult) -> list[str]:
     return lines
 
 
-def _settings(results: Results, cell: CellResult) -> Iterator[tuple[str, str]]:
-    """The protocol without the lines on methods, on other models and on other budgets."""
-    of_cell = {f"Model {cell.model}", _budget(cell)}
-    others = {f"Model {each.model}" for each in results.cells} - of_cell
-    others |= {_budget(each) for each in results.cells} - of_cell
-    for name, text in results.protocol:
-        methods = text.partition(": ")[0].split(", ")
-        another = name == _budget(cell) and cell.method not in methods
-        if not (name in others or another or name.startswith("Method ")):
-            yield name, text
-
-
-def _budget(cell: CellResult) -> str:
-    """The protocol's heading for notes on a budget."""
-    return f"On {cell.model} at {100 * cell.retain:g} %"
+def _settings(results: Results, cell: CellResult) -> Iterator[ProtocolEntry]:
+    """What the protocol says of the cell, but for the parts of its method."""
+    for entry in results.protocol:
+        if entry.kind != "method" and entry.concerns(cell):
+            yield entry
 
 
 def _dtype(recorded: ModelRecord, written: Export) -> str:

@@ -2,60 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from mbench.core.interfaces import RouterMode
 from mbench.core.provenance import MethodSettings
-from mbench.core.suite import Suite, TextSource
+from mbench.core.results import ProtocolEntry
+from mbench.core.suite import LmEvalTask, PerplexityTask, Suite, TextSource
 from mbench.plan.cells import Plan
 
 
-def protocol_in_words(suite: Suite) -> list[tuple[str, str]]:
+def protocol_in_words(suite: Suite) -> list[ProtocolEntry]:
     """The suite's choices that decide its figures, one short sentence each."""
     sliced = "retained experts only: router rows of dropped experts are removed (sliced)"
     preserved = "retained experts keep the gate values of the full model (preserved)"
-    words = [("Router after pruning", sliced if suite.router == "sliced" else preserved)]
-    for name, model in suite.models.items():
-        own = ["code that comes with it is run (trust_remote_code)"] * model.trust_remote_code
-        own += [f"computed in {model.dtype}"] * (model.dtype != "auto")
-        if own:
-            words.append((f"Model {name}", "; ".join(own)))
-    for name, corpus in suite.corpora.items():
-        words.append(
-            (
+    router = ProtocolEntry(
+        "Router after pruning", sliced if suite.router == "sliced" else preserved
+    )
+    return [
+        router,
+        *_models_in_words(suite),
+        *(
+            ProtocolEntry(
                 f"Calibration corpus {name}",
                 f"{corpus.sequences} sequences of {corpus.length} tokens of"
                 f" {_source_in_words(corpus.source)}, {corpus.packing}, seed {corpus.seed}",
             )
-        )
-    for name, text in suite.perplexity.items():
-        window = f"window {text.window}" + (f", stride {text.stride}" if text.stride else "")
-        limit = f", first {text.max_windows} windows" if text.max_windows else ""
-        words.append(
-            (
-                f"Perplexity {name}",
-                f"{text.protocol}, {window}{limit}; {_source_in_words(text.source)}",
-            )
-        )
-    for name, task in suite.tasks.items():
-        shots = "the task's own shots" if task.num_fewshot is None else f"{task.num_fewshot}-shot"
-        limit = f", first {task.limit} items" if task.limit else ""
-        words.append(
-            (f"Task {name}", f"lm-eval {task.lm_eval_name(name)}, {task.metric}, {shots}{limit}")
-        )
+            for name, corpus in suite.corpora.items()
+        ),
+        *(
+            ProtocolEntry(f"Perplexity {name}", _perplexity_in_words(text))
+            for name, text in suite.perplexity.items()
+        ),
+        *(
+            ProtocolEntry(f"Task {name}", _task_in_words(name, task))
+            for name, task in suite.tasks.items()
+        ),
+        *_average_and_efficiency_in_words(suite),
+    ]
+
+
+def _models_in_words(suite: Suite) -> Iterator[ProtocolEntry]:
+    for name, model in suite.models.items():
+        words = ["code that comes with it is run (trust_remote_code)"] * model.trust_remote_code
+        words += [f"computed in {model.dtype}"] * (model.dtype != "auto")
+        if words:
+            yield ProtocolEntry(f"Model {name}", "; ".join(words), models=(name,))
+
+
+def _perplexity_in_words(text: PerplexityTask) -> str:
+    window = f"window {text.window}" + (f", stride {text.stride}" if text.stride else "")
+    limit = f", first {text.max_windows} windows" if text.max_windows else ""
+    return f"{text.protocol}, {window}{limit}; {_source_in_words(text.source)}"
+
+
+def _task_in_words(name: str, task: LmEvalTask) -> str:
+    shots = "the task's own shots" if task.num_fewshot is None else f"{task.num_fewshot}-shot"
+    limit = f", first {task.limit} items" if task.limit else ""
+    return f"lm-eval {task.lm_eval_name(name)}, {task.metric}, {shots}{limit}"
+
+
+def _average_and_efficiency_in_words(suite: Suite) -> Iterator[ProtocolEntry]:
     if suite.average is not None:
         listed = ", ".join(suite.average.tasks)
-        words.append((suite.average.name, f"unweighted mean of {listed}"))
+        yield ProtocolEntry(suite.average.name, f"unweighted mean of {listed}")
     if suite.efficiency is not None:
         spec = suite.efficiency
-        words.append(
-            (
-                "Efficiency",
-                f"{spec.batch_size} prompts of {spec.prompt_tokens or 'up to 512'} random tokens,"
-                f" {spec.new_tokens} tokens generated after each; {spec.repetitions} repetitions"
-                " after one to warm up, full and pruned model in turns; K experts spread evenly,"
-                " as size depends on how many stay and not on which",
-            )
+        yield ProtocolEntry(
+            "Efficiency",
+            f"{spec.batch_size} prompts of {spec.prompt_tokens or 'up to 512'} random tokens,"
+            f" {spec.new_tokens} tokens generated after each; {spec.repetitions} repetitions"
+            " after one to warm up, full and pruned model in turns; K experts spread evenly,"
+            " as size depends on how many stay and not on which",
         )
-    return words
 
 
 def _source_in_words(source: TextSource) -> str:
@@ -69,39 +87,46 @@ def _source_in_words(source: TextSource) -> str:
     return f"{source.hub} ({', '.join(part for part in parts if part)})"
 
 
-def methods_in_words(plan: Plan) -> list[tuple[str, str]]:
+def methods_in_words(plan: Plan) -> list[ProtocolEntry]:
     """Every method's parts with all their parameters, by model where they differ."""
-    words: dict[str, dict[str, list[str]]] = {}
+    texts: dict[tuple[str, bool], dict[str, list[str]]] = {}
     for cell in plan.cells:
         method = cell.method
-        candidate_only = "" if method.evaluated else " (as a candidate only)"
-        texts = words.setdefault(f"Method {method.name}{candidate_only}", {})
         text = method_in_words(method.settings, plan.suite.router)
         if method.seeds != (None,):
             text += "; seeds " + ", ".join(map(str, method.seeds))
-        models = texts.setdefault(text, [])
+        by_text = texts.setdefault((method.name, method.evaluated), {})
+        models = by_text.setdefault(text, [])
         if cell.model not in models:
             models.append(cell.model)
-    return [
-        *(
-            (name if len(texts) == 1 else f"{name} on {', '.join(models)}", text)
-            for name, texts in words.items()
-            for text, models in texts.items()
-        ),
-        *_notes_in_words(plan),
-    ]
+    entries = []
+    for (name, evaluated), by_text in texts.items():
+        heading = f"Method {name}" + ("" if evaluated else " (as a candidate only)")
+        for text, models in by_text.items():
+            where = "" if len(by_text) == 1 else f" on {', '.join(models)}"
+            entries.append(
+                ProtocolEntry(heading + where, text, "method", tuple(models), methods=(name,))
+            )
+    return [*entries, *_notes_in_words(plan)]
 
 
-def _notes_in_words(plan: Plan) -> list[tuple[str, str]]:
+def _notes_in_words(plan: Plan) -> Iterator[ProtocolEntry]:
     """What components say of their budgets, once for all seeds and methods it is true of."""
-    said: dict[tuple[str, str], list[str]] = {}
+    methods: dict[tuple[str, float, str], list[str]] = {}
     for cell in plan.cells:
         for note in cell.notes:
-            where = f"{cell.model} at {100 * cell.budget.retain:g} %"
-            methods = said.setdefault((where, note), [])
-            if cell.method.name not in methods:
-                methods.append(cell.method.name)
-    return [(f"On {where}", f"{', '.join(m)}: {note}") for (where, note), m in said.items()]
+            names = methods.setdefault((cell.model, cell.budget.retain, note), [])
+            if cell.method.name not in names:
+                names.append(cell.method.name)
+    for (model, retain, note), names in methods.items():
+        yield ProtocolEntry(
+            f"On {model} at {100 * retain:g} %",
+            f"{', '.join(names)}: {note}",
+            "note",
+            models=(model,),
+            methods=tuple(names),
+            retain=retain,
+        )
 
 
 def method_in_words(method: MethodSettings, router: RouterMode) -> str:

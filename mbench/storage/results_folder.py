@@ -24,6 +24,7 @@ from mbench.core.results import (
     UNPRUNED,
     CellResult,
     Footprint,
+    ProtocolEntry,
     Results,
     Saving,
     Spread,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 CSV, ITEMS, JSON = "results.csv", "items.parquet", "results.json"
 EFFICIENCY = "efficiency.csv"
 
-FORMAT = 2
+FORMAT = 3
 """Of `results.json`; raised whenever what it holds changes. The first format named no number."""
 
 KEY = ["model", "router", "mask", "task"]
@@ -170,7 +171,7 @@ def _to_json(results: Results, dtypes: Mapping[str, Mapping[str, str]]) -> dict[
         ],
         "average": results.average,
         "average_tasks": list(results.average_tasks),
-        "protocol": [list(entry) for entry in results.protocol],
+        "protocol": to_plain(results.protocol),
         "provenance": to_plain(results.provenance),
         "efficiency": [asdict(saving) for saving in results.efficiency],
         "cells": [_cell_to_json(results, cell) for cell in results.cells],
@@ -226,7 +227,7 @@ def _from_json(data: Mapping[str, Any], items: pd.DataFrame) -> Results:
         cells=tuple(_cell_from_json(cell, evaluations) for cell in data["cells"]),
         masks=masks,
         provenance=from_plain(Provenance, data["provenance"]),
-        protocol=tuple((name, text) for name, text in data["protocol"]),
+        protocol=tuple(from_plain(ProtocolEntry, entry) for entry in data["protocol"]),
         efficiency=tuple(Saving.from_json(saving) for saving in data["efficiency"]),
     )
     _check_records(results)

@@ -10,7 +10,7 @@ import pytest
 from helpers import records
 from helpers.exported import results
 from mbench.core.errors import MbenchError
-from mbench.core.results import Results
+from mbench.core.results import ProtocolEntry, Results
 from mbench.export.card import model_card
 from mbench.export.written import Export, Size
 
@@ -20,6 +20,11 @@ def done(folder, dtype="bfloat16"):
     families = {"model_type": "olmoe", "full_model_type": "olmoe"}
     counts = {"num_experts": 8, "kept": 4, "top_k": 2, "pruned_top_k": 2}
     return Export(folder, size, size, **counts, left_out=(), dtype=dtype, **families)
+
+
+def note(model, retain, methods, text):
+    name, text = f"On {model} at {100 * retain:g} %", f"{', '.join(methods)}: {text}"
+    return ProtocolEntry(name, text, "note", (model,), methods, retain)
 
 
 @pytest.fixture
@@ -46,15 +51,16 @@ def found(tmp_path) -> Results:
         cells=(*found.cells, *large, *quarter),
         provenance=provenance,
         protocol=(
-            ("Model tiny", "computed in float32"),
-            ("Model tiny-large", "computed in float16"),
-            ("Task quiz", "two questions"),
-            ("Method a on tiny", "scorer reap (power 1)"),
-            ("Method a on tiny-large", "scorer reap (power 7)"),
-            ("On tiny at 50 %", "a, c: clamped here"),
-            ("On tiny at 50 %", "c: another method"),
-            ("On tiny at 25 %", "a: another budget"),
-            ("On tiny-large at 50 %", "a: another model"),
+            ProtocolEntry("Model tiny", "computed in float32", models=("tiny",)),
+            ProtocolEntry("Model tiny-large", "computed in float16", models=("tiny-large",)),
+            # An average may bear any name.
+            ProtocolEntry("Method a: mean", "unweighted mean of quiz"),
+            ProtocolEntry("Method a on tiny", "power 1", "method", ("tiny",), ("a",)),
+            ProtocolEntry("Method a on tiny-large", "power 7", "method", ("tiny-large",), ("a",)),
+            note("tiny", 0.5, ("a", "c"), "clamped here"),
+            note("tiny", 0.5, ("c",), "another method"),
+            note("tiny", 0.25, ("a",), "another budget"),
+            note("tiny-large", 0.5, ("a",), "another model"),
         ),
     )
 
@@ -80,7 +86,7 @@ def test_settings_are_those_of_the_model_and_budget(found, tmp_path):
     start, end = lines.index("## Settings of the suite"), lines.index("## Provenance")
     assert lines[start + 2 : end - 1] == [
         "- Model tiny: computed in float32",
-        "- Task quiz: two questions",
+        "- Method a: mean: unweighted mean of quiz",
         "- On tiny at 50 %: a, c: clamped here",
     ]
 

@@ -9,7 +9,7 @@ import pandas as pd
 from helpers import records
 from mbench.core.evaluation import evaluation
 from mbench.core.interfaces import ExpertMask
-from mbench.core.results import CellResult, Results, TaskStatus
+from mbench.core.results import CellResult, ProtocolEntry, Results, TaskStatus
 
 MODEL = "demo/tiny-moe"
 LAYERS, EXPERTS = 8, 32
@@ -129,9 +129,9 @@ def synthetic(failures=True, model=MODEL, average="Common Avg"):
             records.run_record("quickstart", ("mbench", "run", "quickstart")),
         ),
         protocol=(
-            ("Router", "sliced: dropped experts leave the router"),
-            ("Perplexity", "window 128, stride 128, every token scored once"),
-            ("Calibration", "bible, wikitext2, code: 64 sequences of 128 tokens each"),
+            ProtocolEntry("Router", "sliced: dropped experts leave the router"),
+            ProtocolEntry("Perplexity", "window 128, stride 128, every token scored once"),
+            ProtocolEntry("Calibration", "bible, wikitext2, code: 64 sequences of 128 tokens each"),
         ),
     )
 

@@ -10,7 +10,7 @@ from helpers import records
 from mbench.core.evaluation import evaluation
 from mbench.core.interfaces import ExpertMask
 from mbench.core.provenance import ModelSource
-from mbench.core.results import CellResult, Results, TaskStatus
+from mbench.core.results import CellResult, ProtocolEntry, Results, TaskStatus
 from mbench.export.choose import choose
 from mbench.export.write import export
 from mbench.storage.checkpoints import model_key
@@ -55,7 +55,10 @@ def results(folder, keep, router="sliced", **recorded):
         provenance=records.provenance(
             {"quiz": "acc"}, {"tiny": {"a": records.method()}}, {"tiny": model}
         ),
-        protocol=(("Method a", "scorer reap"), ("Task quiz", "two questions")),
+        protocol=(
+            ProtocolEntry("Method a", "scorer reap", "method", methods=("a",)),
+            ProtocolEntry("Task quiz", "two questions"),
+        ),
     )
 
 

@@ -12,7 +12,7 @@ from helpers import records
 from mbench.core.evaluation import evaluation
 from mbench.core.interfaces import ExpertMask
 from mbench.core.provenance import Provenance
-from mbench.core.results import UNPRUNED, CellResult, Results, TaskStatus
+from mbench.core.results import UNPRUNED, CellResult, ProtocolEntry, Results, TaskStatus
 from mbench.storage.records import from_plain, to_plain
 
 LAYERS, EXPERTS = 2, 8
@@ -102,7 +102,10 @@ def results(cells, tasks=TASKS, name="run", average=("quiz",), command=("mbench"
             corpora={"wiki": records.corpus()},
             run=records.run_record(name, command),
         ),
-        protocol=(("Router", "sliced"), *((f"Task {task}", TASKS[task]) for task in tasks)),
+        protocol=(
+            ProtocolEntry("Router", "sliced"),
+            *(ProtocolEntry(f"Task {task}", TASKS[task]) for task in tasks),
+        ),
     )
 
 

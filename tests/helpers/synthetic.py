@@ -12,7 +12,7 @@ import mbench
 from helpers import records
 from mbench.core.evaluation import Evaluation, evaluation
 from mbench.core.provenance import CorpusProfile, Provenance, RunCost
-from mbench.core.results import CellResult, Results, TaskStatus
+from mbench.core.results import CellResult, ProtocolEntry, Results, TaskStatus
 
 
 def profile(
@@ -141,9 +141,11 @@ def paper_sized(items: int = 60) -> Results:
         masks=masks,
         provenance=_paper_provenance(),
         protocol=(
-            ("Router after pruning", "retained experts only (sliced)"),
-            ("Calibration corpus c4", "512 sequences of 1024 tokens of allenai/c4, seed 0"),
-            ("Task arc_challenge", "lm-eval arc_challenge, acc_norm, 0-shot"),
+            ProtocolEntry("Router after pruning", "retained experts only (sliced)"),
+            ProtocolEntry(
+                "Calibration corpus c4", "512 sequences of 1024 tokens of allenai/c4, seed 0"
+            ),
+            ProtocolEntry("Task arc_challenge", "lm-eval arc_challenge, acc_norm, 0-shot"),
         ),
     )
 

@@ -119,3 +119,22 @@ def test_a_run_records_its_settings_and_what_it_counted(tmp_path):
     (second,) = results_of(plan, again).provenance.runs
     assert second.profiles == run.profiles
     assert (second.cost.forward_tokens, second.cost.scoring) == (0, {})
+
+
+def test_the_protocol_says_what_each_of_its_entries_is_about(tmp_path):
+    found = planned(tmp_path, "models.demo.trust_remote_code=false")
+    about = {
+        entry.name: (entry.kind, entry.models, entry.methods, entry.retain)
+        for entry in found.protocol
+    }
+    assert about["Router after pruning"] == ("setting", (), (), None)
+    assert about["Model demo"] == ("setting", ("demo",), (), None)
+    assert about["Method tb-coverage"] == ("method", ("demo",), ("tb-coverage",), None)
+    assert about["On demo at 25 %"] == ("note", ("demo",), ("tb-coverage",), 0.25)
+    cells = {(cell.method, cell.retain): cell for cell in found.cells}
+    (note,) = [entry for entry in found.protocol if entry.kind == "note"]
+    assert note.concerns(cells["tb-coverage", 0.25])
+    assert not note.concerns(cells["tb-coverage", 0.5])
+    assert not note.concerns(cells["reap", 0.25])
+    write(found, tmp_path / "out")
+    assert read(tmp_path / "out").protocol == found.protocol

@@ -15,7 +15,7 @@ import numpy as np
 from mbench.core.errors import MergeError
 from mbench.core.evaluation import Evaluation
 from mbench.core.provenance import Provenance, RunRecord
-from mbench.core.results import CellKey, CellResult, Results, Saving, TaskStatus
+from mbench.core.results import CellKey, CellResult, ProtocolEntry, Results, Saving, TaskStatus
 from mbench.report.across_runs.differences import (
     counted_items,
     deciding_differences,
@@ -253,12 +253,12 @@ def _efficiency(runs: Iterable[Results]) -> tuple[Saving, ...]:
 
 def _protocol(
     runs: Iterable[Results], records: Sequence[RunRecord], joined: _Joined
-) -> tuple[tuple[str, str], ...]:
+) -> tuple[ProtocolEntry, ...]:
     entries = _unique(entry for results in runs for entry in results.protocol)
     if len(records) > 1:
-        entries = [entry for entry in entries if entry[0] not in (MERGED, DIFFER)]
+        entries = [entry for entry in entries if entry.name not in (MERGED, DIFFER)]
         numbered = {f"{n} {record.suite}": record for n, record in enumerate(records, 1)}
-        entries.append((MERGED, ", ".join(numbered)))
+        entries.append(ProtocolEntry(MERGED, ", ".join(numbered)))
         told = told_differences(numbered)
-        entries += [(DIFFER, text) for text in sorted(map(str, told))]
-    return (*entries, *((SETTLED, text) for text in joined.settled))
+        entries += [ProtocolEntry(DIFFER, text) for text in sorted(map(str, told))]
+    return (*entries, *(ProtocolEntry(SETTLED, text) for text in joined.settled))

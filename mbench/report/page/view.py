@@ -131,7 +131,7 @@ def page(
         merged=len(results.provenance.runs) > 1,
         routers=tuple(dict.fromkeys(group.router for group in groups)),
         progress=_progress(results),
-        protocol=results.protocol,
+        protocol=tuple((entry.name, entry.text) for entry in results.protocol),
         groups=views,
         savings=savings(results),
         failures=failures(results, (one for each in found for one in each.incomparable)),

@@ -12,7 +12,7 @@ from helpers.small_runs import TASKS, cell, change, grid, results, run, with_ite
 from mbench.core.errors import MergeError
 from mbench.core.evaluation import evaluation
 from mbench.core.results import long_form
-from mbench.report.across_runs.merge import DIFFER, SETTLED, merge
+from mbench.report.across_runs.merge import DIFFER, MERGED, SETTLED, merge
 from mbench.storage.results_folder import read, write
 
 KEYS = grid(models=("m", "n"))
@@ -40,7 +40,7 @@ def content(merged):
         if task in c.tasks
     )
     plain = lambda name: sorted(name.split("+"))  # noqa: E731
-    entries = sorted(e for e in merged.protocol if e[0] != "Merged runs")
+    entries = sorted((e.name, e.text) for e in merged.protocol if e.name != MERGED)
     models = merged.provenance.methods
     return rows, reasons, plain(merged.suite), entries, models, sorted(merged.masks)
 
@@ -163,7 +163,7 @@ def test_a_setting_that_decides_figures_is_refused_with_both_values(path, value,
 def test_what_decides_nothing_is_told(path, value, told):
     whole = run(grid())
     merged = merge({"a": whole, "b": change(whole, ("runs", 0, *path), value)})
-    (text,) = [text for name, text in merged.protocol if name == DIFFER]
+    (text,) = [entry.text for entry in merged.protocol if entry.name == DIFFER]
     assert text.startswith(told)
     assert merged.cells == whole.cells
 
@@ -195,7 +195,7 @@ def test_contradictory_figures_are_refused_by_name_or_settled_by_name():
     assert [c.metric("ppl", "perplexity") for c in settled.cells] == [
         c.metric("ppl", "perplexity") for c in b.cells
     ]
-    told = [text for name, text in settled.protocol if name == SETTLED]
+    told = [entry.text for entry in settled.protocol if entry.name == SETTLED]
     assert len(told) == len(lines)
 
 

@@ -18,6 +18,7 @@ from helpers.browsing import (
 )
 from helpers.demo_results import synthetic
 from helpers.synthetic import paper_sized
+from mbench.core.results import ProtocolEntry
 from mbench.report.page.render import render
 
 BOARD = "#model-1-budget-2-table"
@@ -199,7 +200,7 @@ def test_hostile_names_are_text(browser, tmp_path, name):
     )
     results = dataclasses.replace(
         results, suite=name, title=name, description=name, cells=cells, masks=masks,
-        task_metrics=tasks, protocol=((name, name),),
+        task_metrics=tasks, protocol=(ProtocolEntry(name, name),),
         provenance=provenance,
     )  # fmt: skip
     path = render(results, tmp_path / "page")

@@ -13,6 +13,7 @@ from helpers import records
 from helpers.demo_results import CLOZE, MODEL, synthetic
 from helpers.page_tables import Tables
 from mbench.core.evaluation import evaluation
+from mbench.core.results import ProtocolEntry
 from mbench.report import words
 from mbench.report.charts import style as charts
 from mbench.report.page.render import render, to_html
@@ -125,7 +126,7 @@ def test_hostile_names_are_text():
             {HOSTILE: {HOSTILE: records.method(HOSTILE, corpora=(HOSTILE,))}},
             run=records.run_record(HOSTILE, (HOSTILE,), versions={HOSTILE: HOSTILE}),
         ),
-        protocol=((HOSTILE, HOSTILE),),
+        protocol=(ProtocolEntry(HOSTILE, HOSTILE),),
     )
     html = to_html(results)
     assert "<script>alert" not in html
