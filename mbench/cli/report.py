@@ -59,7 +59,7 @@ def command(
         from mbench.report.statistics.boards import boards
 
         to_text = to_latex if form == "latex" else to_markdown
-        click.echo(to_text(results, boards(results)), nl=False)
+        click.echo(to_text(boards(results)), nl=False)
         return
     from mbench.plan.registry import load_registry
     from mbench.report.publish import publish

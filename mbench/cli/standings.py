@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mbench.report.statistics.boards import Board, GroupBoards
-from mbench.report.statistics.groups import primary_score
+from mbench.report.statistics.boards import Board, GroupBoards, RunBoards
+from mbench.report.statistics.ranking import Ranked
+from mbench.report.statistics.verdict import verdict
 from mbench.report.words import percent
 
 if TYPE_CHECKING:
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from mbench.core.results import Results
-    from mbench.report.statistics.groups import Score
+    from mbench.report.statistics.scores import Score
 
 PLAIN_WIDTH = 120
 """Columns of the output where there is no terminal."""
@@ -26,20 +25,19 @@ LEGEND = (
 )
 
 
-def show_standings(results: Results, groups: Sequence[GroupBoards]) -> None:
+def show_standings(run: RunBoards) -> None:
     """One table per model; headline, findings and caveats per budget; on standard error."""
     console = console_of(stderr=True)
-    score = primary_score(results)
-    for group in groups:
-        if score is not None and group.boards:
-            direction = "higher" if score.higher else "lower"
-            say(console, f"{group.group.model}: {score.name}, {direction} is better")
-            console.print(_table(group, score))
+    for boards in run.groups:
+        if run.score is not None and boards.boards:
+            direction = "higher" if run.score.higher else "lower"
+            say(console, f"{boards.group.model}: {run.score.name}, {direction} is better")
+            console.print(_table(boards, run.score))
             say(console, LEGEND)
-        for board in group.boards:
-            verdict = board.verdict
-            say(console, f"{percent(board.setting.retain)} kept: {verdict.headline}")
-            for sentences in (verdict.findings, verdict.caveats):
+        for board in boards.boards:
+            told = verdict(board)
+            say(console, f"{percent(board.retain)} kept: {told.headline}")
+            for sentences in (told.findings, told.caveats):
                 if sentences:
                     _say_indented(console, " ".join(sentences))
 
@@ -68,33 +66,34 @@ def _say_indented(console: Console, text: str) -> None:
         say(console, f"  {text}")
 
 
-def _table(group_boards: GroupBoards, score: Score) -> Table:
+def _table(boards: GroupBoards, score: Score) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    group, boards = group_boards.group, group_boards.boards
+    group = boards.group
     table = Table()
     table.add_column("Method")
-    for board in boards:
-        table.add_column(percent(board.setting.retain), justify="right")
+    for board in boards.boards:
+        table.add_column(percent(board.retain), justify="right")
     if group.unpruned is not None and (value := score.value(group.unpruned)) is not None:
-        table.add_row("unpruned", *(f"{value:.3f}" for _ in boards), end_section=True)
+        table.add_row("unpruned", *(f"{value:.3f}" for _ in boards.boards), end_section=True)
     for method in group.methods:
-        table.add_row(Text(method), *(_figure(board, method) for board in boards))
+        table.add_row(Text(method), *(_figure(board, method) for board in boards.boards))
     return table
 
 
 def _figure(board: Board, method: str) -> Text:
     from rich.text import Text
 
-    standing = next((s for s in board.standings if s.entry.method == method), None)
-    if standing is None:
+    ranking = board.ranking
+    standings = ranking.standings if ranking else ()
+    standing = next((s for s in standings if s.entry.method == method), None)
+    if ranking is None or standing is None:
         return Text("")
-    if standing.rank is None or standing.summary is None:
-        text = "not comparable" if standing.problem else "incomplete"
-        return Text(text, style="red")
+    if not isinstance(standing, Ranked):
+        return Text("not comparable" if standing.problem else "incomplete", style="red")
     summary = standing.summary
     text = f"{summary.mean:.3f}" + (f" ± {summary.std:.3f}" if summary.count > 1 else "")
-    if board.winner is not None and method in board.leaders:
+    if ranking.winner is not None and method in ranking.leaders:
         return Text(text, style="bold")
-    return Text(f"{text} †" if method in board.leaders else text)
+    return Text(f"{text} †" if method in ranking.leaders else text)

@@ -98,7 +98,7 @@ def show_end(results: Results, outcome: Outcome, published: WrittenReport, *, qu
     if not quiet:
         from mbench.cli.standings import show_standings
 
-        show_standings(results, published.boards)
+        show_standings(published.boards)
     problems = list_problems(results)
     for label, reason in problems:
         click.echo(f"{label}: {reason}", err=True)

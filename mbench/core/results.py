@@ -115,6 +115,11 @@ class CellResult:
             return None
         return next((m for m in self.evaluations[task].metrics if m.name == name), None)
 
+    def value(self, task: str, metric: str) -> float | None:
+        """The metric's value alone."""
+        figure = self.metric(task, metric)
+        return None if figure is None else figure.value
+
 
 @dataclass(frozen=True)
 class Spread:

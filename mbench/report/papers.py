@@ -9,19 +9,18 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from mbench.core.evaluation import LOWER_IS_BETTER
-from mbench.core.results import CellResult, Results
-from mbench.report.statistics.boards import GroupBoards, second_score
-from mbench.report.statistics.groups import Entry, Group, average_score, perplexity_score
-from mbench.report.statistics.ranking import Standing, leaders, winner
-from mbench.report.statistics.seed_summaries import summarize
+from mbench.core.results import CellResult
+from mbench.report.statistics.boards import Board, RunBoards
+from mbench.report.statistics.groups import Entry, Group
+from mbench.report.statistics.scores import Score
 from mbench.report.words import MINUS, number, percent
-from mbench.storage.store import write_atomically
+from mbench.storage.store import write_text_atomically
 
 LATEX, MARKDOWN = "tables.tex", "tables.md"
 
@@ -107,43 +106,58 @@ class Grid:
     """The unpruned model, then each budget: rows of as many entries as there are columns."""
 
 
-def _marks(own: GroupBoards, results: Results) -> list[dict[tuple[float, str], str]]:
-    """By column: (retain ratio, method) -> `bold` or `tied` of those that are best, or `floor`."""
-    found: list[dict[tuple[float, str], str]] = []
-    if average_score(results):
-        found.append(_of_standings(own.standings()))
-    if perplexity_score(results):
-        found.append(_of_standings(own.standings(by_perplexity=second_score(results) is not None)))
-    for task in results.task_metrics:
-        marks = {}
-        for board in own.boards:
-            masks = {entry.method: entry.masks for entry in board.setting.entries}
-            one = board.tasks[task]
-            kinds = {masks[method] for method in one.best}
-            alone = len(kinds) == 1 and len(one.figures) > len(one.best)
-            kind = "bold" if alone else "tied"
-            if task in board.uninformative:
-                marks |= {(board.setting.retain, method): "floor" for method in one.figures}
-            else:
-                marks |= {(board.setting.retain, method): kind for method in one.best}
-        found.append(marks)
-    return found
+@dataclass(frozen=True)
+class _Column:
+    """A score, or a task's declared metric."""
+
+    name: str
+    metric: str
+    """Or the score's name: it sets how many decimals a figure has."""
+    higher: bool
+    """Whether more is better."""
+    value: Callable[[CellResult], float | None]
+    mark: Callable[[Board, str], str]
+    """`bold`, `tied`, `floor` or `plain`: how a method's figure at a budget is marked."""
 
 
-def _of_standings(found: Mapping[float, Sequence[Standing]]) -> dict[tuple[float, str], str]:
-    marks = {}
-    for retain, ranked in found.items():
-        kind = "bold" if winner(ranked) is not None else "tied"
-        marks |= {(retain, method): kind for method in leaders(ranked)}
-    return marks
+def _columns(run: RunBoards) -> Iterator[_Column]:
+    for score in (run.score, run.second_score):
+        if score is not None:
+            mark = partial(_score_mark, score)
+            yield _Column(score.name, score.name, score.higher, score.value, mark)
+    for task, metric in run.results.task_metrics.items():
+        value, mark = partial(_task_value, task, metric), partial(_task_mark, task)
+        yield _Column(task, metric, metric not in LOWER_IS_BETTER, value, mark)
 
 
-def to_latex(results: Results, found: Sequence[GroupBoards]) -> str:
-    """One `table` environment per model, marked by what `boards` found in the results."""
+def _score_mark(score: Score, board: Board, method: str) -> str:
+    ranking = board.ranking if score == board.score else board.by_perplexity
+    if ranking is None or method not in ranking.leaders:
+        return "plain"
+    return "tied" if ranking.winner is None else "bold"
+
+
+def _task_value(task: str, metric: str, cell: CellResult) -> float | None:
+    return cell.value(task, metric)
+
+
+def _task_mark(task: str, board: Board, method: str) -> str:
+    compared = board.tasks[task]
+    if task in board.uninformative:
+        return "floor" if method in compared.figures else "plain"
+    if method not in compared.best:
+        return "plain"
+    copies = {entry.masks for entry in board.budget.entries if entry.method in compared.best}
+    alone = len(copies) == 1 and len(compared.figures) > len(compared.best)
+    return "bold" if alone else "tied"
+
+
+def to_latex(run: RunBoards) -> str:
+    """One `table` environment per model."""
     # pandas' Styler sets rules between budgets only with the index in a header of its own, and
     # escapes neither ligatures nor < > |.
     lines = ["% needs \\usepackage{booktabs,textcomp} and \\usepackage[T1]{fontenc}"]
-    for grid in _grids(results, _SYNTAX["latex"], found):
+    for grid in _grids(run, _SYNTAX["latex"]):
         blocks = "\\midrule\n".join(
             "".join(" & ".join(row) + " \\\\\n" for row in block) for block in grid.blocks
         )
@@ -161,10 +175,10 @@ def to_latex(results: Results, found: Sequence[GroupBoards]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_markdown(results: Results, found: Sequence[GroupBoards]) -> str:
-    """One table per model, marked by what `boards` found in the results."""
+def to_markdown(run: RunBoards) -> str:
+    """One table per model."""
     parts = []
-    for grid in _grids(results, _SYNTAX["markdown"], found):
+    for grid in _grids(run, _SYNTAX["markdown"]):
         rule = ["---", "---", *["---:"] * (len(grid.columns) - 2)]
         rows = [grid.columns, rule, *(row for block in grid.blocks for row in block)]
         table = "".join("| " + " | ".join(row) + " |\n" for row in rows)
@@ -172,34 +186,36 @@ def to_markdown(results: Results, found: Sequence[GroupBoards]) -> str:
     return "\n".join(parts)
 
 
-def _grids(results: Results, syntax: Syntax, found: Sequence[GroupBoards]) -> Iterator[Grid]:
-    overall = [score for score in (average_score(results), perplexity_score(results)) if score]
-    heads = [_head(syntax, score.name, not score.higher) for score in overall]
-    heads += [_head(syntax, t, m in LOWER_IS_BETTER) for t, m in results.task_metrics.items()]
-    getters = [(score.name, score.value) for score in overall]
-    getters += [
-        (metric, partial(_figure, task, metric)) for task, metric in results.task_metrics.items()
-    ]
-    for each in found:
-        group, marks, blocks = each.group, _marks(each, results), []
+def _grids(run: RunBoards, syntax: Syntax) -> Iterator[Grid]:
+    columns = list(_columns(run))
+    heads = (
+        syntax.text(column.name) + ("" if column.higher else f" {syntax.lower}")
+        for column in columns
+    )
+    names = ("Kept", "Method", *heads)
+    for boards in run.groups:
+        group = boards.group
+        blocks: list[tuple[tuple[str, ...], ...]] = []
         if group.unpruned:
-            own = Entry("unpruned", (group.unpruned,))
-            blocks.append(
-                ((syntax.text(percent(1.0)), "unpruned", *_entries(syntax, own, getters)),)
-            )
-        for setting in group.settings:
-            rows = []
-            for entry in setting.entries:
-                figures = _entries(syntax, entry, getters)
-                marked = (
-                    getattr(syntax, mark.get((setting.retain, entry.method), "plain")) % figure
-                    for mark, figure in zip(marks, figures, strict=True)
-                )
-                kept = "" if rows else syntax.text(percent(setting.retain))
-                rows.append((kept, syntax.text(_name(group, entry)), *marked))
-            blocks.append(tuple(rows))
-        caption = syntax.text(f"{results.title}: {group.model}, router {group.router}")
-        yield Grid(caption, ("Kept", "Method", *heads), tuple(blocks))
+            unpruned = Entry("unpruned", (group.unpruned,))
+            figures = (_figure(syntax, unpruned, column) for column in columns)
+            blocks.append(((syntax.text(percent(1.0)), "unpruned", *figures),))
+        blocks += [_block(syntax, board, columns) for board in boards.boards]
+        caption = syntax.text(f"{run.results.title}: {boards.heading}")
+        yield Grid(caption, names, tuple(blocks))
+
+
+def _block(syntax: Syntax, board: Board, columns: Sequence[_Column]) -> tuple[tuple[str, ...], ...]:
+    """The rows of one budget."""
+    rows: list[tuple[str, ...]] = []
+    for entry in board.budget.entries:
+        figures = (
+            getattr(syntax, column.mark(board, entry.method)) % _figure(syntax, entry, column)
+            for column in columns
+        )
+        kept = "" if rows else syntax.text(percent(board.retain))
+        rows.append((kept, syntax.text(_name(board.group, entry)), *figures))
+    return tuple(rows)
 
 
 def _name(group: Group, entry: Entry) -> str:
@@ -207,40 +223,19 @@ def _name(group: Group, entry: Entry) -> str:
     return entry.method if router == group.router else f"{entry.method}, router {router}"
 
 
-def _head(syntax: Syntax, name: str, lower: bool) -> str:
-    return syntax.text(name) + (f" {syntax.lower}" if lower else "")
+def _figure(syntax: Syntax, entry: Entry, column: _Column) -> str:
+    """A method's figure over its seeds; what failed has none."""
+    summary = entry.summary(column.value)
+    if summary is None:
+        return syntax.missing
+    text = number(column.metric, summary.mean)
+    text = text.replace(MINUS, syntax.minus).replace("∞", syntax.infinite)
+    if summary.count > 1 and math.isfinite(summary.std):
+        text += f" {syntax.spread} {number(column.metric, summary.std, scale=summary.mean)}"
+    return text
 
 
-def _figure(task: str, metric: str, cell: CellResult) -> float | None:
-    found = cell.metric(task, metric)
-    return None if found is None else found.value
-
-
-def _entries(
-    syntax: Syntax,
-    entry: Entry,
-    getters: Sequence[tuple[str, Callable[[CellResult], float | None]]],
-) -> Iterator[str]:
-    """One entry a column; what failed has no figure."""
-    for metric, get in getters:
-        values = [value for value in map(get, entry.cells) if value is not None]
-        if len(values) < len(entry.cells):
-            yield syntax.missing
-            continue
-        summary = summarize(values)
-        text = _number(syntax, metric, summary.mean)
-        if summary.count > 1 and math.isfinite(summary.std):
-            error = number(metric, summary.std, scale=summary.mean)
-            text += f" {syntax.spread} {error}"
-        yield text
-
-
-def _number(syntax: Syntax, metric: str, value: float) -> str:
-    return number(metric, value).replace(MINUS, syntax.minus).replace("∞", syntax.infinite)
-
-
-def write_tables(results: Results, found: Sequence[GroupBoards], directory: Path) -> None:
+def write_tables(run: RunBoards, directory: Path) -> None:
     """Write `tables.tex` and `tables.md`."""
-    for name, text in ((LATEX, to_latex(results, found)), (MARKDOWN, to_markdown(results, found))):
-        content = text.encode()
-        write_atomically(directory / name, lambda path, content=content: path.write_bytes(content))
+    for name, text in ((LATEX, to_latex(run)), (MARKDOWN, to_markdown(run))):
+        write_text_atomically(directory / name, text)

@@ -10,12 +10,12 @@ from typing import Any
 
 from mbench.core.results import Results
 from mbench.report.charts import drawing
-from mbench.report.page.index import VERDICT, write_index
+from mbench.report.page.index import VERDICT, to_json, write_index
+from mbench.report.page.panels import collect
 from mbench.report.page.render import render
 from mbench.report.papers import write_tables
-from mbench.report.statistics.boards import GroupBoards, boards, to_json
-from mbench.report.tables.panels import collect
-from mbench.storage.store import write_atomically
+from mbench.report.statistics.boards import RunBoards, boards
+from mbench.storage.store import write_text_atomically
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class WrittenReport:
     """What was written, and what a reader should know of it."""
 
     page: Path
-    boards: tuple[GroupBoards, ...]
+    boards: RunBoards
     warnings: tuple[str, ...]
     """Panels that failed, and an index that could not be written."""
 
@@ -40,15 +40,15 @@ def publish(
     """
     drawing.warm_up()
     shown = collect(panels, results)
-    found = boards(results)
-    page = render(results, directory, shown, found)
-    write_tables(results, found, directory)
-    text = json.dumps(to_json(results, found), indent=1, ensure_ascii=False) + "\n"
-    write_atomically(directory / VERDICT, lambda path: path.write_bytes(text.encode()))
-    warnings = [f"plugin {p.plugin}: its panel failed: {p.failure}" for p in shown if p.failure]
+    run = boards(results)
+    page = render(run, directory, shown.parts)
+    write_tables(run, directory)
+    text = json.dumps(to_json(run), indent=1, ensure_ascii=False) + "\n"
+    write_text_atomically(directory / VERDICT, text)
+    warnings = list(shown.failures)
     try:
         write_index(directory.resolve().parent)
     # An index is a convenience: whatever is wrong with it, the run is done.
     except Exception as error:
         warnings.append(f"no index of reports: {error}")
-    return WrittenReport(page, found, tuple(warnings))
+    return WrittenReport(page, run, tuple(warnings))

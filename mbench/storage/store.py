@@ -66,6 +66,15 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write a file in UTF-8, as `write_atomically` does; line ends stay as they are."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(text.encode())
+
+    write_atomically(path, write)
+
+
 class Store:
     """A directory of artefacts."""
 

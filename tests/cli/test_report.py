@@ -68,7 +68,7 @@ def test_the_preferred_directory_settles_contradictions(halves):
 def test_tables_are_printed_and_written(halves, form, function):
     done = call(halves / "a", "--format", form)
     expected = run(grid(methods=("random", "alpha")), name="a")
-    assert done.stdout == function(expected, boards(expected))
+    assert done.stdout == function(boards(expected))
     assert sorted(path.name for path in halves.iterdir()) == ["a", "b"]
     call(halves / "a")
     name = {"latex": "tables.tex", "markdown": "tables.md"}[form]

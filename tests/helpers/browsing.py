@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.pages import render_page
 from helpers.places import PUBLISHED, ROOT
 from helpers.synthetic import paper_sized
-from mbench.report.page.render import render
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
@@ -42,7 +42,7 @@ def written(tmp_path_factory):
     """The page of stand-in results in the shape of suites/paper.yaml, beside published figures."""
     folder = tmp_path_factory.mktemp("reports")
     shutil.copytree(PUBLISHED, folder / "published")
-    return render(paper_sized(items=25), folder / "paper")
+    return render_page(paper_sized(items=25), folder / "paper")
 
 
 @pytest.fixture

@@ -33,11 +33,11 @@ COMMANDS = {
 
 
 def to_latex(results):
-    return exports.to_latex(results, boards(results))
+    return exports.to_latex(boards(results))
 
 
 def to_markdown(results):
-    return exports.to_markdown(results, boards(results))
+    return exports.to_markdown(boards(results))
 
 
 def read_latex(source):

@@ -15,6 +15,7 @@ from helpers import deepseek_moe, records
 from helpers.deepseek_moe import CONFIG
 from helpers.demo_results import synthetic
 from helpers.page_tables import Tables
+from helpers.pages import html_of
 from helpers.prunable import built, draw
 from helpers.tiny_models import random_sequences, save
 from helpers.tiny_suite import results_of
@@ -29,7 +30,6 @@ from mbench.plan.cells import make_plan
 from mbench.plan.registry import load_registry
 from mbench.plan.suite_file import load_suite
 from mbench.report.across_runs.merge import merge
-from mbench.report.page.render import to_html
 from mbench.run import footprint as measure
 from mbench.run.progress import Progress
 from mbench.run.runner import Runner
@@ -224,7 +224,7 @@ def test_merging_keeps_what_each_machine_measured():
     merged = merge(runs)
     assert merged.efficiency == (saving(0.25), done, elsewhere)
     assert merge({"a": merged, "b": merged}).efficiency == merged.efficiency
-    page = to_html(merged)
+    page = html_of(merged)
     assert page.count("What a pruned demo/tiny-moe saves</span>") == 2
 
 
@@ -243,7 +243,7 @@ def test_figures_reach_the_table_and_the_page(tmp_path):
     assert (row["peak_bytes"], row["prefill_median"], row["decode_max"]) == (8000, 200, 15)
     assert table["status"].tolist() == ["ok", "ok", "failed", "failed"]
     assert table.loc[2:, "parameters"].isna().all()
-    tables = Tables(to_html(read(tmp_path))).tables
+    tables = Tables(html_of(read(tmp_path))).tables
     model = results.cells[0].model
     _, quarter, half = tables[f"What a pruned {model} saves"]
     text = " ".join(quarter).replace("\N{NO-BREAK SPACE}", " ")
@@ -255,4 +255,4 @@ def test_figures_reach_the_table_and_the_page(tmp_path):
     assert {row[0] for row in scores[1:]} == methods - {"frequency"} | {"unpruned"}
     # What was not measured has no memory to be set against.
     assert not any(row[1].startswith("50") for row in scores)
-    assert "What pruning saves" not in to_html(synthetic())
+    assert "What pruning saves" not in html_of(synthetic())

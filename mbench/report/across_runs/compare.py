@@ -16,17 +16,12 @@ from mbench.report.across_runs.cell_pairs import (
 )
 from mbench.report.across_runs.differences import deciding_differences
 from mbench.report.statistics.floors import floors
-from mbench.report.statistics.groups import (
-    Score,
-    Setting,
-    arrange,
-    average_score,
-    perplexity_score,
-)
+from mbench.report.statistics.groups import BudgetEntries, arrange
 from mbench.report.statistics.many_comparisons import holm
 from mbench.report.statistics.method_comparison import difference, p_value
 from mbench.report.statistics.ranking import LEVEL
 from mbench.report.statistics.resampling import enough_resamples
+from mbench.report.statistics.scores import Score, primary_score, second_score
 from mbench.report.statistics.significance import Difference
 
 
@@ -108,7 +103,7 @@ def compare(
     differ = []
     if runs[0] is not runs[1]:
         differ = deciding_differences(dict(zip(names, runs, strict=True)))
-    overall = [score for score in (average_score(runs[0]), perplexity_score(runs[0])) if score]
+    overall = [score for score in (primary_score(runs[0]), second_score(runs[0])) if score]
     shared = {t: m for t, m in runs[0].task_metrics.items() if t in runs[1].task_metrics}
     tasks = [_task_score(task, metric) for task, metric in shared.items()]
     resamples = enough_resamples(len(pairs) * max(len(overall), len(tasks)))
@@ -157,10 +152,10 @@ def _floors(results: Results) -> dict[tuple[str, float], frozenset[str]]:
     """(model, retain ratio) -> tasks that tell nothing there, the unpruned model's included."""
     found = {}
     for group in arrange(results):
-        whole = [Setting(1.0, group.unpruned.kept, ())] if group.unpruned else []
-        for setting in (*group.settings, *whole):
-            tasks = floors(group, setting, results.task_metrics)
-            found[group.model, setting.retain] = frozenset(tasks)
+        whole = [BudgetEntries(1.0, group.unpruned.kept, ())] if group.unpruned else []
+        for budget in (*group.budgets, *whole):
+            tasks = floors(group, budget, results.task_metrics)
+            found[group.model, budget.retain] = frozenset(tasks)
     return found
 
 

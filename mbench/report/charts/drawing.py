@@ -60,7 +60,7 @@ def _compiler() -> ThreadPoolExecutor:
 def _compile(spec: Mapping[str, Any]) -> str:
     import vl_convert
 
-    svg: str = vl_convert.vegalite_to_svg(spec)
+    svg: str = vl_convert.vegalite_to_svg(dict(spec))
     return svg
 
 

@@ -11,7 +11,7 @@ from mbench.report.across_runs.compare import Compared, Comparison
 from mbench.report.page.render import environment
 from mbench.report.tables.table import MISSING, Cell, Column, Row, Table
 from mbench.report.words import interval, listing, percent, signed
-from mbench.storage.store import write_atomically
+from mbench.storage.store import write_text_atomically
 
 Place = tuple[str, float, tuple[str, str]]
 
@@ -91,8 +91,8 @@ def write_page(comparison: Comparison, path: Path) -> None:
         heading=heading(comparison),
         table=_table(comparison),
         correction=correction(comparison),
-    ).encode()
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    )
+    write_text_atomically(path, content)
 
 
 def _table(comparison: Comparison) -> Table:

@@ -12,12 +12,14 @@ from urllib.parse import quote
 
 from mbench.core.errors import StoreError
 from mbench.report.page.render import environment
+from mbench.report.statistics.boards import RunBoards
+from mbench.report.statistics.verdict import verdict
 from mbench.report.words import listing, percent
 from mbench.storage.results_folder import CSV, ITEMS, JSON
-from mbench.storage.store import write_atomically
+from mbench.storage.store import write_text_atomically
 
 VERDICT = "verdict.json"
-"""Beside each report: what the index shows of it (see `boards.to_json`)."""
+"""Beside each report: what the index shows of it (see `to_json`)."""
 
 MARK = '<meta name="generator" content="mbench index">'
 """By which an index is known: another file of that name is never overwritten."""
@@ -51,6 +53,30 @@ class Listed:
     """Why nothing else is known."""
 
 
+def to_json(run: RunBoards) -> dict[str, Any]:
+    """What an index needs to know of a run without reading its outcomes."""
+    results = run.results
+    statuses = [c.task_status(task).status for c in results.cells for task in results.task_metrics]
+    return {
+        "suite": results.suite,
+        "title": results.title,
+        "score": run.score.name if run.score else "",
+        "evaluations": {status: statuses.count(status) for status in sorted(set(statuses))},
+        "budgets": [
+            {
+                "model": board.group.model,
+                "router": board.group.router,
+                "retain": board.retain,
+                "leaders": list(board.ranking.leaders) if board.ranking else [],
+                "verdict": list(verdict(board).sentences),
+            }
+            for boards in run.groups
+            for board in boards.boards
+        ],
+        "models": list(dict.fromkeys(boards.group.model for boards in run.groups)),
+    }
+
+
 def write_index(folder: Path) -> Path:
     """List every result directory of `folder` in its `index.html`; broken ones are named.
 
@@ -66,8 +92,8 @@ def write_index(folder: Path) -> Path:
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
     template = environment().get_template("index.html.j2")
-    content = template.render(entries=[_listed(entry) for entry in entries], mark=MARK).encode()
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    content = template.render(entries=[_listed(entry) for entry in entries], mark=MARK)
+    write_text_atomically(path, content)
     return path
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from mbench.core.interfaces import RouterMode
 from mbench.core.provenance import MethodSettings, ModelRecord, Provenance, RunRecord
+from mbench.report.words import size
 
 
 def commands(provenance: Provenance) -> str:
@@ -49,6 +50,19 @@ def rows(provenance: Provenance) -> tuple[tuple[str, str], ...]:
         for model, methods in provenance.methods.items()
     }
     return tuple(_flat(parts))
+
+
+def run_costs(provenance: Provenance) -> tuple[tuple[str, str], ...]:
+    """What the one run that gave these results computed; merged ones tell it run by run."""
+    if len(provenance.runs) > 1:
+        return ()
+    cost = provenance.runs[0].cost
+    tokens = f"{cost.forward_tokens:,}".replace(",", "\u2009")
+    return (
+        ("Forward tokens", tokens),
+        *((f"Seconds, {stage}", f"{spent:.1f}") for stage, spent in cost.seconds.items()),
+        *((f"Peak memory, {where}", size(held, "B")) for where, held in cost.peak_memory.items()),
+    )
 
 
 def _run(run: RunRecord) -> dict[str, object]:

@@ -3,54 +3,41 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mbench.core.results import Results
 from mbench.report.page import libraries
+from mbench.report.page.part import BLOCKS, Part
 from mbench.report.page.terms import term_of
 from mbench.report.page.view import page
-from mbench.report.statistics.boards import GroupBoards
-from mbench.report.tables.panels import ShownPanel
-from mbench.report.tables.published import Published, load_published, shipped_figures
+from mbench.report.published import Published, load_published, shipped_figures
+from mbench.report.statistics.boards import RunBoards
 from mbench.report.words import visible
-from mbench.storage.store import write_atomically
+from mbench.storage.store import write_text_atomically
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 
 
-def render(
-    results: Results,
-    directory: str | Path,
-    panels: Sequence[ShownPanel] = (),
-    found: Sequence[GroupBoards] | None = None,
-) -> Path:
+def render(run: RunBoards, directory: str | Path, panels: Sequence[Part] = ()) -> Path:
     """Write `index.html` into `directory` and return its path; equal results give equal bytes.
 
     Figures of papers are those that come with mbench and those of `published/*.yaml` beside
-    `directory`, which take the place of ours of the same file name. `found` is what `boards` finds
-    in the results, where that is known already.
+    `directory`, which take the place of ours of the same file name.
     """
     path = Path(directory) / "index.html"
-    published = load_published(shipped_figures(), path.resolve().parent.parent / "published")
-    content = to_html(results, panels, published, found).encode()
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    papers = load_published(shipped_figures(), path.resolve().parent.parent / "published")
+    write_text_atomically(path, to_html(run, papers, panels))
     return path
 
 
-def to_html(
-    results: Results,
-    panels: Sequence[ShownPanel] = (),
-    published: Sequence[Published] = (),
-    found: Sequence[GroupBoards] | None = None,
-) -> str:
+def to_html(run: RunBoards, papers: Sequence[Published] = (), panels: Sequence[Part] = ()) -> str:
     """The page as text. Everything that comes from the results is escaped."""
     template = environment().get_template("report.html.j2")
-    return template.render(page=page(results, published, found), panels=panels)
+    return template.render(page=page(run, papers, panels))
 
 
 def environment() -> Environment:
@@ -69,7 +56,13 @@ def environment() -> Environment:
     environment.globals["credit"] = libraries.credit
     environment.globals["term_of"] = term_of
     environment.filters["data_uri"] = _data_uri
+    for kind in BLOCKS:
+        environment.tests[f"a_{kind.__name__.lower()}"] = _is_a(kind)
     return environment
+
+
+def _is_a(kind: type) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, kind)
 
 
 def _visible(value: Any) -> Any:

@@ -1,74 +1,174 @@
-"""The view model: everything the page shows, as text and numbers in the order of the page."""
+"""The view model: everything the page shows, in the order of the page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from mbench.core.results import Results, long_form
 from mbench.report import words
-from mbench.report.charts import agreement
-from mbench.report.charts import style as charts
-from mbench.report.charts.budgets import budget_chart
-from mbench.report.charts.forest import forest
-from mbench.report.charts.memory import memory_chart
-from mbench.report.charts.seeds import alone, seed_chart
+from mbench.report.charts.corpus_overlap import corpus_overlap_by_layer
+from mbench.report.charts.gap_to_random import gap_to_random
+from mbench.report.charts.mask_pictures import mask_pictures
+from mbench.report.charts.score_by_budget import perplexity_by_budget, score_by_budget
+from mbench.report.charts.score_by_memory import score_by_memory
+from mbench.report.charts.single_seeds import single_seeds
 from mbench.report.page import provenance
-from mbench.report.statistics.boards import Board, GroupBoards, boards, second_score
-from mbench.report.statistics.floors import ROOM
-from mbench.report.statistics.groups import (
-    Group,
-    Score,
-    Setting,
-    average_score,
-    primary_score,
+from mbench.report.page.layout import (
+    charts,
+    folded,
+    notes,
+    per_budget,
+    section,
+    shown,
+    side_by_side,
 )
-from mbench.report.statistics.ranking import Standing
+from mbench.report.page.notes import budget_notes, never_selected, union_of_choices
+from mbench.report.page.part import Block, Charts, Notes, Part, Stack, Text
+from mbench.report.published import Published
+from mbench.report.statistics.boards import Board, GroupBoards, RunBoards
+from mbench.report.statistics.corpus_choices import corpus_choices
+from mbench.report.statistics.floors import ROOM
 from mbench.report.statistics.resampling import MANY_ITEMS, MANY_LOSSES, RESAMPLES
-from mbench.report.statistics.verdict import ALWAYS_UNKNOWN, Verdict
-from mbench.report.tables import costs
-from mbench.report.tables.experts import Keeps, coinciding, entry_masks, keeps
-from mbench.report.tables.leaderboard import failures, leaderboard, seeds
-from mbench.report.tables.metrics import metric_table
-from mbench.report.tables.per_task import task_table
-from mbench.report.tables.published import Published, comparisons
-from mbench.report.tables.savings import Savings, savings
-from mbench.report.tables.table import Table
+from mbench.report.statistics.scores import Score
+from mbench.report.statistics.single_seeds import places_of_single_seeds
+from mbench.report.statistics.verdict import ALWAYS_UNKNOWN, Verdict, verdict
+from mbench.report.tables.calibration import calibration
+from mbench.report.tables.corpus_overlap import corpus_overlap
+from mbench.report.tables.every_metric import every_metric, other_metrics
+from mbench.report.tables.every_seed import every_seed
+from mbench.report.tables.failures import failures
+from mbench.report.tables.leaderboard import leaderboard
+from mbench.report.tables.mask_overlap import mask_overlap
+from mbench.report.tables.published import published_figures
+from mbench.report.tables.savings import savings
+from mbench.report.tables.task_by_task import task_by_task
+from mbench.report.tables.weights import weights
+
+BUDGET_PARTS = (
+    leaderboard,
+    notes(budget_notes),
+    folded("Task by task", task_by_task),
+    folded(
+        "Every task and metric",
+        every_metric,
+        note="Shaded: the best figure of a column among ranked methods; none where a task is at "
+        "its floor. Nothing here is tested; the leaderboard says what is separated.",
+    ),
+    folded("Every seed", every_seed),
+    folded(
+        "Which experts stay",
+        mask_pictures,
+        mask_overlap,
+        note="Overlap of a method with several seeds is the mean over pairs of different seeds; "
+        "for random pruning that is the level of chance.",
+    ),
+)
+"""What stands under one budget."""
 
 
-@dataclass(frozen=True)
-class BudgetView:
-    """One budget of one model."""
+def model_parts(papers: Sequence[Published]) -> tuple[Callable[[GroupBoards], Block | None], ...]:
+    """What stands under one model."""
+    return (
+        charts(score_by_budget, perplexity_by_budget),
+        _gaps_to_random,
+        per_budget(_budget),
+        section(
+            "How far one seed can mislead",
+            "seeds-section",
+            side_by_side(single_seeds, notes(places_of_single_seeds)),
+        ),
+        section(
+            "Do calibration texts agree?",
+            "agreement",
+            _calibration_texts,
+            notes(never_selected),
+            intro="Methods that differ in their one calibration text alone, compared by what they "
+            "keep. Where texts want different experts, a choice by\none of them drops what another "
+            "one needs.",
+        ),
+        section("Published figures", "published", partial(_published, papers)),
+        section("Cost", "cost", side_by_side(score_by_memory, weights, calibration)),
+    )
 
-    id: str
-    heading: str
-    verdict: Verdict
-    leaderboard: Table
-    tasks: Table | None
-    notes: tuple[str, ...]
-    metrics: Table
-    seeds: Table | None
-    keeps: Keeps | None
+
+def run_parts(
+    run: RunBoards, papers: Sequence[Published], panels: Sequence[Part]
+) -> tuple[Part, ...]:
+    """What stands on the page between the verdict and the protocol."""
+    models = (
+        Part(boards.heading, shown(boards, model_parts(papers)), id=boards.id)
+        for boards in run.groups
+    )
+    parts = (*models, _savings(run), *panels, _failures(run))
+    return tuple(part for part in parts if part is not None)
 
 
-@dataclass(frozen=True)
-class GroupView:
-    """One model under one router mode."""
+def _budget(board: Board) -> Part:
+    return Part(board.heading, shown(board, BUDGET_PARTS), id=board.id, kind="budget")
 
-    id: str
-    heading: str
-    charts: tuple[charts.Chart, ...]
-    forests: tuple[charts.Chart, ...]
-    budgets: tuple[BudgetView, ...]
-    seeds: charts.Chart | None
-    seed_sentences: tuple[str, ...]
-    agreements: tuple[agreement.Agreement, ...]
-    never_selected: tuple[str, ...]
-    published: tuple[tuple[str, Table], ...]
-    """(how the protocols differ, figures beside ours) of each paper."""
-    costs: tuple[Table, ...]
-    memory: charts.Chart | None
-    """The score against memory, across the budgets."""
+
+def _gaps_to_random(boards: GroupBoards) -> Stack | None:
+    drawn = tuple(chart for board in boards.boards if (chart := gap_to_random(board)) is not None)
+    note = Text(
+        "Difference to the mean of random pruning with its 95 % interval; filled marks are "
+        "separated from it, the band is the range of\nits seeds. Every panel has its own scale.",
+        quiet=True,
+    )
+    return Stack((Charts(drawn, small=True), note)) if drawn else None
+
+
+def _calibration_texts(boards: GroupBoards) -> Stack | None:
+    families = tuple(
+        Part(
+            choices.heading,
+            (
+                Notes(union_of_choices(choices)),
+                corpus_overlap(choices),
+                Part("Layer by layer", (Charts(corpus_overlap_by_layer(choices)),), folded=True),
+            ),
+        )
+        for choices in corpus_choices(boards)
+    )
+    return Stack(families) if families else None
+
+
+def _published(papers: Sequence[Published], boards: GroupBoards) -> Stack | None:
+    blocks: list[Block] = []
+    for number, paper in enumerate(papers, 1):
+        table = published_figures(boards, paper, f"{boards.id}-published-{number}")
+        if table is not None:
+            blocks += [Text(paper.protocol), table]
+    return Stack(tuple(blocks)) if blocks else None
+
+
+def _savings(run: RunBoards) -> Part | None:
+    blocks: list[Block] = []
+    for tables in savings(run):
+        text = (
+            f"{tables.model} on {tables.device}, pruned physically and run by stock transformers, "
+            "in turns with the full model. How large and how fast it is depends on how many "
+            "experts stay, hardly on which: one mask a budget was measured, its experts spread "
+            "evenly. Checkpoint: the weights in the dtype they are stored in."
+        )
+        if tables.allocations:
+            text += (
+                " Peak memory: weights in the suite's dtype, and the most that one generated batch "
+                f"held beside them ({tables.allocations})."
+            )
+        blocks += [Text(text, quiet=True), tables.budgets]
+        if tables.scores:
+            blocks.append(Part("Score against memory", (tables.scores,), folded=True))
+    return Part("What pruning saves", tuple(blocks), id="savings") if blocks else None
+
+
+def _failures(run: RunBoards) -> Part | None:
+    table = failures(run)
+    if table is None:
+        return None
+    text = Text("Nothing here enters an average or a rank.")
+    return Part("Failures", (text, table), id="failures")
 
 
 @dataclass(frozen=True)
@@ -85,9 +185,9 @@ class Page:
     routers: tuple[str, ...]
     progress: str
     protocol: tuple[tuple[str, str], ...]
-    groups: tuple[GroupView, ...]
-    savings: tuple[Savings, ...]
-    failures: Table | None
+    verdicts: tuple[tuple[GroupBoards, tuple[tuple[Board, Verdict], ...]], ...]
+    """By model and budget."""
+    parts: tuple[Part, ...]
     command: str
     commit: str
     """Of mbench, where the runs' checkout had no changes; else empty."""
@@ -98,7 +198,6 @@ class Page:
     costs: tuple[tuple[str, str], ...]
     provenance: tuple[tuple[str, str], ...]
     score: Score | None
-    average: Score | None
     resamples: int
     """Of the paired bootstrap."""
     many_items: int
@@ -110,39 +209,31 @@ class Page:
     """What no result here can say."""
 
 
-def page(
-    results: Results,
-    published: Sequence[Published] = (),
-    found: Sequence[GroupBoards] | None = None,
-) -> Page:
-    """Derive the page from the results and what papers state; nothing else enters it.
-
-    `found` is what `boards` finds in the results, where that is known already.
-    """
-    found = boards(results) if found is None else found
-    groups = [each.group for each in found]
-    views = tuple(_group(results, each, published, number) for number, each in enumerate(found, 1))
-    columns = [c for v in views for b in v.budgets for c in b.metrics.columns if not c.declared]
+def page(run: RunBoards, papers: Sequence[Published] = (), panels: Sequence[Part] = ()) -> Page:
+    """Derive the page from the results, what papers state and what plugins show."""
+    results = run.results
+    metrics = (m for boards in run.groups for board in boards.boards for m in other_metrics(board))
     return Page(
         title=results.title or results.suite,
         suite=results.suite,
         description=results.description,
         changes=provenance.changes(results.provenance),
         merged=len(results.provenance.runs) > 1,
-        routers=tuple(dict.fromkeys(group.router for group in groups)),
+        routers=tuple(dict.fromkeys(boards.group.router for boards in run.groups)),
         progress=_progress(results),
         protocol=tuple((entry.name, entry.text) for entry in results.protocol),
-        groups=views,
-        savings=savings(results),
-        failures=failures(results, (one for each in found for one in each.incomparable)),
+        verdicts=tuple(
+            (boards, tuple((board, verdict(board)) for board in boards.boards))
+            for boards in run.groups
+        ),
+        parts=run_parts(run, papers, panels),
         command=provenance.commands(results.provenance),
         commit=provenance.commit(results.provenance),
         csv=long_form(results).to_csv(index=False),
-        metrics=tuple(dict.fromkeys(column.metric for column in columns if column.metric)),
-        costs=costs.run_costs(results.provenance),
+        metrics=tuple(dict.fromkeys(metrics)),
+        costs=provenance.run_costs(results.provenance),
         provenance=provenance.rows(results.provenance),
-        score=primary_score(results),
-        average=average_score(results),
+        score=run.score,
         resamples=RESAMPLES,
         many_items=MANY_ITEMS,
         many_losses=MANY_LOSSES,
@@ -160,99 +251,3 @@ def _progress(results: Results) -> str:
     text = f"{done} of {len(states)} evaluations complete"
     others = [f"{count} {state}" for count, state in counts if state != "ok"]
     return f"{text}; {words.listing(others)}" if others else text
-
-
-def _group(
-    results: Results, own: GroupBoards, published: Sequence[Published], number: int
-) -> GroupView:
-    group, score, second = own.group, primary_score(results), second_score(results)
-    found = own.standings()
-    drawn = [(score, found)] if score else []
-    if second:
-        drawn.append((second, own.standings(by_perplexity=True)))
-    id = f"model-{number}"
-    methods = results.provenance.methods.get(group.model, {})
-    tables = (
-        costs.weights(group, results.provenance, f"{id}-weights"),
-        costs.calibration(group, results.provenance, f"{id}-calibration"),
-    )
-    return GroupView(
-        id=id,
-        heading=f"{group.model}, router {group.router}",
-        charts=tuple(
-            budget_chart(group, one, ranked, f"chart-{number}-{index}")
-            for index, (one, ranked) in enumerate(drawn, 1)
-            if group.settings
-        ),
-        forests=tuple(_forests(group, score, found, id)) if score else (),
-        budgets=tuple(
-            _budget(results, group, board, f"{id}-budget-{index}")
-            for index, board in enumerate(own.boards, 1)
-        ),
-        seeds=seed_chart(group, score, found, f"{id}-seeds") if score else None,
-        seed_sentences=tuple(alone(score, found)) if score else (),
-        agreements=agreement.agreements(group, results.masks, methods, f"{id}-agreement"),
-        never_selected=tuple(_never_selected(group, results)),
-        published=comparisons(results, group, published, f"{id}-published"),
-        costs=tuple(table for table in tables if table is not None),
-        memory=memory_chart(results, group, score, found, f"{id}-memory") if score else None,
-    )
-
-
-def _forests(
-    group: Group, score: Score, found: Mapping[float, Sequence[Standing]], id: str
-) -> Iterator[charts.Chart]:
-    for index, setting in enumerate(group.settings, 1):
-        one = forest(group, setting, score, found[setting.retain], f"{id}-forest-{index}")
-        if one is not None:
-            yield one
-
-
-def _never_selected(group: Group, results: Results) -> Iterator[str]:
-    """Corpora on which the router passed experts by: a mean over their tokens does not exist."""
-    for corpus, profile in results.provenance.profiles_of(group.model).items():
-        count = profile.never_selected
-        if count:
-            experts = "1 expert was" if count == 1 else f"{count} experts were"
-            yield (
-                f"{experts} never selected by the router on {corpus}, counted over all layers: "
-                "a mean over an expert's tokens has nothing to average there."
-            )
-
-
-def _budget(results: Results, group: Group, board: Board, id: str) -> BudgetView:
-    setting, ranked, uninformative = board.setting, board.standings, board.uninformative
-    score = primary_score(results)
-    heading = f"{words.percent(setting.retain)} of experts kept ({_kept(results, group, setting)})"
-    where = f"{group.model}, {heading}, router {group.router}"
-    return BudgetView(
-        id=id,
-        heading=heading,
-        verdict=board.verdict,
-        leaderboard=leaderboard(results, group, score, ranked, uninformative, f"{id}-table", where),
-        tasks=task_table(
-            results.task_metrics, board.tasks, ranked, uninformative, f"{id}-tasks", where
-        ),
-        notes=tuple(_notes(setting)),
-        metrics=metric_table(results, group, ranked, uninformative, f"{id}-metrics", where),
-        seeds=seeds(results, setting, score, f"{id}-seeds", where),
-        keeps=keeps(results, group, ranked, f"{id}-overlap", where),
-    )
-
-
-def _kept(results: Results, group: Group, setting: Setting) -> str:
-    masks = [mask for entry in setting.entries for mask in entry_masks(entry, group, results.masks)]
-    total = f" of {masks[0].shape[1]}" if masks else ""
-    return f"{setting.kept}{total} per layer"
-
-
-def _notes(setting: Setting) -> Iterator[str]:
-    for entry in setting.entries:
-        for note in dict.fromkeys(note for cell in entry.cells for note in cell.notes):
-            yield f"{entry.method}: {note}"
-    for names in coinciding(setting):
-        verb = "both keep" if len(names) == 2 else "all keep"
-        yield (
-            f"{words.listing(names)} {verb} exactly the same experts: this mask was evaluated "
-            "once, so their figures are one measurement."
-        )

@@ -3,144 +3,158 @@ the terminal and the index."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
 
 from mbench.core.results import CellKey, CellResult, Results
 from mbench.report.statistics.floors import Floor, floors
-from mbench.report.statistics.groups import (
-    Group,
-    Score,
-    Setting,
-    arrange,
-    perplexity_score,
-    primary_score,
-)
-from mbench.report.statistics.pairing import Paired, cells_of, pair, to_part
-from mbench.report.statistics.ranking import LEVEL, Standing, leaders, standings, winner
-from mbench.report.statistics.task_differences import TaskComparison, by_task
-from mbench.report.statistics.verdict import Verdict, perplexity_verdict, verdict
-from mbench.report.words import listing
+from mbench.report.statistics.groups import BudgetEntries, Entry, Group, arrange
+from mbench.report.statistics.pairing import Paired, pair, to_part
+from mbench.report.statistics.ranking import Ranked, Ranking, rankings
+from mbench.report.statistics.scores import Score, primary_score, second_score
+from mbench.report.statistics.task_comparisons import TaskComparison, compare_by_task
+from mbench.report.words import percent
 
 
 @dataclass(frozen=True)
 class Board:
     """One budget of one model."""
 
-    setting: Setting
-    standings: tuple[Standing, ...]
-    """From best to worst, then those that cannot be ranked."""
-    by_perplexity: tuple[Standing, ...]
-    """The same by mean log perplexity; empty if that ranks already, or the suite has none."""
+    id: str
+    """By which addresses on the page begin."""
+    results: Results
+    group: Group
+    score: Score | None
+    """What its methods are ranked by; None for a suite that declares nothing to rank by."""
+    budget: BudgetEntries
+    ranking: Ranking | None
+    """Its methods by the score."""
+    by_perplexity: Ranking | None
+    """The same by mean log perplexity, where a suite that has it ranks by something else."""
     tasks: Mapping[str, TaskComparison]
     uninformative: Mapping[str, Floor]
     """Tasks that tell nothing at this budget."""
-    verdict: Verdict
 
     @property
-    def leaders(self) -> tuple[str, ...]:
-        """The best method and those that are not separated from it; empty if none is ranked."""
-        return leaders(self.standings)
+    def retain(self) -> float:
+        """The share of experts kept."""
+        return self.budget.retain
 
     @property
-    def winner(self) -> str | None:
-        """The one method that is separated from all others, of which there must be one."""
-        return winner(self.standings)
+    def heading(self) -> str:
+        """What the page calls it."""
+        masks = (mask for entry in self.budget.entries for mask in self.masks_of(entry))
+        first = next(masks, None)
+        total = "" if first is None else f" of {first.shape[1]}"
+        return f"{percent(self.retain)} of experts kept ({self.budget.kept}{total} per layer)"
+
+    @property
+    def where(self) -> str:
+        """What captions of tables call it."""
+        return f"{self.group.model}, {self.heading}, router {self.group.router}"
+
+    @property
+    def ranked(self) -> tuple[Ranked, ...]:
+        """From best to worst; empty where there is nothing to rank by."""
+        return self.ranking.ranked if self.ranking else ()
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The methods in the leaderboard's order."""
+        if self.ranking is None:
+            return self.budget.entries
+        return tuple(standing.entry for standing in self.ranking.standings)
+
+    def masks_of(self, entry: Entry) -> list[np.ndarray]:
+        """The masks of a method, bool [layers, N], one per seed; those that came about."""
+        keys = [(self.group.model, cell.mask) for cell in entry.cells if cell.mask]
+        return [self.results.masks[key] for key in keys if key in self.results.masks]
 
 
 @dataclass(frozen=True)
 class GroupBoards:
-    """One model under one router mode."""
+    """The budgets of one model."""
 
+    id: str
+    """By which addresses on the page begin."""
+    results: Results
     group: Group
+    score: Score | None
+    second_score: Score | None
     boards: tuple[Board, ...]
     incomparable: tuple[tuple[CellResult, str], ...]
     """Every cell that cannot be compared on one of the tasks, with the reason."""
 
-    def standings(self, *, by_perplexity: bool = False) -> dict[float, tuple[Standing, ...]]:
-        """Retain ratio -> standings."""
-        return {
-            board.setting.retain: board.by_perplexity if by_perplexity else board.standings
-            for board in self.boards
-        }
+    @property
+    def heading(self) -> str:
+        """What the page calls it."""
+        return f"{self.group.model}, router {self.group.router}"
+
+    def ranked_by(self, score: Score) -> dict[float, tuple[Ranked, ...]]:
+        """Retain ratio -> methods from best to worst by the score or by the second one."""
+        rankings = [(b.retain, r) for b in self.boards for r in (b.ranking, b.by_perplexity)]
+        return {retain: r.ranked for retain, r in rankings if r is not None and r.score == score}
 
 
-def boards(results: Results) -> tuple[GroupBoards, ...]:
+@dataclass(frozen=True)
+class RunBoards:
+    """All budgets of all models of a run."""
+
+    results: Results
+    score: Score | None
+    second_score: Score | None
+    groups: tuple[GroupBoards, ...]
+
+
+def boards(results: Results) -> RunBoards:
     """All budgets of all models, ranked by the score that the suite declares."""
-    return tuple(_of_group(results, group) for group in arrange(results))
+    score, second = primary_score(results), second_score(results)
+    groups = [
+        _of_group(f"model-{number}", results, group, score, second)
+        for number, group in enumerate(arrange(results), 1)
+    ]
+    return RunBoards(results, score, second, tuple(groups))
 
 
-def second_score(results: Results) -> Score | None:
-    """Mean log perplexity, where a suite that has it ranks by something else."""
-    score = perplexity_score(results)
-    return None if score == primary_score(results) else score
-
-
-def _of_group(results: Results, group: Group) -> GroupBoards:
-    cells = cells_of(group)
+def _of_group(
+    id: str, results: Results, group: Group, score: Score | None, second: Score | None
+) -> GroupBoards:
     paired = {
-        task: pair(cells, [to_part(task, metric)]) for task, metric in results.task_metrics.items()
+        task: pair(group.cells, [to_part(task, metric)])
+        for task, metric in results.task_metrics.items()
     }
-    strangers = tuple(
-        (cell, one.problems[cell.key])
-        for one in paired.values()
-        for cell in cells.values()
-        if cell.key in one.problems
+    incomparable = tuple(
+        (cell, on_task.problems[key])
+        for on_task in paired.values()
+        for key, cell in group.cells.items()
+        if key in on_task.problems
     )
-    return GroupBoards(group, tuple(_boards(results, group, paired)), strangers)
+    found = tuple(_boards(id, results, group, score, second, paired))
+    return GroupBoards(id, results, group, score, second, found, incomparable)
 
 
 def _boards(
-    results: Results, group: Group, paired: Mapping[str, Paired[CellKey]]
+    id: str,
+    results: Results,
+    group: Group,
+    score: Score | None,
+    second: Score | None,
+    paired: Mapping[str, Paired[CellKey]],
 ) -> Iterator[Board]:
-    score, second = primary_score(results), second_score(results)
-    found = standings(group, score) if score else {}
-    by_perplexity = standings(group, second) if second else {}
-    for setting in group.settings:
-        unranked = tuple(Standing(entry, None) for entry in setting.entries)
-        own = found.get(setting.retain, unranked)
-        others = by_perplexity.get(setting.retain, ())
-        uninformative = floors(group, setting, results.task_metrics)
-        said = verdict(group, setting, score, own, uninformative)
-        if second and (sentence := perplexity_verdict(group, second, others)):
-            said = replace(said, findings=(*said.findings, sentence))
-        tasks = by_task(setting, results.task_metrics, paired, uninformative, LEVEL)
-        few = [task for task, one in tasks.items() if not one.enough]
-        if few:
-            text = (
-                f"Too few items or blocks of windows to separate any two methods: {listing(few)}."
-            )
-            said = replace(said, caveats=(*said.caveats, text))
+    by_score = rankings(group, score) if score else {}
+    by_perplexity = rankings(group, second) if second else {}
+    for number, budget in enumerate(group.budgets, 1):
+        uninformative = floors(group, budget, results.task_metrics)
         yield Board(
-            setting=setting,
-            standings=own,
-            by_perplexity=others,
-            tasks=tasks,
+            id=f"{id}-budget-{number}",
+            results=results,
+            group=group,
+            score=score,
+            budget=budget,
+            ranking=by_score.get(budget.retain),
+            by_perplexity=by_perplexity.get(budget.retain),
+            tasks=compare_by_task(budget, results.task_metrics, paired, uninformative),
             uninformative=uninformative,
-            verdict=said,
         )
-
-
-def to_json(results: Results, found: Sequence[GroupBoards]) -> dict[str, Any]:
-    """What an index needs to know of a run without reading its outcomes."""
-    score = primary_score(results)
-    statuses = [c.task_status(task).status for c in results.cells for task in results.task_metrics]
-    return {
-        "suite": results.suite,
-        "title": results.title,
-        "score": score.name if score else "",
-        "evaluations": {status: statuses.count(status) for status in sorted(set(statuses))},
-        "budgets": [
-            {
-                "model": one.group.model,
-                "router": one.group.router,
-                "retain": board.setting.retain,
-                "leaders": list(board.leaders),
-                "verdict": list(board.verdict.sentences),
-            }
-            for one in found
-            for board in one.boards
-        ],
-        "models": list(dict.fromkeys(one.group.model for one in found)),
-    }

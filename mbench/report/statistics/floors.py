@@ -10,7 +10,7 @@ import pandas as pd
 
 from mbench.core.evaluation import Metric
 from mbench.core.results import CellResult
-from mbench.report.statistics.groups import Group, Setting
+from mbench.report.statistics.groups import BudgetEntries, Group
 
 ROOM = 0.02
 """A figure clears the floor if it is significantly more than this above it. Of 0.01 on a task
@@ -58,7 +58,7 @@ def level(items: pd.DataFrame, metric: str) -> float | None:
 
 
 def floors(
-    group: Group, setting: Setting, tasks: Mapping[str, str], significance: float = 0.05
+    group: Group, budget: BudgetEntries, tasks: Mapping[str, str], significance: float = 0.05
 ) -> dict[str, Floor]:
     """Task -> its floor, for those of `tasks` (task -> metric) that tell nothing at this budget.
 
@@ -68,7 +68,7 @@ def floors(
     found = {}
     for task, metric in tasks.items():
         full = _figures([group.unpruned] if group.unpruned else [], task, metric)
-        pruned = _figures([c for e in setting.entries for c in e.cells], task, metric)
+        pruned = _figures([c for e in budget.entries for c in e.cells], task, metric)
         tables = (cell.evaluations[task].items for cell, _ in (*full, *pruned))
         table = next(tables, None)
         bottom = level(table, metric) if table is not None and metric in table else None

@@ -10,7 +10,7 @@ import numpy as np
 
 from mbench.core.evaluation import LOWER_IS_BETTER, blocks
 from mbench.core.results import CellKey, CellResult
-from mbench.report.statistics.groups import Entry, Group
+from mbench.report.statistics.groups import Entry
 from mbench.report.statistics.resampling import Stratum
 
 K = TypeVar("K", bound=Hashable)
@@ -53,13 +53,6 @@ class Paired(Generic[K]):
         strata = tuple(Stratum(s.totals[:, columns], s.sizes) for s in self.strata) if kept else ()
         by_cell = {cell: column for column, cell in enumerate(kept)}
         return Paired(strata, by_cell, self.problems, self.items)
-
-
-def cells_of(group: Group) -> dict[CellKey, CellResult]:
-    """The unpruned model first, then every cell of every budget."""
-    pruned = [cell for s in group.settings for entry in s.entries for cell in entry.cells]
-    cells = [group.unpruned, *pruned] if group.unpruned else pruned
-    return {cell.key: cell for cell in cells}
 
 
 def pair(cells: Mapping[K, CellResult], parts: Sequence[Part]) -> Paired[K]:

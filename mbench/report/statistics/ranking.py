@@ -1,100 +1,133 @@
-"""Who stands where at each budget, and which differences are real."""
+"""Who stands where at each budget, and which differences are significant."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from mbench.core.results import CellKey
 from mbench.report.statistics.against_random import gap_closed, reversing_seeds, worse_seeds
 from mbench.report.statistics.floors import floors
-from mbench.report.statistics.groups import RANDOM, Entry, Group, Score
+from mbench.report.statistics.groups import RANDOM, BudgetEntries, Entry, Group
 from mbench.report.statistics.many_comparisons import ranks, significantly_different
 from mbench.report.statistics.method_comparison import Sample, difference, p_value, samples
-from mbench.report.statistics.pairing import cells_of, pair, problem_of
+from mbench.report.statistics.pairing import pair, problem_of
 from mbench.report.statistics.resampling import enough_resamples
+from mbench.report.statistics.scores import Score
 from mbench.report.statistics.seed_summaries import Summary, summarize
 from mbench.report.statistics.significance import Difference
 
 LEVEL = 0.05
+"""Adjusted p-values below it are significant."""
 
 
 @dataclass(frozen=True)
-class Standing:
-    """One method at one budget."""
+class AgainstRandom:
+    """A method beside the mean of random pruning, and beside each of its masks."""
+
+    difference: Difference
+    """The method minus the mean over the seeds of random pruning."""
+    significant: bool
+    """Whether the method is significantly different from that mean (adjusted)."""
+    masks_beaten: int
+    """How many random masks it is better than."""
+    masks: int
+    reversing_seeds: tuple[int | None, ...]
+    """Seeds of random pruning that, as the only baseline, would put it on the other side."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One method at one budget that is compared with all others there."""
+
+    entry: Entry
+    summary: Summary
+    """The score over seeds, or of the only cell."""
+    rank: int
+    """The best rank it may have."""
+    last_rank: int
+    """The worst rank it may have."""
+    from_best: Difference | None
+    """This method minus the best one; None for the best one itself."""
+    tied_with_best: bool
+    """Whether it is not significantly different (adjusted) from the best one, or is it."""
+    same_as: tuple[str, ...]
+    """Other methods with the same masks, which are the same model under another name."""
+    against_random: AgainstRandom | None
+    """None for random pruning itself, and where that is not ranked."""
+    gap_closed: float | None
+    """Share of the gap from random pruning to the unpruned model; None where those two are not
+    significantly different, NaN where random pruning is the better one."""
+
+
+@dataclass(frozen=True)
+class Unranked:
+    """One method at one budget that cannot be compared."""
 
     entry: Entry
     summary: Summary | None
-    """The score over seeds (or of the only cell), of the cells that have one."""
-    rank: int | None = None
-    """The best rank it may have; None for a method that cannot be compared."""
-    last_rank: int | None = None
-    """The worst rank it may have."""
-    from_leader: Difference | None = None
-    """This method minus the best one; None for the best one itself."""
-    tied: bool = False
-    """Whether it is not separated from the best one, or is it."""
-    from_random: Difference | None = None
-    differs_from_random: bool = False
-    """Whether it is separated from the mean of random pruning."""
-    recovered: float | None = None
-    """None where the unpruned model is not separated from random pruning."""
-    random_beaten: int | None = None
-    """How many random masks it is better than."""
-    random_masks: int = 0
-    reversing_seeds: tuple[int, ...] = ()
-    """Seeds of random pruning against which alone it would be on the other side of random."""
-    same_as: tuple[str, ...] = ()
-    """Other methods with the same masks, which are the same model under another name."""
-    problem: str = ""
-    """Why it is complete and yet cannot be compared."""
+    """The score over those seeds that have one."""
+    problem: str
+    """Why it cannot be compared although it is complete; empty if it is incomplete."""
 
 
-def leaders(ranked: Sequence[Standing]) -> tuple[str, ...]:
-    """The best method and those that are not separated from it; empty if none is ranked."""
-    return tuple(s.entry.method for s in ranked if s.rank is not None and s.tied)
+@dataclass(frozen=True)
+class Ranking:
+    """The methods of one budget by one score."""
+
+    score: Score
+    ranked: tuple[Ranked, ...]
+    """From best to worst."""
+    unranked: tuple[Unranked, ...]
+
+    @property
+    def standings(self) -> tuple[Ranked | Unranked, ...]:
+        """From best to worst, then those that cannot be ranked."""
+        return (*self.ranked, *self.unranked)
+
+    @property
+    def leaders(self) -> tuple[str, ...]:
+        """The best method and those not significantly different from it; empty if none is
+        ranked."""
+        return tuple(s.entry.method for s in self.ranked if s.tied_with_best)
+
+    @property
+    def winner(self) -> str | None:
+        """The method that is significantly different from all others but copies of itself, of
+        which there must be one."""
+        best = [standing for standing in self.ranked if standing.tied_with_best]
+        alone = all(s.entry.method in best[0].same_as for s in best[1:])
+        return best[0].entry.method if best and alone and len(best) < len(self.ranked) else None
 
 
-def winner(ranked: Sequence[Standing]) -> str | None:
-    """The method that is separated from all others but copies of itself, if there are others."""
-    best = [standing for standing in ranked if standing.rank is not None and standing.tied]
-    others = sum(standing.rank is not None for standing in ranked) - len(best)
-    alone = all(s.entry.method in best[0].same_as for s in best[1:])
-    return best[0].entry.method if best and others > 0 and alone else None
-
-
-def standings(group: Group, score: Score) -> dict[float, tuple[Standing, ...]]:
-    """Retain ratio -> methods from best to worst, then those that cannot be ranked."""
-    paired = pair(cells_of(group), score.parts)
-    most = max((math.comb(len(setting.entries), 2) for setting in group.settings), default=0)
-    entries = [entry for setting in group.settings for entry in setting.entries]
-    full = [Entry("unpruned", (group.unpruned,))] if group.unpruned else []
+def rankings(group: Group, score: Score) -> dict[float, Ranking]:
+    """Retain ratio -> its methods by the score, all compared on the same items."""
+    paired = pair(group.cells, score.parts)
+    most = max((math.comb(len(budget.entries), 2) for budget in group.budgets), default=0)
+    entries = [entry for budget in group.budgets for entry in budget.entries]
+    unpruned = [Entry("unpruned", (group.unpruned,))] if group.unpruned else []
     sampled = samples(
-        (entry for entry in (*full, *entries) if not problem_of(entry, paired)),
+        (entry for entry in (*unpruned, *entries) if not problem_of(entry, paired)),
         paired,
         enough_resamples(most),
     )
     by_entry = {entry.key: sample for entry, sample in sampled}
-    unpruned = by_entry.get(full[0].key) if full else None
-    found = {}
-    for setting in group.settings:
-        comparable = [
-            (entry, by_entry[entry.key]) for entry in setting.entries if entry.key in by_entry
-        ]
-        # Where every task is at its floor, a difference is one between guesses.
-        tells = len(floors(group, setting, dict(score.parts))) < len(score.parts)
-        found[setting.retain] = (
-            *_rank(comparable, score, unpruned, tells),
-            *(
-                Standing(entry, _summary(entry, score), problem=problem_of(entry, paired))
-                for entry in setting.entries
+    full = by_entry.get(unpruned[0].key) if unpruned else None
+    return {
+        budget.retain: Ranking(
+            score,
+            _rank(group, budget, score, by_entry, full),
+            tuple(
+                Unranked(entry, _summary(entry, score), problem_of(entry, paired))
+                for entry in budget.entries
                 if entry.key not in by_entry
             ),
         )
-    return found
+        for budget in group.budgets
+    }
 
 
 def _summary(entry: Entry, score: Score) -> Summary | None:
@@ -103,67 +136,84 @@ def _summary(entry: Entry, score: Score) -> Summary | None:
 
 
 def _rank(
-    unordered: Sequence[tuple[Entry, Sample]],
+    group: Group,
+    budget: BudgetEntries,
     score: Score,
+    by_entry: Mapping[CellKey, Sample],
     unpruned: Sample | None,
-    tells: bool,
-) -> Iterator[Standing]:
+) -> tuple[Ranked, ...]:
+    """The comparable methods of a budget from best to worst."""
+    comparable = [(e, by_entry[e.key]) for e in budget.entries if e.key in by_entry]
     sign = -1 if score.higher else 1
-    ordered = sorted(unordered, key=lambda pair: sign * pair[1].value)
-    entries, order = [entry for entry, _ in ordered], [sample for _, sample in ordered]
-    # Copies of one mask are one model: they are tested once, and corrected for once.
-    kinds = [entry.masks for entry in entries]
-    distinct = list(dict.fromkeys(kinds))
-    first_of = [order[kinds.index(kind)] for kind in distinct]
-    differ_kinds = significantly_different(
-        len(distinct), lambda a, b: p_value(first_of[a], first_of[b]) if tells else 1.0, LEVEL
-    )
-    at = [distinct.index(kind) for kind in kinds]
-    differ = differ_kinds[np.ix_(at, at)]
-    random = next((place for place, entry in enumerate(entries) if entry.method == RANDOM), None)
+    ordered = sorted(comparable, key=lambda pair: sign * pair[1].value)
+    # Where every task is at its floor, a difference is one between guesses.
+    guesses = len(floors(group, budget, dict(score.parts))) == len(score.parts)
+    differ = _differ(ordered, guesses)
+    baseline = next((place for place, (e, _) in enumerate(ordered) if e.method == RANDOM), None)
+    random = None if baseline is None else ordered[baseline]
+    ranked = []
     for place, ((entry, sample), (first, last)) in enumerate(
         zip(ordered, ranks(differ), strict=True)
     ):
-        against: dict[str, Any] = {}
-        if random is not None:
-            against = _against_random(sample, ordered[random], score, unpruned)
-            against["differs_from_random"] = bool(differ[place, random])
-        yield Standing(
-            entry=entry,
-            summary=_summary(entry, score),
-            rank=first,
-            last_rank=last,
-            from_leader=difference(sample, order[0]) if place else None,
-            tied=not differ[0, place],
-            same_as=tuple(
-                other.method
-                for at, other in enumerate(entries)
-                if kinds[at] == kinds[place] and at != place
-            ),
-            **against,
+        against = None
+        if random is not None and place != baseline:
+            against = _against_random(sample, random, score, bool(differ[place, baseline]))
+        ranked.append(
+            Ranked(
+                entry=entry,
+                summary=summarize(v for v in map(score.value, entry.cells) if v is not None),
+                rank=first,
+                last_rank=last,
+                from_best=difference(sample, ordered[0][1]) if place else None,
+                tied_with_best=not differ[0, place],
+                same_as=tuple(
+                    other.method
+                    for other, _ in ordered
+                    if other.masks == entry.masks and other.method != entry.method
+                ),
+                against_random=against,
+                gap_closed=_gap_closed(sample, random, unpruned, score),
+            )
         )
+    return tuple(ranked)
+
+
+def _differ(ordered: Sequence[tuple[Entry, Sample]], guesses: bool) -> np.ndarray:
+    """Which methods are significantly different (adjusted): bool [methods, methods].
+
+    Copies of one mask are one model: they are tested once, and corrected for once.
+    """
+    masks = [entry.masks for entry, _ in ordered]
+    distinct = list(dict.fromkeys(masks))
+    first_of = [ordered[masks.index(each)][1] for each in distinct]
+    differ = significantly_different(
+        len(distinct), lambda a, b: 1.0 if guesses else p_value(first_of[a], first_of[b]), LEVEL
+    )
+    places = [distinct.index(each) for each in masks]
+    return differ[np.ix_(places, places)]
 
 
 def _against_random(
-    sample: Sample,
-    random_pruning: tuple[Entry, Sample],
-    score: Score,
-    unpruned: Sample | None,
-) -> dict[str, Any]:
-    """The fields of a standing that tell of random pruning."""
-    found: dict[str, Any] = {}
-    random_entry, random = random_pruning
+    sample: Sample, random: tuple[Entry, Sample], score: Score, significant: bool
+) -> AgainstRandom:
+    entry, masks = random
+    figures = masks.figures.tolist()
+    reversing = reversing_seeds(sample.value, figures)
+    return AgainstRandom(
+        difference=difference(sample, masks),
+        significant=significant,
+        masks_beaten=worse_seeds(sample.value, figures, score.higher),
+        masks=len(figures),
+        reversing_seeds=tuple(entry.cells[place].seed for place in reversing),
+    )
+
+
+def _gap_closed(
+    sample: Sample, random: tuple[Entry, Sample] | None, unpruned: Sample | None, score: Score
+) -> float | None:
+    if random is None or unpruned is None:
+        return None
     # A share of a gap that may not be there says nothing.
-    if unpruned is not None and p_value(unpruned, random) < LEVEL:
-        share = gap_closed(sample.value, random.value, unpruned.value, score.higher)
-        found["recovered"] = share
-    if sample is random:
-        return found
-    seeds = random.figures
-    reversing = reversing_seeds(sample.value, seeds)
-    return found | {
-        "from_random": difference(sample, random),
-        "random_beaten": worse_seeds(sample.value, seeds, score.higher),
-        "random_masks": len(seeds),
-        "reversing_seeds": tuple(random_entry.cells[place].seed for place in reversing),
-    }
+    if p_value(unpruned, random[1]) >= LEVEL:
+        return None
+    return gap_closed(sample.value, random[1].value, unpruned.value, score.higher)

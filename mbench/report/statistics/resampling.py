@@ -35,7 +35,8 @@ class Stratum:
     @property
     def figures(self) -> np.ndarray:
         """[M] what was observed."""
-        return self.totals.sum(axis=0) / self.sizes.sum()
+        figures: np.ndarray = self.totals.sum(axis=0) / self.sizes.sum()
+        return figures
 
 
 MANY_ITEMS = 200
@@ -94,7 +95,8 @@ def _normal(rows: np.ndarray, rng: np.random.Generator, resamples: int) -> np.nd
     """Draws [R, M] of the sum over items of independent standard normal multiples of its rows."""
     # A QR factor of [items, M] has the covariance of its rows' sum and fewer rows.
     factor = np.linalg.qr(rows, mode="r")
-    return rng.standard_normal((resamples, len(factor))) @ factor
+    draws: np.ndarray = rng.standard_normal((resamples, len(factor))) @ factor
+    return draws
 
 
 def sign_flips(

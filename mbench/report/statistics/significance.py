@@ -72,7 +72,8 @@ def _student_points(freedom: int, count: int) -> np.ndarray:
     """Equally likely points of Student's t: no luck of the draw, unlike random ones."""
     from scipy.special import stdtrit
 
-    return stdtrit(freedom, (np.arange(count) + 0.5) / count)
+    points: np.ndarray = stdtrit(freedom, (np.arange(count) + 0.5) / count)
+    return points
 
 
 @cache
@@ -88,4 +89,4 @@ def mcnemar(first_only: int, second_only: int) -> float:
     for successes in range(fewer):
         term = term * (count - successes) // (successes + 1)
         tail += term
-    return (2 * tail - term) / 2**count
+    return float((2 * tail - term) / 2**count)

@@ -1,71 +1,83 @@
-"""The tables of figures: leaderboard, seeds and failures."""
+"""Every declared figure of every method at one budget, and who is better than whom."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from mbench.core.evaluation import LOWER_IS_BETTER
-from mbench.core.results import UNPRUNED, CellResult, Results, TaskStatus
-from mbench.report.statistics.floors import Floor, at_floor
-from mbench.report.statistics.groups import RANDOM, Entry, Group, Score, Setting
-from mbench.report.statistics.ranking import Standing
+from mbench.core.results import CellResult, TaskStatus
+from mbench.report.statistics.boards import Board
+from mbench.report.statistics.floors import at_floor
+from mbench.report.statistics.groups import RANDOM, Entry
+from mbench.report.statistics.ranking import Ranked, Ranking, Unranked
+from mbench.report.statistics.scores import Score
 from mbench.report.statistics.seed_summaries import Summary, summarize
 from mbench.report.tables.table import MISSING, Cell, Column, Row, Table
 from mbench.report.words import interval, number, percent, shorten, signed
 
 
-def leaderboard(
-    results: Results,
-    group: Group,
-    score: Score | None,
-    ranked: Sequence[Standing],
-    uninformative: Mapping[str, Floor],
-    id: str,
-    where: str,
-) -> Table:
-    """Every declared figure of every method: the unpruned model, then by rank, then the rest."""
-    columns = [Column("Method", number=False)]
-    if score:
-        columns += [
-            Column("Rank", "range"),
-            Column(score.name, "more is better" if score.higher else "less is better"),
-            Column("Over random" if score.higher else "Against random", "95 % interval"),
-            Column("Beaten", "of random"),
-            Column("Recovered", "of the gap"),
-            Column("From the best", "95 % interval"),
-        ]
-    for task, metric in results.task_metrics.items():
-        unit = metric + (" ↓" if metric in LOWER_IS_BETTER else "")
-        columns.append(Column(task, unit + at_floor(task, uninformative)))
+def leaderboard(board: Board) -> Table:
+    """The unpruned model, then the methods by rank, then those that have none."""
+    columns = tuple(_columns(board))
     rows = []
-    if group.unpruned:
-        entry = Entry("unpruned", (group.unpruned,))
-        own = _unpruned_cells(score, group.unpruned, ranked) if score else ()
-        rows.append(Row(Cell("unpruned"), (*own, *_task_cells(results, entry)), "pinned"))
-    bounds = [s.summary.mean for s in ranked if s.rank is not None]
-    for standing in ranked:
-        entry = standing.entry
-        own = _standing_cells(score, standing, bounds) if score else ()
-        incomplete = score is not None and standing.rank is None
-        kind = "incomplete" if incomplete else "random" if entry.method == RANDOM else ""
-        head = Cell(entry.method, (*_own_router(group, entry), *_seed_count(entry)))
-        if all(cell.status != "ok" for cell in entry.cells):
-            cells = [MISSING] * (len(columns) - 1)
-            first = entry.cells[0]
-            reason = (shorten(first.reason),) if first.reason else ()
-            # Under the score, or the first task where there is none.
-            cells[1 if score else 0] = Cell(first.status, reason, kind="failed")
-            rows.append(Row(head, tuple(cells), kind))
-            continue
-        rows.append(Row(head, (*own, *_task_cells(results, entry)), kind))
-    return Table(id, f"Leaderboard: {where}", tuple(columns), tuple(rows))
+    if board.group.unpruned:
+        unpruned = board.group.unpruned
+        cells = _unpruned_cells(board.ranking, unpruned) if board.ranking else ()
+        rows.append(
+            Row(
+                Cell("unpruned"),
+                (*cells, *_task_cells(board, Entry("unpruned", (unpruned,)))),
+                "pinned",
+            )
+        )
+    if board.ranking is None:
+        rows += [_row(board, entry, (), "", len(columns)) for entry in board.entries]
+    else:
+        ranked = board.ranking.ranked
+        rows += [
+            _row(board, s.entry, _ranked_cells(board.ranking, s), "", len(columns)) for s in ranked
+        ]
+        rows += [
+            _row(board, s.entry, _unranked_cells(s), "incomplete", len(columns))
+            for s in board.ranking.unranked
+        ]
+    return Table(f"{board.id}-table", f"Leaderboard: {board.where}", columns, tuple(rows))
 
 
-def _own_router(group: Group, entry: Entry) -> tuple[str, ...]:
+def _columns(board: Board) -> Iterator[Column]:
+    yield Column("Method", number=False)
+    score = board.score
+    if score:
+        yield Column("Rank", "range")
+        yield Column(score.name, "more is better" if score.higher else "less is better")
+        yield Column("Over random" if score.higher else "Against random", "95 % interval")
+        yield Column("Beaten", "of random")
+        yield Column("Recovered", "of the gap")
+        yield Column("From the best", "95 % interval")
+    for task, metric in board.results.task_metrics.items():
+        unit = metric + (" ↓" if metric in LOWER_IS_BETTER else "")
+        yield Column(task, unit + at_floor(task, board.uninformative))
+
+
+def _row(board: Board, entry: Entry, score: Sequence[Cell], kind: str, columns: int) -> Row:
+    """A method with its cells of the score; where nothing of it came about, with the reason."""
+    head = Cell(entry.method, (*_router(board, entry), *_seed_count(entry)))
+    kind = kind or ("random" if entry.method == RANDOM else "")
+    first = entry.cells[0]
+    if any(cell.status == "ok" for cell in entry.cells):
+        return Row(head, (*score, *_task_cells(board, entry)), kind)
+    failed = Cell(first.status, (shorten(first.reason),) if first.reason else (), kind="failed")
+    # Under the score, or the first task where there is none.
+    before = (MISSING,) if score else ()
+    after = (MISSING,) * (columns - 2 - len(before))
+    return Row(head, (*before, failed, *after), kind)
+
+
+def _router(board: Board, entry: Entry) -> tuple[str, ...]:
     """A method's router mode where it is not the suite's."""
     router = entry.cells[0].router
-    return () if router == group.router else (f"router {router}",)
+    return () if router == board.group.router else (f"router {router}",)
 
 
 def _seed_count(entry: Entry) -> tuple[str, ...]:
@@ -73,82 +85,90 @@ def _seed_count(entry: Entry) -> tuple[str, ...]:
     return (f"mean ± std of {count} seeds", "and range") if entry.seeded and count > 1 else ()
 
 
-def _unpruned_cells(
-    score: Score, unpruned: CellResult, ranked: Sequence[Standing]
-) -> tuple[Cell, ...]:
-    value = score.value(unpruned)
+def _unpruned_cells(ranking: Ranking, unpruned: CellResult) -> tuple[Cell, ...]:
+    score, value = ranking.score, ranking.score.value(unpruned)
     if value is None:
         return (MISSING,) * 6
-    own = Cell(f"{value:.3f}", (f"± {number(score.name, score.stderr(unpruned))}",), value)
-    comparable = any(s.recovered is not None for s in ranked)
-    random = [s.summary.mean for s in ranked if s.entry.method == RANDOM and comparable]
+    figure = Cell(f"{value:.3f}", (f"± {number(score.name, score.stderr(unpruned))}",), value)
+    comparable = any(s.gap_closed is not None for s in ranking.ranked)
+    random = [s.summary.mean for s in ranking.ranked if s.entry.method == RANDOM and comparable]
     gap = Cell(signed(value - random[0]), sort=value - random[0]) if random else MISSING
     whole = Cell(percent(1.0), sort=1.0) if random else MISSING
-    return (MISSING, own, gap, MISSING, whole, MISSING)
+    return (MISSING, figure, gap, MISSING, whole, MISSING)
 
 
-def _standing_cells(score: Score, standing: Standing, bounds: Sequence[float]) -> tuple[Cell, ...]:
-    if standing.rank is None:
-        text = "not comparable" if standing.problem else "incomplete"
-        details = (shorten(standing.problem),) if standing.problem else ()
-        return (MISSING, Cell(text, details, kind="failed"), *(MISSING,) * 4)
-    summary, entry = standing.summary, standing.entry
-    details = _spread(score.name, summary) or (
-        f"± {number(score.name, score.stderr(entry.cells[0]))}",
-    )
-    worst, best = sorted((bounds[-1], bounds[0]), key=lambda v: v if score.higher else -v)
-    share = (summary.mean - worst) / (best - worst) if best != worst else 1.0
-    kind = "bar best" if standing.rank == 1 else "bar"
-    own = Cell(f"{summary.mean:.3f}", details, summary.mean, kind, 8 + round(92 * share))
+def _unranked_cells(standing: Unranked) -> tuple[Cell, ...]:
+    text = "not comparable" if standing.problem else "incomplete"
+    details = (shorten(standing.problem),) if standing.problem else ()
+    return (MISSING, Cell(text, details, kind="failed"), *(MISSING,) * 4)
+
+
+def _ranked_cells(ranking: Ranking, standing: Ranked) -> tuple[Cell, ...]:
     return (
-        Cell(_rank(standing), sort=standing.rank),
-        own,
+        _rank_cell(standing),
+        _score_cell(ranking, standing),
         _random_cell(standing),
         _beaten_cell(standing),
-        _recovered_cell(standing),
+        _gap_cell(standing),
         _best_cell(standing),
     )
 
 
-def _random_cell(standing: Standing) -> Cell:
-    found = standing.from_random
-    if found is None:
-        return Cell("reference" if standing.entry.method == RANDOM else "–", kind="quiet")
-    kind = "real" if standing.differs_from_random else "quiet"
-    return Cell(signed(found.value), (interval(found.low, found.high),), found.value, kind)
-
-
-def _rank(standing: Standing) -> str:
+def _rank_cell(standing: Ranked) -> Cell:
     first, last = standing.rank, standing.last_rank
-    return str(first) if first == last else f"{first}–{last}"
+    return Cell(str(first) if first == last else f"{first}–{last}", sort=first)
 
 
-def _beaten_cell(standing: Standing) -> Cell:
-    beaten = standing.random_beaten
-    if beaten is None:
+def _score_cell(ranking: Ranking, standing: Ranked) -> Cell:
+    """The score before a bar, which is longest for the best method."""
+    score, summary, entry = ranking.score, standing.summary, standing.entry
+    details = _spread(score.name, summary) or (_error(score, entry.cells[0]),)
+    first, last = ranking.ranked[0].summary.mean, ranking.ranked[-1].summary.mean
+    worst, best = sorted((last, first), key=lambda v: v if score.higher else -v)
+    share = (summary.mean - worst) / (best - worst) if best != worst else 1.0
+    kind = "bar best" if standing.rank == 1 else "bar"
+    return Cell(f"{summary.mean:.3f}", details, summary.mean, kind, 8 + round(92 * share))
+
+
+def _error(score: Score, cell: CellResult) -> str:
+    return f"± {number(score.name, score.stderr(cell))}"
+
+
+def _random_cell(standing: Ranked) -> Cell:
+    against = standing.against_random
+    if against is None:
+        return Cell("reference" if standing.entry.method == RANDOM else "–", kind="quiet")
+    gap = against.difference
+    kind = "real" if against.significant else "quiet"
+    return Cell(signed(gap.value), (interval(gap.low, gap.high),), gap.value, kind)
+
+
+def _beaten_cell(standing: Ranked) -> Cell:
+    against = standing.against_random
+    if against is None:
         return MISSING
-    return Cell(f"{beaten}/{standing.random_masks}", sort=beaten)
+    return Cell(f"{against.masks_beaten}/{against.masks}", sort=against.masks_beaten)
 
 
-def _recovered_cell(standing: Standing) -> Cell:
-    share = standing.recovered
+def _gap_cell(standing: Ranked) -> Cell:
+    share = standing.gap_closed
     if share is None or math.isnan(share):
         return MISSING
-    return Cell(f"{percent(round(share, 2))}", sort=share)
+    return Cell(percent(round(share, 2)), sort=share)
 
 
-def _best_cell(standing: Standing) -> Cell:
-    found = standing.from_leader
-    if found is None:
+def _best_cell(standing: Ranked) -> Cell:
+    gap = standing.from_best
+    if gap is None:
         return Cell("best", sort=0.0, kind="quiet")
-    bounds = interval(found.low, found.high)
-    if standing.tied:
-        return Cell(signed(found.value), (bounds, "not separated"), found.value, "quiet")
-    return Cell(signed(found.value), (bounds,), found.value, "real")
+    bounds = interval(gap.low, gap.high)
+    if standing.tied_with_best:
+        return Cell(signed(gap.value), (bounds, "not separated"), gap.value, "quiet")
+    return Cell(signed(gap.value), (bounds,), gap.value, "real")
 
 
-def _task_cells(results: Results, entry: Entry) -> Iterator[Cell]:
-    for task, metric in results.task_metrics.items():
+def _task_cells(board: Board, entry: Entry) -> Iterator[Cell]:
+    for task, metric in board.results.task_metrics.items():
         figures = [cell.metric(task, metric) for cell in entry.cells]
         present = [figure for figure in figures if figure is not None]
         if len(present) < len(figures):
@@ -178,88 +198,3 @@ def _failed_cell(entry: Entry, task: str, present: int) -> Cell:
     seeds = (f"{total - present} of {total} seeds",) if total > 1 else ()
     reason = (shorten(status.reason),) if status.reason else ()
     return Cell(status.status, (*seeds, *reason), kind="failed")
-
-
-def seeds(
-    results: Results, setting: Setting, score: Score | None, id: str, where: str
-) -> Table | None:
-    """Each seed's figures and their summary; None where nothing was run with several seeds."""
-    entries = [entry for entry in setting.entries if len(entry.cells) > 1]
-    if not entries:
-        return None
-    columns = [Column("Method and seed", number=False)]
-    getters: list[tuple[str, Callable[[CellResult], float | None]]] = []
-    if score:
-        columns.append(Column(score.name))
-        getters.append((score.name, score.value))
-    for task, metric in results.task_metrics.items():
-        columns.append(Column(task, metric))
-        getters.append((metric, _getter(task, metric)))
-    rows = []
-    for entry in entries:
-        for cell in entry.cells:
-            values = [(name, get(cell)) for name, get in getters]
-            figures = (
-                Cell("–") if value is None else Cell(number(name, value), sort=value)
-                for name, value in values
-            )
-            rows.append(Row(Cell(f"{entry.method}, seed {cell.seed}"), tuple(figures)))
-        rows += _summary_rows(entry, getters)
-    return Table(id, f"Every seed: {where}", tuple(columns), tuple(rows))
-
-
-def _getter(task: str, metric: str) -> Callable[[CellResult], float | None]:
-    def get(cell: CellResult) -> float | None:
-        figure = cell.metric(task, metric)
-        return None if figure is None else figure.value
-
-    return get
-
-
-def _summary_rows(
-    entry: Entry, getters: Sequence[tuple[str, Callable[[CellResult], float | None]]]
-) -> Iterator[Row]:
-    summaries = []
-    for name, get in getters:
-        values = [value for value in map(get, entry.cells) if value is not None]
-        summaries.append((name, summarize(values) if values else None))
-    labels = {"mean": "mean", "std": "standard deviation", "minimum": "min", "maximum": "max"}
-    for attribute, label in labels.items():
-        cells = []
-        for name, summary in summaries:
-            if summary is None:
-                cells.append(MISSING)
-            else:
-                cells.append(Cell(number(name, getattr(summary, attribute), scale=summary.mean)))
-        yield Row(Cell(f"{entry.method}, {label}"), tuple(cells), "summary")
-
-
-def failures(results: Results, incomparable: Iterable[tuple[CellResult, str]] = ()) -> Table | None:
-    """Everything without a result or beside the others, with its whole reason; None if nothing."""
-    rows = []
-    for cell in results.cells:
-        if cell.status != "ok":
-            rows.append(_failure(cell, "mask", cell.status, cell.reason))
-            continue
-        for task in results.task_metrics:
-            status = cell.task_status(task)
-            if status.status != "ok":
-                rows.append(_failure(cell, task, status.status, status.reason))
-    rows += [_failure(cell, "figures", "not comparable", text) for cell, text in incomparable]
-    names = ("Method", "Model", "Kept", "Seed", "What", "Status", "Reason")
-    columns = tuple(Column(name, number=False) for name in names)
-    return Table("failures-table", "Without a result", columns, tuple(rows)) if rows else None
-
-
-def _failure(cell: CellResult, what: str, status: str, reason: str) -> Row:
-    return Row(
-        Cell("unpruned" if cell.method == UNPRUNED else cell.method),
-        (
-            Cell(cell.model),
-            Cell(percent(cell.retain), sort=cell.retain),
-            Cell("" if cell.seed is None else str(cell.seed), sort=cell.seed),
-            Cell(what),
-            Cell(status, kind="failed"),
-            Cell(reason or "–", kind="prose"),
-        ),
-    )

@@ -55,3 +55,10 @@ class Table:
 
 
 MISSING = Cell("–")
+
+
+def heat(share: float | None) -> Cell:
+    """A share before a colour that is the stronger the larger it is."""
+    if share is None:
+        return MISSING
+    return Cell(f"{share:.2f}", sort=share, kind="heat", fill=round(100 * share))

@@ -80,14 +80,14 @@ def test_a_run_merged_with_itself_is_itself():
 
 
 def test_a_merged_run_can_be_written_read_and_rendered(tmp_path):
-    from mbench.report.page.render import to_html
+    from helpers.pages import html_of
 
     half = {m: run([k for k in KEYS if k[0] == m], name=m) for m in ("m", "n")}
     merged = merge(half)
     write(merged, tmp_path)
     assert read(tmp_path) == merged
     assert merged.suite == "m+n"
-    page = to_html(merged)
+    page = html_of(merged)
     assert "n, router sliced" in page
     assert "m, router sliced" in page
 

@@ -10,7 +10,13 @@ import pytest
 from helpers.drawn import Drawn
 from helpers.synthetic import PAPER_METHODS, PAPER_MODELS, paper_sized
 from mbench.core.results import Footprint, Saving, Spread
-from mbench.report.page import view as figures
+from mbench.report.charts.corpus_overlap import corpus_overlap_by_layer
+from mbench.report.charts.gap_to_random import gap_to_random
+from mbench.report.charts.score_by_budget import perplexity_by_budget, score_by_budget
+from mbench.report.charts.score_by_memory import score_by_memory
+from mbench.report.charts.single_seeds import single_seeds
+from mbench.report.statistics.boards import boards
+from mbench.report.statistics.corpus_choices import corpus_choices
 
 RETAINS = (0.25, 0.5, 0.75)
 PERPLEXITIES = ("ppl-wikitext2", "ppl-c4")
@@ -24,7 +30,7 @@ def results():
 
 @pytest.fixture(scope="module")
 def group(results):
-    return figures.page(results).groups[0]
+    return boards(results).groups[0]
 
 
 def cells_of(results, method, retain):
@@ -50,7 +56,7 @@ def inside(drawn):
 
 
 def test_scores_against_budgets(results, group):
-    drawn = Drawn(group.charts[0])
+    drawn = Drawn(score_by_budget(group))
     inside(drawn)
     step = abs(drawn.value("y", 1) - drawn.value("y", 0)) / 50  # coordinates have two decimals
     points, whiskers = drawn.by_method("point"), drawn.by_method("whisker")
@@ -92,7 +98,7 @@ def test_a_figure_that_is_not_finite_is_not_drawn(results):
         return dataclasses.replace(cell, evaluations={**cell.evaluations, "ppl-c4": task})
 
     other = dataclasses.replace(results, cells=tuple(map(broken, results.cells)))
-    drawn = Drawn(figures.page(other).groups[0].charts[1])
+    drawn = Drawn(perplexity_by_budget(boards(other).groups[0]))
     inside(drawn)
     points = drawn.by_method("point")
     assert [column(drawn, mark) for mark in points["max"]] == [0.25, 0.75]
@@ -105,7 +111,7 @@ def test_a_figure_that_is_not_finite_is_not_drawn(results):
 
 
 def test_forest_draws_the_differences_to_the_random_mean(results, group):
-    drawn = Drawn(group.forests[2])
+    drawn = Drawn(gap_to_random(group.boards[2]))
     inside(drawn)
     seeds = np.array(averages(results, "random", 0.75))
     points, whiskers = drawn.by_method("point"), drawn.by_method("whisker")
@@ -117,7 +123,7 @@ def test_forest_draws_the_differences_to_the_random_mean(results, group):
         (whisker,) = whiskers[method]
         assert min(whisker.x) < mark.x[0] < max(whisker.x)
         assert whisker.y == [mark.y[0]] * 2
-        # Filled where separated, in one colour either way.
+        # Filled where significant, in one colour either way.
         fill, stroke, _ = mark.look
         assert fill == ("var(--back)" if "not separated" in mark.title else stroke)
         heights.append((mark.y[0], value))
@@ -131,7 +137,7 @@ def test_forest_draws_the_differences_to_the_random_mean(results, group):
 
 
 def test_every_seed_is_drawn_beside_the_best_method_without(results, group):
-    drawn = Drawn(group.seeds)
+    drawn = Drawn(single_seeds(group))
     inside(drawn)
     random = drawn.by_method("point").pop("random")
     others = [mark for mark in drawn.layers["point"] if mark.method != "random"]
@@ -150,12 +156,12 @@ def test_every_seed_is_drawn_beside_the_best_method_without(results, group):
         assert min(band.x) < own[0].x[0]
         assert own[-1].x[0] < max(band.x)
     # A method looks alike in every chart.
-    shown = Drawn(group.charts[0]).by_method("point")
+    shown = Drawn(score_by_budget(group)).by_method("point")
     assert all(mark.look == shown[mark.method][0].look for mark in others)
 
 
 def test_scores_against_the_memory_of_the_weights(results, group):
-    drawn = Drawn(group.memory)
+    drawn = Drawn(score_by_memory(group))
     inside(drawn)
     layers, count, _ = PAPER_MODELS["qwen"]
     sizes = [2 * (14_315_784_192 - layers * int(count * (1 - r)) * 8_650_752) for r in RETAINS]
@@ -186,7 +192,7 @@ def test_measured_memory_goes_before_counted_and_preserved_gates_save_none(resul
         for cell in results.cells
     )
     other = dataclasses.replace(results, cells=cells, efficiency=savings)
-    drawn = Drawn(figures.page(other).groups[0].memory)
+    drawn = Drawn(score_by_memory(boards(other).groups[0]))
     points = drawn.by_method("point")
     assert set(points) == set(PAPER_METHODS) - {"random", "max"}
     at = [drawn.value("x", mark.x[0]) for mark in points["mean"]]
@@ -195,8 +201,8 @@ def test_measured_memory_goes_before_counted_and_preserved_gates_save_none(resul
 
 
 def test_overlap_by_layer(results, group):
-    (chart,) = group.agreements[1].charts[1:2]  # frequency on two texts, half of the experts
-    drawn = Drawn(chart)
+    frequency = corpus_choices(group)[1]  # on two texts
+    drawn = Drawn(corpus_overlap_by_layer(frequency)[1])  # half of the experts
     inside(drawn)
     kept = [
         results.masks["qwen", cells_of(results, f"frequency-{corpus}", 0.5)[0].mask]
@@ -218,7 +224,8 @@ def test_names_with_control_characters_are_drawn(results):
         dataclasses.replace(cell, method=name) if cell.method == "max" else cell
         for cell in results.cells
     )
-    drawn = Drawn(figures.page(dataclasses.replace(results, cells=cells)).groups[0].forests[0])
+    group = boards(dataclasses.replace(results, cells=cells)).groups[0]
+    drawn = Drawn(gap_to_random(group.boards[0]))
     shown = r"a\u0000\u202e\uffff</title><b>&"
     assert shown in drawn.by_method("point")
     assert shown[:15] in [mark.title[:15] for mark in drawn.layers["name"]]

@@ -17,9 +17,9 @@ from helpers.browsing import (
     visit,
 )
 from helpers.demo_results import synthetic
+from helpers.pages import render_page
 from helpers.synthetic import paper_sized
 from mbench.core.results import ProtocolEntry
-from mbench.report.page.render import render
 
 BOARD = "#model-1-budget-2-table"
 HOSTILE = "<img src=x onerror=alert(1)>\"'&</script></style>{{ 7 * 7 }}"
@@ -37,7 +37,7 @@ def short(tmp_path_factory):
     own = [c for c in results.cells if c.model == "deepseek" and c.retain in (0.75, 1.0)]
     folder = tmp_path_factory.mktemp("reports")
     shutil.copytree(PUBLISHED, folder / "published")
-    return render(dataclasses.replace(results, cells=tuple(own)), folder / "short")
+    return render_page(dataclasses.replace(results, cells=tuple(own)), folder / "short")
 
 
 @pytest.mark.parametrize(("width", "scheme"), SURROUNDINGS)
@@ -63,7 +63,7 @@ def test_page_is_quick_quiet_alone_and_fits(browser, written, width, scheme):
 
 
 def test_leaderboard_of_six_tasks_needs_no_scrolling(browser, tmp_path):
-    with visit(browser, render(synthetic(), tmp_path)) as tab:
+    with visit(browser, render_page(synthetic(), tmp_path)) as tab:
         boxes = "[...document.querySelectorAll('.budget > .scroll')]"
         wider = tab.evaluate(f"{boxes}.map((box) => box.scrollWidth - box.clientWidth)")
         assert len(wider) == 3
@@ -80,7 +80,7 @@ def test_failures_stay_within_their_cells(browser, tmp_path, width):
         )
         for cell in synthetic().cells
     )
-    path = render(dataclasses.replace(synthetic(), cells=cells), tmp_path)
+    path = render_page(dataclasses.replace(synthetic(), cells=cells), tmp_path)
     with visit(browser, path, width) as tab:
         found = tab.eval_on_selector_all(
             ".budget td.failed", "all => all.map((cell) => cell.scrollWidth - cell.clientWidth)"
@@ -203,7 +203,7 @@ def test_hostile_names_are_text(browser, tmp_path, name):
         task_metrics=tasks, protocol=(ProtocolEntry(name, name),),
         provenance=provenance,
     )  # fmt: skip
-    path = render(results, tmp_path / "page")
+    path = render_page(results, tmp_path / "page")
     for width in (390, 1280):
         with visit(browser, path, width) as tab:
             tab.on("dialog", lambda dialog: pytest.fail(dialog.message))

@@ -13,15 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from helpers.pages import render_page
 from helpers.places import ROOT
 from helpers.synthetic import paper_sized
 from mbench.report.charts import style as charts
-from mbench.report.page import view as figures
-from mbench.report.page.render import render
 from mbench.report.page.terms import term_of
+from mbench.report.statistics.boards import boards
+from mbench.report.tables.leaderboard import leaderboard
 from mbench.storage.results_folder import write
 
-TEMPLATES = Path(figures.__file__).parents[1] / "templates"
+TEMPLATES = Path(charts.__file__).parents[1] / "templates"
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def rendered(tmp_path_factory):
     folder = tmp_path_factory.mktemp("paper")
     write(results, folder)
     start = time.process_time()
-    return render(results, folder), time.process_time() - start
+    return render_page(results, folder), time.process_time() - start
 
 
 class Elements(HTMLParser):
@@ -59,8 +60,8 @@ def test_links_lead_somewhere_and_headings_skip_no_level(rendered):
 def test_every_column_of_a_leaderboard_is_explained():
     whole = paper_sized(items=25)
     cells = tuple(c for c in whole.cells if c.model == "qwen" and c.retain in (0.5, 1.0))
-    (budget,) = figures.page(dataclasses.replace(whole, cells=cells)).groups[0].budgets
-    assert [column.text for column in budget.leaderboard.columns if not term_of(column)] == []
+    (board,) = boards(dataclasses.replace(whole, cells=cells)).groups[0].boards
+    assert [column.text for column in leaderboard(board).columns if not term_of(column)] == []
 
 
 def test_the_page_is_small_and_soon_made(rendered):
@@ -76,8 +77,9 @@ def test_equal_files_give_equal_bytes(rendered):
     code = """
         import sys
         from mbench.report.page.render import render
+        from mbench.report.statistics.boards import boards
         from mbench.storage.results_folder import read
-        render(read(sys.argv[1]), sys.argv[1])
+        render(boards(read(sys.argv[1])), sys.argv[1])
     """
     subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), str(path.parent)],

@@ -12,9 +12,9 @@ import pytest
 from helpers.demo_results import synthetic
 from helpers.small_runs import grid, results, run
 from mbench.core.errors import StoreError
-from mbench.report.page.index import MARK, VERDICT, write_index
+from mbench.report.page.index import MARK, VERDICT, to_json, write_index
 from mbench.report.publish import publish
-from mbench.report.statistics.boards import boards, to_json
+from mbench.report.statistics.boards import boards
 from mbench.storage.results_folder import read, write
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -41,7 +41,7 @@ def test_every_directory_is_listed_with_what_leads(tmp_path):
     assert re.search(r"(\d+) of \1 evaluations ok", first)
     assert "25 % of m : " in first
     assert "25 % of n : " in first
-    page_leader = boards(synthetic())[0].boards[1].standings[0].entry.method
+    page_leader = boards(synthetic()).groups[0].boards[1].ranked[0].entry.method
     assert f"50 % : {page_leader}, not separated from" in second
     assert re.search(r"\d+ of \d+ evaluations ok, \d+ blocked, \d+ failed, 1 interrupted", second)
     assert '<a href="b/index.html">' in (tmp_path / "index.html").read_text()
@@ -50,7 +50,7 @@ def test_every_directory_is_listed_with_what_leads(tmp_path):
 def test_the_verdict_file_is_that_of_the_page(tmp_path):
     published = put(tmp_path, "run", synthetic())
     found = json.loads((tmp_path / "run" / VERDICT).read_text())
-    assert found == to_json(synthetic(), boards(synthetic()))
+    assert found == to_json(boards(synthetic()))
     page = html.unescape(published.page.read_text())
     sentences = [s for budget in found["budgets"] for s in budget["verdict"]]
     assert sentences

@@ -9,11 +9,11 @@ import shlex
 import pytest
 
 from helpers import records
+from helpers.pages import html_of
 from helpers.small_runs import grid, run
 from mbench.core.provenance import Checkout, CorpusProfile, Hardware, PluginComponent, RunCost
 from mbench.report.across_runs.merge import merge
 from mbench.report.page.provenance import commands, commit, rows
-from mbench.report.page.render import to_html
 from mbench.storage.records import to_plain
 
 
@@ -73,7 +73,7 @@ def keys(value):
 
 @pytest.mark.parametrize("results", [full(), halves()], ids=["one", "merged"])
 def test_every_recorded_value_is_on_the_page(results):
-    page = html.unescape(to_html(results))
+    page = html.unescape(html_of(results))
     provenance = results.provenance
     shown = [text for text in leaves(to_plain(provenance)) if text.strip()]
     assert len(shown) > 50

@@ -1,24 +1,19 @@
-import base64
 import dataclasses
-import io
 import math
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from helpers import records
 from helpers.demo_results import CLOZE, MODEL, synthetic
 from helpers.page_tables import Tables
+from helpers.pages import html_of, render_page
 from mbench.core.evaluation import evaluation
 from mbench.core.results import ProtocolEntry
 from mbench.report import words
 from mbench.report.charts import style as charts
-from mbench.report.page.render import render, to_html
-from mbench.report.page.view import page
-from mbench.report.tables import experts
+from mbench.report.statistics.boards import boards
 from mbench.storage.results_folder import read, write
 
 HOSTILE = "<script>alert(1)</script>\"'&</style>{{ 7 * 7 }}"
@@ -26,14 +21,7 @@ HOSTILE = "<script>alert(1)</script>\"'&</style>{{ 7 * 7 }}"
 
 @pytest.fixture(scope="module")
 def html():
-    return to_html(synthetic())
-
-
-def test_notes_tell_of_clamped_budgets_and_coinciding_masks(html):
-    notes = page(synthetic()).groups[0].budgets[0].notes
-    assert notes[0] == "tb-coverage: protection budget clamped from 12 to 8"
-    assert notes[1].startswith("max and max-protected both keep exactly the same experts")
-    assert all(note in html for note in notes)
+    return html_of(synthetic())
 
 
 @pytest.mark.parametrize("keep", ["none", "no-random", "one-seed", "one-method", "nothing"])
@@ -46,7 +34,7 @@ def test_partial_runs_render(keep):
         "one-method": [c for c in full.cells if c.method == "mean" and c.retain == 0.5],
         "nothing": [],
     }[keep]
-    html = to_html(dataclasses.replace(full, cells=tuple(cells)))
+    html = html_of(dataclasses.replace(full, cells=tuple(cells)))
     body = html.partition("<script>")[0]
     assert not re.search(r"\bnan\b", body, re.IGNORECASE)
     if keep == "no-random":
@@ -61,7 +49,7 @@ def test_overflown_perplexities_and_single_items_render():
             worse = one.items.assign(nll=1e6) if task == "bible" else one.items
             found[task] = evaluation(task, worse.head(1) if task in CLOZE else worse)
         cells.append(dataclasses.replace(cell, evaluations=found))
-    html = to_html(dataclasses.replace(synthetic(), cells=tuple(cells)))
+    html = html_of(dataclasses.replace(synthetic(), cells=tuple(cells)))
     body = html.partition("<script>")[0]
     assert "∞" in body
     assert not re.search(r">[^<]*\bnan\b", body)
@@ -74,7 +62,7 @@ def test_nothing_but_failures_renders():
         )
         for c in synthetic().cells
     ]
-    html = to_html(dataclasses.replace(synthetic(), cells=tuple(cells), masks={}))
+    html = html_of(dataclasses.replace(synthetic(), cells=tuple(cells), masks={}))
     assert "No method has a complete and comparable Common Avg." in html
     assert html.count("no weights") > len(cells)
 
@@ -89,12 +77,11 @@ def test_models_are_never_compared():
         cells=(*own, *more),
         masks={**masks, **{("second/model", mask): keep for (_, mask), keep in masks.items()}},
     )
-    view = page(results)
-    assert [group.heading for group in view.groups] == [
+    assert [group.heading for group in boards(results).groups] == [
         f"{MODEL}, router sliced",
         "second/model, router sliced",
     ]
-    html = to_html(results)
+    html = html_of(results)
     ids = Tables(html).ids
     assert len(ids) == len(set(ids))
 
@@ -128,7 +115,7 @@ def test_hostile_names_are_text():
         ),
         protocol=(ProtocolEntry(HOSTILE, HOSTILE),),
     )
-    html = to_html(results)
+    html = html_of(results)
     assert "<script>alert" not in html
     assert html.count("</style>") == 1
     assert html.count("{{ 7 * 7 }}") > 20
@@ -137,9 +124,9 @@ def test_hostile_names_are_text():
 
 def test_rendering_follows_from_the_files(tmp_path):
     write(synthetic(), tmp_path)
-    path = render(synthetic(), tmp_path)
+    path = render_page(synthetic(), tmp_path)
     assert path == tmp_path / "index.html"
-    assert to_html(read(tmp_path)).encode() == path.read_bytes()
+    assert html_of(read(tmp_path)).encode() == path.read_bytes()
 
 
 def test_page_names_command_protocol_router_and_hashes(html):
@@ -154,24 +141,6 @@ def test_colours_and_shapes_are_never_shared():
     assert len(set(styles.values())) == 84
     css = (Path(charts.__file__).parents[1] / "templates/report.css").read_text()
     assert all(css.count(f"--c{n}: light-dark(#") == 1 for n in range(charts.COLOURS))
-
-
-def test_jaccard_and_picture():
-    first = np.array([[True, True, False, False], [True, True, False, False]])
-    second = np.array([[True, False, True, False], [True, True, False, False]])
-    assert experts.jaccard(first, second) == pytest.approx((1 / 3 + 1) / 2)
-    assert experts.overlap([first], [second]) == experts.jaccard(first, second)
-    same = [first, second]
-    assert experts.overlap(same, same) == experts.jaccard(first, second)
-    alone = [first]
-    assert experts.overlap(alone, alone) is None
-    picture = experts.picture(first, second).removeprefix("data:image/png;base64,")
-    with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
-        pixels = np.asarray(image.convert("RGBA"))
-    blue, orange = (47, 120, 196, 255), (217, 119, 6, 255)
-    assert [tuple(p) for p in pixels[0, :2]] == [blue, orange]
-    assert (pixels[1, :2] == blue).all()
-    assert (pixels[:, 2:, 3] == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -209,5 +178,5 @@ def test_an_unpruned_loss_that_is_not_finite_leaves_a_page(loss):
     table = unpruned.evaluations["ppl"].items.assign(nll=loss)
     found = {**unpruned.evaluations, "ppl": evaluation("ppl", table)}
     cells = (dataclasses.replace(unpruned, evaluations=found), *others)
-    page = to_html(dataclasses.replace(whole, cells=cells))
-    assert page.count('class="level"') < to_html(whole).count('class="level"')
+    page = html_of(dataclasses.replace(whole, cells=cells))
+    assert page.count('class="level"') < html_of(whole).count('class="level"')

@@ -10,24 +10,19 @@ import scipy.stats
 from helpers.altered import altered, on_items, without
 from helpers.demo_results import CLOZE, SEEDS, synthetic
 from helpers.page_tables import Tables, leaderboard
-from mbench.report.page.render import to_html
-from mbench.report.statistics.groups import (
-    Score,
-    arrange,
-    average_score,
-    perplexity_score,
-    primary_score,
-)
-from mbench.report.statistics.pairing import cells_of, pair
-from mbench.report.statistics.ranking import standings
+from helpers.pages import html_of
+from mbench.report.statistics.groups import arrange
+from mbench.report.statistics.pairing import pair
+from mbench.report.statistics.ranking import Unranked, rankings
+from mbench.report.statistics.scores import Score, average_score, perplexity_score, primary_score
 
 FEW = ("random", "none", "mean", "max", "tb-coverage", "reap-code")
 
 
 def at(results, retain=0.5, score=None):
     """Method -> standing."""
-    found = standings(arrange(results)[0], score or primary_score(results))
-    return {standing.entry.method: standing for standing in found[retain]}
+    by_budget = rankings(arrange(results)[0], score or primary_score(results))
+    return {standing.entry.method: standing for standing in by_budget[retain].standings}
 
 
 def few(change=None):
@@ -44,7 +39,7 @@ def test_equal_masks_tie():
     found = at(synthetic(), 0.25)
     one, other = found["max"], found["max-protected"]
     assert (one.rank, one.last_rank) == (other.rank, other.last_rank)
-    ours, theirs = (dataclasses.astuple(each.from_random) for each in (one, other))
+    ours, theirs = (dataclasses.astuple(each.against_random.difference) for each in (one, other))
     assert ours == pytest.approx(theirs, abs=1e-12)
 
 
@@ -57,10 +52,11 @@ def test_methods_that_differ_by_noise_share_every_rank():
         )
 
     results = altered(noise, few())
-    for ranked in standings(arrange(results)[0], average_score(results)).values():
-        assert {(s.rank, s.last_rank) for s in ranked if s.tied} == {(1, len(ranked))}
-        assert all(standing.tied for standing in ranked)
-        assert not any(standing.differs_from_random for standing in ranked)
+    for ranking in rankings(arrange(results)[0], average_score(results)).values():
+        assert {(s.rank, s.last_rank) for s in ranking.ranked} == {(1, len(ranking.ranked))}
+        assert all(standing.tied_with_best for standing in ranking.ranked)
+        against = [s.against_random for s in ranking.ranked if s.entry.method != "random"]
+        assert not any(one.significant for one in against)
 
 
 def test_items_in_another_order_are_paired_by_name():
@@ -71,7 +67,7 @@ def test_items_in_another_order_are_paired_by_name():
 
     ours, theirs = at(few()), at(few(shuffle))
     assert [s.rank for s in ours.values()] == [s.rank for s in theirs.values()]
-    assert [s.from_leader for s in ours.values()] == [s.from_leader for s in theirs.values()]
+    assert [s.from_best for s in ours.values()] == [s.from_best for s in theirs.values()]
 
 
 @pytest.mark.parametrize(
@@ -95,16 +91,17 @@ def test_a_cell_on_other_items_is_named_and_costs_the_others_nothing(change, pro
     results = few(lambda c: on_items(c, ["cloze-code"], change) if is_mean(c) else c)
     found, expected = at(results), at(few(lambda c: None if is_mean(c) else c))
     assert problem in found["mean"].problem
-    assert found["mean"].rank is None
+    assert isinstance(found.pop("mean"), Unranked)
+    assert found.keys() == expected.keys()
     for method, standing in expected.items():
         assert found[method].rank == standing.rank
-        assert found[method].from_random == standing.from_random
+        assert found[method].against_random == standing.against_random
 
 
 def test_the_page_names_a_cell_on_other_items():
     results = few(lambda c: on_items(c, ["cloze-code"], lambda i: i.iloc[1:]) if is_mean(c) else c)
     problem = "cloze-code on other items, 199 of 200 in common"
-    html = to_html(results)
+    html = html_of(results)
     assert f"mean is not comparable and not ranked: {problem}." in html
     tables = Tables(html).tables
     rows = {row[0]: row for row in tables["Without a result"][1:]}
@@ -115,9 +112,7 @@ def test_the_page_names_a_cell_on_other_items():
 def test_most_cells_say_which_items_are_the_task():
     """Even if the unpruned model is the stranger; then no share of its gap is told."""
     results = few(lambda c: on_items(c, CLOZE, lambda i: i.iloc[5:]) if c.method == "none" else c)
-    found = at(results)
-    assert all(standing.rank is not None for standing in found.values())
-    assert all(standing.recovered is None for standing in found.values())
+    assert all(standing.gap_closed is None for standing in at(results).values())
 
 
 def test_windows_with_other_tokens_are_not_compared():
@@ -129,28 +124,29 @@ def test_windows_with_other_tokens_are_not_compared():
     results = few(longer)
     found = at(results, score=perplexity_score(results))["mean"]
     assert found.problem == "bible with other tokens in the same windows"
-    assert at(results)["mean"].rank is not None  # on the average's tasks it is
+    assert at(results)["mean"].rank  # on the average's tasks it is
 
 
 def test_a_mask_with_two_outcomes_is_believed_in_neither():
     twin = dataclasses.replace(next(filter(is_mean, few().cells)), method="twin")
     other = on_items(twin, CLOZE[:1], lambda items: items.assign(acc_norm=1 - items.acc_norm))
     equal = at(few(lambda c: (c, twin) if is_mean(c) else c))
-    assert (equal["twin"].rank, equal["twin"].problem) == (equal["mean"].rank, "")
+    assert equal["twin"].rank == equal["mean"].rank
     found = at(few(lambda c: (c, other) if is_mean(c) else c))
     problem = f"{CLOZE[0]} has two different outcomes for the same experts kept"
     assert found["mean"].problem == found["twin"].problem == problem
-    assert found["max"].rank is not None
+    assert found["max"].rank
     preserved = dataclasses.replace(other, router="preserved")
     found = at(few(lambda c: (c, preserved) if is_mean(c) else c))
-    assert found["twin"].problem == found["mean"].problem == ""
+    assert found["twin"].rank
+    assert found["mean"].rank
 
 
 def test_what_is_listed_twice_is_not_taken_for_seeds():
     found = at(few(lambda c: (c, c) if is_mean(c) or c.seed == 3 else c))
     assert found["mean"].problem == "it is listed twice"
     assert found["random"].problem == "seed 3 is listed twice"
-    assert found["max"].from_random is None
+    assert found["max"].against_random is None
 
 
 def test_an_incomplete_random_mean_is_no_reference():
@@ -160,23 +156,22 @@ def test_an_incomplete_random_mean_is_no_reference():
         return dataclasses.replace(cell, status="failed", reason="no", tasks={}, evaluations={})
 
     found = at(few(fail))
-    assert found["random"].rank is None
-    assert found["mean"].rank is not None
-    assert found["mean"].from_random is found["mean"].recovered is None
+    assert isinstance(found["random"], Unranked)
+    assert found["mean"].against_random is found["mean"].gap_closed is None
 
 
 def test_without_an_average_log_perplexity_ranks():
     results = synthetic(average="")
     score = primary_score(results)
     assert score == perplexity_score(results)
-    ranked = list(at(results, score=score).values())
-    means = [s.summary.mean for s in ranked if s.rank is not None]
+    ranked = rankings(arrange(results)[0], score)[0.5].ranked
+    means = [standing.summary.mean for standing in ranked]
     assert means == sorted(means)
-    assert ranked[0].from_random.value < 0 < ranked[0].recovered < 1
-    assert ranked[0].random_beaten == 6
-    html = to_html(results)
+    assert ranked[0].against_random.difference.value < 0 < ranked[0].gap_closed < 1
+    assert ranked[0].against_random.masks_beaten == 6
+    html = html_of(results)
     assert "leads with a Mean log perplexity of" in html
-    assert html.count('class="chart"') == 5  # all budgets, every seed, and three budgets
+    assert html.count('class="chart"') == 6  # by budget, by memory, every seed, three gaps
 
 
 @pytest.mark.parametrize(("lost", "separated"), [(4, False), (5, True)])
@@ -193,7 +188,7 @@ def test_a_single_task_of_right_and_wrong_is_tested_by_mcnemar(lost, separated):
 
     found = at(altered(outcomes), score=score)
     assert list(found) == ["mean", "max"]
-    assert found["max"].tied != separated
+    assert found["max"].tied_with_best != separated
     assert (found["max"].rank, found["max"].last_rank) == ((2, 2) if separated else (1, 2))
 
 
@@ -205,7 +200,7 @@ def test_seeds_enter_intervals_by_their_own_spread():
         value = flat.get(cell.seed, 0.9)
         return on_items(cell, CLOZE, lambda items: items.assign(acc_norm=value))
 
-    found = at(few(known))["mean"].from_random
+    found = at(few(known))["mean"].against_random.difference
     half = scipy.stats.sem(list(flat.values())) * scipy.stats.t.ppf(0.975, 5)
     assert found.value == pytest.approx(0.9 - 0.35)
     assert found.high - found.low == pytest.approx(2 * half, rel=0.05)
@@ -222,21 +217,22 @@ def test_every_random_seed_as_the_only_baseline():
         for method in ("mean", "max", "reap-code"):
             value = found[method].summary.mean
             other = {s for s, figure in seeds.items() if (value > figure) != (value > mean)}
-            assert set(found[method].reversing_seeds) == other
-            assert found[method].random_beaten == sum(value > f for f in seeds.values())
-            assert found[method].random_masks == 6
+            against = found[method].against_random
+            assert set(against.reversing_seeds) == other
+            assert against.masks_beaten == sum(value > f for f in seeds.values())
+            assert against.masks == 6
 
 
 def test_one_seed_is_compared_without_a_spread():
-    found = at(few(lambda c: c if c.seed in (None, 42) else None))["mean"]
-    assert found.random_masks == 1
+    found = at(few(lambda c: c if c.seed in (None, 42) else None))["mean"].against_random
+    assert found.masks == 1
     assert found.reversing_seeds == ()
-    assert found.from_random.low < found.from_random.value < found.from_random.high
+    assert found.difference.low < found.difference.value < found.difference.high
 
 
 def test_pairing_puts_every_cell_beside_the_others():
     group = arrange(few())[0]
-    paired = pair(cells_of(group), [("cloze-code", "acc_norm"), ("bible", "mean_nll")])
+    paired = pair(group.cells, [("cloze-code", "acc_norm"), ("bible", "mean_nll")])
     assert [len(s.sizes) for s in paired.strata] == [200, 14]  # 40 windows, three to a block
     assert paired.items == 240
     assert len(paired.columns) == len(few().cells)
@@ -251,4 +247,4 @@ def test_pairing_puts_every_cell_beside_the_others():
 
 def test_without_random_nothing_is_said_of_it():
     found = at(altered(without("random"), few()))["mean"]
-    assert found.from_random is found.recovered is found.random_beaten is None
+    assert found.against_random is found.gap_closed is None

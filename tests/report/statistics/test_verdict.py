@@ -10,12 +10,12 @@ import pytest
 from helpers.altered import altered, on_items, without
 from helpers.demo_results import CLOZE, synthetic
 from helpers.page_tables import Tables, leaderboard
+from helpers.pages import html_of
 from mbench.cli.standings import show_standings
-from mbench.report.page.render import to_html
-from mbench.report.page.view import page
 from mbench.report.statistics.boards import boards
 from mbench.report.statistics.floors import ROOM, Floor, floors, level
 from mbench.report.statistics.groups import arrange
+from mbench.report.statistics.verdict import verdict
 
 FEW = ("random", "none", "mean", "max", "tb-coverage", "reap-code")
 
@@ -39,34 +39,30 @@ def scored(values, spread=0.0):
     return change
 
 
-def verdicts(results):
-    return [board.verdict for group in boards(results) for board in group.boards]
+def all_boards(results):
+    return [board for group in boards(results).groups for board in group.boards]
 
 
 def at_half(results):
-    return next(found for found in verdicts(results) if found.retain == 0.5)
+    return next(verdict(board) for board in all_boards(results) if board.retain == 0.5)
 
 
 def test_every_budget_has_a_verdict_that_the_page_and_the_terminal_share(capsys):
     results = synthetic()
-    found = verdicts(results)
-    assert [one.retain for one in found] == [0.25, 0.5, 0.75]
-    html = to_html(results)
-    shown = [budget.verdict for group in page(results).groups for budget in group.budgets]
-    show_standings(results, boards(results))
-    said = capsys.readouterr().err
-    for one, budget in zip(found, shown, strict=True):
-        assert one.headline == budget.headline
-        assert one.headline in html
-        assert one.sentences == budget.sentences
-        assert any(text.startswith("Mean log perplexity is lowest for") for text in one.findings)
-        for text in (one.headline, " ".join(one.findings), " ".join(one.caveats)):
-            assert text in said
+    assert [board.retain for board in all_boards(results)] == [0.25, 0.5, 0.75]
+    html = html_of(results)
+    show_standings(boards(results))
+    printed = capsys.readouterr().err
+    for told in map(verdict, all_boards(results)):
+        assert any(text.startswith("Mean log perplexity is lowest for") for text in told.findings)
+        for text in (told.headline, " ".join(told.findings), " ".join(told.caveats)):
+            assert text in html
+            assert text in printed
     assert html.index('id="verdict"') < html.index("<table")
 
 
 def test_verdict_says_what_the_table_says():
-    rows = leaderboard(Tables(to_html(synthetic())).tables, 50)
+    rows = leaderboard(Tables(html_of(synthetic())).tables, 50)
     found = at_half(synthetic())
     best = next(name for name in rows if name != "unpruned")
     assert found.leader == best
@@ -156,7 +152,7 @@ def test_what_is_not_known_of_random_pruning_is_said(change, caveat):
 
 def test_without_a_score_nothing_is_ranked():
     results = dataclasses.replace(synthetic(average=""), task_metrics=dict.fromkeys(CLOZE, "acc"))
-    html = to_html(results)
+    html = html_of(results)
     assert "nothing is ranked" in html
     assert ">Rank<" not in html
 
@@ -214,7 +210,7 @@ def guessing(unpruned, pruned):
 def test_tasks_at_their_floor_are_uninformative(unpruned, pruned, expected):
     results = guessing(unpruned, pruned)
     (group,) = arrange(results)
-    found = floors(group, group.settings[1], results.task_metrics)
+    found = floors(group, group.budgets[1], results.task_metrics)
     assert found == ({"cloze-code": expected} if expected else {})
     text = " ".join(at_half(results).caveats)
     assert ("Uninformative" in text) == (expected is not None)
@@ -230,9 +226,9 @@ def test_figures_near_the_floor_are_found_at_the_declared_rate():
         right = (rng.random(400) < ROOM + 0.25).astype(float)
         items = answers([4] * 400, right=right).rename(columns={"acc": "acc_norm"})
         unpruned = on_items(group.unpruned, ["cloze-code"], lambda _, items=items: items)
-        alone = dataclasses.replace(group, unpruned=unpruned, settings=())
-        setting = dataclasses.replace(group.settings[0], entries=())
-        count += not floors(alone, setting, {"cloze-code": "acc_norm"})
+        alone = dataclasses.replace(group, unpruned=unpruned, budgets=())
+        budget = dataclasses.replace(group.budgets[0], entries=())
+        count += not floors(alone, budget, {"cloze-code": "acc_norm"})
     assert 4 <= count <= 28
 
 
@@ -247,7 +243,7 @@ def test_methods_are_not_separated_by_guesses():
     results = few(change)
     found = at_half(results)
     assert found.caveats[-1] == "No task of Common Avg is informative: methods are not separated."
-    heads = Tables(to_html(results)).tables
+    heads = Tables(html_of(results)).tables
     name = next(n for n in heads if n.startswith("Leaderboard") and "50\xa0%" in n)
     assert "cloze-code|acc_norm, at floor 0.00" in heads[name][0]
     assert {row[1] for row in heads[name][2:]} == {"1–5"}
@@ -264,10 +260,9 @@ def test_a_copy_of_the_leader_is_no_rival():
     assert "not separated" not in found.headline
     assert found.findings[0].startswith("It is separated from all others; the nearest is mean at")
     assert found.findings[2] == "Against the random mean, mean is better."
-    (group,) = boards(with_twin)
-    board = next(one for one in group.boards if one.setting.retain == 0.5)
-    assert set(board.leaders) == {"max", "twin"}
-    assert board.winner == "max"
+    board = next(board for board in all_boards(with_twin) if board.retain == 0.5)
+    assert set(board.ranking.leaders) == {"max", "twin"}
+    assert board.ranking.winner == "max"
 
 
 def test_no_share_of_a_gap_that_may_not_be_there():

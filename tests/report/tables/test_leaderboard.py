@@ -12,14 +12,14 @@ import scipy.stats
 
 from helpers.demo_results import ABILITY, CLOZE, CORPORA, SEEDS, synthetic
 from helpers.page_tables import Tables, first, leaderboard
+from helpers.pages import html_of
 from mbench.core.results import TaskStatus
-from mbench.report.page.render import to_html
 from mbench.storage.results_folder import write
 
 
 @pytest.fixture(scope="module")
 def tables():
-    return Tables(to_html(synthetic())).tables
+    return Tables(html_of(synthetic())).tables
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_intervals_are_those_of_a_normal_approximation(tables, files):
 def test_task_by_task_differences_are_bold_where_their_tests_hold(files):
     """Of tasks right or wrong alone, McNemar by SciPy; then Holm over all pairs and tasks."""
     declared = {task: "acc_norm" for task in CLOZE}
-    html = to_html(dataclasses.replace(synthetic(), task_metrics=declared))
+    html = html_of(dataclasses.replace(synthetic(), task_metrics=declared))
     tables = Tables(html).tables
     best = leader(tables, 50)
     shown = leaderboard(tables, 50, start=f"Difference from {best}, ")
@@ -184,7 +184,7 @@ def test_a_task_without_its_metric_is_shown_as_failed():
     found["cloze-code"] = dataclasses.replace(found["cloze-code"], metrics=kept)
     cells[at] = dataclasses.replace(cells[at], evaluations=found)
     assert cells[at].task_status("cloze-code") == TaskStatus("ok")
-    html = to_html(dataclasses.replace(synthetic(), cells=tuple(cells)))
+    html = html_of(dataclasses.replace(synthetic(), cells=tuple(cells)))
     row = leaderboard(Tables(html).tables, 50)["mean"]
     assert row["cloze-code"] == "failed|its items lack the metric"
     assert row["Rank"] == "–"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 import mbench
+from helpers.pages import html_of
 from helpers.small_runs import grid, run
 from mbench.plan.registry import load_registry
-from mbench.report.page.render import to_html
+from mbench.report.page.panels import collect
 from mbench.report.publish import publish
-from mbench.report.tables.panels import collect
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -41,12 +41,13 @@ def returning(expression):
 
 
 def test_a_dataframe_is_a_table(tmp_path):
-    (shown,) = collect(panels(tmp_path, PANEL), run(grid()))
-    assert [column.text for column in shown.table.columns] == ["method", "experts_kept"]
-    rows = {row.head.text: row.cells[0] for row in shown.table.rows}
+    (part,) = collect(panels(tmp_path, PANEL), run(grid())).parts
+    _, table = part.blocks
+    assert [column.text for column in table.columns] == ["method", "experts_kept"]
+    rows = {row.head.text: row.cells[0] for row in table.rows}
     assert rows["alpha"].text == "2"
     assert rows["alpha"].sort == 2.0
-    page = to_html(run(grid()), [shown])
+    page = html_of(run(grid()), panels=[part])
     assert "<h2>Fewest experts &lt;kept&gt;</h2>" in page
     assert page.count('id="panel-1-table"') == 1
 
@@ -55,8 +56,8 @@ def test_text_is_escaped_and_markup_is_not(tmp_path):
     text = returning(f'[mbench.Panel("{HOSTILE}", "{HOSTILE}")]')
     markup = returning(f'[mbench.Panel("t", Markup("<b>{{}}</b>").format("{HOSTILE}"))]')
     table = returning(f'[mbench.Panel("t", pd.DataFrame({{"{HOSTILE}": ["{HOSTILE}"]}}))]')
-    shown = collect(panels(tmp_path, text, markup, table), run(grid()))
-    page = to_html(run(grid()), shown)
+    parts = collect(panels(tmp_path, text, markup, table), run(grid())).parts
+    page = html_of(run(grid()), panels=parts)
     assert HOSTILE not in page
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 5
     assert "<b>&lt;script&gt;" in page
@@ -75,10 +76,12 @@ def test_text_is_escaped_and_markup_is_not(tmp_path):
 )
 def test_a_broken_plugin_is_named_and_loses_nothing_else(tmp_path, expression, reason):
     hooks = panels(tmp_path, returning(expression), PANEL)
-    broken, whole = collect(hooks, run(grid()))
+    shown = collect(hooks, run(grid()))
+    broken, whole = shown.parts
     assert reason in broken.failure
-    assert "panel0.py" in broken.plugin
-    assert whole.table is not None
+    assert not whole.failure
+    (failure,) = shown.failures
+    assert "panel0.py" in failure
     published = publish(run(grid()), tmp_path / "reports" / "run", hooks)
     page = published.page.read_text()
     assert "Panel of" in page
@@ -90,4 +93,4 @@ def test_a_broken_plugin_is_named_and_loses_nothing_else(tmp_path, expression, r
 
 def test_panels_change_no_byte_where_there_are_none():
     assert mbench.Panel("t", "x").title == "t"
-    assert 'id="panel-' not in to_html(run(grid()))
+    assert 'id="panel-' not in html_of(run(grid()))

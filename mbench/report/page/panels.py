@@ -12,51 +12,60 @@ from markupsafe import Markup
 
 from mbench.core.hookspecs import Panel
 from mbench.core.results import Results
+from mbench.report.page.part import Block, Part, Text
 from mbench.report.tables.table import Cell, Column, Row, Table
+from mbench.report.words import visible
 
 
 @dataclass(frozen=True)
-class ShownPanel:
-    """A panel in the words of the page: one of markup, table, failure or text."""
+class Panels:
+    """What plugins show of a run."""
 
-    title: str
-    plugin: str
-    text: str = ""
-    markup: Markup | None = None
-    table: Table | None = None
-    failure: str = ""
+    parts: tuple[Part, ...]
+    failures: tuple[str, ...]
+    """A line for each plugin that has no panel because it failed."""
 
 
-def collect(
-    hooks: Sequence[tuple[str, Callable[..., Any]]], results: Results
-) -> tuple[ShownPanel, ...]:
+def collect(hooks: Sequence[tuple[str, Callable[..., Any]]], results: Results) -> Panels:
     """Ask every plugin for its panels; where one raises or gets it wrong, its panel says so.
 
     `hooks` holds each plugin's name and its `mbench_panels` (`Registry.panels`).
     """
-    shown: list[ShownPanel] = []
+    parts: list[Part] = []
+    failures: list[str] = []
     for plugin, hook in hooks:
+        origin = Markup('<p class="meta">From the plugin <code>{}</code></p>').format(
+            visible(plugin)
+        )
         try:
             panels = [panel for answer in hook(results=results) for panel in answer]
-            first = len(shown) + 1
-            shown += [_show(plugin, panel, number) for number, panel in enumerate(panels, first)]
+            parts += [
+                _part(panel, origin, f"panel-{number}")
+                for number, panel in enumerate(panels, len(parts) + 1)
+            ]
         # A stranger's code may raise anything, and the figures must be shown all the same.
         except (Exception, SystemExit) as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            shown.append(ShownPanel(f"Panel of {plugin}", plugin, failure=reason))
-    return tuple(shown)
+            title, id = f"Panel of {plugin}", f"panel-{len(parts) + 1}"
+            parts.append(Part(title, (origin,), id, failure=reason))
+            failures.append(f"plugin {plugin}: its panel failed: {reason}")
+    return Panels(tuple(parts), tuple(failures))
 
 
-def _show(plugin: str, panel: Any, number: int) -> ShownPanel:
-    import pandas as pd
-
+def _part(panel: Any, origin: Markup, id: str) -> Part:
     if not isinstance(panel, Panel):
         raise TypeError(f"mbench_panels returned {panel!r}, which is not an mbench.Panel")
-    title, content = str(panel.title), panel.content
+    title = str(panel.title)
+    return Part(title, (origin, _block(title, panel.content, f"{id}-table")), id)
+
+
+def _block(title: str, content: Any, id: str) -> Block:
+    import pandas as pd
+
     if isinstance(content, Markup):
-        return ShownPanel(title, plugin, markup=content)
+        return content
     if isinstance(content, str):
-        return ShownPanel(title, plugin, text=content)
+        return Text(content)
     if not isinstance(content, pd.DataFrame) or content.empty:
         kind = "an empty DataFrame" if isinstance(content, pd.DataFrame) else type(content).__name__
         raise TypeError(f"panel {title!r} holds {kind}, not text, markup or a DataFrame with rows")
@@ -68,8 +77,7 @@ def _show(plugin: str, panel: Any, number: int) -> ShownPanel:
     for values in content.itertuples(index=False, name=None):
         head, *cells = map(_cell, values)
         rows.append(Row(head, tuple(cells)))
-    table = Table(f"panel-{number}-table", title, columns, tuple(rows))
-    return ShownPanel(title, plugin, table=table)
+    return Table(id, title, columns, tuple(rows))
 
 
 def _cell(value: Any) -> Cell:

@@ -6,25 +6,37 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mbench.report.charts import style as charts
+from mbench.report.charts import style
 from mbench.report.charts.drawing import draw, note
-from mbench.report.charts.style import Chart
-from mbench.report.statistics.groups import RANDOM, Entry, Group, Score
-from mbench.report.statistics.ranking import Standing
+from mbench.report.charts.style import Chart, Look, Spec
+from mbench.report.statistics.boards import GroupBoards
+from mbench.report.statistics.groups import RANDOM, Entry, Group
+from mbench.report.statistics.scores import Score
 from mbench.report.statistics.seed_summaries import Summary
 from mbench.report.words import percent
 
 
-def budget_chart(
-    group: Group, score: Score, standings: Mapping[float, Sequence[Standing]], id: str
-) -> Chart:
-    """Draw every method at every budget with 95 % intervals over the items, random as a band."""
+def score_by_budget(boards: GroupBoards) -> Chart | None:
+    """The score that the suite ranks by; None where nothing was pruned or is ranked."""
+    return _chart(boards, boards.score, 1) if boards.score and boards.boards else None
+
+
+def perplexity_by_budget(boards: GroupBoards) -> Chart | None:
+    """Mean log perplexity, where a suite that has it ranks by something else."""
+    if boards.second_score is None or not boards.boards:
+        return None
+    return _chart(boards, boards.second_score, 2)
+
+
+def _chart(boards: GroupBoards, score: Score, number: int) -> Chart:
+    """Every method at every budget with 95 % intervals over the items, random as a band."""
+    group = boards.group
     rows: list[dict[str, Any]] = []
     random: dict[float, Summary] = {}
-    for retain, ranked in standings.items():
+    for retain, ranked in boards.ranked_by(score).items():
         for standing in ranked:
             method, summary = standing.entry.method, standing.summary
-            if standing.rank is None or summary is None or not math.isfinite(summary.mean):
+            if not math.isfinite(summary.mean):
                 continue
             if method == RANDOM:
                 random[retain] = summary
@@ -40,16 +52,16 @@ def budget_chart(
     band = f"{RANDOM}, {seeds} seeds: minimum to maximum, and mean" if random else ""
     title = f"{score.name} against experts kept, {group.model}, router {group.router}"
     direction = "higher" if score.higher else "lower"
-    styles = charts.looks(group.methods)
+    looks = style.looks(group.methods)
     return Chart(
         caption=f"{score.name}, {direction} is better (router {group.router})",
         drawing=draw(
-            _specification(group, styles, rows, random, band, full),
-            id,
+            _specification(group, looks, rows, random, band, full),
+            f"{boards.id.replace('model', 'chart')}-{number}",
             title,
             _describe(group, score, rows, random, full),
         ),
-        looks=styles,
+        looks=looks,
         band=band,
         key="whisker: ± 1.96 standard errors over items, or the range over seeds",
     )
@@ -66,36 +78,36 @@ def _extent(score: Score, entry: Entry, summary: Summary) -> tuple[float, float,
 
 def _specification(
     group: Group,
-    styles: Mapping[str, charts.Look],
+    looks: Mapping[str, Look],
     rows: Sequence[dict[str, Any]],
     random: Mapping[float, Summary],
     band: str,
     full: float | None,
-) -> charts.Spec:
+) -> Spec:
     heights = [row[end] for row in rows for end in ("low", "value", "high")]
     heights += [end for s in random.values() for end in (s.minimum, s.maximum)]
-    y = charts.figures(heights if full is None else [*heights, full])
-    x = charts.budgets([setting.retain for setting in group.settings])
+    y = style.figures(heights if full is None else [*heights, full])
+    x = style.budgets([budget.retain for budget in group.budgets])
     ranges = [
         {"retain": retain, "low": s.minimum, "high": s.maximum, "mean": s.mean}
         | {"note": note("", f"{band} ({s.minimum:.3f} to {s.maximum:.3f}, {s.mean:.3f})")}
         for retain, s in random.items()
     ]
-    own = {"x": x, "xOffset": charts.abreast(styles), "color": charts.by_method(styles, "colour")}
+    own = {"x": x, "xOffset": style.abreast(looks), "color": style.by_method(looks, "colour")}
     value = {**y, "field": "value"}
     low, high = {**y, "field": "low"}, {"field": "high"}
-    shape = charts.by_method(styles, "shape")
-    level = () if full is None else charts.level(full, f"unpruned {full:.3f}", y)
+    shape = style.by_method(looks, "shape")
+    level = () if full is None else style.level(full, f"unpruned {full:.3f}", y)
     layers = [
-        charts.layer("band", "rect", ranges, **charts.across(x), y=low, y2=high),
-        charts.layer("mean", "rule", ranges, **charts.across(x), y={**y, "field": "mean"}),
+        style.layer("band", "rect", ranges, **style.across(x), y=low, y2=high),
+        style.layer("mean", "rule", ranges, **style.across(x), y={**y, "field": "mean"}),
         *level[:1],
-        charts.lines(rows, **own, y=value),
-        charts.layer("whisker", "rule", rows, **own, y=low, y2=high),
-        charts.layer("point", "point", rows, **own, y=value, shape=shape),
+        style.lines(rows, **own, y=value),
+        style.layer("whisker", "rule", rows, **own, y=low, y2=high),
+        style.layer("point", "point", rows, **own, y=value, shape=shape),
         *level[1:],
     ]
-    return charts.specification(layers)
+    return style.specification(layers)
 
 
 def _describe(
@@ -106,14 +118,14 @@ def _describe(
     full: float | None,
 ) -> str:
     parts = []
-    for setting in group.settings:
-        found = {row["method"]: row["value"] for row in rows if row["retain"] == setting.retain}
-        text = f"{percent(setting.retain)} kept:"
+    for budget in group.budgets:
+        found = {row["method"]: row["value"] for row in rows if row["retain"] == budget.retain}
+        text = f"{percent(budget.retain)} kept:"
         if found:
             best = (max if score.higher else min)(found, key=found.__getitem__)
             text += f" best {best} {found[best]:.3f};"
-        if setting.retain in random:
-            s = random[setting.retain]
+        if budget.retain in random:
+            s = random[budget.retain]
             text += f" random mean {s.mean:.3f}, {s.minimum:.3f} to {s.maximum:.3f};"
         parts.append(text)
     if full is not None:

@@ -1,0 +1,92 @@
+"""How parts of the page are put together: each is a function of boards, None where it has
+nothing to show, and so is what is made of several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from mbench.report.charts.style import Chart
+from mbench.report.page.part import Block, Charts, Notes, Part, SideBySide, Stack, Text
+from mbench.report.statistics.boards import Board, GroupBoards, RunBoards
+
+B = TypeVar("B", Board, GroupBoards, RunBoards)
+
+
+def shown(boards: B, parts: Iterable[Callable[[B], Block | None]]) -> tuple[Block, ...]:
+    """What the parts show of the boards, without those that have nothing."""
+    blocks = (part(boards) for part in parts)
+    return tuple(block for block in blocks if block is not None)
+
+
+def folded(
+    title: str, *parts: Callable[[B], Block | None], note: str = ""
+) -> Callable[[B], Part | None]:
+    """Parts that a reader unfolds, with a note after them."""
+
+    def show(boards: B) -> Part | None:
+        blocks = list(shown(boards, parts))
+        if not blocks:
+            return None
+        if note:
+            blocks.append(Text(note, quiet=True))
+        return Part(title, tuple(blocks), folded=True)
+
+    return show
+
+
+def section(
+    title: str, name: str, *parts: Callable[[GroupBoards], Block | None], intro: str = ""
+) -> Callable[[GroupBoards], Part | None]:
+    """Parts of a model under a heading of their own; `name` ends the section's address."""
+
+    def show(boards: GroupBoards) -> Part | None:
+        blocks = list(shown(boards, parts))
+        if not blocks:
+            return None
+        if intro:
+            blocks.insert(0, Text(intro))
+        return Part(title, tuple(blocks), id=f"{boards.id}-{name}")
+
+    return show
+
+
+def side_by_side(*parts: Callable[[B], Block | None]) -> Callable[[B], SideBySide | None]:
+    """Parts beside each other."""
+
+    def show(boards: B) -> SideBySide | None:
+        blocks = shown(boards, parts)
+        return SideBySide(blocks) if blocks else None
+
+    return show
+
+
+def per_budget(part: Callable[[Board], Block | None]) -> Callable[[GroupBoards], Stack | None]:
+    """A part of every budget of a model."""
+
+    def show(boards: GroupBoards) -> Stack | None:
+        blocks = tuple(block for board in boards.boards if (block := part(board)) is not None)
+        return Stack(blocks) if blocks else None
+
+    return show
+
+
+def charts(*parts: Callable[[B], Chart | None]) -> Callable[[B], Charts | None]:
+    """Charts that share a legend."""
+
+    def show(boards: B) -> Charts | None:
+        drawn = tuple(chart for part in parts if (chart := part(boards)) is not None)
+        return Charts(drawn) if drawn else None
+
+    return show
+
+
+def notes(sentences: Callable[[B], Sequence[str]]) -> Callable[[B], Notes | None]:
+    """Sentences as a list."""
+
+    def show(boards: B) -> Notes | None:
+        lines = tuple(sentences(boards))
+        return Notes(lines) if lines else None
+
+    return show

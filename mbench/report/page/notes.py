@@ -1,0 +1,52 @@
+"""What readers must know of the figures beside it, in sentences."""
+
+from __future__ import annotations
+
+from mbench.report.statistics.boards import Board, GroupBoards
+from mbench.report.statistics.corpus_choices import CorpusChoices
+from mbench.report.statistics.mask_overlap import equal_masks, shared_size, union_size
+from mbench.report.words import listing, percent
+
+
+def budget_notes(board: Board) -> tuple[str, ...]:
+    """What methods say of this budget, and whose masks coincide."""
+    notes = [
+        f"{entry.method}: {note}"
+        for entry in board.budget.entries
+        for note in dict.fromkeys(note for cell in entry.cells for note in cell.notes)
+    ]
+    for names in equal_masks(board.budget):
+        verb = "both keep" if len(names) == 2 else "all keep"
+        notes.append(
+            f"{listing(names)} {verb} exactly the same experts: this mask was evaluated "
+            "once, so their figures are one measurement."
+        )
+    return tuple(notes)
+
+
+def never_selected(boards: GroupBoards) -> tuple[str, ...]:
+    """Corpora on which the router passed experts by: a mean over their tokens does not exist."""
+    notes = []
+    profiles = boards.results.provenance.profiles_of(boards.group.model)
+    for corpus, profile in profiles.items():
+        if profile.never_selected:
+            count = profile.never_selected
+            experts = "1 expert was" if count == 1 else f"{count} experts were"
+            notes.append(
+                f"{experts} never selected by the router on {corpus}, counted over all layers: "
+                "a mean over an expert's tokens has nothing to average there."
+            )
+    return tuple(notes)
+
+
+def union_of_choices(choices: CorpusChoices) -> tuple[str, ...]:
+    """How many experts the texts want together, by budget."""
+    notes = []
+    for retain, by_corpus in choices.chosen.items():
+        masks = list(by_corpus.values())
+        notes.append(
+            f"{percent(retain)} kept: {listing(by_corpus)} together want {union_size(masks):.1f}"
+            f" experts per layer where {choices.kept(retain)} can stay, and agree on"
+            f" {shared_size(masks):.1f}."
+        )
+    return tuple(notes)

@@ -1,0 +1,100 @@
+"""Do calibration texts agree on which experts matter? The masks of methods that differ in their
+one corpus alone are the corpora's own choices of K experts per layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+
+from mbench.core.provenance import MethodSettings
+from mbench.report.statistics.boards import Board, GroupBoards
+from mbench.report.statistics.mask_overlap import chance, jaccard_by_layer
+from mbench.report.words import listing
+
+
+@dataclass(frozen=True)
+class CorpusChoices:
+    """One family of methods: the same parts, each on another corpus."""
+
+    id: str
+    """By which addresses on the page begin."""
+    boards: GroupBoards
+    methods: Mapping[str, str]
+    """Corpus -> the method that looks at it."""
+    chosen: Mapping[float, Mapping[str, np.ndarray]]
+    """Retain ratio -> corpus -> bool [layers, N]; budgets with two masks at least."""
+
+    @property
+    def heading(self) -> str:
+        """What the page calls it."""
+        return listing(self.methods.values())
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """All pairs of corpora."""
+        return list(combinations(self.methods, 2))
+
+    def overlap_by_layer(self, retain: float, pair: tuple[str, str]) -> np.ndarray | None:
+        """The pair's Jaccard overlap at a budget, float64 [layers]; None unless both have masks."""
+        choices = self.chosen[retain]
+        if not choices.keys() >= set(pair):
+            return None
+        return jaccard_by_layer(*(choices[corpus] for corpus in pair))
+
+    def kept(self, retain: float) -> int:
+        """Experts per layer that stay at a budget."""
+        return int(self._any_mask(retain)[0].sum())
+
+    def chance(self, retain: float) -> float:
+        """The overlap that two independent random choices have at a budget."""
+        return chance(self._any_mask(retain).shape[1], self.kept(retain))
+
+    def layers(self, retain: float) -> int:
+        """MoE layers of the model."""
+        return len(self._any_mask(retain))
+
+    def _any_mask(self, retain: float) -> np.ndarray:
+        return next(iter(self.chosen[retain].values()))
+
+
+def corpus_choices(boards: GroupBoards) -> tuple[CorpusChoices, ...]:
+    """Every family of methods with masks."""
+    methods = boards.results.provenance.methods.get(boards.group.model, {})
+    found = []
+    for number, family in enumerate(families(methods), 1):
+        chosen = {board.retain: _choices(board, family) for board in boards.boards}
+        chosen = {retain: choices for retain, choices in chosen.items() if len(choices) > 1}
+        if chosen:
+            found.append(CorpusChoices(f"{boards.id}-agreement-{number}", boards, family, chosen))
+    return tuple(found)
+
+
+def families(methods: Mapping[str, MethodSettings]) -> list[dict[str, str]]:
+    """Corpus -> method, for methods with one corpus that share the rest; two corpora at least."""
+    by_rest: list[tuple[MethodSettings, dict[str, str]]] = []
+    for name, method in methods.items():
+        if len(method.corpora) != 1 or method.candidate is not None:
+            continue
+        rest, (corpus,) = replace(method, corpora=()), method.corpora
+        family = next((family for shared, family in by_rest if shared == rest), None)
+        if family is None:
+            family = {}
+            by_rest.append((rest, family))
+        family.setdefault(corpus, name)
+    return [family for _, family in by_rest if len(family) > 1]
+
+
+def _choices(board: Board, family: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Corpus -> mask of the first seed of its method."""
+    first_cells = {entry.method: entry.cells[0] for entry in board.budget.entries}
+    keys = {
+        corpus: (board.group.model, first_cells[method].mask)
+        for corpus, method in family.items()
+        if method in first_cells
+    }
+    masks = board.results.masks
+    return {corpus: masks[key] for corpus, key in keys.items() if key in masks}

@@ -1,0 +1,43 @@
+"""How far a single seed can mislead: where each would stand if it were the only one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mbench.report.statistics.boards import Board, GroupBoards
+from mbench.report.statistics.ranking import Ranked
+from mbench.report.words import percent
+
+
+def has_seeds(standing: Ranked) -> bool:
+    """Whether a method was run with several seeds."""
+    return len(standing.entry.cells) > 1
+
+
+def places_of_single_seeds(boards: GroupBoards) -> tuple[str, ...]:
+    """A sentence for each budget and method with several seeds."""
+    return tuple(sentence for board in boards.boards for sentence in _places(board))
+
+
+def _places(board: Board) -> Iterator[str]:
+    if board.score is None:
+        return
+    for standing in filter(has_seeds, board.ranked):
+        others = [s.summary.mean for s in board.ranked if s is not standing]
+        if not others:
+            continue
+        sign = 1 if board.score.higher else -1
+        seeds_by_place: dict[int, list[str]] = {}
+        for cell in standing.entry.cells:
+            value = board.score.value(cell)
+            if value is not None:
+                place = 1 + sum(sign * other > sign * value for other in others)
+                seeds_by_place.setdefault(place, []).append(str(cell.seed))
+        texts = [
+            f"{place} (seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)})"
+            for place, seeds in sorted(seeds_by_place.items())
+        ]
+        yield (
+            f"{percent(board.retain)} kept: with one seed, {standing.entry.method} would stand, by"
+            f" its figure alone, at place {' or '.join(texts)} of {len(others) + 1}."
+        )
