@@ -18,6 +18,11 @@ from helpers.browsing import browser, tab, written  # noqa: F401
 from mbench.storage.store import Store
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the longest tests, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: "suites" not in item.path.parts)
+
+
 @pytest.fixture(autouse=True)
 def _own_store(tmp_path, monkeypatch):
     monkeypatch.setenv("MBENCH_STORE", str(tmp_path / "store"))
