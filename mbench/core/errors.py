@@ -67,6 +67,11 @@ def unknown(what: str, name: str, choices: Iterable[str]) -> str:
     return f"unknown {what} {name!r}{hint}{listed}"
 
 
+def nearest(name: str, choices: Iterable[str]) -> str | None:
+    """The choice that is most like a mistyped name, if one is like it at all."""
+    return next(iter(difflib.get_close_matches(name, list(choices), n=1)), None)
+
+
 _log = logging.getLogger("mbench")
 
 

@@ -64,8 +64,10 @@ class Component(ABC):
 
     @property
     def identity(self) -> str:
-        """Name and parameters as canonical JSON: equal for components that do the same."""
-        return json.dumps([self.name, self.params.model_dump(mode="json")], sort_keys=True)
+        """Name, class and parameters as JSON: equal for what does the same in this process."""
+        kind = type(self)
+        parts = [self.name, f"{kind.__module__}:{kind.__qualname__}"]
+        return json.dumps([*parts, self.params.model_dump(mode="json")], sort_keys=True)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from mbench.core.errors import MbenchError
 from mbench.core.interfaces import Statistic
 from mbench.moe.accumulate import Accumulator
 from mbench.moe.adapter import MoELayer
@@ -25,6 +26,8 @@ class Collected:
     """identity -> array name -> float64 [shards, L, N, ...]."""
     samples: dict[str, dict[str, list[np.ndarray]]]
     """identity -> array name -> one array [t, ...] per layer, in corpus order."""
+    failures: dict[str, MbenchError]
+    """identity -> why a statistic has neither; the pass went on without it."""
 
 
 def profile_model(
@@ -43,8 +46,9 @@ def profile_model(
     sequences; no batch crosses their borders, so `batch_size` changes only the rounding. Padding is
     not seen by any statistic. `advance` is told the number of tokens done after every batch.
 
-    Raises `UnsupportedModel` if the model does not call its experts as expected or gives values
-    that are not finite, `PluginError` for a statistic that breaks its contract.
+    A statistic that raises or breaks its contract is left out from there on, and told in
+    `failures`. Raises `UnsupportedModel` if the model does not call its experts as expected or
+    gives values that are not finite.
     """
     if model.training:
         raise ValueError("a model must be in eval mode to be profiled")
@@ -61,7 +65,7 @@ def profile_model(
                     _forward(model, recorder, sequences, batch)
                 advance(tokens)
             accumulator.close_shard(shard)
-    return Collected(accumulator.sums(), accumulator.samples())
+    return Collected(accumulator.sums(), accumulator.samples(), accumulator.failures)
 
 
 def _forward(

@@ -131,7 +131,7 @@ def raw_logits(
     with a higher logit has a lower weight, so that they are not what the weights came from.
     """
     found = [
-        keep(value.reshape(-1, layer.num_experts)).float()
+        keep(value.reshape(-1, layer.num_experts)).to(torch.float32, copy=True)
         for value in (output if isinstance(output, tuple) else (output,))
         if isinstance(value, torch.Tensor)
         and value.is_floating_point()

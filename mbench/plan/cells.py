@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from mbench.core.errors import Infeasible, MbenchError
-from mbench.core.interfaces import Budget, ExpertMask, RouterMode, Statistic
+from mbench.core.errors import Infeasible, PluginError
+from mbench.core.interfaces import Budget, Component, ExpertMask, RouterMode, Statistic
+from mbench.core.plugin_code import plugin_code
 from mbench.core.results import CellKey
 from mbench.core.suite import Suite
+from mbench.plan.keys import (
+    Code,
+    ComponentKey,
+    evaluation_key,
+    installed_code,
+    mask_key,
+    statistic_key,
+    task_cost_key,
+)
 from mbench.plan.methods import ResolvedMethod, resolve_methods
-from mbench.plan.models import PlannedModel, find_model, versions
-from mbench.plan.registry import Registry, source_hash
+from mbench.plan.models import PlannedModel, find_model
+from mbench.plan.registry import Registry, class_modules
 from mbench.plan.tasks import PlannedTask, find_text, plan_tasks
 from mbench.plan.yaml_source import YamlSource
-from mbench.storage.store import Store, key_of
+from mbench.storage.source_code import Source, source_of
+from mbench.storage.store import Key, Store
 from mbench.storage.texts import Text
 
 SHARDS = 16
@@ -30,7 +40,7 @@ class StatisticJob:
 
     corpus: str
     statistic: Statistic
-    key: str
+    key: Key
 
 
 @dataclass(frozen=True)
@@ -41,9 +51,9 @@ class Cell:
     method: ResolvedMethod
     seed: int | None
     budget: Budget
-    key: str
-    """Of the mask; empty where the method is broken."""
-    candidate: str | None
+    mask_key: Key | None
+    """Of the mask; None where the method is broken."""
+    candidate: Key | None
     """Key of the mask it builds upon."""
     statistics: Mapping[str, tuple[StatisticJob, ...]]
     """Per corpus, what its scorer and builder read."""
@@ -53,9 +63,14 @@ class Cell:
     """What its components say of this budget, e.g. that a parameter is clamped."""
 
     @property
+    def key(self) -> CellKey:
+        """What tells it from the plan's other cells."""
+        return CellKey(self.model, self.method.name, self.seed, self.budget.retain)
+
+    @property
     def label(self) -> str:
         """How progress and errors name it."""
-        return CellKey(self.model, self.method.name, self.seed, self.budget.retain).label
+        return self.key.label
 
 
 @dataclass(frozen=True)
@@ -68,6 +83,8 @@ class Plan:
     tasks: tuple[PlannedTask, ...]
     texts: Mapping[str, Text]
     registry: Registry = field(repr=False)
+    code: Code = field(repr=False)
+    """What computes, as the keys have it."""
 
     def cells_of(self, model: str) -> list[Cell]:
         """A model's cells, candidates before those that build on them."""
@@ -79,21 +96,17 @@ class Plan:
 
     def evaluation_key(
         self, model: PlannedModel, mask_hash: str, router: RouterMode, task: PlannedTask
-    ) -> str:
+    ) -> Key:
         """Key of one mask's outcome on one task, by the mask's content and not by its maker."""
         everything = ExpertMask(model.all_kept()).content_hash
-        return key_of(
-            {
-                "kind": "evaluation",
-                "versions": dict(versions()),
-                "model": model.key,
-                "dtype": model.dtype,
-                "mask": mask_hash,
-                # Without a pruned expert there is nothing for the router mode to decide.
-                "router": "any" if mask_hash == everything else router,
-                "task": dict(task.fingerprint),
-            }
+        mode = "any" if mask_hash == everything else router
+        return evaluation_key(
+            self.code, model.identity, mask_hash, mode, task.name, task.fingerprint
         )
+
+    def task_cost_key(self, model: PlannedModel, task: PlannedTask) -> Key:
+        """Key of the number of tokens of a built task."""
+        return task_cost_key(self.code, model.identity, task.name, task.fingerprint)
 
 
 def make_plan(
@@ -103,15 +116,18 @@ def make_plan(
     store: Store,
     *,
     trust_expected: bool = False,
+    code: Code | None = None,
 ) -> Plan:
     """Resolve every name, check every budget, and key every artefact.
 
     With `trust_expected`, a model whose files are out of reach is planned by what the suite
-    expects of it, which is enough to see a plan and not enough to run it.
+    expects of it, which is enough to see a plan and not enough to run it. `code` is what computes;
+    None: the code that is installed.
 
     Raises the user's first mistake as an `MbenchError`; a plugin's own failure only marks its
     cells.
     """
+    code = code or installed_code()
     methods = {name: resolve_methods(suite, name, registry, source) for name in suite.models}
     texts = {
         name: find_text(("corpora", name), spec.source, source, registry)
@@ -119,7 +135,7 @@ def make_plan(
     }
     # Models first: the likeliest thing to be missing, and found out without reading any text.
     models = tuple(
-        find_model(name, spec, source, registry, store, trust_expected)
+        find_model(name, spec, source, registry, store, code, trust_expected)
         for name, spec in suite.models.items()
     )
     tasks = plan_tasks(suite, source, registry)
@@ -129,9 +145,9 @@ def make_plan(
         identities = {
             corpus: texts[corpus].identity() for corpus in suite.corpora if corpus in used
         }
-        planner = _Planner(suite, source, model, identities)
+        planner = _Planner(suite, source, registry, code, model, identities)
         cells += planner.cells(methods[model.name])
-    return Plan(suite, models, tuple(cells), tasks, texts, registry)
+    return Plan(suite, models, tuple(cells), tasks, texts, registry, code)
 
 
 def kept_experts(retain: float, num_experts: int) -> int:
@@ -145,19 +161,21 @@ class _Planner:
 
     suite: Suite
     source: YamlSource
+    registry: Registry
+    code: Code
     model: PlannedModel
     identities: Mapping[str, dict[str, Any]]
 
     def cells(self, methods: Mapping[str, ResolvedMethod]) -> list[Cell]:
         made: list[Cell] = []
         for index, retain in enumerate(self.suite.retain):
-            keys: dict[str, str] = {}
+            keys: dict[str, Key | None] = {}
             for name, method in methods.items():
                 budget = self._budget(retain, index, method.router)
                 for seed in method.seeds:
                     cell = self._cell(method, seed, budget, keys)
                     made.append(cell)
-                    keys[name] = cell.key
+                    keys[name] = cell.mask_key
         return made
 
     def _budget(self, retain: float, index: int, router: RouterMode) -> Budget:
@@ -186,51 +204,62 @@ class _Planner:
         )
 
     def _cell(
-        self, method: ResolvedMethod, seed: int | None, budget: Budget, keys: Mapping[str, str]
+        self,
+        method: ResolvedMethod,
+        seed: int | None,
+        budget: Budget,
+        keys: Mapping[str, Key | None],
     ) -> Cell:
         candidate = keys[method.candidate] if method.candidate else None
-        statistics: dict[str, tuple[StatisticJob, ...]] = {}
         try:
-            notes: list[str] = []
-            if self.model.facts.groups > 1:
-                notes.append(self._group_note(budget))
-            for part in method.parts.values():
-                part.check(budget)
-                notes += part.notes(budget)
-            identities = {kind: part.identity for kind, part in method.parts.items()}
-            for corpus in method.corpora:
-                jobs = (self._statistic_job(corpus, statistic) for statistic in method.needs)
-                statistics[corpus] = tuple(jobs)
+            if method.problem:
+                raise PluginError(method.problem)
+            notes = self._checked(method, budget)
+            statistics = {
+                corpus: tuple(self._statistic_job(corpus, each) for each in method.statistics())
+                for corpus in method.corpora
+            }
+            components = {
+                kind: component_key(part, self.registry.source(kind, part))
+                for kind, part in method.parts.items()
+            }
         except Infeasible as error:
             place = ("methods", method.name if method.name in self.suite.methods else "")
             problem = f"{method.name!r} cannot keep {budget.retain:g} of {self.model.name!r}"
             raise self.source.error(place, f"{problem}: {error}") from None
-        # A stranger's component may raise anything; only its own cells may suffer.
-        except Exception as error:
-            problem = str(error) if isinstance(error, MbenchError) else repr(error)
-            return Cell(self.model.name, method, seed, budget, "", candidate, {}, problem)
-        key = key_of(
-            {
-                "kind": "mask",
-                "model": self.model.key,
-                "dtype": self.model.dtype,
-                "components": identities,
-                "sources": {kind: o.source_hash for kind, o in method.origins.items()},
-                "statistics": [
-                    [job.key for job in jobs] for jobs in statistics.values()
-                ],  # in the order of the corpora, which decides who comes first in a round-robin
-                "corpora": [self._corpus_key(corpus) for corpus in method.corpora],
-                "experts": [budget.num_layers, budget.num_experts, budget.kept],
-                "retain": budget.retain,
-                "router": budget.router,
-                "candidate": candidate,
-                "seed": seed,
-            }
+        except PluginError as error:
+            return Cell(
+                *(self.model.name, method, seed, budget, None, candidate, {}),
+                problem=str(error),
+            )
+        key = mask_key(
+            self.code,
+            self.model.identity,
+            CellKey(self.model.name, method.name, seed, budget.retain).label,
+            components,
+            [[job.key for job in jobs] for jobs in statistics.values()],
+            [self._corpus(corpus) for corpus in method.corpora],
+            (budget.num_layers, budget.num_experts, budget.kept),
+            budget.retain,
+            budget.router,
+            candidate,
+            seed,
         )
         return Cell(
             *(self.model.name, method, seed, budget, key, candidate, statistics),
-            notes=tuple(notes),
+            notes=notes,
         )
+
+    def _checked(self, method: ResolvedMethod, budget: Budget) -> tuple[str, ...]:
+        """What the components say of a budget, once they agreed to it."""
+        notes: list[str] = []
+        if self.model.facts.groups > 1:
+            notes.append(self._group_note(budget))
+        for kind, part in method.parts.items():
+            with plugin_code(f"{kind} {part.name!r}, asked whether {budget.retain:g} is feasible,"):
+                part.check(budget)
+                notes += part.notes(budget)
+        return tuple(notes)
 
     def _group_note(self, budget: Budget) -> str:
         groups = self.model.facts.groups
@@ -239,21 +268,40 @@ class _Planner:
             f" {budget.kept // groups} in each of {groups} fails when it is made"
         )
 
-    def _corpus_key(self, corpus: str) -> dict[str, Any]:
+    def _corpus(self, corpus: str) -> dict[str, Any]:
+        """What decides a corpus's token sequences."""
         protocol = self.suite.corpora[corpus].model_dump(mode="json", exclude={"source"})
         return {"text": self.identities[corpus], **protocol}
 
     def _statistic_job(self, corpus: str, statistic: Statistic) -> StatisticJob:
-        key = key_of(
-            {
-                "kind": "statistic",
-                "versions": versions(),
-                "model": self.model.key,
-                "dtype": self.model.dtype,
-                "corpus": self._corpus_key(corpus),
-                "statistic": statistic.identity,
-                "source": source_hash(sys.modules[type(statistic).__module__]),
-                "shards": SHARDS,
-            }
+        source = source_of(class_modules(type(statistic)))
+        key = statistic_key(
+            self.code,
+            self.model.identity,
+            corpus,
+            self._corpus(corpus),
+            component_key(statistic, source),
+            SHARDS,
         )
         return StatisticJob(corpus, statistic, key)
+
+
+def component_key(component: Component, source: Source) -> ComponentKey:
+    """What identifies a component in keys.
+
+    Raises `PluginError` where its name, parameters and source do not say what it does.
+    """
+    kind = type(component)
+    unseen = sorted(vars(component).keys() - {"params"})
+    if unseen:
+        raise PluginError(
+            f"{component.name!r} holds {', '.join(unseen)} beside its parameters, so that"
+            " different ones could not be told apart: make it a field of its `Params`"
+        )
+    return ComponentKey(
+        name=component.name,
+        class_name=kind.__qualname__,
+        params=component.params.model_dump(mode="json"),
+        source=source.sha256,
+        distributions=source.distributions,
+    )

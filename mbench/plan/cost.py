@@ -9,10 +9,10 @@ from typing import Any
 from mbench.core.interfaces import ExpertMask
 from mbench.core.model_facts import DTYPE_BYTES
 from mbench.plan.cells import Plan
+from mbench.plan.keys import speed_key
 from mbench.plan.models import PlannedModel
-from mbench.plan.tasks import PlannedTask
 from mbench.storage.mask_json import mask_from_json
-from mbench.storage.store import Store, key_of
+from mbench.storage.store import Store
 
 ASSUMED_FLOPS = 4e10
 """Floating-point operations a second where no speed was measured yet: a few CPU cores."""
@@ -93,17 +93,6 @@ class Estimate:
         return {"models": [asdict(model) for model in self.models]}
 
 
-def task_cost_key(model: PlannedModel, task: PlannedTask) -> str:
-    """Where the number of tokens of a built task is remembered."""
-    return key_of({"kind": "task cost", "model": model.key, "task": dict(task.fingerprint)})
-
-
-def speed_key(model: PlannedModel) -> str:
-    """Where the speed of a model on this machine is remembered."""
-    machine = platform.node()
-    return key_of({"kind": "speed", "machine": machine, "model": model.key, "dtype": model.dtype})
-
-
 def estimate(plan: Plan, store: Store) -> Estimate:
     """Look at the store and count; loads nothing."""
     return Estimate(tuple(_model_cost(plan, store, model) for model in plan.models))
@@ -116,7 +105,7 @@ def _model_cost(plan: Plan, store: Store, model: PlannedModel) -> ModelCost:
     masks = {(ExpertMask(model.all_kept()).content_hash, plan.suite.router)}
     unmade = 0
     for cell in cells:
-        stored = store.read_json("masks", cell.key) if cell.key else None
+        stored = store.read_json(cell.key) if cell.key else None
         if stored is None:
             unmade += cell.method.evaluated and not cell.problem
             for corpus, jobs in cell.statistics.items():
@@ -131,7 +120,7 @@ def _model_cost(plan: Plan, store: Store, model: PlannedModel) -> ModelCost:
     for task in plan.tasks:
         done = sum(store.has_items(plan.evaluation_key(model, *mask, task)) for mask in masks)
         cached += done
-        known = store.read_json("facts", task_cost_key(model, task))
+        known = store.read_json(plan.task_cost_key(model, task))
         if known is not None:
             own = known["tokens"]
         elif task.expected_tokens is not None:
@@ -143,7 +132,7 @@ def _model_cost(plan: Plan, store: Store, model: PlannedModel) -> ModelCost:
         tokens += own * (len(masks) + unmade - done)
     specs = [plan.suite.corpora[corpus] for corpus in corpora]
     profile_tokens = sum(spec.sequences * spec.length for spec in specs)
-    measured = store.read_json("facts", speed_key(model))
+    measured = store.read_json(speed_key(model.identity, platform.node()))
     per_second = measured["tokens_per_second"] if measured else ASSUMED_FLOPS / _flops(model)
     dtype = model.facts.dtype if model.dtype == "auto" else model.dtype
     weights = model.facts.parameters * DTYPE_BYTES[dtype]

@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mbench.core.errors import SuiteError, unknown
+from mbench.core.basics import AsSelected, TopK
+from mbench.core.errors import PluginError, SuiteError, nearest, unknown
 from mbench.core.interfaces import (
     Component,
     MaskBuilder,
@@ -19,6 +20,7 @@ from mbench.core.interfaces import (
     Statistic,
     Use,
 )
+from mbench.core.plugin_code import plugin_code
 from mbench.core.provenance import ComponentSettings, MethodSettings
 from mbench.core.suite import ComponentSpec, MethodSpec, Parts, Suite
 from mbench.plan.registry import Origin, Registry
@@ -43,6 +45,8 @@ class ResolvedMethod:
     router: RouterMode
     evaluated: bool = True
     """False for a candidate that the suite does not list: only its mask is needed."""
+    problem: str = ""
+    """Why a plugin's method cannot be used; its cells fail with this, and all others go on."""
 
     @property
     def parts(self) -> dict[str, Component]:
@@ -66,11 +70,29 @@ class ResolvedMethod:
             router=self.router,
         )
 
-    @property
-    def needs(self) -> tuple[Statistic, ...]:
-        """The distinct statistics that the components ask for."""
-        needed = [statistic for part in self.parts.values() for statistic in part.needs]
-        return tuple({statistic.identity: statistic for statistic in needed}.values())
+    def statistics(self) -> tuple[Statistic, ...]:
+        """The distinct statistics that the components ask for.
+
+        Raises `PluginError` for a component that asks for anything else.
+        """
+        needed: dict[str, Statistic] = {}
+        for kind, part in self.parts.items():
+            what = f"{kind} {part.name!r}"
+            with plugin_code(f"{what}, asked what it `needs`,"):
+                needs: Any = part.needs
+            for each in needs if isinstance(needs, tuple) else (needs,):
+                if not isinstance(each, Statistic) or not isinstance(needs, tuple):
+                    raise PluginError(
+                        f"{what}: `needs` must be a tuple of statistics, such as"
+                        f" (mbench.RoutingSums(),), got {needs!r}"
+                    )
+                known = needed.setdefault(each.identity, each)
+                if type(known) is not type(each):
+                    raise PluginError(
+                        f"{what}: two statistics in {type(each).__module__} are called"
+                        f" {each.name!r} and {type(each).__qualname__}: rename one"
+                    )
+        return tuple(needed.values())
 
 
 def resolve_methods(
@@ -93,7 +115,10 @@ def resolve_methods(
         place = (section, name) if listed else ("methods", asked_by[-1])
         resolver = _Resolver(suite, model, registry, source, section, place)
         evaluated = section == "methods"
-        method = resolver.resolve(name, listed or MethodSpec(), evaluated=evaluated)
+        try:
+            method = resolver.resolve(name, listed or MethodSpec(), evaluated=evaluated)
+        except PluginError as error:
+            method = _broken(name, suite.router, str(error), evaluated=evaluated)
         if method.candidate is not None:
             visit(method.candidate, (*asked_by, name))
             if ordered[method.candidate].selector.stochastic:
@@ -104,6 +129,24 @@ def resolve_methods(
     for name in suite.methods:
         visit(name, ())
     return ordered
+
+
+def _broken(name: str, router: RouterMode, problem: str, *, evaluated: bool) -> ResolvedMethod:
+    """A method whose cells fail for a reason that lies in its plugin."""
+    return ResolvedMethod(
+        name=name,
+        scorer=None,
+        selector=TopK(),
+        builder=AsSelected(),
+        candidate=None,
+        corpora=(),
+        seeds=(None,),
+        origins={},
+        description="",
+        router=router,
+        evaluated=evaluated,
+        problem=problem,
+    )
 
 
 @dataclass(frozen=True)
@@ -133,6 +176,11 @@ class _Resolver:
                     if use is None:
                         raise self.source.error(at, f"this method has no {kind}: give its name")
             if use is not None:
+                if at == self.place and use.name not in self.registry.components[kind]:
+                    raise PluginError(
+                        f"method {preset.name!r} names a {kind} that no plugin offers: "
+                        + unknown(kind, use.name, self.registry.components[kind])
+                    )
                 components[kind] = self._instance(kind, use, at)
                 origins[kind] = self.registry.origins[kind, use.name]
         selector: Selector = components["selector"]
@@ -174,11 +222,12 @@ class _Resolver:
             return self.registry.methods[wanted]
         if spec.use is None and spec.selector is not None:
             return Method(name)
-        try:
-            return self.registry.method(wanted)
-        except SuiteError as error:
-            at = (*self.place, "use") if spec.use else self.place
-            raise self.source.error(at, str(error)) from None
+        problem = unknown("method", wanted, self.registry.methods)
+        if self.registry.failures and not nearest(wanted, self.registry.methods):
+            # Likely one that a plugin would have offered, which must not stop all the others.
+            raise PluginError(f"{problem}; {self.registry.failed()}")
+        at = (*self.place, "use") if spec.use else self.place
+        raise self.source.error(at, f"{problem}{self.registry.hint()}")
 
     def _instance(self, kind: str, use: Use, at: Place) -> Component:
         try:
@@ -196,12 +245,8 @@ class _Resolver:
                 message = f"{kind} {use.name!r}: {key}: {first['msg'].lower()}"
                 message += f", got {first['input']!r}"
             raise self.source.error((*at, key), message) from None
-        try:
+        with plugin_code(f"{kind} {use.name!r} cannot be made: it"):
             return component(params)
-        # A stranger's constructor may raise anything.
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise self.source.error(at, f"{kind} {use.name!r} cannot be made: {reason}") from None
 
     def _wanted_by(self, name: str) -> str:
         """Why a method that the suite does not list is looked at."""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +10,11 @@ import numpy as np
 from mbench.core.errors import ModelNotFound
 from mbench.core.model_facts import ModelFacts
 from mbench.core.suite import ModelSpec
+from mbench.plan.keys import Code, ModelIdentity, model_facts_key
 from mbench.plan.registry import Registry
 from mbench.plan.yaml_source import YamlSource
 from mbench.storage.checkpoints import model_key
-from mbench.storage.store import Store, key_of
-
-COMPUTED_BY = ("mbench", "torch", "transformers")
-"""Packages whose versions are part of the keys of whatever they computed."""
-
-
-@cache
-def versions() -> Mapping[str, str]:
-    """Versions of the packages that compute, without the build's variant such as `+cpu`."""
-    return {name: version(name).partition("+")[0] for name in COMPUTED_BY}
+from mbench.storage.store import Store
 
 
 @dataclass(frozen=True)
@@ -45,6 +34,11 @@ class PlannedModel:
     seen: bool = True
     """False where the model's files are out of reach and its facts are what the suite expects."""
 
+    @property
+    def identity(self) -> ModelIdentity:
+        """The model as keys know it."""
+        return ModelIdentity(self.name, self.key, self.dtype)
+
     def all_kept(self) -> np.ndarray:
         """bool [layers, N], the mask of the unpruned model."""
         return np.ones((len(self.facts.layers), self.facts.num_experts), dtype=bool)
@@ -56,6 +50,7 @@ def find_model(
     source: YamlSource,
     registry: Registry,
     store: Store,
+    code: Code,
     trust_expected: bool,
 ) -> PlannedModel:
     """Find one model of the suite without loading it.
@@ -73,7 +68,7 @@ def find_model(
         where = str(Path(spec.path).expanduser()) if spec.path else str(spec.hub)
     try:
         key = model_key(where, spec.revision, remote_code=spec.trust_remote_code, store=store)
-        facts = _facts(where, spec, key, store)
+        facts = _facts(name, where, spec, key, store, code)
     except ModelNotFound as error:
         facts = _expected_facts(spec) if trust_expected else None
         if facts is None:
@@ -121,17 +116,16 @@ def _expected_facts(spec: ModelSpec) -> ModelFacts | None:
     )
 
 
-def _facts(where: str, spec: ModelSpec, key: str, store: Store) -> ModelFacts:
-    # Another version may find other layers or other facts, or refuse the model.
-    names = [field.name for field in fields(ModelFacts)]
-    found_by = {"versions": dict(versions()), "fields": names}
-    place = key_of({"kind": "model facts", **found_by, "model": key})
-    known = store.read_json("facts", place)
+def _facts(
+    name: str, where: str, spec: ModelSpec, content: str, store: Store, code: Code
+) -> ModelFacts:
+    key = model_facts_key(code, name, content, [field.name for field in fields(ModelFacts)])
+    known = store.read_json(key)
     if known is not None:
         return ModelFacts.from_json(known)
     from mbench.moe.load import describe
 
     found = describe(where, spec.revision, trust_remote_code=spec.trust_remote_code)
     facts = ModelFacts.from_json(asdict(found))
-    store.write_json("facts", place, facts.to_json())
+    store.write_json(key, facts.to_json())
     return facts

@@ -7,7 +7,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,19 @@ from typing import Any
 
 import pluggy
 
-from mbench.core import basics, hookspecs
-from mbench.core.errors import SuiteError, unknown
-from mbench.core.interfaces import Component, MaskBuilder, Method, Scorer, Selector, Statistic
+from mbench.core import basics, hookspecs, interfaces
+from mbench.core.errors import MbenchError, PluginError, SuiteError, unknown
+from mbench.core.interfaces import (
+    Component,
+    MaskBuilder,
+    Method,
+    Parameters,
+    Scorer,
+    Selector,
+    Statistic,
+)
+from mbench.core.plugin_code import plugin_code
+from mbench.storage.source_code import Source, imported_names, source_of
 
 KINDS: dict[str, type[Component]] = {
     "scorer": Scorer,
@@ -35,8 +45,8 @@ class Origin:
     plugin: str
     distribution: str
     """Name and version of the installed package, or the path of a single file."""
-    source_hash: str
-    """See `source_hash`: a changed method never meets its old masks."""
+    module: ModuleType = field(repr=False)
+    """What registered it."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +78,27 @@ class Registry:
 
     def component(self, kind: str, name: str) -> type[Component]:
         """Return a component class; raises `SuiteError` naming the choices."""
-        found: type[Component] = _lookup(self, self.components[kind], kind, name)
-        return found
+        if name not in self.components[kind]:
+            raise SuiteError(unknown(kind, name, self.components[kind]) + self.hint())
+        return self.components[kind][name]
 
-    def method(self, name: str) -> Method:
-        """Return a ready-made method; raises `SuiteError` naming the choices."""
-        found: Method = _lookup(self, self.methods, "method", name)
-        return found
+    def failed(self) -> str:
+        """Which plugins could not be loaded, and why."""
+        return "; ".join(f"plugin {f.plugin} failed to load: {f.reason}" for f in self.failures)
+
+    def hint(self) -> str:
+        """What to say of a name that no plugin offers."""
+        return (
+            f" ({self.failed()})" if self.failures else "; one of your own needs --plugin FILE.py"
+        )
+
+    def source(self, kind: str, component: Component) -> Source:
+        """The code of a component: of its class, and of the plugin that registered it.
+
+        Raises `PluginError` for a class whose source does not show all that it does.
+        """
+        registered_by = self.origins[kind, component.name].module
+        return source_of([registered_by, *class_modules(type(component))])
 
     @property
     def rejected_files(self) -> list[PluginFailure]:
@@ -88,14 +112,6 @@ class Registry:
         if kind in self.components:
             return (inspect.getdoc(self.components[kind][name]) or "").split("\n")[0]
         return ""
-
-
-def _lookup(registry: Registry, table: Mapping[str, Any], kind: str, name: str) -> Any:
-    if name not in table:
-        broken = "; ".join(f"{f.plugin} failed to load: {f.reason}" for f in registry.failures)
-        hint = f" ({broken})" if broken else "; one of your own needs --plugin FILE.py"
-        raise SuiteError(unknown(kind, name, table) + hint)
-    return table[name]
 
 
 def load_registry(files: Sequence[Path] = ()) -> Registry:
@@ -120,88 +136,168 @@ def _version(distribution: str) -> str:
 
 
 def _attempt(registry: Registry, name: str, source: str, load: Callable[[], ModuleType]) -> None:
+    """Load and register one plugin; whatever goes wrong costs this plugin and no other."""
     try:
-        _add(registry, load(), name, source)
-    # A stranger's module may raise anything at all, and must not stop the program.
-    except (Exception, SystemExit) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        registry.failures.append(PluginFailure(name, reason))
+        with plugin_code("", loading=True):
+            module = load()
+        _add(registry, module, name, source)
+    except MbenchError as error:
+        registry.failures.append(PluginFailure(name, str(error).strip()))
 
 
 def _import_file(path: Path) -> ModuleType:
+    """A single file as a module, which may import the files beside it."""
     if not path.is_file():
-        raise FileNotFoundError(f"no such plugin file: {path}")
+        raise PluginError(f"no such plugin file: {path}")
     name = "mbench_plugin_" + hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise ImportError(f"not a Python file: {path}")
+        raise PluginError(f"not a Python file: {path}")
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        # At the end: what is installed goes before files that happen to bear its name.
+        sys.path.append(folder)
+        importlib.invalidate_caches()
     module = importlib.util.module_from_spec(spec)
     # Dataclasses and pickling look a class's module up here.
     sys.modules[name] = module
     spec.loader.exec_module(module)
+    _refuse_foreign_siblings(path)
     return module
 
 
+def _refuse_foreign_siblings(path: Path) -> None:
+    """Python knows one module of a name: files beside two plugins must not bear the same one."""
+    files = {file.stem: file for file in path.resolve().parent.glob("*.py")}
+    seen: set[str] = set()
+    pending = [path.resolve().stem]
+    while pending:
+        name = pending.pop()
+        if name in seen or name not in files:
+            continue
+        seen.add(name)
+        pending += imported_names(files[name])
+        origin = getattr(sys.modules.get(name), "__file__", None)
+        if name != path.resolve().stem and origin and Path(origin).resolve() != files[name]:
+            raise PluginError(
+                f"imports {name!r}, which lies beside it, but {origin} is loaded under this name:"
+                " rename the file"
+            )
+
+
 def _add(registry: Registry, module: ModuleType, plugin: str, source: str) -> None:
-    """Ask one plugin for all it offers, then register it; an error registers nothing of it."""
+    """Ask one plugin for all it offers, then register it; an error registers nothing of it.
+
+    Raises `PluginError` saying what is wrong with it.
+    """
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
-    manager.register(module, plugin)
-    manager.check_pending()
-    if not manager.get_hookcallers(module):
-        raise TypeError("the module implements no mbench hook (is @mbench.hookimpl missing?)")
-    hook = manager.hook
-    classes = [item for items in hook.mbench_components() for item in items]
-    methods = [item for items in hook.mbench_methods() for item in items]
-    corpora = {name: call for found in hook.mbench_corpora() for name, call in found.items()}
-    models = {name: path for found in hook.mbench_models() for name, path in found.items()}
-    directories = [Path(path) for found in hook.mbench_task_directories() for path in found]
-    for item in classes:
-        _kind(item)
-    for method in methods:
+    try:
+        manager.register(module, plugin)
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise PluginError(" ".join(str(error).split())) from error
+    _check_marks(manager, module)
+    offers = [(_kind(item), item.name, item) for item in _listed(manager, "mbench_components")]
+    for method in _listed(manager, "mbench_methods"):
         if not isinstance(method, Method):
-            raise TypeError(f"mbench_methods returned {method!r}, which is not an mbench.Method")
-    origin = Origin(plugin, source, source_hash(module))
-
-    def put(table: dict[str, Any], kind: str, name: str, value: Any) -> None:
-        if name in table:
+            raise PluginError(f"mbench_methods returned {method!r}, which is no mbench.Method")
+        offers.append(("method", method.name, method))
+    offers += [("corpus", name, call) for name, call in _named(manager, "mbench_corpora")]
+    offers += [("model", name, Path(path)) for name, path in _named(manager, "mbench_models")]
+    directories = [Path(path) for path in _listed(manager, "mbench_task_directories")]
+    tables: dict[str, dict[str, Any]] = {
+        **registry.components,
+        "method": registry.methods,
+        "corpus": registry.corpora,
+        "model": registry.models,
+    }
+    names = [offer[:2] for offer in offers]
+    for kind, name in names:
+        if name in tables[kind]:
             first = registry.origins[kind, name].plugin
-            reason = f"{kind} {name!r} is already registered by {first}; this one is ignored"
-            registry.failures.append(PluginFailure(plugin, reason))
-            return
-        table[name] = value
+            raise PluginError(f"{kind} {name!r} is already registered by {first}: rename yours")
+        if names.count((kind, name)) > 1:
+            raise PluginError(f"registers two of {kind} {name!r}")
+    origin = Origin(plugin, source, module)
+    for kind, name, value in offers:
+        tables[kind][name] = value
         registry.origins[kind, name] = origin
-
-    for item in classes:
-        put(registry.components[_kind(item)], _kind(item), item.name, item)
-    for method in methods:
-        put(registry.methods, "method", method.name, method)
-    for name, documents in corpora.items():
-        put(registry.corpora, "corpus", name, documents)
-    for name, path in models.items():
-        put(registry.models, "model", name, Path(path))
     registry.task_directories.extend(directories)
-    if hook.mbench_panels.get_hookimpls():
-        registry.panels.append((plugin, hook.mbench_panels))
+    if manager.hook.mbench_panels.get_hookimpls():
+        registry.panels.append((plugin, manager.hook.mbench_panels))
 
 
-def _kind(item: type[Component]) -> str:
+def _check_marks(manager: pluggy.PluginManager, module: ModuleType) -> None:
+    """A hook without its mark would be passed over without a word."""
+    callers = manager.get_hookcallers(module) or []
+    marked = {caller.name for caller in callers}
+    known = {name for name in vars(hookspecs) if name.startswith("mbench_")}
+    unmarked = sorted(name for name in known - marked if callable(getattr(module, name, None)))
+    if unmarked:
+        raise PluginError(f"{unmarked[0]} lacks @mbench.hookimpl")
+    if not marked:
+        raise PluginError("it implements no mbench hook (is @mbench.hookimpl missing?)")
+
+
+def _answers(manager: pluggy.PluginManager, hook: str) -> list[Any]:
+    with plugin_code(f"{hook}"):
+        answers: list[Any] = getattr(manager.hook, hook)()
+    return answers
+
+
+def _listed(manager: pluggy.PluginManager, hook: str) -> list[Any]:
+    """All items that a hook's implementations list."""
+    items: list[Any] = []
+    for answer in _answers(manager, hook):
+        if isinstance(answer, str) or not isinstance(answer, Iterable):
+            raise PluginError(f"{hook} must return a list, got {answer!r}")
+        with plugin_code(hook):
+            items += answer
+    return items
+
+
+def _named(manager: pluggy.PluginManager, hook: str) -> list[tuple[str, Any]]:
+    """All names and what they stand for that a hook's implementations give."""
+    pairs: list[tuple[str, Any]] = []
+    for answer in _answers(manager, hook):
+        if not isinstance(answer, Mapping):
+            raise PluginError(f"{hook} must return a mapping of names, got {answer!r}")
+        pairs += answer.items()
+    return pairs
+
+
+def _kind(item: Any) -> str:
+    """What a registered class is; raises `PluginError` if it is nothing that suites can name."""
     for kind, base in KINDS.items():
         if inspect.isclass(item) and issubclass(item, base):
             if inspect.isabstract(item):
                 missing = ", ".join(sorted(item.__abstractmethods__))
-                raise TypeError(f"{item.__name__} does not implement {missing}")
+                raise PluginError(f"{item.__name__} does not implement {missing}")
             if not isinstance(getattr(item, "name", None), str):
-                raise TypeError(f"{item.__name__} has no name")
+                raise PluginError(f"{item.__name__} has no name")
+            if not (inspect.isclass(item.Params) and issubclass(item.Params, Parameters)):
+                raise PluginError(
+                    f"{kind} {item.name!r}: its `Params` must be a subclass of mbench.Parameters"
+                )
             return kind
-    raise TypeError(f"{item!r} is not a Scorer, Selector, MaskBuilder or Statistic")
+    raise PluginError(f"{item!r} is not a Scorer, Selector, MaskBuilder or Statistic")
 
 
-def source_hash(module: ModuleType) -> str:
-    """sha256 of a single file's source, or of all modules of a package: plugins share helpers."""
-    file = Path(module.__file__ or "")
-    files = sorted(file.parent.glob("*.py")) if module.__package__ else [file]
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+def class_modules(kind: type[Component]) -> list[ModuleType]:
+    """The modules of a component's class and of the classes that it is made of.
+
+    Raises `PluginError` for a class that is defined inside a function, whose values its source
+    does not show.
+    """
+    if "<locals>" in kind.__qualname__:
+        raise PluginError(
+            f"{kind.__name__} is defined inside a function, whose values its source does not show:"
+            " define it at the top of a module, with `Params`"
+        )
+    names = dict.fromkeys(base.__module__ for base in kind.__mro__)
+    return [
+        sys.modules[name]
+        for name in names
+        if name != interfaces.__name__ and name.partition(".")[0] not in sys.stdlib_module_names
+    ]

@@ -12,6 +12,7 @@ from mbench.core.suite import ExpectedWork, LmEvalTask, PerplexityTask, Suite, T
 from mbench.evaluate.lm_eval.fingerprint import task_fingerprint
 from mbench.plan.registry import Registry
 from mbench.plan.yaml_source import Place, YamlSource
+from mbench.storage.source_code import source_of
 from mbench.storage.texts import Text
 
 
@@ -72,7 +73,10 @@ def find_text(place: Place, spec: TextSource, source: YamlSource, registry: Regi
     if spec.plugin is not None and spec.plugin not in registry.corpora:
         at = (*place, "source", "plugin")
         raise source.unknown(at, "plugin corpus", spec.plugin, registry.corpora)
-    return Text(".".join(place), spec, registry.corpora)
+    code = ""
+    if spec.plugin is not None:
+        code = source_of([registry.origins["corpus", spec.plugin].module]).sha256
+    return Text(".".join(place), spec, registry.corpora, code)
 
 
 def _perplexities(suite: Suite, source: YamlSource, registry: Registry) -> Iterator[PlannedTask]:

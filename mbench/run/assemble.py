@@ -95,9 +95,8 @@ def _evaluated(
             evaluations[task.name] = outcome.evaluations[key]
             tasks[task.name] = TaskStatus("ok")
         else:
-            problems = outcome.evaluation_problems
             unfinished = TaskStatus("interrupted", "the run ended before this")
-            tasks[task.name] = problems.get(key) or problems.get(
-                f"{model.name} {task.name}", unfinished
+            tasks[task.name] = outcome.evaluation_problems.get(
+                key, outcome.task_problems.get((model.name, task.name), unfinished)
             )
     return {"mask": mask.content_hash, "evaluations": evaluations, "tasks": tasks}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,10 +13,11 @@ from mbench.core.evaluation import Evaluation, evaluation
 from mbench.core.interfaces import ExpertMask, RouterMode
 from mbench.core.results import TaskStatus
 from mbench.core.suite import PerplexityTask
-from mbench.plan.cost import speed_key, task_cost_key
+from mbench.plan.keys import speed_key
 from mbench.plan.tasks import PlannedTask
 from mbench.run.environment import return_freed_memory
 from mbench.run.session import ModelSession
+from mbench.storage.store import Key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,7 +103,7 @@ class EvaluationStage:
             return self._evaluators[task.name].item_names == names
         return self._items.setdefault(task.name, names) == names
 
-    def _key(self, masked: MaskedModel, task: PlannedTask) -> str:
+    def _key(self, masked: MaskedModel, task: PlannedTask) -> Key:
         session = self._session
         mask = masked.mask.content_hash
         return session.plan.evaluation_key(session.model, mask, masked.router, task)
@@ -119,8 +121,7 @@ class EvaluationStage:
             except Exception as error:
                 session.progress.warning(f"task {task.name}: {one_line(error)}")
                 problem = TaskStatus("failed", one_line(error))
-                problems = session.outcome.evaluation_problems
-                problems[f"{session.model.name} {task.name}"] = problem
+                session.outcome.task_problems[session.model.name, task.name] = problem
 
     def _prepare(self, task: PlannedTask) -> None:
         session = self._session
@@ -136,7 +137,7 @@ class EvaluationStage:
             )
         self._evaluators[task.name] = evaluator
         cost = {"tokens": evaluator.tokens, "items": evaluator.items}
-        session.store.write_json("facts", task_cost_key(session.model, task), cost)
+        session.store.write_json(session.plan.task_cost_key(session.model, task), cost)
 
     def tokens(self, task: PlannedTask) -> int:
         """Forward tokens of a prepared task on one mask; 0 for one that could not be prepared."""
@@ -171,7 +172,7 @@ class EvaluationStage:
         seconds = time.perf_counter() - start
         if seconds > LONG_ENOUGH:
             speed = {"tokens_per_second": done / seconds}
-            session.store.write_json("facts", speed_key(session.model), speed)
+            session.store.write_json(speed_key(session.model.identity, platform.node()), speed)
 
     def _run_mask(self, masked: MaskedModel, tasks: list[PlannedTask]) -> dict[str, float]:
         from mbench.moe.experts import fast_experts

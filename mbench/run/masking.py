@@ -7,22 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from mbench.core.errors import MbenchError, PluginError, StoreError, UnsupportedModel, one_line
-from mbench.core.interfaces import Budget, ExpertMask, Profile, Scorer, Scores, Selection
+from mbench.core.errors import PluginError, StoreError, UnsupportedModel, one_line
+from mbench.core.interfaces import Budget, Component, ExpertMask, Profile, Scorer, Scores, Selection
+from mbench.core.plugin_code import plugin_code
 from mbench.core.results import TaskStatus
 from mbench.plan.cells import Cell
 from mbench.plan.models import PlannedModel
-from mbench.run.session import ModelSession
+from mbench.run.session import LOG, ModelSession
 from mbench.storage.mask_json import mask_from_json, mask_to_json
-from mbench.storage.store import Store
+from mbench.storage.store import Key, Store
 
 
 def restore_masks(session: ModelSession) -> list[Cell]:
     """Take the masks that are stored; returns the cells whose masks are not, in order."""
     pending = []
     for cell in session.cells:
-        stored = session.store.read_json("masks", cell.key) if cell.key else None
-        if stored is None:
+        stored = session.store.read_json(cell.key) if cell.key else None
+        if cell.key is None or stored is None:
             pending.append(cell)
         else:
             mask = mask_from_json(stored, session.model.facts.layers)
@@ -31,14 +32,14 @@ def restore_masks(session: ModelSession) -> list[Cell]:
 
 
 def make_masks(
-    session: ModelSession, cells: Sequence[Cell], corpus_problems: Mapping[str, str]
+    session: ModelSession, cells: Sequence[Cell], statistic_problems: Mapping[Key, str]
 ) -> None:
     """Make and store masks, candidates first; a failure costs its cell and those built on it."""
     maker = MaskMaker(session.model, session.store)
     with session.timed("masks"):
         for cell in cells:
             session.progress.stage(f"mask {cell.label}")
-            problem = _obstacle(session, cell, corpus_problems)
+            problem = _obstacle(session, cell, statistic_problems)
             if problem is None:
                 try:
                     _make(session, maker, cell)
@@ -47,6 +48,7 @@ def make_masks(
                     raise
                 except Exception as error:
                     problem = TaskStatus("failed", one_line(error))
+                    LOG.debug(cell.label, exc_info=error)
             session.outcome.mask_problems[cell.label] = problem
             session.progress.event(
                 "mask", cell=cell.label, status=problem.status, reason=problem.reason
@@ -54,14 +56,15 @@ def make_masks(
 
 
 def _obstacle(
-    session: ModelSession, cell: Cell, corpus_problems: Mapping[str, str]
+    session: ModelSession, cell: Cell, statistic_problems: Mapping[Key, str]
 ) -> TaskStatus | None:
     """Why the cell cannot even be tried."""
     if cell.problem:
         return TaskStatus("failed", cell.problem)
-    for corpus in cell.statistics:
-        if corpus in corpus_problems:
-            return TaskStatus("blocked", f"no profile on {corpus}: {corpus_problems[corpus]}")
+    for jobs in cell.statistics.values():
+        for job in jobs:
+            if job.key in statistic_problems:
+                return TaskStatus("blocked", statistic_problems[job.key])
     if cell.candidate is not None and cell.candidate not in session.outcome.masks:
         name = cell.method.candidate
         return TaskStatus("blocked", f"its candidate {name!r} has no mask at this budget")
@@ -71,9 +74,10 @@ def _obstacle(
 def _make(session: ModelSession, maker: MaskMaker, cell: Cell) -> None:
     masks = session.outcome.masks
     mask = maker.make(cell, masks[cell.candidate] if cell.candidate is not None else None)
+    if cell.key is None:
+        raise PluginError(cell.problem)
     masks[cell.key] = mask
-    layers = session.model.facts.layers
-    session.store.write_json("masks", cell.key, mask_to_json(mask, layers))
+    session.store.write_json(cell.key, mask_to_json(mask, session.model.facts.layers))
     session.progress.event("mask", cell=cell.label, status="ok", mask=mask.content_hash)
 
 
@@ -102,7 +106,7 @@ class MaskMaker:
         }
         generator = np.random.default_rng(0 if cell.seed is None else cell.seed)
         untouched = str(generator.bit_generator.state)
-        selection = _guarded(method.selector, "select", scores, budget, generator)
+        selection = _call("selector", method.selector, "select", scores, budget, generator)
         if not method.selector.stochastic and str(generator.bit_generator.state) != untouched:
             raise PluginError(
                 f"selector {method.selector.name!r} draws at random without saying so: it needs"
@@ -110,7 +114,7 @@ class MaskMaker:
             )
         _check_selection(selection, method.selector.name, budget)
         selection = Selection(_frozen(selection.chosen), tuple(selection.notes))
-        mask = _guarded(method.builder, "build", selection, scores, budget, candidate)
+        mask = _call("builder", method.builder, "build", selection, scores, budget, candidate)
         _check_mask(mask, method.builder.name, budget)
         self._check_groups(mask)
         return ExpertMask(_frozen(mask.keep), tuple(mask.notes))
@@ -121,8 +125,8 @@ class MaskMaker:
         sums = {}
         tokens = 0
         for identity, job in jobs.items():
-            tokens = self._store.read_statistic_meta(job.key)["tokens"]
-            sums[identity] = self._store.read_sums(job.key)
+            tokens = self._store.read_statistic_facts(job.key)["tokens"]
+            sums[identity] = _read_only(self._store.read_sums(job.key))
         return Profile(
             corpus=corpus,
             layers=self._model.facts.layers,
@@ -151,22 +155,16 @@ class MaskMaker:
         keys = tuple(job.key for job in cell.statistics[profile.corpus])
         known = (type(scorer), scorer.identity, profile.router, keys)
         if known not in self._scores:
-            values = _guarded(scorer, "score", profile)
+            values = _call("scorer", scorer, "score", profile)
             budget = cell.budget
             self._scores[known] = _checked_scores(values, scorer.name, budget, profile.corpus)
         return self._scores[known]
 
 
-def _guarded(component: Any, step: str, *arguments: Any) -> Any:
-    """Call a plugin's method; whatever it raises is reported under its name."""
-    try:
+def _call(kind: str, component: Component, step: str, *arguments: Any) -> Any:
+    """Call a method of a plugin's component."""
+    with plugin_code(f"{kind} {component.name!r}, in {step},"):
         return getattr(component, step)(*arguments)
-    except MbenchError:
-        raise
-    # A stranger's component may raise anything; the run goes on without its cells.
-    except (Exception, SystemExit) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise PluginError(f"{component.name!r} raised in {step}: {reason}") from error
 
 
 def _checked_scores(values: Any, name: str, budget: Budget, corpus: str) -> np.ndarray:
@@ -208,6 +206,12 @@ def _check_mask(mask: Any, name: str, budget: Budget) -> None:
 def _check_notes(notes: Any, who: str) -> None:
     if isinstance(notes, str) or not all(isinstance(note, str) for note in notes):
         raise PluginError(f"{who} must give its notes as a tuple of texts")
+
+
+def _read_only(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    for array in arrays.values():
+        array.flags.writeable = False
+    return arrays
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:

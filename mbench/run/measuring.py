@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mbench.core.errors import StoreError, one_line
 from mbench.core.results import Saving
-from mbench.storage.store import key_of
+from mbench.plan.keys import efficiency_key
 
 if TYPE_CHECKING:
     from mbench.core.suite import EfficiencySpec
@@ -36,8 +36,10 @@ def measure_efficiency(session: ModelSession, before: Callable[[], None]) -> Non
     device = device_name()
     for retain in suite.retain:
         kept = session.plan.kept(session.model, retain)
-        key = _key(session, spec, kept, device)
-        stored = session.store.read_json("efficiency", key)
+        key = efficiency_key(
+            session.plan.code, session.model.identity, kept, spec.model_dump(), device
+        )
+        stored = session.store.read_json(key)
         common = {"model": session.model.name, "retain": retain, "kept": kept, "device": device}
         if stored is None:
             label = f"{session.model.name} {100 * retain:g}% efficiency"
@@ -52,26 +54,10 @@ def measure_efficiency(session: ModelSession, before: Callable[[], None]) -> Non
                 session.outcome.efficiency.append(Saving(**common, **problem))
                 session.progress.event("efficiency", cell=label, **common, **problem)
                 continue
-            session.store.write_json("efficiency", key, stored)
+            session.store.write_json(key, stored)
             session.progress.event("efficiency", cell=label, **common, status="ok")
         entry = {**common, "status": "ok", "reason": "", **stored}
         session.outcome.efficiency.append(Saving.from_json(entry))
-
-
-def _key(session: ModelSession, spec: EfficiencySpec, kept: int, device: str) -> str:
-    from mbench.plan.models import versions
-
-    return key_of(
-        {
-            "kind": "efficiency",
-            "versions": dict(versions()),
-            "model": session.model.key,
-            "dtype": session.model.dtype,
-            "kept": kept,
-            "settings": spec.model_dump(),
-            "device": device,
-        }
-    )
 
 
 def _measure(session: ModelSession, spec: EfficiencySpec, kept: int) -> dict[str, Any]:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mbench.core.errors import StoreError, one_line
+from mbench.core.errors import MbenchError, StoreError, one_line
 from mbench.core.provenance import CorpusProfile
 from mbench.moe.calibration import sequences
 from mbench.plan.cells import SHARDS, Cell, StatisticJob
 from mbench.run.session import ModelSession
+from mbench.storage.store import Key
 
 
 def missing_jobs(session: ModelSession, cells: Sequence[Cell]) -> dict[str, list[StatisticJob]]:
     """Per corpus, the statistics that these cells need and the store has not."""
-    missing: dict[str, dict[str, StatisticJob]] = {}
+    missing: dict[str, dict[Key, StatisticJob]] = {}
     for cell in cells:
         for corpus, jobs in cell.statistics.items():
             for job in jobs:
@@ -25,23 +26,32 @@ def missing_jobs(session: ModelSession, cells: Sequence[Cell]) -> dict[str, list
     return {corpus: list(jobs.values()) for corpus, jobs in missing.items()}
 
 
-def profile(session: ModelSession, missing: dict[str, list[StatisticJob]]) -> dict[str, str]:
-    """Collect and store; returns why for each corpus that could not be profiled."""
-    problems = {}
+def profile(session: ModelSession, missing: Mapping[str, Sequence[StatisticJob]]) -> dict[Key, str]:
+    """Collect and store what is missing; returns why for each statistic that could not be."""
+    problems: dict[Key, str] = {}
     for corpus, jobs in missing.items():
         try:
             with session.timed("profile"):
-                _profile_corpus(session, corpus, jobs)
+                failures = _profile_corpus(session, corpus, jobs)
         except StoreError:
             raise
         except Exception as error:
-            problems[corpus] = one_line(error)
-            name = session.model.name
-            session.progress.warning(f"profile of {name} on {corpus}: {problems[corpus]}")
+            problem = f"no profile on {corpus}: {one_line(error)}"
+            problems.update((job.key, problem) for job in jobs)
+            session.warn(f"{session.model.name}: {problem}", error)
+            continue
+        for job in jobs:
+            failure = failures.get(job.statistic.identity)
+            if failure is not None:
+                problems[job.key] = f"on {corpus}: {failure}"
+                session.warn(f"{session.model.name} {problems[job.key]}", failure)
     return problems
 
 
-def _profile_corpus(session: ModelSession, corpus: str, jobs: list[StatisticJob]) -> None:
+def _profile_corpus(
+    session: ModelSession, corpus: str, jobs: Sequence[StatisticJob]
+) -> Mapping[str, MbenchError]:
+    """One pass for all statistics; returns, by identity, why some of them failed."""
     from mbench.moe.profile import profile_model
 
     suite = session.plan.suite
@@ -60,11 +70,14 @@ def _profile_corpus(session: ModelSession, corpus: str, jobs: list[StatisticJob]
     )
     for job in jobs:
         identity = job.statistic.identity
+        if identity in collected.failures:
+            continue
         sums = collected.sums.get(identity, {})
         samples = collected.samples.get(identity, {})
-        meta = {"tokens": tokens.tokens, "corpus": corpus, **routing_facts(sums, tokens.tokens)}
-        session.store.write_statistic(job.key, meta, sums, samples)
+        facts = {"tokens": tokens.tokens, "corpus": corpus, **routing_facts(sums, tokens.tokens)}
+        session.store.write_statistic(job.key, facts, sums, samples)
     session.progress.event("profile", model=session.model.name, corpus=corpus, tokens=tokens.tokens)
+    return collected.failures
 
 
 def routing_facts(sums: dict[str, np.ndarray], tokens: int) -> dict[str, Any]:
@@ -89,7 +102,7 @@ def remember_facts(session: ModelSession) -> None:
             known: dict[str, Any] = {}
             for job in jobs:
                 if session.store.has_statistic(job.key):
-                    known |= session.store.read_statistic_meta(job.key)
+                    known |= session.store.read_statistic_facts(job.key)
             if known:
                 session.outcome.profiles[session.model.name, corpus] = CorpusProfile(
                     tokens=known["tokens"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from mbench.core.errors import one_line
 from mbench.core.results import TaskStatus
@@ -104,7 +104,7 @@ def _load(session: ModelSession) -> bool:
         for cell in session.cells:
             session.outcome.mask_problems.setdefault(cell.label, problem)
         for task in session.plan.tasks:
-            session.outcome.evaluation_problems[f"{session.model.name} {task.name}"] = problem
+            session.outcome.task_problems[session.model.name, task.name] = problem
         return False
     return True
 
@@ -112,7 +112,7 @@ def _load(session: ModelSession) -> bool:
 def _announce_total(
     session: ModelSession,
     stage: EvaluationStage,
-    jobs: dict[str, list[StatisticJob]],
+    jobs: Mapping[str, Sequence[StatisticJob]],
     cells: list[Cell],
 ) -> None:
     """At most so many tokens: masks that are not made yet may turn out equal."""

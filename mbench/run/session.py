@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,24 +16,28 @@ from mbench.core.results import Saving, TaskStatus
 from mbench.plan.cells import Plan
 from mbench.plan.models import PlannedModel
 from mbench.run.progress import Progress
-from mbench.storage.store import Store
+from mbench.storage.store import Key, Store
 
 if TYPE_CHECKING:
     from mbench.moe.load import LoadedModel
+
+
+LOG = logging.getLogger("mbench")
 
 
 @dataclass
 class Outcome:
     """What a run knows at any moment; a report can be made of it even if it was interrupted."""
 
-    masks: dict[str, ExpertMask] = field(default_factory=dict)
-    """Cell key -> mask."""
+    masks: dict[Key, ExpertMask] = field(default_factory=dict)
+    """Of the cells that have one."""
     mask_problems: dict[str, TaskStatus] = field(default_factory=dict)
     """Cell label -> why it has no mask."""
-    evaluations: dict[str, Evaluation] = field(default_factory=dict)
-    """Evaluation key -> outcome."""
-    evaluation_problems: dict[str, TaskStatus] = field(default_factory=dict)
-    """Evaluation key, or `model task` for a task that could not be built -> why."""
+    evaluations: dict[Key, Evaluation] = field(default_factory=dict)
+    evaluation_problems: dict[Key, TaskStatus] = field(default_factory=dict)
+    """Why a mask has no outcome on a task."""
+    task_problems: dict[tuple[str, str], TaskStatus] = field(default_factory=dict)
+    """(model, task) -> why the task could not be built."""
     forward_tokens: int = 0
     """Tokens of the forward passes of this run; 0 where everything was in the store."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -86,6 +91,11 @@ class ModelSession:
         """Count forward tokens, and show them."""
         self.outcome.forward_tokens += tokens
         self.progress.advance(tokens)
+
+    def warn(self, text: str, error: BaseException) -> None:
+        """Say what went wrong; where it came from is in the log, which `--debug` shows."""
+        self.progress.warning(text)
+        LOG.debug(text, exc_info=error)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

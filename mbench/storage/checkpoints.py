@@ -11,7 +11,7 @@ from typing import Any
 
 from mbench.core.errors import ModelNotFound
 from mbench.storage import hub
-from mbench.storage.store import Store, key_of
+from mbench.storage.store import Key, Store
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -125,14 +125,14 @@ def _file_hash(path: Path, store: Store | None) -> str:
     """
     before = _state(path)
     newest = max(before["mtime_ns"], before["ctime_ns"])
-    stored = store.read_json("facts", _state_key(before)) if store else None
+    stored = store.read_json(_state_key(before)) if store else None
     if stored is not None:
         return str(stored["sha256"])
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     settled = time.time_ns() - newest > SETTLED
     if store and settled and _state(path) == before:
-        store.write_json("facts", _state_key(before), {"sha256": digest})
+        store.write_json(_state_key(before), {"sha256": digest})
     return digest
 
 
@@ -142,8 +142,8 @@ def _state(path: Path) -> dict[str, Any]:
     return {"path": str(path.resolve()), "inode": status.st_ino, **fields}
 
 
-def _state_key(state: dict[str, Any]) -> str:
-    return key_of({"kind": "file", **state})
+def _state_key(state: dict[str, Any]) -> Key:
+    return Key.of("facts", f"hash of {state['path']}", {"kind": "file", **state})
 
 
 def model_commit(repository: str, revision: str | None) -> str:

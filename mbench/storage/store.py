@@ -6,8 +6,10 @@
     efficiency/KEY.json  what one budget saves, on the machine that it was measured on
     facts/KEY.json    what was learned of a model or task, so that a plan needs neither
 
-A key is the hash of everything the artefact depends on; paths, order, device and batch size are
-never part of it, but for measurements of speed. Failures are not stored, so they are tried again.
+A key is the hash of everything that the artefact depends on (see `mbench.plan.keys`). Each artefact
+says what made it: a JSON file under `made_by`, beside its `content`; a table in its metadata, under
+`mbench`; a statistic in its `meta.json`. What was made by anything else than the key says counts as
+absent. Failures are not stored, so they are tried again.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -30,11 +33,46 @@ if TYPE_CHECKING:
 
 ENVIRONMENT_VARIABLE = "MBENCH_STORE"
 
+METADATA = b"mbench"
+"""Where the metadata of a parquet file say what made it."""
 
-def key_of(parts: Mapping[str, Any]) -> str:
-    """sha256 of canonical JSON: key order and spacing do not matter."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+
+Kind = Literal["statistics", "masks", "evaluations", "efficiency", "facts"]
+"""The folders of a store."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """Where an artefact is kept, and what made it."""
+
+    kind: Kind
+    digest: str
+    """sha256 of `made_by` as canonical JSON: order and spacing do not matter."""
+    label: str = field(compare=False)
+    """What it is, for people who look at the store."""
+    made_by: Mapping[str, Any] = field(compare=False, repr=False)
+    """Everything that decides it, as plain JSON values."""
+
+    @classmethod
+    def of(cls, kind: Kind, label: str, made_by: Mapping[str, Any]) -> Key:
+        """The key of what these values decide."""
+        return cls(kind, hashlib.sha256(_canonical(made_by).encode()).hexdigest(), label, made_by)
+
+    def record(self) -> dict[str, Any]:
+        """What an artefact says of itself."""
+        return {"label": self.label, **json.loads(_canonical(self.made_by))}
+
+    def made(self, record: Any) -> bool:
+        """Whether an artefact's record is that of this key."""
+        if not isinstance(record, dict):
+            return False
+        return _canonical({k: v for k, v in record.items() if k != "label"}) == _canonical(
+            self.made_by
+        )
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
 def default_root() -> Path:
@@ -88,45 +126,59 @@ class Store:
         if not os.access(root, os.W_OK):
             raise StoreError(f"cannot use the store {root}: not writable")
 
-    def read_json(self, kind: str, key: str) -> Any | None:
-        """An artefact's JSON, or None if it is absent or damaged."""
+    def path(self, key: Key) -> Path:
+        """The file or folder of an artefact."""
+        suffix = {"statistics": "", "evaluations": ".parquet"}.get(key.kind, ".json")
+        return self.root / key.kind / f"{key.digest}{suffix}"
+
+    def read_json(self, key: Key) -> Any | None:
+        """An artefact's JSON, or None if it is absent, damaged or made by something else."""
         try:
-            return json.loads((self.root / kind / f"{key}.json").read_text())
+            stored = json.loads(self.path(key).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
+        if not isinstance(stored, dict) or not key.made(stored.get("made_by")):
+            return None
+        return stored.get("content")
 
-    def write_json(self, kind: str, key: str, value: Any) -> None:
+    def write_json(self, key: Key, content: Any) -> None:
         """Store a JSON artefact."""
-        text = json.dumps(value, sort_keys=True)
-        write_atomically(self.root / kind / f"{key}.json", lambda path: _write(path, text))
+        text = json.dumps({"made_by": key.record(), "content": content}, sort_keys=True)
+        write_atomically(self.path(key), lambda path: _write(path, text))
 
-    def has_items(self, key: str) -> bool:
+    def has_items(self, key: Key) -> bool:
         """Whether an evaluation's per-item outcomes are stored."""
-        return (self.root / "evaluations" / f"{key}.parquet").is_file()
+        return self.path(key).is_file()
 
-    def read_items(self, key: str) -> pd.DataFrame | None:
-        """Per-item outcomes of an evaluation, or None if they are absent or damaged."""
-        import pandas as pd
+    def read_items(self, key: Key) -> pd.DataFrame | None:
+        """Per-item outcomes of an evaluation, or None if absent, damaged or made otherwise."""
+        import pyarrow.parquet
 
-        path = self.root / "evaluations" / f"{key}.parquet"
         try:
-            return pd.read_parquet(path)
-        except (OSError, ValueError):
+            table = pyarrow.parquet.read_table(self.path(key))
+            record = json.loads((table.schema.metadata or {})[METADATA])
+        except (OSError, ValueError, KeyError):
             return None
+        return table.to_pandas() if key.made(record) else None
 
-    def write_items(self, key: str, items: pd.DataFrame) -> None:
+    def write_items(self, key: Key, items: pd.DataFrame) -> None:
         """Store per-item outcomes."""
-        path = self.root / "evaluations" / f"{key}.parquet"
-        write_atomically(path, lambda temporary: items.to_parquet(temporary, index=False))
+        import pyarrow
+        import pyarrow.parquet
 
-    def has_statistic(self, key: str) -> bool:
-        """Whether a statistic is stored whole."""
-        return (self.root / "statistics" / key / "meta.json").is_file()
+        table = pyarrow.Table.from_pandas(items, preserve_index=False)
+        record = json.dumps(key.record(), sort_keys=True).encode()
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), METADATA: record})
+        write_atomically(self.path(key), lambda path: pyarrow.parquet.write_table(table, path))
+
+    def has_statistic(self, key: Key) -> bool:
+        """Whether a statistic is stored whole, and made by what the key says."""
+        return self._meta(key) is not None
 
     def write_statistic(
         self,
-        key: str,
-        meta: Mapping[str, Any],
+        key: Key,
+        facts: Mapping[str, Any],
         sums: Mapping[str, np.ndarray],
         samples: Mapping[str, list[np.ndarray]],
     ) -> None:
@@ -134,7 +186,7 @@ class Store:
         from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
-        final = self.root / "statistics" / key
+        final = self.path(key)
         partial: Path | None = None
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -146,6 +198,7 @@ class Store:
             for layer in range(len(next(iter(samples.values()), []))):
                 arrays = {name: np.ascontiguousarray(of[layer]) for name, of in samples.items()}
                 save_file(arrays, partial / f"layer-{layer:03d}.safetensors")
+            meta = {"made_by": key.record(), "facts": facts}
             _write(partial / "meta.json", json.dumps(meta, sort_keys=True))
             if final.exists():
                 shutil.rmtree(final)
@@ -158,20 +211,30 @@ class Store:
             if partial is not None:
                 shutil.rmtree(partial, ignore_errors=True)
 
-    def read_statistic_meta(self, key: str) -> dict[str, Any]:
-        """What was stored beside a statistic's arrays."""
-        meta: dict[str, Any] = json.loads(
-            (self.root / "statistics" / key / "meta.json").read_text()
-        )
-        return meta
+    def read_statistic_facts(self, key: Key) -> dict[str, Any]:
+        """What was stored beside a statistic's arrays; raises `StoreError` if it is not there."""
+        facts = self._meta(key)
+        if facts is None:
+            raise StoreError(f"{self.path(key)} is damaged or gone; run again")
+        return facts
 
-    def read_sums(self, key: str) -> dict[str, np.ndarray]:
+    def _meta(self, key: Key) -> dict[str, Any] | None:
+        try:
+            stored = json.loads((self.path(key) / "meta.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        if not isinstance(stored, dict) or not key.made(stored.get("made_by")):
+            return None
+        facts = stored.get("facts")
+        return facts if isinstance(facts, dict) else None
+
+    def read_sums(self, key: Key) -> dict[str, np.ndarray]:
         """A statistic's sums [shards, layers, ...] by array name."""
-        return self._load(self.root / "statistics" / key / "sums.safetensors")
+        return self._load(self.path(key) / "sums.safetensors")
 
-    def read_samples(self, key: str, layer: int) -> dict[str, np.ndarray]:
+    def read_samples(self, key: Key, layer: int) -> dict[str, np.ndarray]:
         """A statistic's samples [t, ...] in one layer by array name."""
-        return self._load(self.root / "statistics" / key / f"layer-{layer:03d}.safetensors")
+        return self._load(self.path(key) / f"layer-{layer:03d}.safetensors")
 
     def _load(self, path: Path) -> dict[str, np.ndarray]:
         from safetensors import SafetensorError

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mbench.core.errors import CorpusError, MbenchError, one_line, unknown
+from mbench.core.errors import CorpusError, one_line, unknown
+from mbench.core.plugin_code import plugin_code
 
 if TYPE_CHECKING:
     from mbench.core.suite import TextSource
@@ -19,11 +20,21 @@ PluginCorpora = Mapping[str, Callable[[str], list[str]]]
 class Text:
     """The documents of one source, read at most once and only if something needs them."""
 
-    def __init__(self, name: str, source: TextSource, plugin_corpora: PluginCorpora) -> None:
-        """`name` is its place in the suite, for errors: `corpora.c4`, `perplexity.wikitext`."""
+    def __init__(
+        self, name: str, source: TextSource, plugin_corpora: PluginCorpora, code: str = ""
+    ) -> None:
+        """Nothing is read yet.
+
+        Args:
+            name: its place in the suite, for errors: `corpora.c4`, `perplexity.wikitext`.
+            source: where it comes from.
+            plugin_corpora: functions that give documents, by name.
+            code: hash of the plugin whose function it is.
+        """
         self.name = name
         self.source = source
         self._plugin_corpora = plugin_corpora
+        self._code = code
         self._documents: list[str] | None = None
 
     @property
@@ -53,7 +64,8 @@ class Text:
             return {**self.source.model_dump(mode="json"), "revision": self._commit()}
         identify = getattr(self._plugin_corpora.get(str(self.source.plugin)), "identity", None)
         if identify is not None:
-            return {"identity": str(self._call(identify))}
+            # Unread, so the code that would make them counts in their place.
+            return {"identity": str(self._call(identify)), "code": self._code}
         digest = hashlib.sha256()
         for document in self.documents:
             digest.update(json.dumps(document).encode())
@@ -64,14 +76,10 @@ class Text:
 
     def _call(self, function: Callable[[str], Any]) -> Any:
         """Call a plugin's function with the split."""
-        try:
+        with plugin_code(
+            f"{self.name}: plugin corpus {self.source.plugin!r}, split {self.source.split!r},"
+        ):
             return function(self.source.split)
-        except MbenchError:
-            raise
-        # A plugin's function may raise anything.
-        except Exception as error:
-            corpus = f"plugin corpus {self.source.plugin!r}, split {self.source.split!r}"
-            raise CorpusError(f"{self.name}: {corpus}: {one_line(error)}") from error
 
     def _file(self, path: Path) -> list[str]:
         try:

@@ -1,0 +1,266 @@
+"""The keys of everything that is stored: one pure function for each kind, plain values in, key out.
+
+A key holds all that decides the thing, so that what is found under it is what this code, these
+plugins and these inputs would give:
+
+| kind        | code of mbench  | versions            | and                                    |
+| ----------- | --------------- | ------------------- | -------------------------------------- |
+| statistic   | moe/            | torch, transformers | model, corpus, the statistic's source  |
+| mask        | core/, run/     | of what they import | statistics, the components' sources    |
+| evaluation  | evaluate/, moe/ | torch, transformers | model, mask, router, task              |
+| efficiency  | moe/, run/      | torch, transformers | model, experts kept, settings, device  |
+| model facts | moe/            | torch, transformers | model                                  |
+| task cost   | evaluate/       |                     | model, task                            |
+
+No key holds a version of mbench: a release throws nothing away. None holds paths, the order of
+anything, the device or the batch size, but for measurements of speed. lm-eval's version is part of
+its tasks' fingerprints. Components are identified by name, class, parameters and source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mbench.storage.source_code import folder_hash
+from mbench.storage.store import Key
+
+FOLDERS: Mapping[str, tuple[str, ...]] = {
+    "statistic": ("moe",),
+    "mask": ("core", "run"),
+    "evaluation": ("evaluate", "moe"),
+    "efficiency": ("moe", "run"),
+    "model facts": ("moe",),
+    "task cost": ("evaluate",),
+}
+"""Folders of mbench whose code computes a kind of thing."""
+
+PACKAGES = ("torch", "transformers")
+"""Whose versions are part of the keys of whatever they computed."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """What computes: hashes of mbench's folders, and versions of packages."""
+
+    folders: Mapping[str, str]
+    versions: Mapping[str, str]
+    """Without the build's variant such as `+cpu`."""
+
+    def of(self, kind: str) -> dict[str, str]:
+        """The hashes of the folders that compute a kind of thing."""
+        return {folder: self.folders[folder] for folder in FOLDERS[kind]}
+
+
+@cache
+def installed_code() -> Code:
+    """The code that runs here and now."""
+    home = Path(__file__).parents[1]
+    folders = sorted({folder for folders in FOLDERS.values() for folder in folders})
+    return Code(
+        {folder: folder_hash(home / folder) for folder in folders},
+        {package: version(package).partition("+")[0] for package in PACKAGES},
+    )
+
+
+@dataclass(frozen=True)
+class ComponentKey:
+    """What identifies a component: equal for those that do the same, wherever they came from."""
+
+    name: str
+    class_name: str
+    """Qualified within its module."""
+    params: Mapping[str, Any]
+    source: str
+    """sha256 of its module and all that it imports."""
+    distributions: Mapping[str, str]
+    """Versions of the installed distributions that these modules import."""
+
+    def parts(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "name": self.name,
+            "class": self.class_name,
+            "params": dict(self.params),
+            "source": self.source,
+            "distributions": dict(self.distributions),
+        }
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """A model as keys know it."""
+
+    name: str
+    """In the suite: only for people who look at the store."""
+    content: str
+    """Hash of its files, or the hub's commit."""
+    dtype: str
+    """As the suite asks for it."""
+
+    def parts(self) -> dict[str, str]:
+        """Plain values that decide what the model computes."""
+        return {"content": self.content, "dtype": self.dtype}
+
+
+def statistic_key(
+    code: Code,
+    model: ModelIdentity,
+    corpus_name: str,
+    corpus: Mapping[str, Any],
+    statistic: ComponentKey,
+    shards: int,
+) -> Key:
+    """One statistic of one model on one corpus; `corpus` is its text and how it is cut."""
+    return Key.of(
+        "statistics",
+        f"{statistic.name} of {model.name} on {corpus_name}",
+        {
+            "kind": "statistic",
+            "code": code.of("statistic"),
+            "versions": dict(code.versions),
+            "model": model.parts(),
+            "corpus": dict(corpus),
+            "statistic": statistic.parts(),
+            "shards": shards,
+        },
+    )
+
+
+def mask_key(
+    code: Code,
+    model: ModelIdentity,
+    label: str,
+    components: Mapping[str, ComponentKey],
+    statistics: Sequence[Sequence[Key]],
+    corpora: Sequence[Mapping[str, Any]],
+    shape: tuple[int, int, int],
+    retain: float,
+    router: str,
+    candidate: Key | None,
+    seed: int | None,
+) -> Key:
+    """The mask of one cell.
+
+    Args:
+        code: what computes.
+        model: whose experts are kept.
+        label: the cell's, for people who look at the store.
+        components: by kind: scorer, selector, builder.
+        statistics: per corpus, those that the components read; the order of the corpora decides
+            who comes first in a round-robin.
+        corpora: texts and how they are cut, in the same order.
+        shape: layers, experts in each, experts kept.
+        retain: the budget as the suite says it.
+        router: the router mode that the method simulates.
+        candidate: the mask that it builds upon.
+        seed: of a method that draws at random.
+    """
+    return Key.of(
+        "masks",
+        label,
+        {
+            "kind": "mask",
+            "code": code.of("mask"),
+            "model": model.parts(),
+            "components": {kind: each.parts() for kind, each in components.items()},
+            "statistics": [[key.digest for key in keys] for keys in statistics],
+            "corpora": [dict(corpus) for corpus in corpora],
+            "experts": list(shape),
+            "retain": retain,
+            "router": router,
+            "candidate": None if candidate is None else candidate.digest,
+            "seed": seed,
+        },
+    )
+
+
+def evaluation_key(
+    code: Code,
+    model: ModelIdentity,
+    mask: str,
+    router: str,
+    task_name: str,
+    fingerprint: Mapping[str, Any],
+) -> Key:
+    """One mask on one task: by the content hash of the mask, whoever made it.
+
+    `router` is `any` for the unpruned model: without a pruned expert there is nothing for the
+    router mode to decide.
+    """
+    return Key.of(
+        "evaluations",
+        f"{model.name} mask {mask[:12]} on {task_name}",
+        {
+            "kind": "evaluation",
+            "code": code.of("evaluation"),
+            "versions": dict(code.versions),
+            "model": model.parts(),
+            "mask": mask,
+            "router": router,
+            "task": dict(fingerprint),
+        },
+    )
+
+
+def efficiency_key(
+    code: Code, model: ModelIdentity, kept: int, settings: Mapping[str, Any], device: str
+) -> Key:
+    """What one budget saves, on the machine that it is measured on."""
+    return Key.of(
+        "efficiency",
+        f"{model.name} with {kept} experts per layer on {device}",
+        {
+            "kind": "efficiency",
+            "code": code.of("efficiency"),
+            "versions": dict(code.versions),
+            "model": model.parts(),
+            "kept": kept,
+            "settings": dict(settings),
+            "device": device,
+        },
+    )
+
+
+def model_facts_key(code: Code, name: str, content: str, fields: Sequence[str]) -> Key:
+    """What is known of a model without its weights; other code may find other layers."""
+    return Key.of(
+        "facts",
+        f"sizes of {name}",
+        {
+            "kind": "model facts",
+            "code": code.of("model facts"),
+            "versions": dict(code.versions),
+            "fields": list(fields),
+            "model": content,
+        },
+    )
+
+
+def task_cost_key(
+    code: Code, model: ModelIdentity, task_name: str, fingerprint: Mapping[str, Any]
+) -> Key:
+    """The number of items and tokens of a task that was built once."""
+    return Key.of(
+        "facts",
+        f"size of {task_name} for {model.name}",
+        {
+            "kind": "task cost",
+            "code": code.of("task cost"),
+            "model": model.content,
+            "task": dict(fingerprint),
+        },
+    )
+
+
+def speed_key(model: ModelIdentity, machine: str) -> Key:
+    """How fast a machine evaluated a model the last time; it only guesses how long a run takes."""
+    return Key.of(
+        "facts",
+        f"speed of {model.name} on {machine}",
+        {"kind": "speed", "machine": machine, "model": model.parts()},
+    )

@@ -1,0 +1,227 @@
+"""The code that figures come from: components with all they import, and folders of mbench.
+
+A changed method must never meet its old masks. A component's source is therefore its own module
+and, in turn, every module that these import: sub-packages, files beside a `--plugin` file and
+other distributions alike. What mbench itself depends on (numpy, torch, ...) counts by its version
+instead of its content, and the standard library and mbench not at all. Imports are read from the
+files, those inside functions too; a name that is put together at run time cannot be seen, nor can
+data files.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import importlib.util
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+DISTRIBUTION = "mbench"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The code of one component."""
+
+    sha256: str
+    """Of all its modules' names and contents, wherever they are installed."""
+    distributions: Mapping[str, str]
+    """Name -> version of the installed distributions that these modules import."""
+
+
+def source_of(modules: Iterable[ModuleType]) -> Source:
+    """The modules with everything they import (see above)."""
+    files: dict[str, Path] = {}
+    distributions: dict[str, str] = {}
+    pending = [(_root_name(module), _file(module), _package(module)) for module in modules]
+    while pending:
+        name, path, package = pending.pop()
+        if name in files:
+            continue
+        files[name] = path
+        for imported in _imports(path, package):
+            top = imported.partition(".")[0]
+            if top in sys.stdlib_module_names or top == DISTRIBUTION:
+                continue
+            distribution = "" if top in _top_level(DISTRIBUTION) else _distribution(top)
+            if distribution:
+                distributions[distribution] = _version(distribution)
+            if distribution and _is_required(distribution):
+                continue
+            reached = list(_modules_on_the_way(imported))
+            if not reached and not distribution:
+                # An optional import; what the component does may change once it is installed.
+                distributions[top] = "not installed"
+            pending += reached
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(f"{name}\0{_file_hash(files[name])}\n".encode())
+    return Source(digest.hexdigest(), dict(sorted(distributions.items())))
+
+
+def _root_name(module: ModuleType) -> str:
+    """A single file goes by its own name: where it lies changes nothing."""
+    return module.__name__ if module.__package__ else _file(module).stem
+
+
+def _file(module: ModuleType) -> Path:
+    return Path(module.__file__ or "")
+
+
+def _package(module: ModuleType) -> str:
+    """What relative imports start from."""
+    return module.__package__ or ""
+
+
+def _imports(path: Path, package: str) -> Iterator[str]:
+    """Dotted names that a Python file imports, each of which may be a module or what it holds."""
+    if path.suffix != ".py":
+        return
+    try:
+        tree = ast.parse(path.read_bytes(), filename=str(path))
+    except (SyntaxError, ValueError):
+        return  # for another Python: it cannot be imported here
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = package.split(".")
+                above = parts[: len(parts) - node.level + 1]
+                base = ".".join([*above, base] if base else above)
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def imported_names(path: Path) -> frozenset[str]:
+    """First parts of the names that a Python file imports."""
+    return frozenset(name.partition(".")[0] for name in _imports(path, ""))
+
+
+def _modules_on_the_way(name: str) -> Iterator[tuple[str, Path, str]]:
+    """(name, file, package) of every module that importing `a.b.c` runs: a, a.b and a.b.c.
+
+    Only the first is looked up by Python's own means, which would run it to find those below.
+    """
+    top, *rest = name.split(".")
+    loaded = sys.modules.get(top)
+    try:
+        spec = loaded.__spec__ if loaded is not None else importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return
+    if spec is None:
+        return
+    places = [Path(place) for place in spec.submodule_search_locations or ()]
+    if spec.origin is not None and Path(spec.origin).is_file():
+        yield top, Path(spec.origin), top if places else ""
+    path_so_far = top
+    for part in rest:
+        module = next((found for place in places if (found := _submodule(place, part))), None)
+        if module is None:
+            return
+        package = path_so_far
+        path_so_far = f"{path_so_far}.{part}"
+        places = [module.parent] if module.name == "__init__.py" else []
+        if module.is_file():
+            yield path_so_far, module, path_so_far if places else package
+        else:  # a folder without an `__init__.py`
+            places = [module]
+
+
+def _submodule(folder: Path, name: str) -> Path | None:
+    """The file of a module in a package's folder, or the folder of a package without a file."""
+    files = [folder / name / "__init__.py", folder / f"{name}.py"]
+    files += [path for suffix in ("so", "pyd") for path in sorted(folder.glob(f"{name}.*{suffix}"))]
+    below = folder / name
+    return next((path for path in files if path.is_file()), below if below.is_dir() else None)
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def _distribution(top: str) -> str:
+    """The installed distribution that a module belongs to; empty if none does."""
+    try:
+        # Most distributions are called what they are imported as; this spares a look at them all.
+        return importlib.metadata.distribution(top).name
+    except importlib.metadata.PackageNotFoundError:
+        return next(iter(_all_modules().get(top, ())), "")
+
+
+@cache
+def _all_modules() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
+
+
+def _version(distribution: str) -> str:
+    """Without the build's variant such as `+cpu`."""
+    return importlib.metadata.version(distribution).partition("+")[0]
+
+
+@cache
+def _is_required(distribution: str) -> bool:
+    """Whether mbench requires a distribution, directly or in turn."""
+    name = _normal(distribution)
+    return name in _required_by(DISTRIBUTION, "") or name in _required_in_turn()
+
+
+@cache
+def _required_in_turn() -> frozenset[str]:
+    names: set[str] = set()
+    pending = [DISTRIBUTION]
+    while pending:
+        for name in _required_by(pending.pop(), "") - names:
+            names.add(name)
+            pending.append(name)
+    return frozenset(names)
+
+
+@cache
+def _required_by(distribution: str, extra: str) -> frozenset[str]:
+    """What one distribution requires, and what the extras that it asks for require."""
+    from packaging.requirements import Requirement
+
+    try:
+        lines = importlib.metadata.requires(distribution) or []
+    except importlib.metadata.PackageNotFoundError:
+        return frozenset()
+    names: set[str] = set()
+    for requirement in map(Requirement, lines):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            names.add(_normal(requirement.name))
+            for each in requirement.extras:
+                names |= _required_by(requirement.name, each)
+    return frozenset(names)
+
+
+def _normal(distribution: str) -> str:
+    """The one spelling of a distribution's name."""
+    return re.sub("[-_.]+", "-", distribution).lower()
+
+
+@cache
+def _top_level(distribution: str) -> frozenset[str]:
+    """What a distribution is imported as."""
+    try:
+        text = importlib.metadata.distribution(distribution).read_text("top_level.txt")
+    except importlib.metadata.PackageNotFoundError:
+        text = None
+    return frozenset((text or "").split())
+
+
+def folder_hash(folder: Path) -> str:
+    """sha256 of the names and contents of all Python files below a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py"), key=lambda path: path.relative_to(folder).as_posix()):
+        name = path.relative_to(folder).as_posix()
+        digest.update(f"{name}\0{_file_hash(path)}\n".encode())
+    return digest.hexdigest()
