@@ -57,6 +57,8 @@ class Cell:
     """Key of the mask it builds upon."""
     statistics: Mapping[str, tuple[StatisticJob, ...]]
     """Per corpus, what its scorer and builder read."""
+    components: Mapping[str, ComponentKey] = field(default_factory=dict)
+    """By kind, as the key has them; empty where the method is broken."""
     problem: str = ""
     """Why no mask can be made, for a plugin that fails already here."""
     notes: tuple[str, ...] = ()
@@ -247,6 +249,7 @@ class _Planner:
         )
         return Cell(
             *(self.model.name, method, seed, budget, key, candidate, statistics),
+            components=components,
             notes=notes,
         )
 

@@ -57,9 +57,8 @@ class Code:
 
 
 @cache
-def installed_code() -> Code:
-    """The code that runs here and now."""
-    home = Path(__file__).parents[1]
+def installed_code(home: Path = Path(__file__).parents[1]) -> Code:
+    """The code that runs here and now; `home` is the folder of the package."""
     folders = sorted({folder for folders in FOLDERS.values() for folder in folders})
     return Code(
         {folder: folder_hash(home / folder) for folder in folders},

@@ -223,9 +223,12 @@ class _Resolver:
         if spec.use is None and spec.selector is not None:
             return Method(name)
         problem = unknown("method", wanted, self.registry.methods)
-        if self.registry.failures and not nearest(wanted, self.registry.methods):
-            # Likely one that a plugin would have offered, which must not stop all the others.
-            raise PluginError(f"{problem}; {self.registry.failed()}")
+        failures = self.registry.failures
+        offering = [failure for failure in failures if failure.names(wanted)]
+        if offering or (failures and not nearest(wanted, self.registry.methods)):
+            # Likely a method of a broken plugin, which must not stop those of all others.
+            first = (offering or failures)[0]
+            raise PluginError(f"plugin {first.plugin} failed to load: {first.reason}")
         at = (*self.place, "use") if spec.use else self.place
         raise self.source.error(at, f"{problem}{self.registry.hint()}")
 

@@ -51,10 +51,22 @@ class Origin:
 
 @dataclass(frozen=True)
 class PluginFailure:
-    """A plugin, or one name of it, that could not be used, and why."""
+    """A plugin that could not be used, and why."""
 
     plugin: str
     reason: str
+    file: Path | None = None
+    """Its source, where it is a single file."""
+
+    def names(self, name: str) -> bool:
+        """Whether its file holds this name as a text, as one that offers such a method does."""
+        if self.file is None:
+            return False
+        try:
+            text = self.file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return False
+        return f'"{name}"' in text or f"'{name}'" in text
 
 
 @dataclass
@@ -142,7 +154,8 @@ def _attempt(registry: Registry, name: str, source: str, load: Callable[[], Modu
             module = load()
         _add(registry, module, name, source)
     except MbenchError as error:
-        registry.failures.append(PluginFailure(name, str(error).strip()))
+        file = Path(name) if name in registry.files else None
+        registry.failures.append(PluginFailure(name, str(error).strip(), file))
 
 
 def _import_file(path: Path) -> ModuleType:

@@ -60,7 +60,7 @@ def gather(
                 changes=tuple(changes),
                 suite_sha256=hashlib.sha256(suite_path.read_bytes()).hexdigest(),
                 versions=_versions(),
-                code={},
+                code=plan.code.folders,
                 suite_checkout=_checkout(suite_path.resolve()),
                 mbench_checkout=_checkout(Path(__file__)),
                 hardware=_hardware(),
@@ -159,14 +159,13 @@ def _hardware() -> Hardware:
 def _plugins(plan: Plan) -> tuple[PluginComponent, ...]:
     used: dict[tuple[str, str], PluginComponent] = {}
     for cell in plan.cells:
-        for kind, component in cell.method.parts.items():
-            origin = cell.method.origins[kind]
-            used[kind, component.name] = PluginComponent(
+        for kind, key in cell.components.items():
+            used[kind, key.name] = PluginComponent(
                 kind=kind,
-                name=component.name,
-                origin=origin.distribution,
-                source_sha256=origin.source_hash,
-                distributions={},
+                name=key.name,
+                origin=cell.method.origins[kind].distribution,
+                source_sha256=key.source,
+                distributions=key.distributions,
             )
     return tuple(used.values())
 

@@ -1,0 +1,314 @@
+"""Wrong plugins of all kinds in one run: own cells fail in one clear line, all others are equal."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from helpers.tiny_suite import SUITE, Watcher, go, plan_of
+from mbench.plan.cells import Plan
+from mbench.plan.registry import load_registry
+from mbench.run.session import Outcome
+from mbench.storage.store import Store
+
+HEAD = "import sys, random\nimport numpy as np\nimport torch\nimport mbench\n"
+NEEDS = "    needs = (mbench.RoutingSums(),)\n"
+COUNT = 'profile.sums(mbench.RoutingSums())["count"]'
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A plugin file that registers the method `NAME`, and what its cell must say; empty: fine."""
+
+    source: str
+    reason: str = ""
+    beside: dict[str, str] = field(default_factory=dict)
+    """Files in the same folder."""
+
+
+def registered(classes: str, **method: str) -> str:
+    parts = ", ".join(f"{kind}={name!r}" for kind, name in method.items())
+    return (
+        f"\n@mbench.hookimpl\ndef mbench_components():\n    return [{classes}]\n"
+        f"\n@mbench.hookimpl\ndef mbench_methods():\n"
+        f"    return [mbench.Method('NAME', {parts}, corpora=1)]\n"
+    )
+
+
+def scorer(body: str, head: str = NEEDS, name: str = "NAME") -> str:
+    lines = textwrap.indent(textwrap.dedent(body), " " * 8)
+    code = f"class Bad(mbench.Scorer):\n    name = {name!r}\n{head}"
+    return f"{HEAD}{code}    def score(self, profile):\n{lines}\n" + registered("Bad", scorer=name)
+
+
+def selector(body: str) -> str:
+    lines = textwrap.indent(textwrap.dedent(body), " " * 8)
+    return (
+        f"{HEAD}class Bad(mbench.Selector):\n    name = 'NAME'\n"
+        f"    def select(self, scores, budget, rng):\n{lines}\n"
+        + registered("Bad", scorer="reap", selector="NAME")
+    )
+
+
+def statistic(body: str, name: str = "NAME", base: str = "mbench.Statistic") -> str:
+    lines = textwrap.indent(textwrap.dedent(body), " " * 8)
+    return (
+        f"{HEAD}class Stat({base}):\n    name = {name!r}\n"
+        f"    def measure(self, batch):\n"
+        f"        p = batch.router_logits().softmax(-1)\n{lines}\n"
+        f"class Bad(mbench.Scorer):\n    name = 'NAME'\n    needs = (Stat(),)\n"
+        f"    def score(self, profile):\n        return profile.sums(Stat())['a']\n"
+        + registered("Bad", scorer="NAME")
+    )
+
+
+HALF = "c = np.zeros((budget.num_layers, budget.num_experts), bool); c[:, :budget.kept] = True"
+
+WRONG = {
+    "raises-at-import": Wrong("'NAME'\nraise RuntimeError('boom')", "raised RuntimeError: boom"),
+    "exits-at-import": Wrong("'NAME'\nimport sys\nsys.exit(4)", "raised SystemExit: 4"),
+    "wrong-shape": Wrong(scorer(f"return {COUNT}.T"), "must return float64 [4, 24], got float64"),
+    "nan": Wrong(scorer(f"return {COUNT} * np.nan"), "returned nan for layer 0 expert 0"),
+    "bools": Wrong(scorer(f"return {COUNT} > 5"), "must return float64 [4, 24], got bool"),
+    "wrong-k": Wrong(selector(f"{HALF}; c[:] = True; return mbench.Selection(c)"), "not K = 12"),
+    "writes-scores": Wrong(
+        selector("next(iter(scores.values())).values[:] = 0"), "read-only (", {}
+    ),
+    "writes-shards": Wrong(
+        scorer("profile.shards(mbench.RoutingSums())['gate'][:] = 0"), "read-only ("
+    ),
+    "global-numpy": Wrong(
+        scorer(f"return np.random.rand(*{COUNT}.shape)"), "draws from numpy's global random state"
+    ),
+    "global-random": Wrong(
+        scorer(f"return {COUNT} * random.random()"), "draws from the global state of `random`"
+    ),
+    "global-torch": Wrong(
+        scorer(f"return torch.rand({COUNT}.shape).numpy()"), "draws from torch's global random"
+    ),
+    "reseeds": Wrong(scorer(f"torch.manual_seed(1); return {COUNT}"), "draws from torch's"),
+    "default-dtype": Wrong(
+        scorer(f"torch.set_default_dtype(torch.float64); return {COUNT}"), "default dtype"
+    ),
+    "threads": Wrong(
+        scorer(f"torch.set_num_threads(torch.get_num_threads() + 1); return {COUNT}"), "threads"
+    ),
+    "clash-scorer": Wrong(
+        scorer(f"return -{COUNT}", name="reap"), "scorer 'reap' is already registered by reap"
+    ),
+    "clash-method": Wrong(
+        scorer(f"return -{COUNT}").replace("Method('NAME'", "Method('reap'"),
+        "method 'reap' is already registered by reap",
+    ),
+    "params": Wrong(
+        scorer(f"return {COUNT}", f"{NEEDS}    class Params:\n        power = 2\n"),
+        "must be a subclass of mbench.Parameters",
+    ),
+    "params-untyped": Wrong(
+        scorer(
+            f"return {COUNT}", f"{NEEDS}    class Params(mbench.Parameters):\n        power = 2\n"
+        ),
+        "params-untyped.py:",
+    ),
+    "unmarked": Wrong(
+        scorer(f"return {COUNT}").replace("@mbench.hookimpl\ndef mbench_m", "def mbench_m"),
+        "mbench_methods lacks @mbench.hookimpl",
+    ),
+    "misspelt": Wrong(
+        scorer(f"return {COUNT}").replace("def mbench_methods", "def mbench_method"),
+        "unknown hook 'mbench_method'",
+    ),
+    "class-not-list": Wrong(
+        scorer(f"return {COUNT}").replace("return [Bad]", "return Bad"), "must return a list"
+    ),
+    "unknown-scorer": Wrong(
+        scorer(f"return {COUNT}").replace("scorer='NAME'", "scorer='baad'"), "unknown scorer 'baad'"
+    ),
+    "names-vary": Wrong(
+        statistic("return {'a': p.sum(0), f'b{int(batch.token[0])}': p.sum(0)}"), "must not vary"
+    ),
+    "stat-raises": Wrong(statistic("raise ValueError('broken')"), "ValueError: broken (", {}),
+    "stat-exits": Wrong(statistic("sys.exit(7)"), "raised SystemExit: 7"),
+    "stat-recurses": Wrong(statistic("return self.measure(batch)"), "RecursionError"),
+    "stat-numpy": Wrong(statistic("return {'a': p.sum(0).numpy()}"), "must be a torch.Tensor"),
+    "stat-none": Wrong(statistic("return None"), "must return tensors by name"),
+    "stat-shape": Wrong(statistic("return {'a': p}"), "must have 24 experts in its first dim"),
+    "stat-in-place": Wrong(
+        statistic("batch.hidden.mul_(0); return {'a': p.sum(0)}"), "changed a tensor"
+    ),
+    "stat-by-data": Wrong(
+        statistic(
+            "for t in (batch.hidden, batch.top_k_weight, batch.output_norm): t.data.zero_()\n"
+            "batch.top_k_index.data.zero_(); p.zero_(); batch.router_logits().zero_()\n"
+            "return {'a': batch.output_norm.new_ones(24)}"
+        )
+    ),
+    "stat-by-numpy": Wrong(
+        statistic("batch.hidden.numpy()[:] = 7; batch.token.numpy()[:] = 0\nreturn {'a': p.sum(0)}")
+    ),
+    "stat-half": Wrong(statistic("return {'a': p.sum(0).half()}")),
+    "stat-same-name": Wrong(
+        statistic("return {'a': -p.sum(0)}", name="routing-sums", base="mbench.RoutingSums")
+    ),
+    "stat-like-another": Wrong(statistic("return {'a': p.sum(0) * 2}", name="stat-half")),
+    "stat-in-function": Wrong(
+        statistic("return {'a': p.sum(0)}")
+        .replace("class Stat", "def made(power):\n  class Stat")
+        .replace("class Bad", "  return Stat\nclass Bad")
+        .replace("    name = 'NAME'\n    def m", "    name = 'NAME'\n    def m")
+        .replace("needs = (Stat(),)", "needs = (made(2)(),)"),
+        "defined inside a function",
+    ),
+    "stat-with-state": Wrong(
+        statistic("return {'a': p.sum(0) ** self.power}").replace(
+            "    def measure",
+            "    def __init__(self, power=2):\n        super().__init__()\n"
+            "        self.power = power\n    def measure",
+        ),
+        "holds power beside its parameters",
+    ),
+    "score-exits": Wrong(scorer("sys.exit(5)"), "in score, raised SystemExit: 5"),
+    "score-recurses": Wrong(scorer("return self.score(profile)"), "raised RecursionError"),
+    "wrong-array": Wrong(
+        scorer("return profile.sums(mbench.RoutingSums())['counts']"), "raised KeyError: 'counts' ("
+    ),
+    "needs-class": Wrong(
+        scorer(f"return {COUNT}", "    needs = (mbench.RoutingSums,)\n"), "tuple of statistics"
+    ),
+    "needs-bare": Wrong(
+        scorer(f"return {COUNT}", "    needs = mbench.RoutingSums()\n"), "tuple of statistics"
+    ),
+    "cannot-be-made": Wrong(
+        scorer(
+            f"return {COUNT}",
+            f"{NEEDS}    def __init__(self, params=None):\n        raise RuntimeError('no GPU')\n",
+        ),
+        "cannot be made: it raised RuntimeError: no GPU",
+    ),
+    "check-exits": Wrong(
+        scorer(f"return {COUNT}", f"{NEEDS}    def check(self, budget):\n        sys.exit('no')\n"),
+        "raised SystemExit: no",
+    ),
+    "prints": Wrong(scorer(f"print('debug'); return {COUNT}")),
+    "ties": Wrong(scorer(f"return {COUNT} * 0")),
+    "helper": Wrong(
+        "import sibling_of_helper\n" + scorer(f"return sibling_of_helper.negated({COUNT})"),
+        beside={"sibling_of_helper.py": "def negated(values):\n    return -values\n"},
+    ),
+}
+
+BUILT_IN = ("reap", "random", "expert-sparsity")
+LISTED = """methods:
+  reap: {corpora: [bible]}
+  random: {seeds: [0]}
+  expert-sparsity: {corpora: [wiki]}
+"""
+
+
+def planned(folder: Path, store: Store, names: list[str]) -> Plan:
+    files = []
+    folder.mkdir()
+    for name in names:
+        home = folder / name
+        home.mkdir()
+        for other, text in WRONG[name].beside.items():
+            (home / other).write_text(text)
+        files.append(home / f"{name}.py")
+        files[-1].write_text(WRONG[name].source.replace("NAME", name))
+    methods = LISTED + "".join(f"  {name}: {{corpora: [bible]}}\n" for name in names)
+    head, tail = SUITE.partition("methods:")[0], SUITE.partition("perplexity:")[2]
+    text = f"{head}{methods}perplexity:{tail}"
+    return plan_of(folder, store, text, tuple(files), retain=[0.5])
+
+
+@dataclass(frozen=True)
+class Run:
+    plan: Plan
+    outcome: Outcome
+    store: Store
+    warnings: list[str]
+
+
+def run(folder: Path, names: list[str]) -> Run:
+    store = Store(folder / "store")
+    plan = planned(folder / "plugins", store, names)
+    watcher = Watcher()
+    outcome, _ = go(plan, store, watcher)
+    return Run(plan, outcome, store, watcher.warnings)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Run:
+    return run(tmp_path_factory.mktemp("alone"), [])
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory) -> Run:
+    return run(tmp_path_factory.mktemp("together"), list(WRONG))
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_plugin_fails_in_one_line_or_is_fine(together, name):
+    (cell,) = (cell for cell in together.plan.cells if cell.method.name == name)
+    reason = WRONG[name].reason
+    if not reason:
+        assert cell.key in together.outcome.masks, together.outcome.mask_problems.get(cell.label)
+        return
+    problem = together.outcome.mask_problems[cell.label]
+    assert problem.status in ("failed", "blocked")
+    assert reason in problem.reason
+    assert "\n" not in problem.reason
+
+
+def test_everybody_elses_statistics_masks_and_figures_are_equal(alone, together):
+    for method in BUILT_IN:
+        (first,) = (cell for cell in alone.plan.cells if cell.method.name == method)
+        (second,) = (cell for cell in together.plan.cells if cell.method.name == method)
+        assert first.key == second.key
+        mask = alone.outcome.masks[first.key].keep
+        assert (together.outcome.masks[second.key].keep == mask).all()
+        for jobs in first.statistics.values():
+            for job in jobs:
+                for path in alone.store.path(job.key).glob("*.safetensors"):
+                    other = load_file(together.store.path(job.key) / path.name)
+                    for name, array in load_file(path).items():
+                        np.testing.assert_array_equal(other[name], array)
+    for key, evaluation in alone.outcome.evaluations.items():
+        other = together.outcome.evaluations[key]
+        assert [m.value for m in other.metrics] == [m.value for m in evaluation.metrics]
+
+
+def test_statistics_of_one_name_are_kept_apart(together):
+    """Each of them is a softmax's sum times a factor of its own: 1, 2 and -1."""
+    sums = {}
+    for name in ("stat-half", "stat-like-another", "stat-same-name"):
+        (cell,) = (cell for cell in together.plan.cells if cell.method.name == name)
+        (job,) = cell.statistics["bible"]
+        sums[name] = together.store.read_sums(job.key)["a"]
+    np.testing.assert_allclose(sums["stat-like-another"], 2 * sums["stat-half"], rtol=1e-2)
+    np.testing.assert_allclose(sums["stat-same-name"], -sums["stat-half"], rtol=1e-2)
+
+
+def test_what_a_failed_statistic_had_collected_is_not_stored(together):
+    kept = (together.store.root / "statistics").iterdir()
+    names = {
+        json.loads((one / "meta.json").read_text())["made_by"]["statistic"]["name"] for one in kept
+    }
+    assert not names & {name for name, wrong in WRONG.items() if wrong.reason}
+    assert any("stat-raises" in text for text in together.warnings)
+
+
+def test_files_beside_two_plugins_may_not_bear_one_name(tmp_path, together):
+    folder = tmp_path / "other"
+    folder.mkdir()
+    (folder / "sibling_of_helper.py").write_text("def negated(values):\n    return values\n")
+    path = folder / "other.py"
+    path.write_text(WRONG["helper"].source.replace("NAME", "other"))
+    (failure,) = load_registry([path]).failures
+    assert "imports 'sibling_of_helper', which lies beside it" in failure.reason
