@@ -26,7 +26,7 @@ from mbench.plan.models import PlannedModel, find_model
 from mbench.plan.registry import Registry, class_modules
 from mbench.plan.tasks import PlannedTask, find_text, plan_tasks
 from mbench.plan.yaml_source import YamlSource
-from mbench.storage.source_code import Source, source_of
+from mbench.storage.source_code import Source
 from mbench.storage.store import Key, Store
 from mbench.storage.texts import Text
 
@@ -129,10 +129,10 @@ def make_plan(
     Raises the user's first mistake as an `MbenchError`; a plugin's own failure only marks its
     cells.
     """
-    code = code or installed_code()
+    code = (code or installed_code()).remembering()
     methods = {name: resolve_methods(suite, name, registry, source) for name in suite.models}
     texts = {
-        name: find_text(("corpora", name), spec.source, source, registry)
+        name: find_text(("corpora", name), spec.source, source, registry, code)
         for name, spec in suite.corpora.items()
     }
     # Models first: the likeliest thing to be missing, and found out without reading any text.
@@ -140,7 +140,7 @@ def make_plan(
         find_model(name, spec, source, registry, store, code, trust_expected)
         for name, spec in suite.models.items()
     )
-    tasks = plan_tasks(suite, source, registry)
+    tasks = plan_tasks(suite, source, registry, code)
     cells: list[Cell] = []
     for model in models:
         used = {c for method in methods[model.name].values() for c in method.corpora}
@@ -222,7 +222,7 @@ class _Planner:
                 for corpus in method.corpora
             }
             components = {
-                kind: component_key(part, self.registry.source(kind, part))
+                kind: component_key(part, self.code.source_of(self.registry.modules(kind, part)))
                 for kind, part in method.parts.items()
             }
         except Infeasible as error:
@@ -277,7 +277,7 @@ class _Planner:
         return {"text": self.identities[corpus], **protocol}
 
     def _statistic_job(self, corpus: str, statistic: Statistic) -> StatisticJob:
-        source = source_of(class_modules(type(statistic)))
+        source = self.code.source_of(class_modules(type(statistic)))
         key = statistic_key(
             self.code,
             self.model.identity,

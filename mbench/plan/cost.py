@@ -105,7 +105,7 @@ def _model_cost(plan: Plan, store: Store, model: PlannedModel) -> ModelCost:
     masks = {(ExpertMask(model.all_kept()).content_hash, plan.suite.router)}
     unmade = 0
     for cell in cells:
-        stored = store.read_json(cell.key) if cell.key else None
+        stored = store.read_json(cell.mask_key) if cell.mask_key else None
         if stored is None:
             unmade += cell.method.evaluated and not cell.problem
             for corpus, jobs in cell.statistics.items():

@@ -19,14 +19,15 @@ its tasks' fingerprints. Components are identified by name, class, parameters an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from mbench.storage.source_code import folder_hash
+from mbench.storage.source_code import Source, folder_hash, source_of
 from mbench.storage.store import Key
 
 FOLDERS: Mapping[str, tuple[str, ...]] = {
@@ -50,6 +51,20 @@ class Code:
     folders: Mapping[str, str]
     versions: Mapping[str, str]
     """Without the build's variant such as `+cpu`."""
+    source_of: Callable[[Sequence[ModuleType]], Source] = source_of
+    """The source of a component that comes from these modules."""
+
+    def remembering(self) -> Code:
+        """The same, which reads the source of each component once; for one plan."""
+        sources: dict[tuple[ModuleType, ...], Source] = {}
+
+        def remembered(modules: Sequence[ModuleType]) -> Source:
+            known = tuple(modules)
+            if known not in sources:
+                sources[known] = self.source_of(known)
+            return sources[known]
+
+        return replace(self, source_of=remembered)
 
     def of(self, kind: str) -> dict[str, str]:
         """The hashes of the folders that compute a kind of thing."""

@@ -28,7 +28,7 @@ from mbench.core.interfaces import (
     Statistic,
 )
 from mbench.core.plugin_code import plugin_code
-from mbench.storage.source_code import Source, imported_names, source_of
+from mbench.storage.source_code import imported_names
 
 KINDS: dict[str, type[Component]] = {
     "scorer": Scorer,
@@ -104,13 +104,13 @@ class Registry:
             f" ({self.failed()})" if self.failures else "; one of your own needs --plugin FILE.py"
         )
 
-    def source(self, kind: str, component: Component) -> Source:
-        """The code of a component: of its class, and of the plugin that registered it.
+    def modules(self, kind: str, component: Component) -> list[ModuleType]:
+        """Where a component's code begins: its class, and the plugin that registered it.
 
         Raises `PluginError` for a class whose source does not show all that it does.
         """
         registered_by = self.origins[kind, component.name].module
-        return source_of([registered_by, *class_modules(type(component))])
+        return [registered_by, *class_modules(type(component))]
 
     @property
     def rejected_files(self) -> list[PluginFailure]:

@@ -10,9 +10,9 @@ from typing import Any
 from mbench.core.errors import TaskError
 from mbench.core.suite import ExpectedWork, LmEvalTask, PerplexityTask, Suite, TextSource
 from mbench.evaluate.lm_eval.fingerprint import task_fingerprint
+from mbench.plan.keys import Code
 from mbench.plan.registry import Registry
 from mbench.plan.yaml_source import Place, YamlSource
-from mbench.storage.source_code import source_of
 from mbench.storage.texts import Text
 
 
@@ -60,28 +60,35 @@ class PlannedTask:
         return self.spec.expect
 
 
-def plan_tasks(suite: Suite, source: YamlSource, registry: Registry) -> tuple[PlannedTask, ...]:
+def plan_tasks(
+    suite: Suite, source: YamlSource, registry: Registry, code: Code
+) -> tuple[PlannedTask, ...]:
     """The suite's perplexity texts and lm-eval tasks, in its order.
 
     Raises the user's first mistake as an `MbenchError`.
     """
-    return (*_perplexities(suite, source, registry), *_lm_eval_tasks(suite, source, registry))
+    texts = _perplexities(suite, source, registry, code)
+    return (*texts, *_lm_eval_tasks(suite, source, registry))
 
 
-def find_text(place: Place, spec: TextSource, source: YamlSource, registry: Registry) -> Text:
+def find_text(
+    place: Place, spec: TextSource, source: YamlSource, registry: Registry, code: Code
+) -> Text:
     """The text that a suite names at `place`; no document is read yet."""
     if spec.plugin is not None and spec.plugin not in registry.corpora:
         at = (*place, "source", "plugin")
         raise source.unknown(at, "plugin corpus", spec.plugin, registry.corpora)
-    code = ""
+    made_by = ""
     if spec.plugin is not None:
-        code = source_of([registry.origins["corpus", spec.plugin].module]).sha256
-    return Text(".".join(place), spec, registry.corpora, code)
+        made_by = code.source_of([registry.origins["corpus", spec.plugin].module]).sha256
+    return Text(".".join(place), spec, registry.corpora, made_by)
 
 
-def _perplexities(suite: Suite, source: YamlSource, registry: Registry) -> Iterator[PlannedTask]:
+def _perplexities(
+    suite: Suite, source: YamlSource, registry: Registry, code: Code
+) -> Iterator[PlannedTask]:
     for name, spec in suite.perplexity.items():
-        text = find_text(("perplexity", name), spec.source, source, registry)
+        text = find_text(("perplexity", name), spec.source, source, registry, code)
         # All but what decides no figure: a key that suites gain some day counts from its first day.
         settings = spec.model_dump(exclude={"source", "expect_tokens"})
         fingerprint = {"kind": "perplexity", "text": text.identity(), **settings}

@@ -40,7 +40,7 @@ def assemble(plan: Plan, outcome: Outcome, provenance: Provenance) -> Results:
         for cell in plan.cells_of(model.name):
             if not cell.method.evaluated:
                 continue
-            mask = outcome.masks.get(cell.key) if cell.key else None
+            mask = outcome.masks.get(cell.mask_key) if cell.mask_key else None
             cells.append(_cell_result(plan, outcome, model, cell, mask))
             if mask is not None:
                 masks[model.name, mask.content_hash] = mask.keep
@@ -64,7 +64,7 @@ def _cell_result(
     plan: Plan, outcome: Outcome, model: PlannedModel, cell: Cell, mask: ExpertMask | None
 ) -> CellResult:
     unfinished = TaskStatus("interrupted", "the run ended before this")
-    problem = outcome.mask_problems.get(cell.label, unfinished)
+    problem = outcome.mask_problems.get(cell.key, unfinished)
     status = TaskStatus("ok") if mask is not None else problem
     evaluated = (
         _evaluated(plan, outcome, model, mask, cell.budget.router)

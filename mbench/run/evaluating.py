@@ -64,7 +64,7 @@ class EvaluationStage:
         first = MaskedModel(f"{session.model.name} unpruned", unpruned, router)
         found = {(unpruned.content_hash, router): first}
         for cell in session.cells:
-            mask = session.outcome.masks.get(cell.key)
+            mask = session.outcome.masks.get(cell.mask_key)
             if mask is not None and cell.method.evaluated:
                 router = cell.budget.router
                 made = MaskedModel(cell.label, mask, router)

@@ -22,12 +22,12 @@ def restore_masks(session: ModelSession) -> list[Cell]:
     """Take the masks that are stored; returns the cells whose masks are not, in order."""
     pending = []
     for cell in session.cells:
-        stored = session.store.read_json(cell.key) if cell.key else None
-        if cell.key is None or stored is None:
+        stored = session.store.read_json(cell.mask_key) if cell.mask_key else None
+        if cell.mask_key is None or stored is None:
             pending.append(cell)
         else:
             mask = mask_from_json(stored, session.model.facts.layers)
-            session.outcome.masks[cell.key] = mask
+            session.outcome.masks[cell.mask_key] = mask
     return pending
 
 
@@ -49,7 +49,7 @@ def make_masks(
                 except Exception as error:
                     problem = TaskStatus("failed", one_line(error))
                     LOG.debug(cell.label, exc_info=error)
-            session.outcome.mask_problems[cell.label] = problem
+            session.outcome.mask_problems[cell.key] = problem
             session.progress.event(
                 "mask", cell=cell.label, status=problem.status, reason=problem.reason
             )
@@ -65,8 +65,8 @@ def _obstacle(
         for job in jobs:
             if job.key in statistic_problems:
                 return TaskStatus("blocked", statistic_problems[job.key])
-    if cell.candidate is not None and cell.candidate not in session.outcome.masks:
-        name = cell.method.candidate
+    name = cell.method.candidate
+    if name is not None and cell.candidate not in session.outcome.masks:
         return TaskStatus("blocked", f"its candidate {name!r} has no mask at this budget")
     return None
 
@@ -74,10 +74,10 @@ def _obstacle(
 def _make(session: ModelSession, maker: MaskMaker, cell: Cell) -> None:
     masks = session.outcome.masks
     mask = maker.make(cell, masks[cell.candidate] if cell.candidate is not None else None)
-    if cell.key is None:
+    if cell.mask_key is None:
         raise PluginError(cell.problem)
-    masks[cell.key] = mask
-    session.store.write_json(cell.key, mask_to_json(mask, session.model.facts.layers))
+    masks[cell.mask_key] = mask
+    session.store.write_json(cell.mask_key, mask_to_json(mask, session.model.facts.layers))
     session.progress.event("mask", cell=cell.label, status="ok", mask=mask.content_hash)
 
 

@@ -44,7 +44,8 @@ def gather(
     suite = plan.suite
     methods: dict[str, dict[str, MethodSettings]] = {model.name: {} for model in plan.models}
     for cell in plan.cells:
-        methods[cell.model][cell.method.name] = cell.method.settings
+        if not cell.method.problem:
+            methods[cell.model][cell.method.name] = cell.method.settings
     return Provenance(
         router=suite.router,
         corpora={name: _corpus(plan, name) for name in suite.corpora},

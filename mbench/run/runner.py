@@ -102,7 +102,7 @@ def _load(session: ModelSession) -> bool:
         problem = TaskStatus("failed", one_line(error))
         session.progress.warning(problem.reason)
         for cell in session.cells:
-            session.outcome.mask_problems.setdefault(cell.label, problem)
+            session.outcome.mask_problems.setdefault(cell.key, problem)
         for task in session.plan.tasks:
             session.outcome.task_problems[session.model.name, task.name] = problem
         return False

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mbench.core.evaluation import Evaluation
 from mbench.core.interfaces import ExpertMask
 from mbench.core.provenance import CorpusProfile
-from mbench.core.results import Saving, TaskStatus
+from mbench.core.results import CellKey, Saving, TaskStatus
 from mbench.plan.cells import Plan
 from mbench.plan.models import PlannedModel
 from mbench.run.progress import Progress
@@ -31,8 +31,8 @@ class Outcome:
 
     masks: dict[Key, ExpertMask] = field(default_factory=dict)
     """Of the cells that have one."""
-    mask_problems: dict[str, TaskStatus] = field(default_factory=dict)
-    """Cell label -> why it has no mask."""
+    mask_problems: dict[CellKey, TaskStatus] = field(default_factory=dict)
+    """Why a cell has no mask."""
     evaluations: dict[Key, Evaluation] = field(default_factory=dict)
     evaluation_problems: dict[Key, TaskStatus] = field(default_factory=dict)
     """Why a mask has no outcome on a task."""

@@ -33,7 +33,7 @@ def test_parameters_are_strict_and_frozen():
         def score(self, profile):
             return np.zeros((1, 1))
 
-    assert Mine(power=3).identity == '["mine", {"power": 3}]'
+    assert Mine(power=3).identity != Mine().identity
     assert Mine().identity == Mine(power=2).identity
     with pytest.raises(ValueError, match="powr"):
         Mine(powr=3)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from mbench.core.results import Results, long_form
 from mbench.plan.cells import Plan, make_plan
+from mbench.plan.keys import Code
 from mbench.plan.registry import load_registry
 from mbench.plan.suite_file import load_suite
 from mbench.run.assemble import assemble
@@ -66,12 +67,17 @@ class Watcher(Progress):
 
 
 def plan_of(
-    tmp_path: Path, store: Store, text: str = SUITE, plugins: tuple[Path, ...] = (), **narrowing
+    tmp_path: Path,
+    store: Store,
+    text: str = SUITE,
+    plugins: tuple[Path, ...] = (),
+    code: Code | None = None,
+    **narrowing,
 ) -> Plan:
     path = tmp_path / "suite.yaml"
     path.write_text(text)
     suite, source = load_suite(path, **narrowing)
-    return make_plan(suite, source, load_registry(plugins), store)
+    return make_plan(suite, source, load_registry(plugins), store, code=code)
 
 
 def results_of(plan: Plan, outcome: Outcome) -> Results:

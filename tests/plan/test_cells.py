@@ -17,16 +17,16 @@ from mbench.run.masking import MaskMaker
 def test_the_seed_is_part_of_a_key_only_where_it_matters(tmp_path, store):
     plan = plan_of(tmp_path, store)
     other = plan_of(tmp_path, store, set_values=["seeds=[5, 6]"])
-    keys = [{cell.method.name: cell.key for cell in p.cells} for p in (plan, other)]
+    keys = [{cell.method.name: cell.mask_key for cell in p.cells} for p in (plan, other)]
     changed = {name for name in keys[0] if keys[0][name] != keys[1][name]}
     assert changed == {"random"}
 
 
 def test_keys_ignore_order_and_batch_size_and_notice_what_matters(tmp_path, store):
-    keys = {cell.label: cell.key for cell in plan_of(tmp_path, store).cells}
+    keys = {cell.label: cell.mask_key for cell in plan_of(tmp_path, store).cells}
 
     def changed(text: str = SUITE, **narrowing) -> set[str]:
-        other = {c.label: c.key for c in plan_of(tmp_path, store, text, **narrowing).cells}
+        other = {c.label: c.mask_key for c in plan_of(tmp_path, store, text, **narrowing).cells}
         return {label.split(" ", 2)[2] for label in keys if other.get(label, "") != keys[label]}
 
     lines = SUITE.replace("  reap: {corpora: [bible]}\n", "").replace(
@@ -82,10 +82,11 @@ def test_a_corpus_that_is_too_short_says_how_much_there_is(tmp_path, store):
     change = f"corpora.bible.source={{files: [{tmp_path}/short.txt]}}"
     plan = plan_of(tmp_path, store, set_values=[change])
     outcome, _ = go(plan, store)
-    problem = outcome.mask_problems["demo 50% reap"]
+    problems = {key.label: problem for key, problem in outcome.mask_problems.items()}
+    problem = problems["demo 50% reap"]
     assert problem.status == "blocked"
-    assert "asks for 6 sequences of 32 tokens (192), but the text has" in problem.reason
-    assert "demo 50% expert-sparsity" not in outcome.mask_problems
+    assert "6 sequences of 32 tokens (192), but the text has" in problem.reason
+    assert "demo 50% expert-sparsity" not in problems
 
 
 def test_a_cell_is_named_by_everything_that_distinguishes_it(tmp_path, store):
@@ -96,11 +97,11 @@ def test_a_cell_is_named_by_everything_that_distinguishes_it(tmp_path, store):
 
 def test_narrowing_keeps_the_suites_candidates(tmp_path, store):
     plan = plan_of(tmp_path, store, methods=["tb-coverage"])
-    whole = {cell.label: cell.key for cell in plan_of(tmp_path, store).cells}
+    whole = {cell.label: cell.mask_key for cell in plan_of(tmp_path, store).cells}
     assert {cell.method.name for cell in plan.cells if cell.method.evaluated} == {"tb-coverage"}
     assert {cell.method.name for cell in plan.cells} == {"tb-coverage", "expert-sparsity"}
     # The candidate is the suite's own, so it is the same mask as in a whole run.
-    assert all(whole[cell.label] == cell.key for cell in plan.cells)
+    assert all(whole[cell.label] == cell.mask_key for cell in plan.cells)
     change = "methods.expert-sparsity.scorer.tokns=3"
     with pytest.raises(MbenchError, match="'tokns'; did you mean 'tokens'"):
         plan_of(tmp_path, store, methods=["tb-coverage"], set_values=[change])

@@ -195,6 +195,27 @@ WRONG = {
         scorer(f"return {COUNT}", f"{NEEDS}    def check(self, budget):\n        sys.exit('no')\n"),
         "raised SystemExit: no",
     ),
+    "gambles": Wrong(
+        selector(f"{HALF}; return mbench.Selection(rng.permuted(c, axis=1))"),
+        "draws at random without saying so: it needs `stochastic = True`",
+    ),
+    "meddles": Wrong(
+        f"{HEAD}class Bad(mbench.MaskBuilder):\n    name = 'NAME'\n    takes_candidate = True\n"
+        "    def build(self, selection, scores, budget, candidate):\n"
+        "        candidate.keep[:] = False\n"
+        + registered("Bad", scorer="reap", builder="NAME", candidate="reap"),
+        "in build, raised ValueError: assignment destination is read-only (",
+    ),
+    "on-a-broken-one": Wrong(
+        f"{HEAD}\n@mbench.hookimpl\ndef mbench_methods():\n    return [mbench.Method('NAME',"
+        " scorer='reap', builder='protect', candidate='nan', corpora=1)]\n",
+        "its candidate 'nan' has no mask at this budget",
+    ),
+    "on-one-that-is-not-loaded": Wrong(
+        f"{HEAD}\n@mbench.hookimpl\ndef mbench_methods():\n    return [mbench.Method('NAME',"
+        " scorer='reap', builder='protect', candidate='raises-at-import', corpora=1)]\n",
+        "its candidate 'raises-at-import' has no mask at this budget",
+    ),
     "prints": Wrong(scorer(f"print('debug'); return {COUNT}")),
     "ties": Wrong(scorer(f"return {COUNT} * 0")),
     "helper": Wrong(
@@ -258,9 +279,9 @@ def test_a_wrong_plugin_fails_in_one_line_or_is_fine(together, name):
     (cell,) = (cell for cell in together.plan.cells if cell.method.name == name)
     reason = WRONG[name].reason
     if not reason:
-        assert cell.key in together.outcome.masks, together.outcome.mask_problems.get(cell.label)
+        assert cell.mask_key in together.outcome.masks, together.outcome.mask_problems.get(cell.key)
         return
-    problem = together.outcome.mask_problems[cell.label]
+    problem = together.outcome.mask_problems[cell.key]
     assert problem.status in ("failed", "blocked")
     assert reason in problem.reason
     assert "\n" not in problem.reason
@@ -270,9 +291,9 @@ def test_everybody_elses_statistics_masks_and_figures_are_equal(alone, together)
     for method in BUILT_IN:
         (first,) = (cell for cell in alone.plan.cells if cell.method.name == method)
         (second,) = (cell for cell in together.plan.cells if cell.method.name == method)
-        assert first.key == second.key
-        mask = alone.outcome.masks[first.key].keep
-        assert (together.outcome.masks[second.key].keep == mask).all()
+        assert first.mask_key == second.mask_key
+        mask = alone.outcome.masks[first.mask_key].keep
+        assert (together.outcome.masks[second.mask_key].keep == mask).all()
         for jobs in first.statistics.values():
             for job in jobs:
                 for path in alone.store.path(job.key).glob("*.safetensors"):
@@ -293,6 +314,18 @@ def test_statistics_of_one_name_are_kept_apart(together):
         sums[name] = together.store.read_sums(job.key)["a"]
     np.testing.assert_allclose(sums["stat-like-another"], 2 * sums["stat-half"], rtol=1e-2)
     np.testing.assert_allclose(sums["stat-same-name"], -sums["stat-half"], rtol=1e-2)
+
+
+def test_a_failure_is_tried_again_and_never_served_from_the_store(tmp_path, together):
+    folder = tmp_path / "again"
+    plan = planned(folder, together.store, ["nan"])
+    file = folder / "nan" / "nan.py"
+    file.write_text(file.read_text().replace("* np.nan", "* 1"))
+    text = (folder / "suite.yaml").read_text()
+    plan = plan_of(folder, together.store, text, (file,), retain=[0.5])
+    outcome, _ = go(plan, together.store, Watcher())
+    (cell,) = (cell for cell in plan.cells if cell.method.name == "nan")
+    assert cell.mask_key in outcome.masks
 
 
 def test_what_a_failed_statistic_had_collected_is_not_stored(together):
