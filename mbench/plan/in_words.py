@@ -92,6 +92,8 @@ def methods_in_words(plan: Plan) -> list[ProtocolEntry]:
     texts: dict[tuple[str, bool], dict[str, list[str]]] = {}
     for cell in plan.cells:
         method = cell.method
+        if method.problem:
+            continue
         text = method_in_words(method.settings, plan.suite.router)
         if method.seeds != (None,):
             text += "; seeds " + ", ".join(map(str, method.seeds))

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mbench.core.errors import StoreError, TaskError, one_line, unknown
+from mbench.core.errors import StoreError, TaskError, caught, unknown
 from mbench.core.evaluation import Evaluation, evaluation
 from mbench.core.interfaces import ExpertMask, RouterMode
 from mbench.core.results import TaskStatus
@@ -119,8 +119,8 @@ class EvaluationStage:
             except StoreError:
                 raise
             except Exception as error:
-                session.progress.warning(f"task {task.name}: {one_line(error)}")
-                problem = TaskStatus("failed", one_line(error))
+                session.progress.warning(f"task {task.name}: {caught(error)}")
+                problem = TaskStatus("failed", caught(error))
                 session.outcome.task_problems[session.model.name, task.name] = problem
 
     def _prepare(self, task: PlannedTask) -> None:
@@ -244,13 +244,13 @@ class EvaluationStage:
         for task in tasks:
             key = self._key(masked, task)
             if key not in outcome.evaluations and key not in outcome.evaluation_problems:
-                outcome.evaluation_problems[key] = TaskStatus("failed", one_line(error))
+                outcome.evaluation_problems[key] = TaskStatus("failed", caught(error))
                 self._session.progress.event(
                     "evaluation",
                     mask=masked.label,
                     task=task.name,
                     status="failed",
-                    reason=one_line(error),
+                    reason=caught(error),
                 )
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from mbench.core.errors import PluginError, StoreError, UnsupportedModel, one_line
+from mbench.core.errors import PluginError, StoreError, UnsupportedModel, caught
 from mbench.core.interfaces import Budget, Component, ExpertMask, Profile, Scorer, Scores, Selection
 from mbench.core.plugin_code import plugin_code
 from mbench.core.results import TaskStatus
 from mbench.plan.cells import Cell
 from mbench.plan.models import PlannedModel
-from mbench.run.session import LOG, ModelSession
+from mbench.run.session import ModelSession
 from mbench.storage.mask_json import mask_from_json, mask_to_json
 from mbench.storage.store import Key, Store
 
@@ -47,8 +47,7 @@ def make_masks(
                 except StoreError:
                     raise
                 except Exception as error:
-                    problem = TaskStatus("failed", one_line(error))
-                    LOG.debug(cell.label, exc_info=error)
+                    problem = TaskStatus("failed", caught(error))
             session.outcome.mask_problems[cell.key] = problem
             session.progress.event(
                 "mask", cell=cell.label, status=problem.status, reason=problem.reason

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from mbench.core.errors import StoreError, one_line
+from mbench.core.errors import StoreError, caught
 from mbench.core.results import Saving
 from mbench.plan.keys import efficiency_key
 
@@ -50,7 +50,7 @@ def measure_efficiency(session: ModelSession, before: Callable[[], None]) -> Non
             except StoreError:
                 raise
             except Exception as error:
-                problem = {"status": "failed", "reason": one_line(error)}
+                problem = {"status": "failed", "reason": caught(error)}
                 session.outcome.efficiency.append(Saving(**common, **problem))
                 session.progress.event("efficiency", cell=label, **common, **problem)
                 continue

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mbench.core.errors import MbenchError, StoreError, one_line
+from mbench.core.errors import MbenchError, StoreError, caught
 from mbench.core.provenance import CorpusProfile
 from mbench.moe.calibration import sequences
 from mbench.plan.cells import SHARDS, Cell, StatisticJob
@@ -36,15 +36,15 @@ def profile(session: ModelSession, missing: Mapping[str, Sequence[StatisticJob]]
         except StoreError:
             raise
         except Exception as error:
-            problem = f"no profile on {corpus}: {one_line(error)}"
+            problem = f"no profile on {corpus}: {caught(error)}"
             problems.update((job.key, problem) for job in jobs)
-            session.warn(f"{session.model.name}: {problem}", error)
+            session.progress.warning(f"{session.model.name}: {problem}")
             continue
         for job in jobs:
             failure = failures.get(job.statistic.identity)
             if failure is not None:
-                problems[job.key] = f"on {corpus}: {failure}"
-                session.warn(f"{session.model.name} {problems[job.key]}", failure)
+                problems[job.key] = f"on {corpus}: {caught(failure)}"
+                session.progress.warning(f"{session.model.name} {problems[job.key]}")
     return problems
 
 

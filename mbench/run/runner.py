@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from mbench.core.errors import one_line
+from mbench.core.errors import caught
 from mbench.core.results import TaskStatus
 from mbench.plan.cells import Cell, Plan, StatisticJob
 from mbench.run.evaluating import EvaluationStage, Pending
@@ -99,7 +99,7 @@ def _load(session: ModelSession) -> bool:
     try:
         session.load()
     except Exception as error:
-        problem = TaskStatus("failed", one_line(error))
+        problem = TaskStatus("failed", caught(error))
         session.progress.warning(problem.reason)
         for cell in session.cells:
             session.outcome.mask_problems.setdefault(cell.key, problem)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,9 +19,6 @@ from mbench.storage.store import Key, Store
 
 if TYPE_CHECKING:
     from mbench.moe.load import LoadedModel
-
-
-LOG = logging.getLogger("mbench")
 
 
 @dataclass
@@ -91,11 +87,6 @@ class ModelSession:
         """Count forward tokens, and show them."""
         self.outcome.forward_tokens += tokens
         self.progress.advance(tokens)
-
-    def warn(self, text: str, error: BaseException) -> None:
-        """Say what went wrong; where it came from is in the log, which `--debug` shows."""
-        self.progress.warning(text)
-        LOG.debug(text, exc_info=error)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
