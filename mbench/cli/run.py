@@ -29,8 +29,7 @@ SOME_FAILED = 3
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.option("--quiet", is_flag=True, help="Print only failures and the report's path.")
-@click.option("--helper", type=int, hidden=True, help="Evaluate for another run, as its process N.")
-def command(output: Path, as_json: bool, quiet: bool, helper: int | None, **options: Any) -> None:
+def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     """Run SUITE and write its leaderboard to reports/<suite>/index.html.
 
     SUITE is a file, or the name of a suite that comes with mbench (`mbench suites`).
@@ -45,24 +44,22 @@ def command(output: Path, as_json: bool, quiet: bool, helper: int | None, **opti
     from mbench.plan.cost import estimate
     from mbench.report.publish import publish
     from mbench.run.assemble import assemble
-    from mbench.run.processes import Helpers
+    from mbench.run.processes import Processes
     from mbench.run.provenance import gather
-    from mbench.run.runner import Runner, help_evaluating
+    from mbench.run.runner import Runner
     from mbench.storage.results_folder import write
 
     asked = request(**options)
-    if helper is not None:
-        help_evaluating(asked.plan, asked.store, helper)
-        return
     directory = output / asked.plan.suite.name
     _check_writable(directory)
     _say_what_is_replaced(directory, asked.plan)
     cost = estimate(asked.plan, asked.store)
     if not as_json and not quiet:
         show_plan(cost, asked.plan.suite, err=True)
-    with watching(as_json=as_json, quiet=quiet) as progress, Helpers(asked.plan) as helpers:
+    with watching(as_json=as_json, quiet=quiet) as progress:
         progress.event("plan", **cost.to_json())
-        outcome = Runner(asked.plan, asked.store, progress, helpers.start, helpers.end).run()
+        executor = Processes(asked.plan, asked.store)
+        outcome = Runner(asked.plan, asked.store, progress, executor).run()
     words = ["mbench", *sys.argv[1:]]
     provenance = gather(asked.plan, outcome, asked.path, words, asked.changes)
     results = assemble(asked.plan, outcome, provenance)

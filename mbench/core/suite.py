@@ -18,6 +18,7 @@ from mbench.core.interfaces import RouterMode
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 Count = Annotated[int, Field(ge=1)]
+DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 RetainRatio = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -59,7 +60,7 @@ class ModelSpec(_Strict):
     """Name of a model that a plugin ships."""
     revision: str | None = None
     """Commit of the hub repository."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: DtypeName = "auto"
     """`auto`: as the checkpoint is stored."""
     trust_remote_code: bool = False
     """Whether code that comes with the model may run, with all it can do on this machine."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import transformers
@@ -26,6 +26,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from mbench.core.errors import MbenchError, ModelNotFound, UnsupportedModel
 from mbench.core.model_facts import DTYPE_BYTES, ModelFacts
 from mbench.core.replaced import environment_variable, replaced
+from mbench.core.suite import DtypeName
 from mbench.moe import deepseek
 from mbench.moe.adapter import MoELayer, find_moe_layers
 from mbench.moe.offload import DeviceMap, Placement, device_map_for, folder_for, settle
@@ -38,8 +39,6 @@ from mbench.storage.checkpoints import (
     tokenizer_files,
     weight_files,
 )
-
-DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from mbench.core.errors import ModelNotFound
 from mbench.core.model_facts import ModelFacts
-from mbench.core.suite import ModelSpec
+from mbench.core.suite import DtypeName, Expected, ModelSpec
 from mbench.plan.keys import Code, ModelIdentity, model_facts_key
 from mbench.plan.registry import Registry
-from mbench.plan.yaml_source import YamlSource
+from mbench.plan.yaml_source import Place, YamlSource
 from mbench.storage.checkpoints import model_key
 from mbench.storage.store import Store
 
@@ -25,7 +26,7 @@ class PlannedModel:
     place: str
     """Directory or hub id."""
     revision: str | None
-    dtype: str
+    dtype: DtypeName
     key: str
     """Hash of the weights, or the hub's commit."""
     facts: ModelFacts
@@ -61,41 +62,43 @@ def find_model(
     place = ("models", name)
     if spec.plugin is not None:
         if spec.plugin not in registry.models:
-            where = (*place, "plugin")
-            raise source.unknown(where, "plugin model", spec.plugin, registry.models)
+            at = (*place, "plugin")
+            raise source.unknown(at, "plugin model", spec.plugin, registry.models)
         where = str(registry.models[spec.plugin])
     else:
         where = str(Path(spec.path).expanduser()) if spec.path else str(spec.hub)
+    planned = partial(
+        PlannedModel,
+        name=name,
+        place=where,
+        revision=spec.revision,
+        dtype=spec.dtype,
+        trust_remote_code=spec.trust_remote_code,
+    )
     try:
         key = model_key(where, spec.revision, remote_code=spec.trust_remote_code, store=store)
         facts = _facts(name, where, spec, key, store, code)
     except ModelNotFound as error:
-        facts = _expected_facts(spec) if trust_expected else None
-        if facts is None:
-            raise ModelNotFound(f"model {name!r}: {error}") from None
-        key = f"commit:{spec.revision}"
-        return PlannedModel(
-            name,
-            where,
-            spec.revision,
-            spec.dtype,
-            key,
-            facts,
-            trust_remote_code=spec.trust_remote_code,
-            seen=False,
-        )
+        expected = _expected_facts(spec) if trust_expected else None
+        if expected is None:
+            raise ModelNotFound(f"model {name!r}: {error}") from error
+        return planned(key=f"commit:{spec.revision}", facts=expected, seen=False)
     if spec.expect is not None:
-        found = {"layers": len(facts.layers), "experts": facts.num_experts, "top_k": facts.top_k}
-        found |= {"parameters": facts.parameters, "expert_parameters": facts.expert_parameters}
-        for fact, expected in spec.expect.model_dump(exclude_none=True).items():
-            if found[fact] != expected:
-                raise source.error(
-                    (*place, "expect", fact),
-                    f"the model has {fact} = {found[fact]}, the suite expects {expected}",
-                )
-    return PlannedModel(
-        name, where, spec.revision, spec.dtype, key, facts, trust_remote_code=spec.trust_remote_code
-    )
+        _refuse_another_model(spec.expect, facts, (*place, "expect"), source)
+    return planned(key=key, facts=facts)
+
+
+def _refuse_another_model(
+    expect: Expected, facts: ModelFacts, place: Place, source: YamlSource
+) -> None:
+    actual = {"layers": len(facts.layers), "experts": facts.num_experts, "top_k": facts.top_k}
+    actual |= {"parameters": facts.parameters, "expert_parameters": facts.expert_parameters}
+    for fact, expected in expect.model_dump(exclude_none=True).items():
+        if actual[fact] != expected:
+            raise source.error(
+                (*place, fact),
+                f"the model has {fact} = {actual[fact]}, the suite expects {expected}",
+            )
 
 
 def _expected_facts(spec: ModelSpec) -> ModelFacts | None:

@@ -85,7 +85,7 @@ class Registry:
     origins: dict[tuple[str, str], Origin] = field(default_factory=dict)
     """(kind or "method", name) -> origin."""
     failures: list[PluginFailure] = field(default_factory=list)
-    files: set[str] = field(default_factory=set)
+    files: list[str] = field(default_factory=list)
     """Single files, which the user asked for by name."""
 
     def component(self, kind: str, name: str) -> type[Component]:
@@ -135,7 +135,7 @@ def load_registry(files: Sequence[Path] = ()) -> Registry:
         source = f"{distribution.name} {distribution.version}" if distribution else "unknown"
         _attempt(registry, entry_point.name, source, entry_point.load)
     for path in map(Path, files):
-        registry.files.add(str(path))
+        registry.files.append(str(path))
         _attempt(registry, str(path), str(path), partial(_import_file, path))
     return registry
 

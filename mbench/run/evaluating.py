@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -56,6 +56,11 @@ class EvaluationStage:
         self._evaluators: dict[str, Evaluator] = {}
         self._items: dict[str, list[str]] = {}
 
+    @property
+    def model_name(self) -> str:
+        """The model that the masks belong to."""
+        return self._session.model.name
+
     def pending(self) -> list[Pending]:
         """Distinct masks known by now with their missing tasks; takes the others from the store."""
         session = self._session
@@ -64,7 +69,7 @@ class EvaluationStage:
         first = MaskedModel(f"{session.model.name} unpruned", unpruned, router)
         found = {(unpruned.content_hash, router): first}
         for cell in session.cells:
-            mask = session.outcome.masks.get(cell.mask_key)
+            mask = session.outcome.masks.get(cell.mask_key) if cell.mask_key else None
             if mask is not None and cell.method.evaluated:
                 router = cell.budget.router
                 made = MaskedModel(cell.label, mask, router)
@@ -144,7 +149,7 @@ class EvaluationStage:
         evaluator = self._evaluators.get(task.name)
         return evaluator.tokens if evaluator else 0
 
-    def run(self, pending: list[Pending]) -> None:
+    def run(self, pending: Sequence[Pending]) -> None:
         """Evaluate and store, then remember the speed for later estimates.
 
         What another process has stored meanwhile is taken from it.

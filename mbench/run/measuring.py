@@ -7,12 +7,11 @@ artefact these depend on the machine, which is therefore part of their key.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from mbench.core.errors import StoreError, caught
-from mbench.core.results import Saving
+from mbench.core.results import Saving, budget_label
 from mbench.plan.keys import efficiency_key
 
 if TYPE_CHECKING:
@@ -20,11 +19,10 @@ if TYPE_CHECKING:
     from mbench.run.session import ModelSession
 
 
-def measure_efficiency(session: ModelSession, before: Callable[[], None]) -> None:
+def measure_efficiency(session: ModelSession) -> None:
     """Measure every budget of the loaded model, if the suite asks for it.
 
-    `before` is called first, to stop whatever shares the machine. A failure costs its budget; what
-    is stored is not measured again.
+    A failure costs its budget; what is stored is not measured again.
     """
     suite = session.plan.suite
     spec = suite.efficiency
@@ -32,32 +30,36 @@ def measure_efficiency(session: ModelSession, before: Callable[[], None]) -> Non
         return
     from mbench.run.footprint import device_name
 
-    before()
     device = device_name()
     for retain in suite.retain:
         kept = session.plan.kept(session.model, retain)
-        key = efficiency_key(
-            session.plan.code, session.model.identity, kept, spec.model_dump(), device
-        )
-        stored = session.store.read_json(key)
-        common = {"model": session.model.name, "retain": retain, "kept": kept, "device": device}
-        if stored is None:
-            label = f"{session.model.name} {100 * retain:g}% efficiency"
-            session.progress.stage(label)
-            try:
-                with session.timed("efficiency"):
-                    stored = _measure(session, spec, kept)
-            except StoreError:
-                raise
-            except Exception as error:
-                problem = {"status": "failed", "reason": caught(error)}
-                session.outcome.efficiency.append(Saving(**common, **problem))
-                session.progress.event("efficiency", cell=label, **common, **problem)
-                continue
-            session.store.write_json(key, stored)
-            session.progress.event("efficiency", cell=label, **common, status="ok")
-        entry = {**common, "status": "ok", "reason": "", **stored}
-        session.outcome.efficiency.append(Saving.from_json(entry))
+        saving = Saving(session.model.name, retain, kept, device, "ok", "")
+        session.outcome.efficiency.append(_measured(session, spec, saving))
+
+
+def _measured(session: ModelSession, spec: EfficiencySpec, saving: Saving) -> Saving:
+    """The budget's figures, from the store or measured now; or why there are none."""
+    kept, device = saving.kept, saving.device
+    key = efficiency_key(session.plan.code, session.model.identity, kept, spec.model_dump(), device)
+    stored = session.store.read_json(key)
+    if stored is None:
+        label = f"{budget_label(saving.model, saving.retain)} efficiency"
+        session.progress.stage(label)
+        common = {"model": saving.model, "retain": saving.retain, "kept": kept, "device": device}
+        try:
+            with session.timed("efficiency"):
+                stored = _measure(session, spec, kept)
+        except StoreError:
+            raise
+        except Exception as error:
+            reason = caught(error)
+            session.progress.event(
+                "efficiency", cell=label, **common, status="failed", reason=reason
+            )
+            return replace(saving, status="failed", reason=reason)
+        session.store.write_json(key, stored)
+        session.progress.event("efficiency", cell=label, **common, status="ok")
+    return Saving.from_json({**asdict(saving), **stored})
 
 
 def _measure(session: ModelSession, spec: EfficiencySpec, kept: int) -> dict[str, Any]:

@@ -1,61 +1,128 @@
-"""Further processes that evaluate masks of the same run; the store is all they share."""
+"""Evaluation in several processes on this machine; the store is all that they share."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Self
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from mbench.plan.cells import Plan
+from pydantic import BaseModel, ConfigDict
+from ruamel.yaml.comments import CommentedMap
+
+from mbench.core.suite import Suite
+from mbench.plan.cells import Plan, make_plan
+from mbench.plan.registry import load_registry
+from mbench.plan.yaml_source import YamlSource
+from mbench.run.evaluating import EvaluationStage, Pending
+from mbench.run.masking import restore_masks
+from mbench.run.progress import Progress
+from mbench.run.session import ModelSession, Outcome
+from mbench.storage.store import Store
 
 
-class Helpers:
-    """Starts `mbench run ... --helper N` with this process's own arguments, and ends them."""
+class Order(BaseModel):
+    """What a worker needs to know, as JSON on its standard input."""
 
-    def __init__(self, plan: Plan) -> None:
-        """Nothing is started yet."""
-        self._count = plan.suite.processes - 1
-        self._threads = 0
-        self._running: list[subprocess.Popen[bytes]] = []
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    def start(self) -> None:
-        """Start as many as the suite asks for, unless a GPU does the work."""
+    suite: Suite
+    plugin_files: tuple[Path, ...]
+    store: Path
+    model: str
+    worker: int
+    """1 for the first one beside the run itself."""
+
+    def to_json(self) -> str:
+        """Only what is set: a parameter that is given as null is not one that is left out."""
+        return self.model_dump_json(exclude_unset=True)
+
+
+class Processes:
+    """This process, and as many others as the suite asks for, unless a GPU does the work."""
+
+    def __init__(self, plan: Plan, store: Store) -> None:
+        """Workers are told the suite, the plugins and the store of this plan."""
+        self._plan = plan
+        self._store = store
+
+    def evaluate(self, stage: EvaluationStage, pending: Sequence[Pending]) -> None:
+        """Evaluate; what another process was quicker at is taken from the store."""
         import torch
 
-        self.end()
-        if not self._count or torch.cuda.is_available():
+        others = min(self._plan.suite.processes, len(pending)) - 1
+        if others < 1 or torch.cuda.is_available():
+            stage.run(pending)
             return
-        self._threads = torch.get_num_threads()
+        threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        for number in range(1, self._count + 1):
-            self._running.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "mbench", *sys.argv[1:], "--helper", str(number)],
-                    env={**os.environ, "OMP_NUM_THREADS": "1"},
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                )
-            )
+        try:
+            with self._workers(stage.model_name, others):
+                stage.run(pending)
+        finally:
+            torch.set_num_threads(threads)
 
-    def end(self) -> None:
-        """End those that still run; what they stored is whole. Their threads are free again."""
-        if self._threads:
-            import torch
+    @contextmanager
+    def _workers(self, model: str, count: int) -> Iterator[None]:
+        """Started, and ended with the block; what they have stored is whole."""
+        running: list[subprocess.Popen[str]] = []
+        try:
+            for number in range(1, count + 1):
+                running.append(_start(self.order(model, number)))
+            yield
+        finally:
+            for process in running:
+                process.terminate()
+                process.wait()
 
-            torch.set_num_threads(self._threads)
-            self._threads = 0
-        for process in self._running:
-            process.terminate()
-            process.wait()
-        self._running.clear()
+    def order(self, model: str, number: int) -> Order:
+        """What worker `number` is told."""
+        return Order(
+            suite=self._plan.suite,
+            plugin_files=tuple(map(Path, self._plan.registry.files)),
+            store=self._store.root,
+            model=model,
+            worker=number,
+        )
 
-    def __enter__(self) -> Self:
-        """Nothing to do."""
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        """End those that still run."""
-        self.end()
+def _start(order: Order) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", __name__],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    if process.stdin is not None:
+        process.stdin.write(order.to_json())
+        process.stdin.close()
+    return process
+
+
+def work(order: Order) -> None:
+    """Evaluate the masks of one model that are stored, and write no report.
+
+    Every worker starts at another mask and goes round, so all end where others have been.
+    """
+    store = Store(order.store)
+    source = YamlSource(Path(order.suite.name), CommentedMap())
+    plan = make_plan(order.suite, source, load_registry(order.plugin_files), store)
+    (model,) = (model for model in plan.models if model.name == order.model)
+    session = ModelSession(plan, model, store, Progress(), Outcome())
+    restore_masks(session)
+    stage = EvaluationStage(session)
+    pending = stage.pending()
+    stage.prepare(task for item in pending for task in item.tasks)
+    start = len(pending) * order.worker // plan.suite.processes
+    stage.run([*pending[start:], *pending[:start]])
+
+
+if __name__ == "__main__":
+    from mbench.run.environment import set_up_libraries
+
+    set_up_libraries()
+    work(Order.model_validate_json(sys.stdin.read()))

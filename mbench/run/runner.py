@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from mbench.core.errors import caught
 from mbench.core.results import TaskStatus
 from mbench.plan.cells import Cell, Plan, StatisticJob
 from mbench.run.evaluating import EvaluationStage, Pending
+from mbench.run.executor import Executor, Here
 from mbench.run.masking import make_masks, restore_masks
 from mbench.run.measuring import measure_efficiency
 from mbench.run.profiling import missing_jobs, profile, remember_facts
@@ -20,23 +21,16 @@ class Runner:
     """One run of one plan."""
 
     def __init__(
-        self,
-        plan: Plan,
-        store: Store,
-        progress: Progress,
-        before_evaluation: Callable[[], None] = lambda: None,
-        before_measuring: Callable[[], None] = lambda: None,
+        self, plan: Plan, store: Store, progress: Progress, executor: Executor | None = None
     ) -> None:
         """Take what the plan asks from `store`, compute the rest, tell `progress`.
 
-        `before_evaluation` is called when all masks of a model are stored, e.g. to start helpers;
-        `before_measuring` before speeds are measured, which helpers would disturb.
+        `executor` has the masks evaluated; None: this process alone.
         """
-        self._before_evaluation = before_evaluation
-        self._before_measuring = before_measuring
         self.plan = plan
         self.store = store
         self.progress = progress
+        self.executor = executor or Here()
         self.outcome = Outcome()
 
     def run(self) -> Outcome:
@@ -47,29 +41,14 @@ class Runner:
         try:
             for model in self.plan.models:
                 session = ModelSession(self.plan, model, self.store, self.progress, self.outcome)
-                _run_model(session, self._before_evaluation)
-                measure_efficiency(session, self._before_measuring)
+                _run_model(session, self.executor)
+                measure_efficiency(session)
         except KeyboardInterrupt:
             self.outcome.interrupted = True
         return self.outcome
 
 
-def help_evaluating(plan: Plan, store: Store, number: int) -> None:
-    """Evaluate masks that are stored, as one of several processes that share a store.
-
-    Every process starts at another mask and goes round, so all end where others have been.
-    """
-    for model in plan.models:
-        session = ModelSession(plan, model, store, Progress(), Outcome())
-        restore_masks(session)
-        stage = EvaluationStage(session)
-        pending = stage.pending()
-        stage.prepare(task for item in pending for task in item.tasks)
-        start = len(pending) * number // plan.suite.processes
-        stage.run([*pending[start:], *pending[:start]])
-
-
-def _run_model(session: ModelSession, before_evaluation: Callable[[], None]) -> None:
+def _run_model(session: ModelSession, executor: Executor) -> None:
     cells = restore_masks(session)
     jobs = missing_jobs(session, cells)
     stage = EvaluationStage(session)
@@ -89,9 +68,7 @@ def _run_model(session: ModelSession, before_evaluation: Callable[[], None]) -> 
     make_masks(session, cells, problems)
     pending = stage.pending()
     session.progress.total(session.outcome.forward_tokens + _evaluation_tokens(stage, pending))
-    if pending:
-        before_evaluation()
-    stage.run(pending)
+    executor.evaluate(stage, pending)
 
 
 def _load(session: ModelSession) -> bool:

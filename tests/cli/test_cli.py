@@ -247,15 +247,3 @@ def test_several_processes_give_the_same_figures(folder, tmp_path):
     assert one.drop(columns=figures).equals(three.drop(columns=figures))
     for name in figures:
         assert one[name].to_numpy() == pytest.approx(three[name].to_numpy(), rel=1e-4, nan_ok=True)
-
-
-def test_a_helper_evaluates_what_is_pending_and_writes_no_report(folder, tmp_path):
-    store = shutil.copytree(folder / "first store", tmp_path / "store")
-    evaluations = sorted((store / "evaluations").iterdir())
-    for path in evaluations[:5]:
-        path.unlink()
-    (tmp_path / "tiny.yaml").write_text(SUITE)
-    helper = call("run", "tiny.yaml", "--helper", "1", cwd=tmp_path, store=store)
-    assert (helper.returncode, helper.stdout, helper.stderr) == (0, "", "")
-    assert sorted((store / "evaluations").iterdir()) == evaluations
-    assert not (tmp_path / "reports").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mbench.plan.keys import installed_code
 from mbench.plan.registry import load_registry
 from mbench.plan.suite_file import load_suite
 from mbench.plan.tasks import plan_tasks
@@ -35,7 +36,7 @@ def planned(tmp_path, registry):
 
     def plan(*set_values):
         suite, source = load_suite(path, set_values=set_values)
-        return plan_tasks(suite, source, registry)
+        return plan_tasks(suite, source, registry, installed_code())
 
     return plan
 
