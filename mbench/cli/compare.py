@@ -67,11 +67,11 @@ def _show(comparison: Comparison) -> None:
     legend = "with 95 % intervals; bold: significantly different from zero (adjusted)"
     say(console, f"{heading(comparison)}, {legend}")
     console.print(_table(comparison))
-    if comparison.found:
+    if comparison.compared:
         say(console, f"significance: 5 %, {correction(comparison)}")
     for line in comparison.settings:
         say(console, f"differs: {line}")
-    for line in comparison.left:
+    for line in comparison.not_compared:
         say(console, f"not compared: {line}")
 
 
@@ -82,7 +82,7 @@ def _table(comparison: Comparison) -> Table:
     from mbench.report.page.comparison import by_place, method_label
     from mbench.report.words import percent
 
-    differences = comparison.found
+    differences = comparison.compared
     scores = comparison.overall or tuple(dict.fromkeys(each.score for each in differences))
     directions = {each.score: "higher" if each.higher else "lower" for each in differences}
     table = Table()
@@ -106,4 +106,4 @@ def _figure(compared: Compared | None) -> Text:
         return Text("–")
     difference = compared.difference
     text = f"{signed(difference.value)} {interval(difference.low, difference.high)}"
-    return Text(text, style="bold" if compared.separated else "")
+    return Text(text, style="bold" if compared.significant else "")

@@ -9,7 +9,7 @@ import pytest
 
 from helpers.tiny_suite import go, plan_of, results_of
 from mbench.core.provenance import Checkout, ModelSource
-from mbench.report.across_runs.differences import deciding_differences
+from mbench.report.across_runs.setting_differences import deciding_differences
 from mbench.run.assemble import assemble
 from mbench.run.provenance import gather
 from mbench.run.session import Outcome

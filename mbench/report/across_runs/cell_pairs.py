@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -18,6 +18,23 @@ from mbench.report.words import percent
 
 CellOfRun: TypeAlias = tuple[int, CellKey]
 """0 for the first run, 1 for the second one, and a cell of it."""
+
+Place: TypeAlias = tuple[str, float, str]
+"""(model, retain ratio, method)."""
+
+
+@dataclass(frozen=True)
+class TwoRuns:
+    """Two runs, and what messages call them."""
+
+    names: tuple[str, str]
+    results: tuple[Results, Results]
+
+    @property
+    def tasks(self) -> dict[str, str]:
+        """The tasks that both have, each with the metric that the first one declares."""
+        first, second = self.results
+        return {t: m for t, m in first.task_metrics.items() if t in second.task_metrics}
 
 
 @dataclass(frozen=True)
@@ -42,49 +59,65 @@ class CellPair:
 
 
 def cell_pairs(
-    names: tuple[str, str],
-    runs: tuple[Results, Results],
-    methods: tuple[str, str] | None,
-    left: list[str],
-) -> Iterator[CellPair]:
+    runs: TwoRuns, methods: tuple[str, str] | None
+) -> tuple[list[CellPair], dict[str, str]]:
     """Cells of one model, budget and method in both, or of the two `methods`.
 
-    Appends to `left` what cannot be put together.
+    Returns the pairs, and the reason for each label of cells that cannot be put together.
 
     Raises:
         MbenchError: the runs have no cell in common, or a method is in neither.
     """
-    by_place: list[dict[tuple[str, float, str], list[CellResult]]] = [{}, {}]
-    for index, results in enumerate(runs):
-        for cell in results.cells:
-            key = (cell.model, cell.retain, cell.method)
-            by_place[index].setdefault(key, []).append(cell)
+    firsts, seconds = (_by_place(results) for results in runs.results)
     if methods is not None:
-        for name, method, places in zip(names, methods, by_place, strict=True):
-            known = list(dict.fromkeys(key[2] for key in places))
-            if method not in known:
-                raise MbenchError(f"{name} has no method {method!r} (there: {', '.join(known)})")
-    anything = False
-    for (model, retain, method), cells in by_place[0].items():
-        other = methods[1] if methods else method
-        others = by_place[1].get((model, retain, other))
-        if others is None or (methods is not None and method != methods[0]):
+        for name, method, places in zip(runs.names, methods, (firsts, seconds), strict=True):
+            _require_method(name, method, places)
+    pairs, problems = [], {}
+    for (model, retain, method), cells in firsts.items():
+        if methods is not None and method != methods[0]:
             continue
+        other = methods[1] if methods else method
+        if (model, retain, other) not in seconds:
+            continue
+        both = cells, seconds[model, retain, other]
         if method == other:
-            seeds = {cell.seed for cell in cells} & {cell.seed for cell in others}
-            cells, others = ([c for c in own if c.seed in seeds] for own in (cells, others))
-            cells, others = (sorted(own, key=_seed) for own in (cells, others))
-        found = CellPair(model, retain, (method, other), (tuple(cells), tuple(others)))
-        anything = True
-        twice = [name for name, own in zip(names, found.cells, strict=True) if _repeated(own)]
-        if not cells:
-            left.append(f"{found.label}: no seed in common")
+            both = _same_seeds(*both)
+        pair = CellPair(model, retain, (method, other), (tuple(both[0]), tuple(both[1])))
+        twice = [n for n, own in zip(runs.names, pair.cells, strict=True) if _repeated(own)]
+        if not pair.cells[0]:
+            problems[pair.label] = "no seed in common"
         elif twice:
-            left.append(f"{found.label}: listed twice in {twice[0]}")
+            problems[pair.label] = f"listed twice in {twice[0]}"
         else:
-            yield found
-    if not anything:
-        raise MbenchError(f"{names[0]} and {names[1]} have no model, budget and method in common")
+            pairs.append(pair)
+    if not pairs and not problems:
+        names = " and ".join(runs.names)
+        raise MbenchError(f"{names} have no model, budget and method in common")
+    return pairs, problems
+
+
+def _by_place(results: Results) -> dict[Place, list[CellResult]]:
+    by_place: dict[Place, list[CellResult]] = {}
+    for cell in results.cells:
+        by_place.setdefault((cell.model, cell.retain, cell.method), []).append(cell)
+    return by_place
+
+
+def _require_method(run: str, method: str, places: Iterable[Place]) -> None:
+    known = list(dict.fromkeys(name for _, _, name in places))
+    if method not in known:
+        raise MbenchError(f"{run} has no method {method!r} (there: {', '.join(known)})")
+
+
+def _same_seeds(
+    cells: Sequence[CellResult], others: Sequence[CellResult]
+) -> tuple[list[CellResult], list[CellResult]]:
+    """The cells whose seed is on both sides, in the same order."""
+    seeds = {cell.seed for cell in cells} & {cell.seed for cell in others}
+    first, second = (
+        sorted((cell for cell in side if cell.seed in seeds), key=_seed) for side in (cells, others)
+    )
+    return first, second
 
 
 def _seed(cell: CellResult) -> int:
@@ -123,11 +156,11 @@ class Beside:
         return ""
 
 
-def put_beside(runs: tuple[Results, Results], model: str, parts: Sequence[Part]) -> Beside | str:
+def put_beside(runs: TwoRuns, model: str, parts: Sequence[Part]) -> Beside | str:
     """Restrict the cells of a model to the items that both runs have, or say that there is none."""
     problems: dict[CellOfRun, str] = {}
     comparable: list[list[CellResult]] = []
-    for run, results in enumerate(runs):
+    for run, results in enumerate(runs.results):
         cells = {cell.key: cell for cell in results.cells if cell.model == model}
         within_run = pair(cells, parts)
         problems |= {(run, key): text for key, text in within_run.problems.items()}

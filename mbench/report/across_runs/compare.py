@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from mbench.core.evaluation import LOWER_IS_BETTER
 from mbench.core.results import Results
 from mbench.report.across_runs.cell_pairs import (
+    Beside,
     CellPair,
+    TwoRuns,
     cell_pairs,
     paired_samples,
     put_beside,
 )
-from mbench.report.across_runs.differences import deciding_differences
+from mbench.report.across_runs.setting_differences import SettingDifference, deciding_differences
 from mbench.report.statistics.floors import floors
 from mbench.report.statistics.groups import BudgetEntries, arrange
 from mbench.report.statistics.many_comparisons import holm
-from mbench.report.statistics.method_comparison import difference, p_value
+from mbench.report.statistics.method_comparison import Sample, difference, p_value
 from mbench.report.statistics.ranking import LEVEL
 from mbench.report.statistics.resampling import enough_resamples
 from mbench.report.statistics.scores import Score, primary_score, second_score
 from mbench.report.statistics.significance import Difference
+
+Floors: TypeAlias = dict[tuple[str, float], frozenset[str]]
+"""(model, retain ratio) -> tasks that tell nothing there, the unpruned model's included."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,8 @@ class Compared:
     """Second minus first."""
     p: float
     """Corrected by Holm's method over its family (see `Comparison.families`); 1 at the floor."""
-    separated: bool
+    significant: bool
+    """Whether the two are significantly different (adjusted)."""
     at_floor: bool
     """Whether both runs are at the floor of every task of the score at this budget."""
 
@@ -60,18 +67,18 @@ class Comparison:
     """What differs between the runs and decides figures."""
     overall: tuple[str, ...]
     """Scores over several tasks."""
-    found: tuple[Compared, ...]
-    left: tuple[str, ...]
+    compared: tuple[Compared, ...]
+    not_compared: tuple[str, ...]
     """What both have and yet cannot be compared, and why."""
 
-    def family(self, one: Compared) -> str:
+    def family(self, compared: Compared) -> str:
         """The comparisons that Holm's method corrects over at once with this one."""
-        return "the overall scores" if one.score in self.overall else "the single tasks"
+        return "the overall scores" if compared.score in self.overall else "the single tasks"
 
     @property
     def families(self) -> dict[str, int]:
         """Family -> its comparisons."""
-        return dict(Counter(map(self.family, self.found)))
+        return dict(Counter(map(self.family, self.compared)))
 
 
 def compare(
@@ -92,53 +99,47 @@ def compare(
     Raises:
         MbenchError: the runs have no cell in common, or a method is in neither.
     """
-    names, runs = (first[0], second[0]), (first[1], second[1])
-    left = [
-        f"{task}: only in {names[index]}"
-        for index in (0, 1)
-        for task in runs[index].task_metrics
-        if task not in runs[1 - index].task_metrics
-    ]
-    pairs = list(cell_pairs(names, runs, methods, left))
-    differ = []
-    if runs[0] is not runs[1]:
-        differ = deciding_differences(dict(zip(names, runs, strict=True)))
-    overall = [score for score in (primary_score(runs[0]), second_score(runs[0])) if score]
-    shared = {t: m for t, m in runs[0].task_metrics.items() if t in runs[1].task_metrics}
-    tasks = [_task_score(task, metric) for task, metric in shared.items()]
+    runs = TwoRuns((first[0], second[0]), (first[1], second[1]))
+    pairs, problems = cell_pairs(runs, methods)
+    settings: list[SettingDifference] = []
+    if first[1] is not second[1]:
+        settings = deciding_differences(dict(zip(runs.names, runs.results, strict=True)))
+    overall = [s for s in (primary_score(first[1]), second_score(first[1])) if s is not None]
+    tasks = [_task_score(task, metric) for task, metric in runs.tasks.items()]
     resamples = enough_resamples(len(pairs) * max(len(overall), len(tasks)))
-    families: list[list[Compared]] = []
-    uninformative = [_floors(results) for results in runs]
+    floors_of_runs = [_floors(results) for results in runs.results]
+    compared: list[Compared] = []
+    not_compared = [
+        *_tasks_of_one_run(runs),
+        *(f"{label}: {reason}" for label, reason in problems.items()),
+    ]
     for family in (overall, tasks):
-        found = []
+        uncorrected: list[Compared] = []
         for score in family:
-            if any(task not in shared for task, _ in score.parts):
-                left.append(f"{score.name}: not every task of it is in both")
+            if any(task not in runs.tasks for task, _ in score.parts):
+                not_compared.append(f"{score.name}: not every task of it is in both")
                 continue
-            for model in dict.fromkeys(each.model for each in pairs):
-                own = [each for each in pairs if each.model == model]
-                problems: dict[str, str] = {}
-                for each, result in _compared(own, names, runs, score, resamples):
-                    if isinstance(result, str):
-                        problems[each.label] = result
-                        continue
-                    if all(
-                        task in at_floor.get((model, each.retain), ())
-                        for task, _ in score.parts
-                        for at_floor in uninformative
-                    ):
-                        result = replace(result, p=1.0, at_floor=True)
-                    found.append(result)
-                left += _told(model, score, problems, len(own))
-        families.append(list(_corrected(found)))
+            for model in dict.fromkeys(pair.model for pair in pairs):
+                of_model = [pair for pair in pairs if pair.model == model]
+                results = _compare_model(score, runs, of_model, floors_of_runs, resamples)
+                uncorrected += [each for each in results if isinstance(each, Compared)]
+                not_compared += _reasons(model, score, of_model, results)
+        compared += _corrected(uncorrected)
     return Comparison(
-        names=names,
+        names=runs.names,
         methods=methods,
-        settings=tuple(map(str, differ)),
+        settings=tuple(map(str, settings)),
         overall=tuple(score.name for score in overall),
-        found=tuple(one for found in families for one in found),
-        left=tuple(left),
+        compared=tuple(compared),
+        not_compared=tuple(not_compared),
     )
+
+
+def _tasks_of_one_run(runs: TwoRuns) -> Iterator[str]:
+    for name, results in zip(runs.names, runs.results, strict=True):
+        yield from (
+            f"{task}: only in {name}" for task in results.task_metrics if task not in runs.tasks
+        )
 
 
 def _task_score(task: str, metric: str) -> Score:
@@ -148,74 +149,85 @@ def _task_score(task: str, metric: str) -> Score:
     return Score(task, ((task, metric),), higher=True)
 
 
-def _floors(results: Results) -> dict[tuple[str, float], frozenset[str]]:
-    """(model, retain ratio) -> tasks that tell nothing there, the unpruned model's included."""
+def _floors(results: Results) -> Floors:
     found = {}
     for group in arrange(results):
-        whole = [BudgetEntries(1.0, group.unpruned.kept, ())] if group.unpruned else []
-        for budget in (*group.budgets, *whole):
+        unpruned = [BudgetEntries(1.0, group.unpruned.kept, ())] if group.unpruned else []
+        for budget in (*group.budgets, *unpruned):
             tasks = floors(group, budget, results.task_metrics)
             found[group.model, budget.retain] = frozenset(tasks)
     return found
 
 
-def _told(model: str, score: Score, problems: Mapping[str, str], pairs: int) -> Iterator[str]:
-    """Why pairs are not compared: in one line where it is the same for all."""
-    if len(problems) == pairs and len(set(problems.values())) == 1:
-        yield f"{model}, {score.name}: {next(iter(problems.values()))}"
-        return
-    yield from (f"{label}, {score.name}: {text}" for label, text in problems.items())
+def _compare_model(
+    score: Score,
+    runs: TwoRuns,
+    pairs: Sequence[CellPair],
+    floors_of_runs: Sequence[Floors],
+    resamples: int,
+) -> list[Compared | str]:
+    """For each pair of one model its difference, or why there is none."""
+    if any(_text(runs.results[0], task) != _text(runs.results[1], task) for task, _ in score.parts):
+        # The name of a text's window tells only where it begins.
+        return ["the runs read different texts"] * len(pairs)
+    beside = put_beside(runs, pairs[0].model, score.parts)
+    if isinstance(beside, str):
+        return [beside] * len(pairs)
+    problems = [beside.problem(pair, runs.names) for pair in pairs]
+    fine = [pair for pair, problem in zip(pairs, problems, strict=True) if not problem]
+    sampled = iter(paired_samples(fine, beside, resamples))
+    results: list[Compared | str] = []
+    for pair, problem in zip(pairs, problems, strict=True):
+        if problem:
+            results.append(problem)
+            continue
+        at_floor = all(
+            task in floors_of_run.get((pair.model, pair.retain), ())
+            for task, _ in score.parts
+            for floors_of_run in floors_of_runs
+        )
+        results.append(_compared(score, pair, beside, next(sampled), at_floor))
+    return results
+
+
+def _text(results: Results, task: str) -> object:
+    return results.provenance.tasks[task].text
 
 
 def _compared(
-    pairs: Sequence[CellPair],
-    names: tuple[str, str],
-    runs: tuple[Results, Results],
-    score: Score,
-    resamples: int,
-) -> Iterator[tuple[CellPair, Compared | str]]:
-    """All pairs of one model by one score, or why one cannot be."""
-    texts = [_text(runs, task) for task, _ in score.parts]
-    if any(one != other for one, other in texts):
-        # The name of a text's window tells only where it begins.
-        yield from ((each, "the runs read different texts") for each in pairs)
-        return
-    beside = put_beside(runs, pairs[0].model, score.parts)
-    if isinstance(beside, str):
-        yield from ((each, beside) for each in pairs)
-        return
-    problems = [beside.problem(each, names) for each in pairs]
-    fine = [each for each, problem in zip(pairs, problems, strict=True) if not problem]
-    sampled = iter(paired_samples(fine, beside, resamples))
-    for each, problem in zip(pairs, problems, strict=True):
-        if problem:
-            yield each, problem
-            continue
-        one, other = next(sampled)
-        yield (
-            each,
-            Compared(
-                model=each.model,
-                retain=each.retain,
-                methods=each.methods,
-                seeds=(len(each.cells[0]), len(each.cells[1])),
-                score=score.name,
-                higher=score.higher,
-                values=(beside.value(0, each), beside.value(1, each)),
-                items=beside.paired.items,
-                difference=difference(other, one),
-                p=p_value(other, one),
-                separated=False,
-                at_floor=False,
-            ),
-        )
+    score: Score, pair: CellPair, beside: Beside, samples: tuple[Sample, Sample], at_floor: bool
+) -> Compared:
+    """Not corrected yet."""
+    first, second = samples
+    return Compared(
+        model=pair.model,
+        retain=pair.retain,
+        methods=pair.methods,
+        seeds=(len(pair.cells[0]), len(pair.cells[1])),
+        score=score.name,
+        higher=score.higher,
+        values=(beside.value(0, pair), beside.value(1, pair)),
+        items=beside.paired.items,
+        difference=difference(second, first),
+        p=1.0 if at_floor else p_value(second, first),
+        significant=False,
+        at_floor=at_floor,
+    )
 
 
-def _text(runs: tuple[Results, Results], task: str) -> tuple[object, object]:
-    first, second = (results.provenance.tasks[task].text for results in runs)
-    return first, second
+def _reasons(
+    model: str, score: Score, pairs: Sequence[CellPair], results: Sequence[Compared | str]
+) -> Iterator[str]:
+    """Why pairs are not compared: in one line where it is the same for all."""
+    reasons = [each for each in results if isinstance(each, str)]
+    if len(reasons) == len(pairs) and len(set(reasons)) == 1:
+        yield f"{model}, {score.name}: {reasons[0]}"
+        return
+    for pair, result in zip(pairs, results, strict=True):
+        if isinstance(result, str):
+            yield f"{pair.label}, {score.name}: {result}"
 
 
 def _corrected(family: Sequence[Compared]) -> Iterator[Compared]:
-    for one, p in zip(family, holm([one.p for one in family]), strict=True):
-        yield replace(one, p=float(p), separated=bool(p < LEVEL))
+    for each, p in zip(family, holm([each.p for each in family]), strict=True):
+        yield replace(each, p=float(p), significant=bool(p < LEVEL))

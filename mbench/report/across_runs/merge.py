@@ -1,14 +1,15 @@
 """Several runs of one protocol as one: the union of their cells, or the reason why there is none.
 
 Runs may share models, budgets, methods, seeds and tasks in any way. They must agree on every
-setting that decides a figure (see `differences`), and on every figure that two of them have.
+setting that decides a figure (see `setting_differences`), and on every figure that two of them
+have.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,11 +17,14 @@ from mbench.core.errors import MergeError
 from mbench.core.evaluation import Evaluation
 from mbench.core.provenance import Provenance, RunRecord
 from mbench.core.results import CellKey, CellResult, ProtocolEntry, Results, Saving, TaskStatus
-from mbench.report.across_runs.differences import (
+from mbench.report.across_runs.setting_differences import (
     counted_items,
     deciding_differences,
-    told_differences,
+    recorded_differences,
 )
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 TOLERANCE = 1e-4
 """Relative difference of an item's outcome up to which it is the same measurement: batches of
@@ -58,7 +62,7 @@ def merge(runs: Mapping[str, Results], prefer: str | None = None) -> Results:
         runs = {prefer: runs[prefer], **runs}
     joined = _Joined(runs, prefer)
     tasks = _first(pair for results in runs.values() for pair in results.task_metrics.items())
-    cells = tuple(joined.cell(found, tasks) for found in joined.cells.values())
+    cells = tuple(joined.cell(by_run, tasks) for by_run in joined.cells.values())
     if joined.contradictions:
         raise MergeError(
             _refusal("cannot merge: the runs contradict each other on", joined.contradictions)
@@ -103,16 +107,17 @@ class _Joined:
 
     def __post_init__(self) -> None:
         self.cells = {}
-        found: dict[tuple[str, ...], list[tuple[str, CellResult, Evaluation]]] = {}
+        measurements: dict[tuple[str, ...], list[tuple[str, CellResult, Evaluation]]] = {}
         for run, results in self.runs.items():
             for cell in results.cells:
                 self.cells.setdefault(cell.key, {})[run] = cell
                 for task, outcome in cell.evaluations.items():
-                    found.setdefault((*_measured(cell), task), []).append((run, cell, outcome))
+                    place = (*_measured(cell), task)
+                    measurements.setdefault(place, []).append((run, cell, outcome))
         self.outcomes = {}
-        for (*_, task), measured in found.items():
-            self._check(task, measured)
-            self.outcomes[(*_measured(measured[0][1]), task)] = measured[0][2]
+        for place, measured in measurements.items():
+            self._check(place[-1], measured)
+            self.outcomes[place] = measured[0][2]
 
     def _check(self, task: str, measured: Sequence[tuple[str, CellResult, Evaluation]]) -> None:
         """Whether all measurements of one mask on a task are one and the same."""
@@ -125,12 +130,12 @@ class _Joined:
                 return
             by_run.setdefault(run, {})[f"{run} ({cell.label})"] = outcome
         cell = measured[0][1]
-        for own in by_run.values():
-            if not _agree(list(own.values())):
+        for of_run in by_run.values():
+            if not _agree(list(of_run.values())):
                 # Even in the preferred run, neither is better than the other.
-                self._contradict(cell, *_differing(task, own), settled=False)
+                self._contradict(cell, *_differing(task, of_run), settled=False)
                 return
-        firsts = {run: next(iter(own.values())) for run, own in by_run.items()}
+        firsts = {run: next(iter(of_run.values())) for run, of_run in by_run.items()}
         if not _agree(list(firsts.values())):
             self._contradict(cell, *_differing(task, firsts), settled=self.prefer in firsts)
 
@@ -154,8 +159,8 @@ class _Joined:
         absent = ABSENT if best.status == "ok" else TaskStatus(best.status, best.reason)
         statuses, outcomes = {}, {}
         for task in tasks:
-            found = [cell.tasks[task] for cell in same.values() if task in cell.tasks]
-            statuses[task] = min(found, key=lambda s: (_severity(s), s.reason), default=absent)
+            known = [cell.tasks[task] for cell in same.values() if task in cell.tasks]
+            statuses[task] = min(known, key=lambda s: (_severity(s), s.reason), default=absent)
             if statuses[task].status == "ok":
                 outcomes[task] = self.outcomes[*_measured(best), task]
         notes = tuple(_unique(note for cell in same.values() for note in cell.notes))
@@ -184,9 +189,9 @@ def _differing(task: str, outcomes: Mapping[str, Evaluation]) -> tuple[str, dict
 
 def _agree(outcomes: Sequence[Evaluation]) -> bool:
     """Whether all give the same items the same numbers, up to `TOLERANCE`; no item is twice."""
-    if all(one is outcomes[0] for one in outcomes):
+    if all(outcome is outcomes[0] for outcome in outcomes):
         return True
-    first, *others = (one.items.set_index("item").select_dtypes("number") for one in outcomes)
+    first, *others = (o.items.set_index("item").select_dtypes("number") for o in outcomes)
     for other in others:
         if set(other.columns) != set(first.columns) or set(other.index) != set(first.index):
             return False
@@ -207,21 +212,21 @@ def _refusal(opening: str, lines: Iterable[str]) -> str:
     return "\n  ".join([opening, *lines])
 
 
-def _unique(values: Iterable[Any]) -> list[Any]:
-    """Without repeats, in order, by equality: run records cannot be hashed."""
-    found: list[Any] = []
+def _unique(values: Iterable[V]) -> list[V]:
+    """Without repeats and empty ones, in order, by equality: run records cannot be hashed."""
+    unique: list[V] = []
     for value in values:
-        if value and value not in found:
-            found.append(value)
-    return found
+        if value and value not in unique:
+            unique.append(value)
+    return unique
 
 
-def _first(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+def _first(pairs: Iterable[tuple[K, V]]) -> dict[K, V]:
     """The first value of each key."""
-    found: dict[Any, Any] = {}
+    first: dict[K, V] = {}
     for key, value in pairs:
-        found.setdefault(key, value)
-    return found
+        first.setdefault(key, value)
+    return first
 
 
 def _provenance(joined: Sequence[Provenance]) -> Provenance:
@@ -242,13 +247,14 @@ def _provenance(joined: Sequence[Provenance]) -> Provenance:
 
 def _efficiency(runs: Iterable[Results]) -> tuple[Saving, ...]:
     """What was measured on each machine; a failure only where no run succeeded there."""
-    found: dict[tuple[str, float, str], Saving] = {}
+    savings: dict[tuple[str, float, str], Saving] = {}
     for results in runs:
         for saving in results.efficiency:
-            known = found.setdefault((saving.model, saving.retain, saving.device), saving)
+            place = (saving.model, saving.retain, saving.device)
+            known = savings.setdefault(place, saving)
             if known.status != "ok" and saving.status == "ok":
-                found[saving.model, saving.retain, saving.device] = saving
-    return tuple(found.values())
+                savings[place] = saving
+    return tuple(savings.values())
 
 
 def _protocol(
@@ -259,6 +265,6 @@ def _protocol(
         entries = [entry for entry in entries if entry.name not in (MERGED, DIFFER)]
         numbered = {f"{n} {record.suite}": record for n, record in enumerate(records, 1)}
         entries.append(ProtocolEntry(MERGED, ", ".join(numbered)))
-        told = told_differences(numbered)
-        entries += [ProtocolEntry(DIFFER, text) for text in sorted(map(str, told))]
+        differences = sorted(map(str, recorded_differences(numbered)))
+        entries += [ProtocolEntry(DIFFER, text) for text in differences]
     return (*entries, *(ProtocolEntry(SETTLED, text) for text in joined.settled))

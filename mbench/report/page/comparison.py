@@ -23,28 +23,30 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "second": comparison.names[1],
         "differing_settings": list(comparison.settings),
         "correction": {"method": "Holm", "comparisons": comparison.families},
-        "comparisons": [_one_to_json(one, comparison.family(one)) for one in comparison.found],
-        "not_compared": list(comparison.left),
+        "comparisons": [
+            _compared_to_json(each, comparison.family(each)) for each in comparison.compared
+        ],
+        "not_compared": list(comparison.not_compared),
     }
 
 
-def _one_to_json(one: Compared, family: str) -> dict[str, Any]:
+def _compared_to_json(compared: Compared, family: str) -> dict[str, Any]:
     return {
-        "model": one.model,
-        "retain": one.retain,
-        "methods": list(one.methods),
-        "seeds": list(one.seeds),
-        "score": one.score,
+        "model": compared.model,
+        "retain": compared.retain,
+        "methods": list(compared.methods),
+        "seeds": list(compared.seeds),
+        "score": compared.score,
         "family": family,
-        "higher_is_better": one.higher,
-        "values": [_finite(value) for value in one.values],
-        "difference": _finite(one.difference.value),
-        "low": _finite(one.difference.low),
-        "high": _finite(one.difference.high),
-        "p": one.p,
-        "separated": one.separated,
-        "at_floor": one.at_floor,
-        "items": one.items,
+        "higher_is_better": compared.higher,
+        "values": [_finite(value) for value in compared.values],
+        "difference": _finite(compared.difference.value),
+        "low": _finite(compared.difference.low),
+        "high": _finite(compared.difference.high),
+        "p": compared.p,
+        "separated": compared.significant,
+        "at_floor": compared.at_floor,
+        "items": compared.items,
     }
 
 
@@ -57,10 +59,10 @@ def heading(comparison: Comparison) -> str:
     first, second = comparison.names
     if comparison.methods is None:
         return f"{second} minus {first}"
-    one, other = comparison.methods
-    if first == second:
-        return f"{other} minus {one} in {first}"
-    return f"{other} of {second} minus {one} of {first}"
+    x, y = comparison.methods
+    return (
+        f"{y} minus {x} in {first}" if first == second else f"{y} of {second} minus {x} of {first}"
+    )
 
 
 def correction(comparison: Comparison) -> str:
@@ -70,11 +72,11 @@ def correction(comparison: Comparison) -> str:
 
 
 def by_place(comparison: Comparison) -> dict[Place, dict[str, Compared]]:
-    """(model, retain ratio, methods) -> score -> what was found."""
-    found: dict[Place, dict[str, Compared]] = {}
-    for one in comparison.found:
-        found.setdefault((one.model, one.retain, one.methods), {})[one.score] = one
-    return found
+    """(model, retain ratio, methods) -> score -> its difference."""
+    places: dict[Place, dict[str, Compared]] = {}
+    for each in comparison.compared:
+        places.setdefault((each.model, each.retain, each.methods), {})[each.score] = each
+    return places
 
 
 def method_label(methods: tuple[str, str]) -> str:
@@ -96,7 +98,7 @@ def write_page(comparison: Comparison, path: Path) -> None:
 
 
 def _table(comparison: Comparison) -> Table:
-    directions = {one.score: one.higher for one in comparison.found}
+    directions = {each.score: each.higher for each in comparison.compared}
     columns = [Column(text, number=False) for text in ("Method", "Model", "Kept")]
     columns += [
         Column(score, "more is better" if higher else "less is better")
@@ -112,12 +114,13 @@ def _table(comparison: Comparison) -> Table:
     )
 
 
-def _cell(one: Compared) -> Cell:
-    found = one.difference
-    first, second = one.values
+def _cell(compared: Compared) -> Cell:
+    difference = compared.difference
+    first, second = compared.values
     details = (
-        interval(found.low, found.high),
+        interval(difference.low, difference.high),
         f"{first:.3f} → {second:.3f}",
-        "at floor" if one.at_floor else f"p {one.p:.2g}, {one.items} items",
+        "at floor" if compared.at_floor else f"p {compared.p:.2g}, {compared.items} items",
     )
-    return Cell(signed(found.value), details, found.value, "real" if one.separated else "quiet")
+    kind = "real" if compared.significant else "quiet"
+    return Cell(signed(difference.value), details, difference.value, kind)

@@ -56,18 +56,18 @@ def of_cells(whole, chosen, task, altered):
 
 def find(found, score, method, retain=0.5):
     (one,) = [
-        c for c in found.found if (c.score, c.methods[0], c.retain) == (score, method, retain)
+        c for c in found.compared if (c.score, c.methods[0], c.retain) == (score, method, retain)
     ]
     return one
 
 
 def test_a_run_compared_with_itself_differs_nowhere(longer):
     found = compare(("a", longer), ("a", longer))
-    assert found.found
-    assert {one.difference.value for one in found.found} == {0.0}
-    assert not any(one.separated for one in found.found)
-    assert {one.p for one in found.found} == {1.0}
-    assert (found.settings, found.left) == ((), ())
+    assert found.compared
+    assert {one.difference.value for one in found.compared} == {0.0}
+    assert not any(one.significant for one in found.compared)
+    assert {one.p for one in found.compared} == {1.0}
+    assert (found.settings, found.not_compared) == ((), ())
 
 
 def test_two_methods_against_scipy(longer):
@@ -101,7 +101,7 @@ def test_p_values_are_mcnemars_corrected_over_all_tasks_and_budgets(longer):
     for retain, p in expected.items():
         assert find(found, "quiz", "alpha", retain).p == pytest.approx(p)
     assert expected[first] < 1
-    average = sorted(c.p for c in found.found if c.score == "Average")
+    average = sorted(c.p for c in found.compared if c.score == "Average")
     assert average == pytest.approx(sorted(expected.values()))
     assert found.families == {"the overall scores": 4, "the single tasks": 4}
 
@@ -114,7 +114,7 @@ def test_seeds_of_one_method_are_compared_seed_by_seed(longer):
     assert one.seeds == (2, 2)
     assert one.difference.value == pytest.approx(0.01)
     assert (one.difference.low, one.difference.high) == (pytest.approx(0.01), pytest.approx(0.01))
-    assert one.separated
+    assert one.significant
     assert not one.higher
 
 
@@ -134,8 +134,8 @@ def test_what_cannot_be_compared_is_named(longer):
     other = with_items(longer, "quiz", lambda t: t.assign(item="other " + t["item"]))
     other = with_items(other, "ppl", lambda t: t.assign(tokens=51))
     found = compare(("a", longer), ("b", other))
-    assert found.found == ()
-    assert found.left == (
+    assert found.compared == ()
+    assert found.not_compared == (
         "m, Average: the runs have no item in common",
         "m, Mean log perplexity: ppl with other tokens in the same windows in b",
         "m, ppl, log perplexity: ppl with other tokens in the same windows in b",
@@ -143,7 +143,7 @@ def test_what_cannot_be_compared_is_named(longer):
     )
     retold = change(longer, ("tasks", "ppl", "text"), {"documents": "other"})
     found = compare(("a", longer), ("b", retold))
-    assert "m, ppl, log perplexity: the runs read different texts" in found.left
+    assert "m, ppl, log perplexity: the runs read different texts" in found.not_compared
     assert found.settings == ("task ppl › text › documents: text of ppl in a; other in b",)
     with pytest.raises(MbenchError, match=r"a has no method 'gamma' \(there: none, random"):
         compare(("a", longer), ("b", longer), ("gamma", "beta"))
@@ -180,13 +180,13 @@ def test_a_cell_without_comparable_outcomes_is_named_and_changes_nothing_else(lo
         other = of_cells(longer, chosen, task, altered)
     found = compare(("a", longer), ("b", other))
     score = "ppl, log perplexity" if task == "ppl" else "quiz"
-    assert any(f"m 50\u00a0% alpha, {score}: {message}" in line for line in found.left)
-    places = {(c.methods[0], c.retain) for c in found.found if c.score == score}
+    assert any(f"m 50\u00a0% alpha, {score}: {message}" in line for line in found.not_compared)
+    places = {(c.methods[0], c.retain) for c in found.compared if c.score == score}
     assert ("alpha", 0.5) not in places
     assert ("random", 0.5) in places
-    kept = [c for c in found.found if c.score == "quiz"]
+    kept = [c for c in found.compared if c.score == "quiz"]
     assert {c.items for c in kept} == {ITEMS}
-    assert not any(c.separated for c in found.found)
+    assert not any(c.significant for c in found.compared)
 
 
 def test_two_guesses_are_at_the_floor():
@@ -203,9 +203,9 @@ def test_two_guesses_are_at_the_floor():
         return with_items(run(grid()), "quiz", lambda _: table)
 
     one = find(compare(("a", able(40)), ("b", able(100))), "quiz", "alpha")
-    assert (one.at_floor, one.separated, one.p) == (True, False, 1.0)
+    assert (one.at_floor, one.significant, one.p) == (True, False, 1.0)
     one = find(compare(("a", able(40)), ("b", able(400))), "quiz", "alpha")
-    assert (one.at_floor, one.separated) == (False, True)
+    assert (one.at_floor, one.significant) == (False, True)
 
 
 def test_few_items_separate_nothing():
@@ -215,7 +215,7 @@ def test_few_items_separate_nothing():
     found = compare(("a", small), ("b", better))
     one = find(found, "quiz", "alpha")
     assert one.difference.value == 1.0
-    assert not one.separated
+    assert not one.significant
 
 
 def test_the_command_prints_json_a_table_and_a_page(longer, tmp_path):

@@ -24,7 +24,7 @@ COMPUTE = ("torch", "transformers")
 
 
 @dataclass(frozen=True)
-class Difference:
+class SettingDifference:
     """One setting that runs do not agree on."""
 
     thing: str
@@ -41,23 +41,23 @@ class Difference:
         return f"{' › '.join(part for part in (self.thing, self.setting) if part)}: {values}"
 
 
-def deciding_differences(runs: Mapping[str, Results]) -> list[Difference]:
+def deciding_differences(runs: Mapping[str, Results]) -> list[SettingDifference]:
     """Settings that decide figures and differ, of whatever two runs both have.
 
     A model, corpus, task, method or average that only one run has is no difference.
     """
-    found = list(_differences({run: _deciding(results) for run, results in runs.items()}))
-    told = {difference.thing for difference in found}
+    differences = list(_differences({run: _deciding(results) for run, results in runs.items()}))
+    things = {difference.thing for difference in differences}
     # Of a task with another limit it goes without saying that the items differ.
-    return found + [one for one in _item_differences(runs) if one.thing not in told]
+    return differences + [each for each in _item_differences(runs) if each.thing not in things]
 
 
-def told_differences(runs: Mapping[str, RunRecord]) -> list[Difference]:
+def recorded_differences(runs: Mapping[str, RunRecord]) -> list[SettingDifference]:
     """Differences between run records that forbid nothing, of what two runs both have."""
-    return list(_differences({name: _told(run) for name, run in runs.items()}))
+    return list(_differences({name: _recorded(run) for name, run in runs.items()}))
 
 
-def _told(run: RunRecord) -> dict[str, Mapping[str, object]]:
+def _recorded(run: RunRecord) -> dict[str, Mapping[str, object]]:
     """Thing -> its settings."""
     hardware = run.hardware
     plain: dict[str, object] = {
@@ -120,14 +120,18 @@ def _method(method: MethodSettings, router: RouterMode) -> dict[str, object]:
     return settings
 
 
-def _differences(runs: Mapping[str, Mapping[str, Mapping[str, object]]]) -> Iterator[Difference]:
+def _differences(
+    runs: Mapping[str, Mapping[str, Mapping[str, object]]],
+) -> Iterator[SettingDifference]:
     """Run -> thing -> setting -> value: what differs between the runs that have a thing."""
     for thing in dict.fromkeys(name for things in runs.values() for name in things):
-        own = {run: dict(_flat(things[thing])) for run, things in runs.items() if thing in things}
-        for setting in dict.fromkeys(name for values in own.values() for name in values):
-            values = {run: _shown(values, setting) for run, values in own.items()}
+        by_run = {
+            run: dict(_flat(things[thing])) for run, things in runs.items() if thing in things
+        }
+        for setting in dict.fromkeys(name for settings in by_run.values() for name in settings):
+            values = {run: _shown(settings, setting) for run, settings in by_run.items()}
             if len(set(values.values())) > 1:
-                yield Difference(thing, setting, values)
+                yield SettingDifference(thing, setting, values)
 
 
 def _flat(value: Mapping[str, object], path: str = "") -> Iterator[tuple[str, object]]:
@@ -139,11 +143,11 @@ def _flat(value: Mapping[str, object], path: str = "") -> Iterator[tuple[str, ob
             yield name, entry
 
 
-def _shown(values: Mapping[str, object], setting: str) -> str:
+def _shown(settings: Mapping[str, object], setting: str) -> str:
     """A value on one short line, different for different values."""
-    if setting not in values:
+    if setting not in settings:
         return "not set"
-    value = values[setting]
+    value = settings[setting]
     if isinstance(value, str):
         # Only what would not show needs quotes.
         text = value if value == " ".join(value.split()) != "" else json.dumps(value)
@@ -158,7 +162,7 @@ def _shown(values: Mapping[str, object], setting: str) -> str:
     return f"{text[:60]}… (sha256 {hashlib.sha256(text.encode()).hexdigest()[:12]})"
 
 
-def _item_differences(runs: Mapping[str, Results]) -> Iterator[Difference]:
+def _item_differences(runs: Mapping[str, Results]) -> Iterator[SettingDifference]:
     """Tasks whose items are not the same in all runs that have results on them.
 
     A run's items are those of all its cells: one cell that lacks some decides nothing.
@@ -166,12 +170,12 @@ def _item_differences(runs: Mapping[str, Results]) -> Iterator[Difference]:
     items: dict[tuple[str, str], dict[str, frozenset[str]]] = {}
     for run, results in runs.items():
         for cell in results.cells:
-            for task, found in cell.evaluations.items():
-                own = items.setdefault((task, cell.model), {})
-                own[run] = own.get(run, frozenset()) | frozenset(found.items["item"])
-    for (task, model), own in items.items():
-        if len(set(own.values())) > 1:
-            yield Difference(f"task {task}", f"items on {model}", counted_items(own))
+            for task, evaluation in cell.evaluations.items():
+                by_run = items.setdefault((task, cell.model), {})
+                by_run[run] = by_run.get(run, frozenset()) | frozenset(evaluation.items["item"])
+    for (task, model), by_run in items.items():
+        if len(set(by_run.values())) > 1:
+            yield SettingDifference(f"task {task}", f"items on {model}", counted_items(by_run))
 
 
 def counted_items(items: Mapping[str, frozenset[str]]) -> dict[str, str]:
