@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -66,6 +67,21 @@ def place_of(error: BaseException) -> str:
         if path.suffix == ".py" and not library and not path.is_relative_to(MBENCH):
             return f"{frame.filename}:{frame.lineno}"
     return ""
+
+
+@contextlib.contextmanager
+def located(function: Callable[..., Any]) -> Iterator[None]:
+    """Add where a plugin's function is defined to a `PluginError` that names no place yet."""
+    try:
+        yield
+    except PluginError as error:
+        code = getattr(function, "__code__", None)
+        if code is None or re.search(r"\.py:\d+\)$", str(error)):
+            raise
+        if Path(code.co_filename).is_relative_to(MBENCH):
+            raise  # a part of mbench only told of it
+        place = f"{code.co_filename}:{code.co_firstlineno}"
+        raise PluginError(f"{error} ({place})") from error
 
 
 _DRAWS = "draws from {}, which all methods share: draw from the generator that it is given"

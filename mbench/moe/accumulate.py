@@ -12,7 +12,7 @@ import torch
 
 from mbench.core.errors import MbenchError, PluginError, UnsupportedModel, one_line
 from mbench.core.interfaces import LayerBatch, Statistic
-from mbench.core.plugin_code import plugin_code
+from mbench.core.plugin_code import located, plugin_code
 from mbench.moe.adapter import MoELayer
 
 
@@ -40,12 +40,13 @@ class Accumulator:
         self._norms[layer] = self._norms.get(layer, 0) + norms
         for identity, statistic in list(self._statistics.items()):
             try:
-                measured = _measured(statistic, batch)
-                self._check_names(statistic, measured)
-                if statistic.combine == "sum":
-                    _add_sums(statistic, batch, measured, self._open[identity, layer])
-                else:
-                    _add_samples(statistic, batch, measured, self._samples[identity, layer])
+                with located(statistic.measure):
+                    measured = _measured(statistic, batch)
+                    self._check_names(statistic, measured)
+                    if statistic.combine == "sum":
+                        _add_sums(statistic, batch, measured, self._open[identity, layer])
+                    else:
+                        _add_samples(statistic, batch, measured, self._samples[identity, layer])
             except MbenchError as error:
                 self._leave_out(identity, error)
             # What it returned may break any operation, e.g. on another device.

@@ -304,9 +304,10 @@ def class_modules(kind: type[Component]) -> list[ModuleType]:
     does not show.
     """
     if "<locals>" in kind.__qualname__:
+        file = getattr(sys.modules.get(kind.__module__), "__file__", kind.__module__)
         raise PluginError(
-            f"{kind.__name__} is defined inside a function, whose values its source does not show:"
-            " define it at the top of a module, with `Params`"
+            f"{kind.__name__} in {file} is defined inside a function, whose values its source does"
+            " not show: define it at the top of a module, with `Params`"
         )
     names = dict.fromkeys(base.__module__ for base in kind.__mro__)
     return [

@@ -9,7 +9,7 @@ import numpy as np
 
 from mbench.core.errors import PluginError, StoreError, UnsupportedModel, caught
 from mbench.core.interfaces import Budget, Component, ExpertMask, Profile, Scorer, Scores, Selection
-from mbench.core.plugin_code import plugin_code
+from mbench.core.plugin_code import located, plugin_code
 from mbench.core.results import TaskStatus
 from mbench.plan.cells import Cell
 from mbench.plan.models import PlannedModel
@@ -103,20 +103,26 @@ class MaskMaker:
             for corpus, profile in profiles.items()
             if method.scorer is not None
         }
-        generator = np.random.default_rng(0 if cell.seed is None else cell.seed)
-        untouched = str(generator.bit_generator.state)
-        selection = _call("selector", method.selector, "select", scores, budget, generator)
-        if not method.selector.stochastic and str(generator.bit_generator.state) != untouched:
-            raise PluginError(
-                f"selector {method.selector.name!r} draws at random without saying so: it needs"
-                " `stochastic = True`, and is then run with every seed of the suite"
-            )
-        _check_selection(selection, method.selector.name, budget)
-        selection = Selection(_frozen(selection.chosen), tuple(selection.notes))
-        mask = _call("builder", method.builder, "build", selection, scores, budget, candidate)
-        _check_mask(mask, method.builder.name, budget)
+        selection = self._selection(cell, scores)
+        with located(method.builder.build):
+            mask = _call("builder", method.builder, "build", selection, scores, budget, candidate)
+            _check_mask(mask, method.builder.name, budget)
         self._check_groups(mask)
         return ExpertMask(_frozen(mask.keep), tuple(mask.notes))
+
+    def _selection(self, cell: Cell, scores: Mapping[str, Scores]) -> Selection:
+        selector, budget = cell.method.selector, cell.budget
+        generator = np.random.default_rng(0 if cell.seed is None else cell.seed)
+        untouched = str(generator.bit_generator.state)
+        with located(selector.select):
+            selection = _call("selector", selector, "select", scores, budget, generator)
+            if not selector.stochastic and str(generator.bit_generator.state) != untouched:
+                raise PluginError(
+                    f"selector {selector.name!r} draws at random without saying so: it needs"
+                    " `stochastic = True`, and is then run with every seed of the suite"
+                )
+            _check_selection(selection, selector.name, budget)
+        return Selection(_frozen(selection.chosen), tuple(selection.notes))
 
     def profile(self, cell: Cell, corpus: str) -> Profile:
         """The stored statistics that the cell's method asked for, on one corpus."""
@@ -154,9 +160,10 @@ class MaskMaker:
         keys = tuple(job.key for job in cell.statistics[profile.corpus])
         known = (type(scorer), scorer.identity, profile.router, keys)
         if known not in self._scores:
-            values = _call("scorer", scorer, "score", profile)
-            budget = cell.budget
-            self._scores[known] = _checked_scores(values, scorer.name, budget, profile.corpus)
+            with located(scorer.score):
+                values = _call("scorer", scorer, "score", profile)
+                scores = _checked_scores(values, scorer.name, cell.budget, profile.corpus)
+            self._scores[known] = scores
         return self._scores[known]
 
 

@@ -224,6 +224,9 @@ WRONG = {
     ),
 }
 
+PLACELESS = {"unknown-scorer", "wrong-k", "needs-class", "needs-bare", "stat-with-state"}
+"""Of these the method or component is named, and no line of code went wrong."""
+
 BUILT_IN = ("reap", "random", "expert-sparsity")
 LISTED = """methods:
   reap: {corpora: [bible]}
@@ -285,6 +288,8 @@ def test_a_wrong_plugin_fails_in_one_line_or_is_fine(together, name):
     assert problem.status in ("failed", "blocked")
     assert reason in problem.reason
     assert "\n" not in problem.reason
+    # Where it is: the file, and the line wherever one line is to blame.
+    assert f"{name}.py" in problem.reason or "candidate" in reason or name in PLACELESS
 
 
 def test_everybody_elses_statistics_masks_and_figures_are_equal(alone, together):
