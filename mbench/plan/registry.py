@@ -225,6 +225,15 @@ def _add(registry: Registry, module: ModuleType, plugin: str, source: str) -> No
         "corpus": registry.corpora,
         "model": registry.models,
     }
+    # No suite names a statistic, so that two of one name are no clash: each scorer has its own.
+    offers = [
+        (
+            kind,
+            f"{name} ({plugin})" if kind == "statistic" and name in tables[kind] else name,
+            value,
+        )
+        for kind, name, value in offers
+    ]
     names = [offer[:2] for offer in offers]
     for kind, name in names:
         if name in tables[kind]:

@@ -93,7 +93,7 @@ def test_every_hook_is_documented_and_used():
         if name.startswith("mbench_")
     ]
     sources = [*(ROOT / "plugins").rglob("*.py"), *(ROOT / "mbench").rglob("*.py")]
-    sources.append(ROOT / "tests/report/tables/test_panels.py")
+    sources.append(ROOT / "tests/report/page/test_panels.py")
     implemented = "".join(path.read_text() for path in sources if path.name != "hookspecs.py")
     for name, function in hooks:
         assert inspect.getdoc(function), name

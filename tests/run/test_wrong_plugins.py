@@ -152,11 +152,13 @@ WRONG = {
     "stat-by-numpy": Wrong(
         statistic("batch.hidden.numpy()[:] = 7; batch.token.numpy()[:] = 0\nreturn {'a': p.sum(0)}")
     ),
-    "stat-half": Wrong(statistic("return {'a': p.sum(0).half()}")),
+    "stat-half": Wrong(statistic("return {'a': p.sum(0).half()}").replace("[Bad]", "[Stat, Bad]")),
     "stat-same-name": Wrong(
         statistic("return {'a': -p.sum(0)}", name="routing-sums", base="mbench.RoutingSums")
     ),
-    "stat-like-another": Wrong(statistic("return {'a': p.sum(0) * 2}", name="stat-half")),
+    "stat-like-another": Wrong(
+        statistic("return {'a': p.sum(0) * 2}", name="stat-half").replace("[Bad]", "[Stat, Bad]")
+    ),
     "stat-in-function": Wrong(
         statistic("return {'a': p.sum(0)}")
         .replace("class Stat", "def made(power):\n  class Stat")
