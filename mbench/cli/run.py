@@ -103,7 +103,7 @@ def _say_what_is_replaced(directory: Path, plan: Plan) -> None:
 
 def _check_writable(directory: Path) -> None:
     """Fail before hours of work, not after, if the report cannot be written."""
-    from mbench.storage.store import write_atomically
+    from mbench.storage.atomic import write_atomically
 
     probe = directory / ".writable"
     write_atomically(probe, lambda path: None)

@@ -20,7 +20,7 @@ from mbench.report.statistics.boards import Board, RunBoards
 from mbench.report.statistics.groups import Entry, Group
 from mbench.report.statistics.scores import Score
 from mbench.report.words import MINUS, number, percent
-from mbench.storage.store import write_text_atomically
+from mbench.storage.atomic import write_text_atomically
 
 LATEX, MARKDOWN = "tables.tex", "tables.md"
 

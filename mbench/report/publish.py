@@ -15,7 +15,7 @@ from mbench.report.page.panels import collect
 from mbench.report.page.render import render
 from mbench.report.papers import write_tables
 from mbench.report.statistics.boards import RunBoards, boards
-from mbench.storage.store import write_text_atomically
+from mbench.storage.atomic import write_text_atomically
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ from mbench.core.results import (
     TaskStatus,
     long_form,
 )
+from mbench.storage.atomic import write_atomically
 from mbench.storage.records import from_plain, to_plain
-from mbench.storage.store import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,8 +18,7 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mbench.core.errors import StoreError
+from mbench.storage.atomic import new_folder, write_atomically, write_text_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,36 +83,6 @@ def default_root() -> Path:
     return Path(given) if given else Path(platformdirs.user_cache_dir("mbench"))
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a file beside `path`, then move it there; raises `StoreError`."""
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
-        os.close(handle)
-        temporary = Path(name)
-        write(temporary)
-        umask = os.umask(0)
-        os.umask(umask)
-        # mkstemp makes files that only their owner can read.
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
-def write_text_atomically(path: Path, text: str) -> None:
-    """Write a file in UTF-8, as `write_atomically` does; line ends stay as they are."""
-
-    def write(temporary: Path) -> None:
-        temporary.write_bytes(text.encode())
-
-    write_atomically(path, write)
-
-
 class Store:
     """A directory of artefacts."""
 
@@ -144,7 +114,7 @@ class Store:
     def write_json(self, key: Key, content: Any) -> None:
         """Store a JSON artefact."""
         text = json.dumps({"made_by": key.record(), "content": content}, sort_keys=True)
-        write_atomically(self.path(key), lambda path: _write(path, text))
+        write_text_atomically(self.path(key), text)
 
     def has_items(self, key: Key) -> bool:
         """Whether an evaluation's per-item outcomes are stored."""
@@ -187,29 +157,21 @@ class Store:
         from safetensors.numpy import save_file
 
         final = self.path(key)
-        partial: Path | None = None
         try:
-            final.parent.mkdir(parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(dir=final.parent, prefix="."))
-            save_file(
-                {name: np.ascontiguousarray(array) for name, array in sums.items()},
-                partial / "sums.safetensors",
-            )
-            for layer in range(len(next(iter(samples.values()), []))):
-                arrays = {name: np.ascontiguousarray(of[layer]) for name, of in samples.items()}
-                save_file(arrays, partial / f"layer-{layer:03d}.safetensors")
-            meta = {"made_by": key.record(), "facts": facts}
-            _write(partial / "meta.json", json.dumps(meta, sort_keys=True))
-            if final.exists():
-                shutil.rmtree(final)
-            partial.replace(final)
-        except OSError as error:
-            raise StoreError(f"cannot write {final}: {error.strerror or error}") from error
+            with new_folder(final) as partial:
+                save_file(
+                    {name: np.ascontiguousarray(array) for name, array in sums.items()},
+                    partial / "sums.safetensors",
+                )
+                for layer in range(len(next(iter(samples.values()), []))):
+                    arrays = {name: np.ascontiguousarray(of[layer]) for name, of in samples.items()}
+                    save_file(arrays, partial / f"layer-{layer:03d}.safetensors")
+                meta = json.dumps({"made_by": key.record(), "facts": facts}, sort_keys=True)
+                (partial / "meta.json").write_text(meta, encoding="utf-8")
+                if final.exists():
+                    shutil.rmtree(final)
         except SafetensorError as error:
             raise StoreError(f"cannot write {final}: {error}") from error
-        finally:
-            if partial is not None:
-                shutil.rmtree(partial, ignore_errors=True)
 
     def read_statistic_facts(self, key: Key) -> dict[str, Any]:
         """What was stored beside a statistic's arrays; raises `StoreError` if it is not there."""
@@ -247,7 +209,3 @@ class Store:
             raise StoreError(
                 f"{path} is damaged ({error}); delete {folder} and run again"
             ) from None
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

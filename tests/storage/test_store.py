@@ -13,7 +13,8 @@ import pytest
 
 from mbench.core.errors import StoreError
 from mbench.core.interfaces import ExpertMask
-from mbench.storage.store import Key, Store, write_atomically
+from mbench.storage.atomic import write_atomically
+from mbench.storage.store import Key, Store
 
 
 def test_keys_are_pinned():

@@ -11,7 +11,7 @@ from mbench.report.across_runs.compare import Compared, Comparison
 from mbench.report.page.render import environment
 from mbench.report.tables.table import MISSING, Cell, Column, Row, Table
 from mbench.report.words import interval, listing, percent, signed
-from mbench.storage.store import write_text_atomically
+from mbench.storage.atomic import write_text_atomically
 
 Place = tuple[str, float, tuple[str, str]]
 

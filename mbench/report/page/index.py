@@ -15,8 +15,8 @@ from mbench.report.page.render import environment
 from mbench.report.statistics.boards import RunBoards
 from mbench.report.statistics.verdict import verdict
 from mbench.report.words import listing, percent
+from mbench.storage.atomic import write_text_atomically
 from mbench.storage.results_folder import CSV, ITEMS, JSON
-from mbench.storage.store import write_text_atomically
 
 VERDICT = "verdict.json"
 """Beside each report: what the index shows of it (see `to_json`)."""

@@ -10,7 +10,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from mbench.core.errors import MbenchError, caught
 from mbench.core.hookspecs import Panel
+from mbench.core.plugin_code import plugin_code
 from mbench.core.results import Results
 from mbench.report.page.part import Block, Part, Text
 from mbench.report.tables.table import Cell, Column, Row, Table
@@ -38,17 +40,19 @@ def collect(hooks: Sequence[tuple[str, Callable[..., Any]]], results: Results) -
             visible(plugin)
         )
         try:
-            panels = [panel for answer in hook(results=results) for panel in answer]
-            parts += [
-                _part(panel, origin, f"panel-{number}")
-                for number, panel in enumerate(panels, len(parts) + 1)
-            ]
-        # A stranger's code may raise anything, and the figures must be shown all the same.
-        except (Exception, SystemExit) as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            with plugin_code("the hook"):
+                panels = [panel for answer in hook(results=results) for panel in answer]
+                shown = [
+                    _part(panel, origin, f"panel-{number}")
+                    for number, panel in enumerate(panels, len(parts) + 1)
+                ]
+        # The figures must be shown all the same.
+        except MbenchError as error:
             title, id = f"Panel of {plugin}", f"panel-{len(parts) + 1}"
-            parts.append(Part(title, (origin,), id, failure=reason))
-            failures.append(f"plugin {plugin}: its panel failed: {reason}")
+            parts.append(Part(title, (origin,), id, failure=caught(error)))
+            failures.append(f"plugin {plugin}: its panel failed: {caught(error)}")
+        else:
+            parts += shown
     return Panels(tuple(parts), tuple(failures))
 
 

@@ -17,7 +17,7 @@ from mbench.report.page.view import page
 from mbench.report.published import Published, load_published, shipped_figures
 from mbench.report.statistics.boards import RunBoards
 from mbench.report.words import visible
-from mbench.storage.store import write_text_atomically
+from mbench.storage.atomic import write_text_atomically
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 
