@@ -61,14 +61,14 @@ def load_published(*directories: Path) -> tuple[Published, ...]:
     import yaml
 
     files = {path.name: path for folder in directories for path in folder.glob("*.yaml")}
-    found = []
+    papers = []
     for _, path in sorted(files.items()):
         try:
             data = yaml.safe_load(path.read_text(encoding="utf-8"))
-            found.append(Published.model_validate(data))
+            papers.append(Published.model_validate(data))
         except (OSError, ValueError, yaml.YAMLError) as error:
             first = error.errors()[0] if isinstance(error, ValidationError) else None
             where = ".".join(map(str, first["loc"])) + ": " + first["msg"] if first else error
             line = " ".join(str(where).split())
             raise MbenchError(f"published figures in {path} are malformed: {line}") from error
-    return tuple(found)
+    return tuple(papers)

@@ -16,7 +16,7 @@ CONTROLS = re.compile(
 
 def visible(text: str) -> str:
     """Control characters as their numbers, so that a name cannot turn its surroundings about."""
-    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return CONTROLS.sub(lambda control: f"\\u{ord(control[0]):04x}", text)
 
 
 def percent(ratio: float) -> str:

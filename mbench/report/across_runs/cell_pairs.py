@@ -83,7 +83,7 @@ def cell_pairs(
         if method == other:
             both = _same_seeds(*both)
         pair = CellPair(model, retain, (method, other), (tuple(both[0]), tuple(both[1])))
-        twice = [n for n, own in zip(runs.names, pair.cells, strict=True) if _repeated(own)]
+        twice = [run for run, side in zip(runs.names, pair.cells, strict=True) if _repeated(side)]
         if not pair.cells[0]:
             problems[pair.label] = "no seed in common"
         elif twice:

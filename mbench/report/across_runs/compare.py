@@ -150,13 +150,13 @@ def _task_score(task: str, metric: str) -> Score:
 
 
 def _floors(results: Results) -> Floors:
-    found = {}
+    at_floor = {}
     for group in arrange(results):
         unpruned = [BudgetEntries(1.0, group.unpruned.kept, ())] if group.unpruned else []
         for budget in (*group.budgets, *unpruned):
             tasks = floors(group, budget, results.task_metrics)
-            found[group.model, budget.retain] = frozenset(tasks)
-    return found
+            at_floor[group.model, budget.retain] = frozenset(tasks)
+    return at_floor
 
 
 def _compare_model(

@@ -116,7 +116,7 @@ def _seen(element: Element) -> Iterator[tuple[str, str]]:
         if key not in KEPT or (key, value) in (("opacity", "1"), ("transform", "translate(0,0)")):
             continue
         if key in GEOMETRY:
-            value = re.sub(r"-?\d*\.\d+(e-?\d+)?", lambda found: f"{float(found[0]):.2f}", value)
+            value = re.sub(r"-?\d*\.\d+(e-?\d+)?", lambda number: f"{float(number[0]):.2f}", value)
         yield key, value
 
 

@@ -93,7 +93,7 @@ def _specification(
         | {"note": note("", f"{band} ({s.minimum:.3f} to {s.maximum:.3f}, {s.mean:.3f})")}
         for retain, s in random.items()
     ]
-    own = {"x": x, "xOffset": style.abreast(looks), "color": style.by_method(looks, "colour")}
+    place = {"x": x, "xOffset": style.abreast(looks), "color": style.by_method(looks, "colour")}
     value = {**y, "field": "value"}
     low, high = {**y, "field": "low"}, {"field": "high"}
     shape = style.by_method(looks, "shape")
@@ -102,9 +102,9 @@ def _specification(
         style.layer("band", "rect", ranges, **style.across(x), y=low, y2=high),
         style.layer("mean", "rule", ranges, **style.across(x), y={**y, "field": "mean"}),
         *level[:1],
-        style.lines(rows, **own, y=value),
-        style.layer("whisker", "rule", rows, **own, y=low, y2=high),
-        style.layer("point", "point", rows, **own, y=value, shape=shape),
+        style.lines(rows, **place, y=value),
+        style.layer("whisker", "rule", rows, **place, y=low, y2=high),
+        style.layer("point", "point", rows, **place, y=value, shape=shape),
         *level[1:],
     ]
     return style.specification(layers)
@@ -119,11 +119,11 @@ def _describe(
 ) -> str:
     parts = []
     for budget in group.budgets:
-        found = {row["method"]: row["value"] for row in rows if row["retain"] == budget.retain}
+        values = {row["method"]: row["value"] for row in rows if row["retain"] == budget.retain}
         text = f"{percent(budget.retain)} kept:"
-        if found:
-            best = (max if score.higher else min)(found, key=found.__getitem__)
-            text += f" best {best} {found[best]:.3f};"
+        if values:
+            best = (max if score.higher else min)(values, key=values.__getitem__)
+            text += f" best {best} {values[best]:.3f};"
         if budget.retain in random:
             s = random[budget.retain]
             text += f" random mean {s.mean:.3f}, {s.minimum:.3f} to {s.maximum:.3f};"

@@ -106,21 +106,21 @@ def _listed(directory: Path) -> Listed:
         if not (directory / VERDICT).exists():
             problem = f"{VERDICT} is missing; `mbench report` of this directory writes it"
             return Listed(name, href, problem=problem)
-        found = json.loads((directory / VERDICT).read_text(encoding="utf-8"))
-        evaluations: Mapping[str, int] = found["evaluations"]
+        summary = json.loads((directory / VERDICT).read_text(encoding="utf-8"))
+        evaluations: Mapping[str, int] = summary["evaluations"]
         total, done = sum(evaluations.values()), evaluations.get("ok", 0)
         others = [f"{count} {status}" for status, count in evaluations.items() if status != "ok"]
         return Listed(
             name=name,
             href=href,
-            title=found["title"],
-            suite=found["suite"],
-            models=", ".join(found["models"]),
+            title=summary["title"],
+            suite=summary["suite"],
+            models=", ".join(summary["models"]),
             date=f"{written:%Y-%m-%d %H:%M}",
             status=", ".join([f"{done} of {total} evaluations ok", *others]),
             complete=done == total,
-            score=found["score"],
-            leaders=tuple(_leader(budget, found["models"]) for budget in found["budgets"]),
+            score=summary["score"],
+            leaders=tuple(_leader(budget, summary["models"]) for budget in summary["budgets"]),
         )
     # Whatever is in a directory, the others are listed.
     except OSError as error:

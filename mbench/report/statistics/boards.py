@@ -131,8 +131,8 @@ def _of_group(
         for key, cell in group.cells.items()
         if key in on_task.problems
     )
-    found = tuple(_boards(id, results, group, score, second, paired))
-    return GroupBoards(id, results, group, score, second, found, incomparable)
+    by_budget = tuple(_boards(id, results, group, score, second, paired))
+    return GroupBoards(id, results, group, score, second, by_budget, incomparable)
 
 
 def _boards(

@@ -64,13 +64,13 @@ class CorpusChoices:
 def corpus_choices(boards: GroupBoards) -> tuple[CorpusChoices, ...]:
     """Every family of methods with masks."""
     methods = boards.results.provenance.methods.get(boards.group.model, {})
-    found = []
+    choices = []
     for number, family in enumerate(families(methods), 1):
-        chosen = {board.retain: _choices(board, family) for board in boards.boards}
-        chosen = {retain: choices for retain, choices in chosen.items() if len(choices) > 1}
+        masks = {board.retain: _choices(board, family) for board in boards.boards}
+        chosen = {retain: by_corpus for retain, by_corpus in masks.items() if len(by_corpus) > 1}
         if chosen:
-            found.append(CorpusChoices(f"{boards.id}-agreement-{number}", boards, family, chosen))
-    return tuple(found)
+            choices.append(CorpusChoices(f"{boards.id}-agreement-{number}", boards, family, chosen))
+    return tuple(choices)
 
 
 def families(methods: Mapping[str, MethodSettings]) -> list[dict[str, str]]:

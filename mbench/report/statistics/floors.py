@@ -27,9 +27,9 @@ class Floor:
     """Whether even the unpruned model is at the floor; otherwise every pruned one is."""
 
 
-def at_floor(task: str, found: Mapping[str, Floor]) -> str:
+def at_floor(task: str, uninformative: Mapping[str, Floor]) -> str:
     """What a column's head adds for a task without information, else nothing."""
-    return f", at floor {found[task].level:.2f}" if task in found else ""
+    return f", at floor {uninformative[task].level:.2f}" if task in uninformative else ""
 
 
 def level(items: pd.DataFrame, metric: str) -> float | None:
@@ -44,15 +44,15 @@ def level(items: pd.DataFrame, metric: str) -> float | None:
     outcomes = items[metric].dropna()
     if outcomes.empty or not outcomes.isin((0, 1)).all():
         return None
-    own = items.loc[outcomes.index]
-    answers = own.get("loglikelihoods")
+    scored = items.loc[outcomes.index]
+    answers = scored.get("loglikelihoods")
     if answers is None or answers.isna().any():
         return 0.0
     # For acc_mutual_info every answer is scored with and without its question.
-    counts = answers.map(len) // (2 if "acc_mutual_info" in own else 1)
+    counts = answers.map(len) // (2 if "acc_mutual_info" in scored else 1)
     if counts.min() < 2:
         return 0.0
-    targets = own["item"].str.rsplit(":", n=1).str[-1].value_counts(normalize=True)
+    targets = scored["item"].str.rsplit(":", n=1).str[-1].value_counts(normalize=True)
     constant = float(targets.iloc[0]) if len(targets) <= counts.max() else 0.0
     return max(float((1 / counts).mean()), constant)
 
@@ -65,7 +65,7 @@ def floors(
     A task does if the unpruned model does not clear the floor, or if no pruned model does; the
     one-sided tests are normal ones with Bonferroni's correction for the number of pruned models.
     """
-    found = {}
+    uninformative = {}
     for task, metric in tasks.items():
         full = _figures([group.unpruned] if group.unpruned else [], task, metric)
         pruned = _figures([c for e in budget.entries for c in e.cells], task, metric)
@@ -75,17 +75,17 @@ def floors(
         if bottom is None:
             continue
         if full and not _any_clears(full, bottom, significance):
-            found[task] = Floor(bottom, unpruned=True)
+            uninformative[task] = Floor(bottom, unpruned=True)
         elif pruned and not _any_clears(pruned, bottom, significance):
-            found[task] = Floor(bottom, unpruned=False)
-    return found
+            uninformative[task] = Floor(bottom, unpruned=False)
+    return uninformative
 
 
 def _figures(
     cells: Sequence[CellResult], task: str, metric: str
 ) -> list[tuple[CellResult, Metric]]:
-    found = ((cell, cell.metric(task, metric)) for cell in cells)
-    return [(cell, figure) for cell, figure in found if figure is not None]
+    figures = ((cell, cell.metric(task, metric)) for cell in cells)
+    return [(cell, figure) for cell, figure in figures if figure is not None]
 
 
 def _any_clears(

@@ -50,12 +50,15 @@ def samples(
     entries: Iterable[Entry], paired: Paired[CellKey], resamples: int, *, intervals: bool = True
 ) -> list[tuple[Entry, Sample]]:
     """The entries all of whose cells are paired, each with its sample."""
-    columns = [(entry, paired.columns_of(cell.key for cell in entry.cells)) for entry in entries]
-    complete = [(entry, own) for entry, own in columns if own is not None]
-    drawn = samples_of_columns(
-        [own for _, own in complete], paired.strata, resamples, intervals=intervals
-    )
-    return [(entry, sample) for (entry, _), sample in zip(complete, drawn, strict=True)]
+    complete: list[Entry] = []
+    columns: list[list[int]] = []
+    for entry in entries:
+        of_entry = paired.columns_of(cell.key for cell in entry.cells)
+        if of_entry is not None:
+            complete.append(entry)
+            columns.append(of_entry)
+    drawn = samples_of_columns(columns, paired.strata, resamples, intervals=intervals)
+    return list(zip(complete, drawn, strict=True))
 
 
 def samples_of_columns(

@@ -129,74 +129,84 @@ def _outcomes(cell: CellResult, task: str, metric: str) -> _Outcomes:
 
 def _strangers(cells: Mapping[K, CellResult], task: str, metric: str) -> Iterator[tuple[K, str]]:
     """Cells whose outcomes on a task are not beside the others', with the reason."""
-    kinds: list[_Outcomes] = []  # one of each distinct set of items, ordered by item
+    item_sets: list[_Outcomes] = []  # one of each distinct set of items, ordered by item
     members: list[list[K]] = []
     known: list[tuple[_Outcomes, int]] = []  # as stored, so that few have to be ordered
     for key, cell in cells.items():
-        found = _outcomes(cell, task, metric)
-        if not len(found.items) or not np.isfinite(found.totals).all():
-            text = "an outcome that is not finite" if len(found.items) else "no outcome"
+        outcomes = _outcomes(cell, task, metric)
+        if not len(outcomes.items) or not np.isfinite(outcomes.totals).all():
+            text = "an outcome that is not finite" if len(outcomes.items) else "no outcome"
             yield key, f"{task} has {text}"
             continue
-        kind = next((kind for stored, kind in known if stored.on_same_items(found)), None)
-        if kind is None:
-            ordered = found.ordered()
+        at = next((at for stored, at in known if stored.on_same_items(outcomes)), None)
+        if at is None:
+            ordered = outcomes.ordered()
             if (ordered.items[1:] == ordered.items[:-1]).any():
                 yield key, f"{task} has an item twice"
                 continue
-            kind = next((at for at, one in enumerate(kinds) if one.on_same_items(ordered)), None)
-            if kind is None:
-                kind = len(kinds)
-                kinds.append(ordered)
+            same = (at for at, items in enumerate(item_sets) if items.on_same_items(ordered))
+            at = next(same, None)
+            if at is None:
+                at = len(item_sets)
+                item_sets.append(ordered)
                 members.append([])
-            known.append((found, kind))
-        members[kind].append(key)
-    if not kinds:
-        return
-    common = kinds[max(range(len(kinds)), key=lambda kind: len(members[kind]))]
-    for one, keys in zip(kinds, members, strict=True):
-        if one is common:
+            known.append((outcomes, at))
+        members[at].append(key)
+    if item_sets:
+        yield from _minorities(item_sets, members, task)
+
+
+def _minorities(
+    item_sets: Sequence[_Outcomes], members: Sequence[Sequence[K]], task: str
+) -> Iterator[tuple[K, str]]:
+    """The cells whose items are not those that most cells have."""
+    common = max(range(len(item_sets)), key=lambda at: len(members[at]))
+    most = item_sets[common]
+    for at, (items, keys) in enumerate(zip(item_sets, members, strict=True)):
+        if at == common:
             continue
-        shared = len(set(one.items) & set(common.items))
-        if shared == len(one.items) == len(common.items):
+        shared = len(set(items.items) & set(most.items))
+        if shared == len(items.items) == len(most.items):
             text = f"{task} with other tokens in the same windows"
         else:
-            text = f"{task} on other items, {shared} of {len(common.items)} in common"
+            text = f"{task} on other items, {shared} of {len(most.items)} in common"
         yield from ((key, text) for key in keys)
 
 
 def _stratum(cells: Sequence[CellResult], task: str, metric: str) -> Stratum:
-    found = [_outcomes(cell, task, metric) for cell in cells]
-    columns = [
-        one.totals if one.on_same_items(found[0]) else _reordered(one, found[0]) for one in found
+    first, *others = (_outcomes(cell, task, metric) for cell in cells)
+    columns = [first.totals]
+    columns += [
+        other.totals if other.on_same_items(first) else _reordered(other, first) for other in others
     ]
-    totals, sizes = np.column_stack(columns), found[0].sizes
+    totals, sizes = np.column_stack(columns), first.sizes
     if metric != "mean_nll":
         return Stratum(totals, sizes)
     # Windows beside each other are alike: what is drawn or exchanged at once is a block of them.
-    block = blocks(found[0].items)
+    block = blocks(first.items)
     summed = np.zeros((block.max() + 1, totals.shape[1]))
     np.add.at(summed, block, totals)
     return Stratum(summed, np.bincount(block, sizes))
 
 
-def _reordered(one: _Outcomes, like: _Outcomes) -> np.ndarray:
+def _reordered(outcomes: _Outcomes, like: _Outcomes) -> np.ndarray:
     """Totals in another's order of the same items."""
-    by_item = dict(zip(one.items, one.totals, strict=True))
+    by_item = dict(zip(outcomes.items, outcomes.totals, strict=True))
     return np.array([by_item[item] for item in like.items])
 
 
 def _contradictions(
     cells: Mapping[K, CellResult], parts: Sequence[Part], strata: Sequence[Stratum]
 ) -> Iterator[tuple[K, str]]:
+    """Cells with the same mask and router mode whose outcomes are not the same."""
     keys = list(cells)
     by_mask: dict[tuple[str, str], list[int]] = {}
     for column, cell in enumerate(cells.values()):
         by_mask.setdefault((cell.router, cell.mask), []).append(column)
     for columns in by_mask.values():
         for (task, _), stratum in zip(parts, strata, strict=True):
-            own = stratum.totals[:, columns]
-            if (own != own[:, :1]).any():
+            totals = stratum.totals[:, columns]
+            if (totals != totals[:, :1]).any():
                 text = f"{task} has two different outcomes for the same experts kept"
                 yield from ((keys[column], text) for column in columns)
                 break

@@ -58,20 +58,18 @@ def compare_by_task(
     most = math.comb(len(budget.entries), 2) * len(tasks)
     compared = {task: _distinct(budget, paired[task], most) for task in tasks}
     p = {
-        (task, one, other): 1.0
-        if task in uninformative
-        else p_value(methods[one][0][1], methods[other][0][1])
+        (task, i, j): 1.0 if task in uninformative else p_value(methods[i][0][1], methods[j][0][1])
         for task, methods in compared.items()
-        for one, other in combinations(range(len(methods)), 2)
+        for i, j in combinations(range(len(methods)), 2)
     }
     adjusted = dict(zip(p, holm(list(p.values())), strict=True))
     different: dict[str, set[frozenset[str]]] = {task: set() for task in tasks}
-    for (task, one, other), value in adjusted.items():
+    for (task, i, j), value in adjusted.items():
         if value < LEVEL:
             different[task] |= {
-                frozenset((a.method, b.method))
-                for a, _ in compared[task][one]
-                for b, _ in compared[task][other]
+                frozenset((first.method, second.method))
+                for first, _ in compared[task][i]
+                for second, _ in compared[task][j]
             }
     return {
         task: TaskComparison(
