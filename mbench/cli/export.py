@@ -47,7 +47,7 @@ def command(
     """
     from mbench.export.choose import choose, find_checkpoint
     from mbench.export.write import export
-    from mbench.plan.registry import load_registry
+    from mbench.plan.plugin_loading import load_registry
     from mbench.run.environment import set_up_libraries
     from mbench.storage.results_folder import read
 

@@ -125,7 +125,7 @@ def request(
 ) -> Request:
     """Load plugins, read the suite and plan it; warnings of plugins go to standard error."""
     from mbench.plan.cells import make_plan
-    from mbench.plan.registry import load_registry
+    from mbench.plan.plugin_loading import load_registry
     from mbench.plan.shipped import find_suite
     from mbench.plan.suite_file import load_suite
     from mbench.run.environment import set_up_libraries

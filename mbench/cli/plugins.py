@@ -19,7 +19,7 @@ def command(plugin_files: tuple[Path, ...], as_json: bool) -> None:
 
     Exit status 3 if a plugin, or one name of it, could not be used.
     """
-    from mbench.plan.registry import load_registry
+    from mbench.plan.plugin_loading import load_registry
 
     registry = load_registry(plugin_files)
     rows = [

@@ -61,7 +61,7 @@ def command(
         to_text = to_latex if form == "latex" else to_markdown
         click.echo(to_text(boards(results)), nl=False)
         return
-    from mbench.plan.registry import load_registry
+    from mbench.plan.plugin_loading import load_registry
     from mbench.report.publish import publish
     from mbench.storage.results_folder import write
 

@@ -8,10 +8,11 @@ from fractions import Fraction
 from typing import Any
 
 from mbench.core.errors import Infeasible, PluginError
-from mbench.core.interfaces import Budget, Component, ExpertMask, RouterMode, Statistic
+from mbench.core.interfaces import Budget, ExpertMask, RouterMode, Statistic
 from mbench.core.plugin_code import plugin_code
 from mbench.core.results import CellKey
 from mbench.core.suite import Suite
+from mbench.plan.components import class_modules, component_key
 from mbench.plan.keys import (
     Code,
     ComponentKey,
@@ -23,10 +24,9 @@ from mbench.plan.keys import (
 )
 from mbench.plan.methods import ResolvedMethod, resolve_methods
 from mbench.plan.models import PlannedModel, find_model
-from mbench.plan.registry import Registry, class_modules
+from mbench.plan.registry import Registry
 from mbench.plan.tasks import PlannedTask, find_text, plan_tasks
 from mbench.plan.yaml_source import YamlSource
-from mbench.storage.source_code import Source
 from mbench.storage.store import Key, Store
 from mbench.storage.texts import Text
 
@@ -287,24 +287,3 @@ class _Planner:
             SHARDS,
         )
         return StatisticJob(corpus, statistic, key)
-
-
-def component_key(component: Component, source: Source) -> ComponentKey:
-    """What identifies a component in keys.
-
-    Raises `PluginError` where its name, parameters and source do not say what it does.
-    """
-    kind = type(component)
-    unseen = sorted(vars(component).keys() - {"params"})
-    if unseen:
-        raise PluginError(
-            f"{component.name!r} holds {', '.join(unseen)} beside its parameters, so that"
-            " different ones could not be told apart: make it a field of its `Params`"
-        )
-    return ComponentKey(
-        name=component.name,
-        class_name=kind.__qualname__,
-        params=component.params.model_dump(mode="json"),
-        source=source.sha256,
-        distributions=source.distributions,
-    )

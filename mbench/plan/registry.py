@@ -1,34 +1,24 @@
-"""Finds plugins, survives broken ones, and knows where every name came from."""
+"""What the plugins of this process offer, by name, and where every name came from."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
-import importlib.util
 import inspect
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import pluggy
-
-from mbench.core import basics, hookspecs, interfaces
-from mbench.core.errors import MbenchError, PluginError, SuiteError, unknown
+from mbench.core.errors import SuiteError, unknown
 from mbench.core.interfaces import (
     Component,
     MaskBuilder,
     Method,
-    Parameters,
     Scorer,
     Selector,
     Statistic,
 )
-from mbench.core.plugin_code import plugin_code
-from mbench.storage.source_code import imported_names
+from mbench.plan.components import class_modules
 
 KINDS: dict[str, type[Component]] = {
     "scorer": Scorer,
@@ -124,203 +114,3 @@ class Registry:
         if kind in self.components:
             return (inspect.getdoc(self.components[kind][name]) or "").split("\n")[0]
         return ""
-
-
-def load_registry(files: Sequence[Path] = ()) -> Registry:
-    """Load the built-in parts, every entry point of the group `mbench`, and single files."""
-    registry = Registry()
-    _add(registry, basics, "mbench", f"mbench {_version('mbench')}")
-    for entry_point in importlib.metadata.entry_points(group=hookspecs.PROJECT):
-        distribution = entry_point.dist
-        source = f"{distribution.name} {distribution.version}" if distribution else "unknown"
-        _attempt(registry, entry_point.name, source, entry_point.load)
-    for path in map(Path, files):
-        registry.files.append(str(path))
-        _attempt(registry, str(path), str(path), partial(_import_file, path))
-    return registry
-
-
-def _version(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _attempt(registry: Registry, name: str, source: str, load: Callable[[], ModuleType]) -> None:
-    """Load and register one plugin; whatever goes wrong costs this plugin and no other."""
-    try:
-        with plugin_code("", loading=True):
-            module = load()
-        _add(registry, module, name, source)
-    except MbenchError as error:
-        file = Path(name) if name in registry.files else None
-        registry.failures.append(PluginFailure(name, str(error).strip(), file))
-
-
-def _import_file(path: Path) -> ModuleType:
-    """A single file as a module, which may import the files beside it."""
-    if not path.is_file():
-        raise PluginError(f"no such plugin file: {path}")
-    name = "mbench_plugin_" + hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise PluginError(f"not a Python file: {path}")
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        # At the end: what is installed goes before files that happen to bear its name.
-        sys.path.append(folder)
-        importlib.invalidate_caches()
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses and pickling look a class's module up here.
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    _refuse_foreign_siblings(path)
-    return module
-
-
-def _refuse_foreign_siblings(path: Path) -> None:
-    """Python knows one module of a name: files beside two plugins must not bear the same one."""
-    files = {file.stem: file for file in path.resolve().parent.glob("*.py")}
-    seen: set[str] = set()
-    pending = [path.resolve().stem]
-    while pending:
-        name = pending.pop()
-        if name in seen or name not in files:
-            continue
-        seen.add(name)
-        pending += imported_names(files[name])
-        origin = getattr(sys.modules.get(name), "__file__", None)
-        if name != path.resolve().stem and origin and Path(origin).resolve() != files[name]:
-            raise PluginError(
-                f"imports {name!r}, which lies beside it, but {origin} is loaded under this name:"
-                " rename the file"
-            )
-
-
-def _add(registry: Registry, module: ModuleType, plugin: str, source: str) -> None:
-    """Ask one plugin for all it offers, then register it; an error registers nothing of it.
-
-    Raises `PluginError` saying what is wrong with it.
-    """
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
-    try:
-        manager.register(module, plugin)
-        manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        raise PluginError(" ".join(str(error).split())) from error
-    _check_marks(manager, module)
-    offers = [(_kind(item), item.name, item) for item in _listed(manager, "mbench_components")]
-    for method in _listed(manager, "mbench_methods"):
-        if not isinstance(method, Method):
-            raise PluginError(f"mbench_methods returned {method!r}, which is no mbench.Method")
-        offers.append(("method", method.name, method))
-    offers += [("corpus", name, call) for name, call in _named(manager, "mbench_corpora")]
-    offers += [("model", name, Path(path)) for name, path in _named(manager, "mbench_models")]
-    directories = [Path(path) for path in _listed(manager, "mbench_task_directories")]
-    tables: dict[str, dict[str, Any]] = {
-        **registry.components,
-        "method": registry.methods,
-        "corpus": registry.corpora,
-        "model": registry.models,
-    }
-    # No suite names a statistic, so that two of one name are no clash: each scorer has its own.
-    offers = [
-        (
-            kind,
-            f"{name} ({plugin})" if kind == "statistic" and name in tables[kind] else name,
-            value,
-        )
-        for kind, name, value in offers
-    ]
-    names = [offer[:2] for offer in offers]
-    for kind, name in names:
-        if name in tables[kind]:
-            first = registry.origins[kind, name].plugin
-            raise PluginError(f"{kind} {name!r} is already registered by {first}: rename yours")
-        if names.count((kind, name)) > 1:
-            raise PluginError(f"registers two of {kind} {name!r}")
-    origin = Origin(plugin, source, module)
-    for kind, name, value in offers:
-        tables[kind][name] = value
-        registry.origins[kind, name] = origin
-    registry.task_directories.extend(directories)
-    if manager.hook.mbench_panels.get_hookimpls():
-        registry.panels.append((plugin, manager.hook.mbench_panels))
-
-
-def _check_marks(manager: pluggy.PluginManager, module: ModuleType) -> None:
-    """A hook without its mark would be passed over without a word."""
-    callers = manager.get_hookcallers(module) or []
-    marked = {caller.name for caller in callers}
-    known = {name for name in vars(hookspecs) if name.startswith("mbench_")}
-    unmarked = sorted(name for name in known - marked if callable(getattr(module, name, None)))
-    if unmarked:
-        raise PluginError(f"{unmarked[0]} lacks @mbench.hookimpl")
-    if not marked:
-        raise PluginError("it implements no mbench hook (is @mbench.hookimpl missing?)")
-
-
-def _answers(manager: pluggy.PluginManager, hook: str) -> list[Any]:
-    with plugin_code(f"{hook}"):
-        answers: list[Any] = getattr(manager.hook, hook)()
-    return answers
-
-
-def _listed(manager: pluggy.PluginManager, hook: str) -> list[Any]:
-    """All items that a hook's implementations list."""
-    items: list[Any] = []
-    for answer in _answers(manager, hook):
-        if isinstance(answer, str) or not isinstance(answer, Iterable):
-            raise PluginError(f"{hook} must return a list, got {answer!r}")
-        with plugin_code(hook):
-            items += answer
-    return items
-
-
-def _named(manager: pluggy.PluginManager, hook: str) -> list[tuple[str, Any]]:
-    """All names and what they stand for that a hook's implementations give."""
-    pairs: list[tuple[str, Any]] = []
-    for answer in _answers(manager, hook):
-        if not isinstance(answer, Mapping):
-            raise PluginError(f"{hook} must return a mapping of names, got {answer!r}")
-        pairs += answer.items()
-    return pairs
-
-
-def _kind(item: Any) -> str:
-    """What a registered class is; raises `PluginError` if it is nothing that suites can name."""
-    for kind, base in KINDS.items():
-        if inspect.isclass(item) and issubclass(item, base):
-            if inspect.isabstract(item):
-                missing = ", ".join(sorted(item.__abstractmethods__))
-                raise PluginError(f"{item.__name__} does not implement {missing}")
-            if not isinstance(getattr(item, "name", None), str):
-                raise PluginError(f"{item.__name__} has no name")
-            if not (inspect.isclass(item.Params) and issubclass(item.Params, Parameters)):
-                raise PluginError(
-                    f"{kind} {item.name!r}: its `Params` must be a subclass of mbench.Parameters"
-                )
-            return kind
-    raise PluginError(f"{item!r} is not a Scorer, Selector, MaskBuilder or Statistic")
-
-
-def class_modules(kind: type[Component]) -> list[ModuleType]:
-    """The modules of a component's class and of the classes that it is made of.
-
-    Raises `PluginError` for a class that is defined inside a function, whose values its source
-    does not show.
-    """
-    if "<locals>" in kind.__qualname__:
-        file = getattr(sys.modules.get(kind.__module__), "__file__", kind.__module__)
-        raise PluginError(
-            f"{kind.__name__} in {file} is defined inside a function, whose values its source does"
-            " not show: define it at the top of a module, with `Params`"
-        )
-    names = dict.fromkeys(base.__module__ for base in kind.__mro__)
-    return [
-        sys.modules[name]
-        for name in names
-        if name != interfaces.__name__ and name.partition(".")[0] not in sys.stdlib_module_names
-    ]

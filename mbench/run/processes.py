@@ -14,7 +14,7 @@ from ruamel.yaml.comments import CommentedMap
 
 from mbench.core.suite import Suite
 from mbench.plan.cells import Plan, make_plan
-from mbench.plan.registry import load_registry
+from mbench.plan.plugin_loading import load_registry
 from mbench.plan.yaml_source import YamlSource
 from mbench.run.evaluating import EvaluationStage, Pending
 from mbench.run.masking import restore_masks

@@ -10,7 +10,7 @@ import pandas as pd
 from mbench.core.results import Results, long_form
 from mbench.plan.cells import Plan, make_plan
 from mbench.plan.keys import Code
-from mbench.plan.registry import load_registry
+from mbench.plan.plugin_loading import load_registry
 from mbench.plan.suite_file import load_suite
 from mbench.run.assemble import assemble
 from mbench.run.progress import Progress

@@ -14,7 +14,7 @@ from helpers.tiny_suite import plan_of
 from mbench.core.interfaces import ExpertMask
 from mbench.plan.cells import Plan, make_plan
 from mbench.plan.keys import Code, efficiency_key, installed_code, model_facts_key
-from mbench.plan.registry import load_registry
+from mbench.plan.plugin_loading import load_registry
 from mbench.plan.suite_file import load_suite
 from mbench.storage.source_code import Source
 

@@ -9,7 +9,7 @@ import pytest
 
 from helpers.places import ROOT
 from mbench.core import hookspecs
-from mbench.plan.registry import load_registry
+from mbench.plan.plugin_loading import load_registry
 
 GOOD = '''
 import mbench

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mbench.plan.keys import installed_code
-from mbench.plan.registry import load_registry
+from mbench.plan.plugin_loading import load_registry
 from mbench.plan.suite_file import load_suite
 from mbench.plan.tasks import plan_tasks
 

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from helpers.tiny_suite import SUITE, Watcher, go, plan_of
 from mbench.plan.cells import Plan
-from mbench.plan.registry import load_registry
+from mbench.plan.plugin_loading import load_registry
 from mbench.run.session import Outcome
 from mbench.storage.store import Store
 

@@ -7,7 +7,7 @@ import pytest
 import mbench
 from helpers.pages import html_of
 from helpers.small_runs import grid, run
-from mbench.plan.registry import load_registry
+from mbench.plan.plugin_loading import load_registry
 from mbench.report.page.panels import collect
 from mbench.report.publish import publish
 
