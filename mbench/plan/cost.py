@@ -6,7 +6,7 @@ import platform
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mbench.core.interfaces import ExpertMask
+from mbench.core.interfaces import ExpertMask, RouterMode
 from mbench.core.model_facts import DTYPE_BYTES
 from mbench.plan.cells import Plan
 from mbench.plan.keys import speed_key
@@ -99,12 +99,50 @@ def estimate(plan: Plan, store: Store) -> Estimate:
 
 
 def _model_cost(plan: Plan, store: Store, model: PlannedModel) -> ModelCost:
-    cells = plan.cells_of(model.name)
-    evaluated = [cell for cell in cells if cell.method.evaluated]
+    masks, unmade, corpora = _masks_and_corpora(plan, store, model)
+    evaluations = _evaluations(plan, store, model, masks, unmade)
+    specs = [plan.suite.corpora[corpus] for corpus in corpora]
+    profile_tokens = sum(spec.sequences * spec.length for spec in specs)
+    measured = store.read_json(speed_key(model.identity, platform.node()))
+    per_second = measured["tokens_per_second"] if measured else ASSUMED_FLOPS / _flops(model)
+    dtype = model.facts.dtype if model.dtype == "auto" else model.dtype
+    weights = model.facts.parameters * DTYPE_BYTES[dtype]
+    tokens = evaluations.tokens + profile_tokens
+    return ModelCost(
+        model=model.name,
+        cells=sum(cell.method.evaluated for cell in plan.cells_of(model.name)),
+        masks=len(masks) + unmade,
+        masks_final=unmade == 0,
+        profiles=len(corpora),
+        profile_tokens=profile_tokens,
+        evaluations=(len(masks) + unmade) * len(plan.tasks),
+        evaluations_cached=evaluations.stored,
+        evaluation_tokens=evaluations.tokens,
+        unknown_tasks=evaluations.unknown,
+        expected_tasks=evaluations.expected,
+        weight_bytes=weights,
+        seconds=tokens / per_second,
+        speed_measured=measured is not None,
+        devices=tuple(
+            DeviceTime(
+                device=device.name,
+                hours=tokens * _flops(model) / device.flops / UTILISATION / 3600,
+                fits=weights < 0.9 * device.memory,
+            )
+            for device in DEVICE_CLASSES
+        ),
+        seen=model.seen,
+    )
+
+
+def _masks_and_corpora(
+    plan: Plan, store: Store, model: PlannedModel
+) -> tuple[set[tuple[str, RouterMode]], int, set[str]]:
+    """Known masks by content and router mode, how many are not made, and corpora to profile."""
     corpora: set[str] = set()
     masks = {(ExpertMask(model.all_kept()).content_hash, plan.suite.router)}
     unmade = 0
-    for cell in cells:
+    for cell in plan.cells_of(model.name):
         stored = store.read_json(cell.mask_key) if cell.mask_key else None
         if stored is None:
             unmade += cell.method.evaluated and not cell.problem
@@ -114,53 +152,42 @@ def _model_cost(plan: Plan, store: Store, model: PlannedModel) -> ModelCost:
         elif cell.method.evaluated:
             mask = mask_from_json(stored, model.facts.layers)
             masks.add((mask.content_hash, cell.budget.router))
-    tokens, cached = 0, 0
+    return masks, unmade, corpora
+
+
+@dataclass(frozen=True)
+class _Evaluations:
+    """What is stored of a model's evaluations, and what is left."""
+
+    stored: int
+    tokens: int
+    """Still to do, as far as the tasks' sizes are known."""
+    unknown: tuple[str, ...]
+    """Tasks of unknown size."""
+    expected: tuple[str, ...]
+    """Tasks whose size is the suite's word."""
+
+
+def _evaluations(
+    plan: Plan, store: Store, model: PlannedModel, masks: set[tuple[str, RouterMode]], unmade: int
+) -> _Evaluations:
+    tokens, stored = 0, 0
     unknown: list[str] = []
     expected: list[str] = []
     for task in plan.tasks:
         done = sum(store.has_items(plan.evaluation_key(model, *mask, task)) for mask in masks)
-        cached += done
-        known = store.read_json(plan.task_cost_key(model, task))
-        if known is not None:
-            own = known["tokens"]
+        stored += done
+        built = store.read_json(plan.task_cost_key(model, task))
+        task_tokens = 0
+        if built is not None:
+            task_tokens = built["tokens"]
         elif task.expected_tokens is not None:
-            own = task.expected_tokens
+            task_tokens = task.expected_tokens
             expected.append(task.name)
         else:
-            own = 0
             unknown.append(task.name)
-        tokens += own * (len(masks) + unmade - done)
-    specs = [plan.suite.corpora[corpus] for corpus in corpora]
-    profile_tokens = sum(spec.sequences * spec.length for spec in specs)
-    measured = store.read_json(speed_key(model.identity, platform.node()))
-    per_second = measured["tokens_per_second"] if measured else ASSUMED_FLOPS / _flops(model)
-    dtype = model.facts.dtype if model.dtype == "auto" else model.dtype
-    weights = model.facts.parameters * DTYPE_BYTES[dtype]
-    return ModelCost(
-        model=model.name,
-        cells=len(evaluated),
-        masks=len(masks) + unmade,
-        masks_final=unmade == 0,
-        profiles=len(corpora),
-        profile_tokens=profile_tokens,
-        evaluations=(len(masks) + unmade) * len(plan.tasks),
-        evaluations_cached=cached,
-        evaluation_tokens=tokens,
-        unknown_tasks=tuple(unknown),
-        expected_tasks=tuple(expected),
-        weight_bytes=weights,
-        seconds=(tokens + profile_tokens) / per_second,
-        speed_measured=measured is not None,
-        devices=tuple(
-            DeviceTime(
-                device=device.name,
-                hours=(tokens + profile_tokens) * _flops(model) / device.flops / UTILISATION / 3600,
-                fits=weights < 0.9 * device.memory,
-            )
-            for device in DEVICE_CLASSES
-        ),
-        seen=model.seen,
-    )
+        tokens += task_tokens * (len(masks) + unmade - done)
+    return _Evaluations(stored, tokens, tuple(unknown), tuple(expected))
 
 
 def _flops(model: PlannedModel) -> float:

@@ -161,43 +161,17 @@ class _Resolver:
 
     def resolve(self, name: str, spec: MethodSpec, evaluated: bool) -> ResolvedMethod:
         preset = self._preset(name, spec)
-        overrides = [spec, spec.models.get(self.model, Parts())]
-        places = [self.place, (*self.place, "models", self.model)]
         components: dict[str, Any] = {}
-        origins: dict[str, Origin] = {}
         for kind in ("scorer", "selector", "builder"):
-            use = getattr(preset, kind)
-            use = Use(use) if isinstance(use, str) else use
-            at: Place = self.place
-            for parts, where in zip(overrides, places, strict=True):
-                changed: ComponentSpec | None = getattr(parts, kind)
-                if changed is not None:
-                    use, at = _changed(use, changed), (*where, kind)
-                    if use is None:
-                        raise self.source.error(at, f"this method has no {kind}: give its name")
-            if use is not None:
-                if at == self.place and use.name not in self.registry.components[kind]:
-                    raise PluginError(
-                        f"method {preset.name!r} names a {kind} that no plugin offers: "
-                        + unknown(kind, use.name, self.registry.components[kind])
-                    )
-                components[kind] = self._instance(kind, use, at)
-                origins[kind] = self.registry.origins[kind, use.name]
-        selector: Selector = components["selector"]
-        if spec.seeds is not None and not selector.stochastic:
-            raise self.source.error(
-                (*self.place, "seeds"), f"{name!r} draws nothing at random: it takes no seeds"
-            )
-        seeds: tuple[int | None, ...] = (None,)
-        if selector.stochastic:
-            seeds = self.suite.seeds if spec.seeds is None else spec.seeds
-            if not seeds:
-                raise self.source.error(self.place, f"{name!r} draws at random: it needs seeds")
+            component = self._component(kind, spec, preset)
+            if component is not None:
+                components[kind] = component
         candidate = spec.candidate or preset.candidate
-        if components["builder"].takes_candidate != (candidate is not None):
-            problem = f"a candidate that its builder {components['builder'].name!r} does not use"
+        builder: MaskBuilder = components["builder"]
+        if builder.takes_candidate != (candidate is not None):
+            problem = f"a candidate that its builder {builder.name!r} does not use"
             if candidate is None:
-                problem = f"no candidate, which its builder {components['builder'].name!r} needs"
+                problem = f"no candidate, which its builder {builder.name!r} needs"
             raise self.source.error(self.place, f"{name!r} has {problem}")
         if spec.corpora is not None and "scorer" not in components:
             at = (*self.place, "corpora")
@@ -205,16 +179,52 @@ class _Resolver:
         return ResolvedMethod(
             name=name,
             scorer=components.get("scorer"),
-            selector=selector,
-            builder=components["builder"],
+            selector=components["selector"],
+            builder=builder,
             candidate=candidate,
             corpora=self._corpora(name, spec, preset) if "scorer" in components else (),
-            seeds=seeds,
-            origins=origins,
+            seeds=self._seeds(name, spec, components["selector"]),
+            origins={
+                kind: self.registry.origins[kind, component.name]
+                for kind, component in components.items()
+            },
             description=preset.description,
             router=spec.router or self.suite.router,
             evaluated=evaluated,
         )
+
+    def _component(self, kind: str, spec: MethodSpec, preset: Method) -> Component | None:
+        """The preset's component, with what the suite changes for all models and for this one."""
+        use: str | Use | None = getattr(preset, kind)
+        use = Use(use) if isinstance(use, str) else use
+        at: Place = self.place
+        for_model = (*self.place, "models", self.model)
+        changes = [(spec, self.place), (spec.models.get(self.model, Parts()), for_model)]
+        for parts, where in changes:
+            changed: ComponentSpec | None = getattr(parts, kind)
+            if changed is not None:
+                use, at = _changed(use, changed), (*where, kind)
+                if use is None:
+                    raise self.source.error(at, f"this method has no {kind}: give its name")
+        if use is None:
+            return None
+        if at == self.place and use.name not in self.registry.components[kind]:
+            raise PluginError(
+                f"method {preset.name!r} names a {kind} that no plugin offers: "
+                + unknown(kind, use.name, self.registry.components[kind])
+            )
+        return self._instance(kind, use, at)
+
+    def _seeds(self, name: str, spec: MethodSpec, selector: Selector) -> tuple[int | None, ...]:
+        if not selector.stochastic:
+            if spec.seeds is not None:
+                at = (*self.place, "seeds")
+                raise self.source.error(at, f"{name!r} draws nothing at random: it takes no seeds")
+            return (None,)
+        seeds = self.suite.seeds if spec.seeds is None else spec.seeds
+        if not seeds:
+            raise self.source.error(self.place, f"{name!r} draws at random: it needs seeds")
+        return seeds
 
     def _preset(self, name: str, spec: MethodSpec) -> Method:
         wanted = spec.use or name

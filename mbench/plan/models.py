@@ -128,7 +128,7 @@ def _facts(
         return ModelFacts.from_json(known)
     from mbench.moe.load import describe
 
-    found = describe(where, spec.revision, trust_remote_code=spec.trust_remote_code)
-    facts = ModelFacts.from_json(asdict(found))
+    described = describe(where, spec.revision, trust_remote_code=spec.trust_remote_code)
+    facts = ModelFacts.from_json(asdict(described))
     store.write_json(key, facts.to_json())
     return facts

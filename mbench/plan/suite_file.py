@@ -72,8 +72,8 @@ def _redirect_model(source: YamlSource, redirection: str) -> None:
         raise source.unknown(("models",), "model", name, listed, "--model")
     if not separator:
         return
-    own = listed[name] if isinstance(listed[name], dict) else {}
-    kept = {key: own[key] for key in ("dtype",) if key in own}
+    before = listed[name] if isinstance(listed[name], dict) else {}
+    kept = {key: before[key] for key in ("dtype",) if key in before}
     looks_local = Path(target).exists() or target.startswith((".", "/", "~"))
     place = {"path": target} if looks_local else {"hub": target}
     source.replace(("models", name), kept | place, f"--model {redirection}")
@@ -111,8 +111,8 @@ def _redirect_text(source: YamlSource, redirection: str) -> None:
         known = [*_listed(source, "corpora"), *_listed(source, "perplexity")]
         raise source.unknown((), "text", name, known, "--text")
     entry = _listed(source, sections[0])[name]
-    own = entry.get("source") if isinstance(entry, dict) else None
-    field = {"field": own["field"]} if isinstance(own, dict) and "field" in own else {}
+    before = entry.get("source") if isinstance(entry, dict) else None
+    field = {"field": before["field"]} if isinstance(before, dict) and "field" in before else {}
     place = (sections[0], name, "source")
     source.replace(place, {"files": [target], **field}, f"--text {redirection}")
     if sections[0] == "perplexity":
@@ -130,13 +130,13 @@ def _redirect_task(source: YamlSource, redirection: str) -> None:
         config = task_files.read_file(path).config
     except TaskError as error:
         raise SuiteError(f"--task: {error}") from None
-    found = config.get("task") if isinstance(config.get("task"), str) else config.get("group")
-    if not isinstance(found, str):
+    task = config.get("task") if isinstance(config.get("task"), str) else config.get("group")
+    if not isinstance(task, str):
         raise SuiteError(f"--task: {path} names neither a task nor a group")
-    own = dict(listed[name] or {})
-    own.pop("expect", None)
-    place = {"task": found, "directory": str(path.parent)}
-    source.replace(("tasks", name), own | place, f"--task {redirection}")
+    before = dict(listed[name] or {})
+    before.pop("expect", None)
+    place = {"task": task, "directory": str(path.parent)}
+    source.replace(("tasks", name), before | place, f"--task {redirection}")
 
 
 def _listed(source: YamlSource, section: str) -> dict[str, Any]:
@@ -168,8 +168,8 @@ def _limit(source: YamlSource, limit: int) -> None:
                 listed[name] = {}
             elif not isinstance(value, dict):
                 continue
-            own = source.data[section][name].get(key)
-            if not isinstance(own, int) or own > limit:
+            before = source.data[section][name].get(key)
+            if not isinstance(before, int) or before > limit:
                 source.replace((section, name, key), limit, "--limit")
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from mbench.core.evaluation import Evaluation
 from mbench.core.interfaces import ExpertMask, RouterMode
 from mbench.core.provenance import Provenance
 from mbench.core.results import UNPRUNED, CellResult, Results, TaskStatus
@@ -14,34 +13,22 @@ from mbench.plan.in_words import methods_in_words, protocol_in_words
 from mbench.plan.models import PlannedModel
 from mbench.run.session import Outcome
 
+UNFINISHED = TaskStatus("interrupted", "the run ended before this")
+
 
 def assemble(plan: Plan, outcome: Outcome, provenance: Provenance) -> Results:
     """Every cell of the plan with its status, evaluated or not; the unpruned model first."""
     cells: list[CellResult] = []
     masks: dict[tuple[str, str], np.ndarray] = {}
     for model in plan.models:
-        facts = model.facts
         everything = ExpertMask(model.all_kept())
-        cells.append(
-            CellResult(
-                model=model.name,
-                method=UNPRUNED,
-                seed=None,
-                retain=1.0,
-                kept=facts.num_experts,
-                router=plan.suite.router,
-                status="ok",
-                reason="",
-                notes=(),
-                **_evaluated(plan, outcome, model, everything, plan.suite.router),
-            )
-        )
+        cells.append(_unpruned(plan, outcome, model, everything))
         masks[model.name, everything.content_hash] = everything.keep
         for cell in plan.cells_of(model.name):
             if not cell.method.evaluated:
                 continue
             mask = outcome.masks.get(cell.mask_key) if cell.mask_key else None
-            cells.append(_cell_result(plan, outcome, model, cell, mask))
+            cells.append(_pruned(plan, outcome, model, cell, mask))
             if mask is not None:
                 masks[model.name, mask.content_hash] = mask.keep
     average = plan.suite.average
@@ -60,43 +47,69 @@ def assemble(plan: Plan, outcome: Outcome, provenance: Provenance) -> Results:
     )
 
 
-def _cell_result(
+def _unpruned(plan: Plan, outcome: Outcome, model: PlannedModel, mask: ExpertMask) -> CellResult:
+    router = plan.suite.router
+    tasks = _task_statuses(plan, outcome, model, mask, router)
+    return CellResult(
+        model=model.name,
+        method=UNPRUNED,
+        seed=None,
+        retain=1.0,
+        kept=model.facts.num_experts,
+        router=router,
+        mask=mask.content_hash,
+        status="ok",
+        reason="",
+        notes=(),
+        evaluations=_evaluations(plan, outcome, model, mask, router),
+        tasks=tasks,
+    )
+
+
+def _pruned(
     plan: Plan, outcome: Outcome, model: PlannedModel, cell: Cell, mask: ExpertMask | None
 ) -> CellResult:
-    unfinished = TaskStatus("interrupted", "the run ended before this")
-    problem = outcome.mask_problems.get(cell.key, unfinished)
-    status = TaskStatus("ok") if mask is not None else problem
-    evaluated = (
-        _evaluated(plan, outcome, model, mask, cell.budget.router)
-        if mask is not None
-        else {"mask": "", "evaluations": {}, "tasks": {task.name: status for task in plan.tasks}}
-    )
+    router = cell.budget.router
+    status = TaskStatus("ok")
+    if mask is None:
+        status = outcome.mask_problems.get(cell.key, UNFINISHED)
     return CellResult(
         model=model.name,
         method=cell.method.name,
         seed=cell.seed,
         retain=cell.budget.retain,
         kept=cell.budget.kept,
-        router=cell.budget.router,
+        router=router,
+        mask=mask.content_hash if mask else "",
         status=status.status,
         reason=status.reason,
-        notes=mask.notes if mask is not None else (),
-        **evaluated,
+        notes=mask.notes if mask else (),
+        evaluations=_evaluations(plan, outcome, model, mask, router) if mask else {},
+        tasks=_task_statuses(plan, outcome, model, mask, router)
+        if mask
+        else {task.name: status for task in plan.tasks},
     )
 
 
-def _evaluated(
+def _evaluations(
     plan: Plan, outcome: Outcome, model: PlannedModel, mask: ExpertMask, router: RouterMode
-) -> dict[str, Any]:
-    evaluations, tasks = {}, {}
+) -> dict[str, Evaluation]:
+    """Outcomes by task, for the tasks that have one."""
+    keys = {
+        task.name: plan.evaluation_key(model, mask.content_hash, router, task)
+        for task in plan.tasks
+    }
+    return {name: outcome.evaluations[k] for name, k in keys.items() if k in outcome.evaluations}
+
+
+def _task_statuses(
+    plan: Plan, outcome: Outcome, model: PlannedModel, mask: ExpertMask, router: RouterMode
+) -> dict[str, TaskStatus]:
+    statuses = {}
     for task in plan.tasks:
         key = plan.evaluation_key(model, mask.content_hash, router, task)
-        if key in outcome.evaluations:
-            evaluations[task.name] = outcome.evaluations[key]
-            tasks[task.name] = TaskStatus("ok")
-        else:
-            unfinished = TaskStatus("interrupted", "the run ended before this")
-            tasks[task.name] = outcome.evaluation_problems.get(
-                key, outcome.task_problems.get((model.name, task.name), unfinished)
-            )
-    return {"mask": mask.content_hash, "evaluations": evaluations, "tasks": tasks}
+        problem = outcome.evaluation_problems.get(
+            key, outcome.task_problems.get((model.name, task.name), UNFINISHED)
+        )
+        statuses[task.name] = TaskStatus("ok") if key in outcome.evaluations else problem
+    return statuses

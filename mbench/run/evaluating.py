@@ -67,15 +67,15 @@ class EvaluationStage:
         unpruned = ExpertMask(session.model.all_kept())
         router = session.plan.suite.router
         first = MaskedModel(f"{session.model.name} unpruned", unpruned, router)
-        found = {(unpruned.content_hash, router): first}
+        distinct = {(unpruned.content_hash, router): first}
         for cell in session.cells:
             mask = session.outcome.masks.get(cell.mask_key) if cell.mask_key else None
             if mask is not None and cell.method.evaluated:
                 router = cell.budget.router
                 made = MaskedModel(cell.label, mask, router)
-                found.setdefault((mask.content_hash, router), made)
+                distinct.setdefault((mask.content_hash, router), made)
         pending = []
-        for masked in found.values():
+        for masked in distinct.values():
             missing = [task for task in session.plan.tasks if not self._restore(masked, task)]
             if missing:
                 pending.append(Pending(masked, tuple(missing)))
@@ -87,11 +87,11 @@ class EvaluationStage:
             items = self._session.store.read_items(key)
             if items is None:
                 return False
-            found = evaluation(task.name, items)
-            if task.metric not in {metric.name for metric in found.metrics}:
+            outcome = evaluation(task.name, items)
+            if task.metric not in {metric.name for metric in outcome.metrics}:
                 # Preparing the task will say which metrics it has.
                 return False
-            self._session.outcome.evaluations[key] = found
+            self._session.outcome.evaluations[key] = outcome
         if self._fits(task, self._session.outcome.evaluations[key].items):
             return True
         del self._session.outcome.evaluations[key]

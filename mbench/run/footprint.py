@@ -57,7 +57,7 @@ PROMPT = 512
 def compare(
     model: PreTrainedModel, pruned: PreTrainedModel, spec: EfficiencySpec, facts: ModelFacts
 ) -> tuple[Footprint, Footprint, str]:
-    """Measure both in turns; also returns what counted the allocations. `facts` are `model`'s.
+    """Measure both alternately; also returns what counted the allocations. `facts` are `model`'s.
 
     Both run as stock transformers runs them, on the same prompts of random tokens. The first
     repetition warms up and is not counted; the order changes from one repetition to the next.
@@ -81,7 +81,7 @@ def compare(
             spent = generate(sides[side], ids, spec.new_tokens)
             if repetition:
                 seconds[side].append(spent)
-    found = []
+    footprints = []
     for measured, pairs in zip(sides, seconds, strict=True):
         weights = _weight_bytes(measured)
         beside, allocations = most_allocated(
@@ -89,7 +89,7 @@ def compare(
         )
         prefill, decode = zip(*pairs, strict=True)
         parameters = count_parameters(measured, facts.model_type)
-        found.append(
+        footprints.append(
             Footprint(
                 parameters=parameters,
                 checkpoint_bytes=parameters * DTYPE_BYTES[facts.dtype] + _buffer_bytes(measured),
@@ -99,7 +99,7 @@ def compare(
                 decode=_spread(spec.batch_size * spec.new_tokens, decode),
             )
         )
-    return found[0], found[1], allocations
+    return footprints[0], footprints[1], allocations
 
 
 def _spread(tokens: int, seconds: Sequence[float]) -> Spread:
