@@ -29,8 +29,8 @@ from mbench.core.replaced import environment_variable, replaced
 from mbench.core.suite import DtypeName
 from mbench.moe import deepseek
 from mbench.moe.adapter import MoELayer, find_moe_layers
+from mbench.moe.load_errors import naming, reachable, readable, unsupported_in_one_line
 from mbench.moe.offload import DeviceMap, Placement, device_map_for, folder_for, settle
-from mbench.moe.refusals import naming, reachable, readable, unsupported_in_one_line
 from mbench.moe.router import fewest_experts
 from mbench.storage.checkpoints import (
     config_file,

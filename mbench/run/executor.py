@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from mbench.run.evaluating import EvaluationStage, Pending
+from mbench.run.evaluation_stage import EvaluationStage, Pending
 
 
 class Executor(Protocol):

@@ -16,8 +16,8 @@ from mbench.core.suite import Suite
 from mbench.plan.cells import Plan, make_plan
 from mbench.plan.plugin_loading import load_registry
 from mbench.plan.yaml_source import YamlSource
-from mbench.run.evaluating import EvaluationStage, Pending
-from mbench.run.masking import restore_masks
+from mbench.run.evaluation_stage import EvaluationStage, Pending
+from mbench.run.mask_stage import restore_masks
 from mbench.run.progress import Progress
 from mbench.run.session import ModelSession, Outcome
 from mbench.storage.store import Store

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from mbench.core.errors import caught
 from mbench.core.results import TaskStatus
 from mbench.plan.cells import Cell, Plan, StatisticJob
-from mbench.run.evaluating import EvaluationStage, Pending
+from mbench.run.efficiency_stage import measure_efficiency
+from mbench.run.evaluation_stage import EvaluationStage, Pending
 from mbench.run.executor import Executor, Here
-from mbench.run.masking import make_masks, restore_masks
-from mbench.run.measuring import measure_efficiency
-from mbench.run.profiling import missing_jobs, profile, remember_facts
+from mbench.run.mask_stage import make_masks, restore_masks
+from mbench.run.profile_stage import missing_jobs, profile, remember_facts
 from mbench.run.progress import Progress
 from mbench.run.session import ModelSession, Outcome
 from mbench.storage.store import Store

@@ -16,7 +16,7 @@ from mbench.core.interfaces import Statistic
 from mbench.moe.adapter import find_moe_layers
 from mbench.moe.experts import pairwise_grouped, sorted_loop
 from mbench.moe.profile import profile_model
-from mbench.run.profiling import routing_facts
+from mbench.run.profile_stage import routing_facts
 
 SEQUENCES = random_sequences([10, 7, 12, 3, 12, 1, 9])
 RENORMALISES = {"qwen2_moe": False, "olmoe": False}

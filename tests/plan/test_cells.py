@@ -11,7 +11,7 @@ from helpers.tiny_suite import SUITE, go, plan_of
 from mbench.core.errors import MbenchError, UnsupportedModel
 from mbench.core.interfaces import ExpertMask
 from mbench.plan.models import find_model
-from mbench.run.masking import MaskMaker
+from mbench.run.mask_stage import MaskMaker
 
 
 def test_the_seed_is_part_of_a_key_only_where_it_matters(tmp_path, store):
