@@ -1,7 +1,8 @@
 """Tables for a paper: LaTeX (booktabs) and Markdown, one per model, best figures marked.
 
-A figure is bold where its method is separated from every other at that budget; where it is not,
-the best one and all that are not separated from it carry a dagger. The tests are the page's.
+The best figure of a budget is bold where its method is significantly different from every other;
+where it is not, the best one and all not significantly different from it carry a dagger. The tests
+are those of the page.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from mbench.storage.atomic import write_text_atomically
 LATEX, MARKDOWN = "tables.tex", "tables.md"
 
 NOTE = (
-    "Bold: separated from every other method at the same budget (paired over items, Holm's"
-    " correction over all pairs of methods; for single tasks, over all pairs on all tasks)."
-    " Dagger: not separated from the best. Double dagger: no better than guessing. Several seeds:"
-    " mean and sample standard deviation. A dash: no complete result."
+    "Bold: best, and significantly different from every other method at the same budget (paired"
+    " over items, p < 0.05 after Holm's adjustment for all pairs of methods; for single tasks, for"
+    " all pairs on all tasks). Dagger: not significantly different from the best. Double dagger: no"
+    " better than guessing. Several seeds: mean and sample standard deviation. A dash: no complete"
+    " result."
 )
 
 

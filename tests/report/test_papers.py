@@ -1,4 +1,4 @@
-"""Tables for papers: every name survives its escaping, and only what is separated is bold."""
+"""Tables for papers: every name survives its escaping, and only what is significant is bold."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def marked(ability):
     return rows, to_markdown(results(cells)), to_latex(results(cells))
 
 
-def test_bold_is_what_is_separated_and_daggers_are_what_is_not():
+def test_bold_is_what_is_significant_and_daggers_are_what_is_not():
     _, text, latex = marked({"alpha": 0.9, "beta": 0.5})
     assert re.search(r"\| alpha \| \*\*0\.900\*\* \|", text)
     assert re.search(r"\| beta \| 0\.500 \|", text)

@@ -29,13 +29,13 @@ def gap_to_random(board: Board) -> Chart | None:
         return None
     seeds, kept, name = random[0], percent(board.retain), board.score.name
     return Chart(
-        caption=f"{kept} kept: {name} against the random mean",
+        caption=f"{kept} kept: {name} minus the random mean",
         drawing=draw(
             _specification(
                 board.group, rows, (seeds.minimum - seeds.mean, seeds.maximum - seeds.mean)
             ),
-            board.id.replace("budget", "forest"),
-            f"{name} against the mean of random pruning, {board.group.model}, {kept} kept",
+            f"{board.id}-gaps",
+            f"{name} minus the mean of random pruning, {board.group.model}, {kept} kept",
             ". ".join(row["text"] for row in rows) + ".",
         ),
     )
@@ -47,14 +47,14 @@ def _row(standing: Ranked) -> dict[str, Any]:
     if against is None or not math.isfinite(against.difference.value):
         return {}
     gap = against.difference
-    word = "separated" if against.significant else "not separated"
+    word = "significantly different" if against.significant else "not significantly different"
     bounds = interval(gap.low, gap.high)
     text = f"{method}: {signed(gap.value)} {bounds}, {word} from the random mean"
     return {
         "method": method,
         "label": shorten(visible(method), LONGEST),
         "value": gap.value,
-        "separated": against.significant,
+        "significant": against.significant,
         "note": note(method, text),
         "text": text,
         **({"low": gap.low, "high": gap.high} if math.isfinite(gap.high - gap.low) else {}),
@@ -80,7 +80,7 @@ def _specification(
         y=y,
         shape=style.by_method(looks, "shape"),
         stroke=colour,
-        fill={"condition": {"test": "datum.separated", **colour}, "value": "var(--back)"},
+        fill={"condition": {"test": "datum.significant", **colour}, "value": "var(--back)"},
     )
     point["mark"] |= {"strokeWidth": 1.4, "size": 50}
     name = style.layer("name", "text", rows, x={"value": -8}, y=y, text={"field": "label"})

@@ -18,17 +18,17 @@ from mbench.report.words import percent
 
 def score_by_budget(boards: GroupBoards) -> Chart | None:
     """The score that the suite ranks by; None where nothing was pruned or is ranked."""
-    return _chart(boards, boards.score, 1) if boards.score and boards.boards else None
+    return _chart(boards, boards.score, "score") if boards.score and boards.boards else None
 
 
 def perplexity_by_budget(boards: GroupBoards) -> Chart | None:
     """Mean log perplexity, where a suite that has it ranks by something else."""
     if boards.second_score is None or not boards.boards:
         return None
-    return _chart(boards, boards.second_score, 2)
+    return _chart(boards, boards.second_score, "perplexity")
 
 
-def _chart(boards: GroupBoards, score: Score, number: int) -> Chart:
+def _chart(boards: GroupBoards, score: Score, name: str) -> Chart:
     """Every method at every budget with 95 % intervals over the items, random as a band."""
     group = boards.group
     rows: list[dict[str, Any]] = []
@@ -57,7 +57,7 @@ def _chart(boards: GroupBoards, score: Score, number: int) -> Chart:
         caption=f"{score.name}, {direction} is better (router {group.router})",
         drawing=draw(
             _specification(group, looks, rows, random, band, full),
-            f"{boards.id.replace('model', 'chart')}-{number}",
+            f"{boards.id}-{name}",
             title,
             _describe(group, score, rows, random, full),
         ),

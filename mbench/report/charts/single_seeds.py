@@ -1,4 +1,4 @@
-"""How far a single seed can mislead: every seed beside the methods that have none."""
+"""How much a single seed can mislead: every seed beside the best method without seeds."""
 
 from __future__ import annotations
 

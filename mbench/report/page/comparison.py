@@ -10,7 +10,7 @@ from mbench.core.results import UNPRUNED
 from mbench.report.across_runs.compare import Compared, Comparison
 from mbench.report.page.render import environment
 from mbench.report.tables.table import MISSING, Cell, Column, Row, Table
-from mbench.report.words import interval, listing, percent, signed
+from mbench.report.words import interval, percent, signed
 from mbench.storage.atomic import write_text_atomically
 
 Place = tuple[str, float, tuple[str, str]]
@@ -44,7 +44,7 @@ def _compared_to_json(compared: Compared, family: str) -> dict[str, Any]:
         "low": _finite(compared.difference.low),
         "high": _finite(compared.difference.high),
         "p": compared.p,
-        "separated": compared.significant,
+        "significant": compared.significant,
         "at_floor": compared.at_floor,
         "items": compared.items,
     }
@@ -66,9 +66,9 @@ def heading(comparison: Comparison) -> str:
 
 
 def correction(comparison: Comparison) -> str:
-    """What the p-values are corrected over, in words."""
-    sizes = (f"all {count} of {family}" for family, count in comparison.families.items() if count)
-    return f"corrected by Holm's method over {listing(sizes)}"
+    """What the p-values are adjusted for, in words."""
+    sizes = [f"all {count} of {family}" for family, count in comparison.families.items() if count]
+    return f"adjusted by Holm's method over {', and separately over '.join(sizes)}"
 
 
 def by_place(comparison: Comparison) -> dict[Place, dict[str, Compared]]:
@@ -101,7 +101,7 @@ def _table(comparison: Comparison) -> Table:
     directions = {each.score: each.higher for each in comparison.compared}
     columns = [Column(text, number=False) for text in ("Method", "Model", "Kept")]
     columns += [
-        Column(score, "more is better" if higher else "less is better")
+        Column(score, "higher is better" if higher else "lower is better")
         for score, higher in directions.items()
     ]
     rows = []
@@ -122,5 +122,5 @@ def _cell(compared: Compared) -> Cell:
         f"{first:.3f} → {second:.3f}",
         "at floor" if compared.at_floor else f"p {compared.p:.2g}, {compared.items} items",
     )
-    kind = "real" if compared.significant else "quiet"
+    kind = "significant" if compared.significant else "quiet"
     return Cell(signed(difference.value), details, difference.value, kind)

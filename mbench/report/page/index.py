@@ -140,5 +140,5 @@ def _leader(budget: Mapping[str, Any], models: list[str]) -> Leader:
     elif len(leaders) == 1:
         text = leaders[0]
     else:
-        text = f"{leaders[0]}, not separated from {listing(leaders[1:])}"
+        text = f"{leaders[0]}, not significantly different from {listing(leaders[1:])}"
     return Leader(where, text, " ".join(budget["verdict"]))

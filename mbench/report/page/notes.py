@@ -1,4 +1,4 @@
-"""What readers must know of the figures beside it, in sentences."""
+"""Sentences that readers must know beside the figures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mbench.report.words import listing, percent
 
 
 def budget_notes(board: Board) -> tuple[str, ...]:
-    """What methods say of this budget, and whose masks coincide."""
+    """Notes of the methods on this budget, and methods with equal masks."""
     notes = [
         f"{entry.method}: {note}"
         for entry in board.budget.entries
@@ -18,14 +18,14 @@ def budget_notes(board: Board) -> tuple[str, ...]:
     for names in equal_masks(board.budget):
         verb = "both keep" if len(names) == 2 else "all keep"
         notes.append(
-            f"{listing(names)} {verb} exactly the same experts: this mask was evaluated "
-            "once, so their figures are one measurement."
+            f"{listing(names)} {verb} exactly the same experts: the mask was evaluated once, so "
+            "their figures are a single measurement."
         )
     return tuple(notes)
 
 
 def never_selected(boards: GroupBoards) -> tuple[str, ...]:
-    """Corpora on which the router passed experts by: a mean over their tokens does not exist."""
+    """Corpora on which the router selected some experts for no token."""
     notes = []
     profiles = boards.results.provenance.profiles_of(boards.group.model)
     for corpus, profile in profiles.items():
@@ -34,19 +34,19 @@ def never_selected(boards: GroupBoards) -> tuple[str, ...]:
             experts = "1 expert was" if count == 1 else f"{count} experts were"
             notes.append(
                 f"{experts} never selected by the router on {corpus}, counted over all layers: "
-                "a mean over an expert's tokens has nothing to average there."
+                "a mean over the expert's tokens does not exist there."
             )
     return tuple(notes)
 
 
 def union_of_choices(choices: CorpusChoices) -> tuple[str, ...]:
-    """How many experts the texts want together, by budget."""
+    """How many experts the choices of the texts have in union and in common, by budget."""
     notes = []
     for retain, by_corpus in choices.chosen.items():
         masks = list(by_corpus.values())
         notes.append(
-            f"{percent(retain)} kept: {listing(by_corpus)} together want {union_size(masks):.1f}"
-            f" experts per layer where {choices.kept(retain)} can stay, and agree on"
-            f" {shared_size(masks):.1f}."
+            f"{percent(retain)} kept: of {choices.kept(retain)} experts per layer, the choices by"
+            f" {listing(by_corpus)} have {shared_size(masks):.1f} in common; their union has"
+            f" {union_size(masks):.1f}."
         )
     return tuple(notes)

@@ -54,15 +54,15 @@ BUDGET_PARTS = (
         "Every task and metric",
         every_metric,
         note="Shaded: the best figure of a column among ranked methods; none where a task is at "
-        "its floor. Nothing here is tested; the leaderboard says what is separated.",
+        "floor. Nothing is tested here: the leaderboard shows which differences are significant.",
     ),
     folded("Every seed", every_seed),
     folded(
-        "Which experts stay",
+        "Which experts are kept",
         mask_pictures,
         mask_overlap,
-        note="Overlap of a method with several seeds is the mean over pairs of different seeds; "
-        "for random pruning that is the level of chance.",
+        note="The overlap of a method that has several seeds with itself is the mean over pairs "
+        "of different seeds; for random pruning this is the level of chance.",
     ),
 )
 """What stands under one budget."""
@@ -75,7 +75,7 @@ def model_parts(papers: Sequence[Published]) -> tuple[Callable[[GroupBoards], Bl
         _gaps_to_random,
         per_budget(_budget),
         section(
-            "How far one seed can mislead",
+            "How much a single seed can mislead",
             "seeds-section",
             side_by_side(single_seeds, notes(places_of_single_seeds)),
         ),
@@ -84,9 +84,8 @@ def model_parts(papers: Sequence[Published]) -> tuple[Callable[[GroupBoards], Bl
             "agreement",
             _calibration_texts,
             notes(never_selected),
-            intro="Methods that differ in their one calibration text alone, compared by what they "
-            "keep. Where texts want different experts, a choice by\none of them drops what another "
-            "one needs.",
+            intro="Methods that differ only in their calibration text, compared by the experts "
+            "they keep. The less they overlap, the more a pruned model depends on the text.",
         ),
         section("Published figures", "published", partial(_published, papers)),
         section("Cost", "cost", side_by_side(score_by_memory, weights, calibration)),
@@ -112,8 +111,9 @@ def _budget(board: Board) -> Part:
 def _gaps_to_random(boards: GroupBoards) -> Stack | None:
     drawn = tuple(chart for board in boards.boards if (chart := gap_to_random(board)) is not None)
     note = Text(
-        "Difference to the mean of random pruning with its 95 % interval; filled marks are "
-        "separated from it, the band is the range of\nits seeds. Every panel has its own scale.",
+        "Difference to the mean of random pruning with its 95 % interval. Filled marks: "
+        "significantly different (adjusted). Band: the range of the random seeds. Every panel has "
+        "its own scale.",
         quiet=True,
     )
     return Stack((Charts(drawn, small=True), note)) if drawn else None
@@ -148,14 +148,14 @@ def _savings(run: RunBoards) -> Part | None:
     for tables in savings(run):
         text = (
             f"{tables.model} on {tables.device}, pruned physically and run by stock transformers, "
-            "in turns with the full model. How large and how fast it is depends on how many "
-            "experts stay, hardly on which: one mask a budget was measured, its experts spread "
-            "evenly. Checkpoint: the weights in the dtype they are stored in."
+            "in turns with the full model. Size and speed depend on how many experts are kept, "
+            "hardly on which: for each budget one mask was measured, its experts spread evenly. "
+            "Checkpoint: the weights in the dtype they are stored in."
         )
         if tables.allocations:
             text += (
-                " Peak memory: weights in the suite's dtype, and the most that one generated batch "
-                f"held beside them ({tables.allocations})."
+                " Peak memory: the weights in the suite's dtype, and the most that was allocated "
+                f"beside them while one batch was generated ({tables.allocations})."
             )
         blocks += [Text(text, quiet=True), tables.budgets]
         if tables.scores:
@@ -167,7 +167,7 @@ def _failures(run: RunBoards) -> Part | None:
     table = failures(run)
     if table is None:
         return None
-    text = Text("Nothing here enters an average or a rank.")
+    text = Text("None of these enters an average or a ranking.")
     return Part("Failures", (text, table), id="failures")
 
 

@@ -1,4 +1,4 @@
-"""How far a single seed can mislead: where each would stand if it were the only one."""
+"""How much a single seed can mislead: where each would rank if it were the only one."""
 
 from __future__ import annotations
 
@@ -38,6 +38,6 @@ def _places(board: Board) -> Iterator[str]:
             for place, seeds in sorted(seeds_by_place.items())
         ]
         yield (
-            f"{percent(board.retain)} kept: with one seed, {standing.entry.method} would stand, by"
-            f" its figure alone, at place {' or '.join(texts)} of {len(others) + 1}."
+            f"{percent(board.retain)} kept: with a single seed, {standing.entry.method} would rank"
+            f" {' or '.join(texts)} of {len(others) + 1} by its score alone."
         )

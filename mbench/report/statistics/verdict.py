@@ -1,4 +1,5 @@
-"""What a run says, in sentences: who leads, by how much, against random, and what is not known."""
+"""The verdict on a budget, in sentences: who leads, by how much, against random pruning, and what
+is not known."""
 
 from __future__ import annotations
 
@@ -15,11 +16,11 @@ from mbench.report.statistics.significance import Difference
 from mbench.report.words import interval, listing, percent, signed
 
 LUCK = 0.05
-"""Probability of a lucky lead over all random masks from which on it is told."""
+"""From this probability on, that of beating all random masks by luck is stated."""
 
 ALWAYS_UNKNOWN = (
-    "A method with one mask is one draw of its calibration text: how far another draw would move "
-    "its figure was not measured."
+    "A method with a single mask was calibrated on a single sample of text: how much its figure "
+    "would change with another sample was not measured."
 )
 
 
@@ -32,9 +33,10 @@ class Verdict:
     headline: str
     """Who leads, and whether it beats random pruning."""
     findings: tuple[str, ...]
-    """What it is separated from, how much it recovers, and how the others stand to random."""
+    """Which methods it is significantly different from, how much of the gap it closes, and how
+    the others compare with random pruning."""
     caveats: tuple[str, ...]
-    """What is not known, and what a different baseline would turn."""
+    """What is not known, and what depends on a single random seed."""
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -43,7 +45,7 @@ class Verdict:
 
 
 def verdict(board: Board) -> Verdict:
-    """What one budget says."""
+    """The sentences on one budget."""
     ranking, score = board.ranking, board.score
     leader: str | None = None
     findings: list[str] = []
@@ -55,7 +57,7 @@ def verdict(board: Board) -> Verdict:
     else:
         leader = ranking.ranked[0].entry.method
         headline = _headline(ranking)
-        findings = [_separation(ranking.ranked), *_gap_closed(ranking.ranked[0])]
+        findings = [_differences(ranking.ranked), *_gap_closed(ranking.ranked[0])]
         findings += _others(ranking)
         caveats = [*_few_seeds(ranking), *_reversals(ranking.ranked)]
     if board.by_perplexity is not None:
@@ -74,22 +76,20 @@ def _headline(ranking: Ranking) -> str:
         return f"Random pruning has the {extreme} {score.name}, {value}: no method is ahead of it."
     others = _others_than(best, ranking.ranked)
     rivals = sum(s.tied_with_best for s in others if s.entry.method != RANDOM)
-    tied = f", not separated from {rivals} other{'s' if rivals > 1 else ''}" if rivals else ""
+    tied = f"{rivals} other{'s' if rivals > 1 else ''}" if rivals else ""
     copies = f" (the same masks as {listing(best.same_as)})" if best.same_as else ""
-    lead = f"{best.entry.method}{copies} leads with a {score.name} of {value}{tied}"
+    lead = f"{best.entry.method}{copies} leads with a {score.name} of {value}"
     against = best.against_random
+    unclear = [tied] if tied else []
+    if against is not None and not against.significant:
+        unclear.append("the random mean")
+    if unclear:
+        lead += f", not significantly different from {' or from '.join(unclear)}"
     if against is None:
         return f"{lead}."
     word = "over" if score.higher else "against"
     gap = f"{_amount(against.difference)} {word} the random mean"
-    masks = _share(against)
-    if against.significant:
-        return f"{lead}: {gap}, better than {masks}."
-    return (
-        f"{lead}, nor from the random mean: {gap}, better than {masks}."
-        if tied
-        else (f"{lead}, but is not separated from the random mean: {gap}, better than {masks}.")
-    )
+    return f"{lead}: {gap}, better than {_share(against)}."
 
 
 def _amount(difference: Difference) -> str:
@@ -104,21 +104,24 @@ def _share(against: AgainstRandom) -> str:
     return f"{whole} random masks" if beaten == masks else f"{beaten} of {masks} random masks"
 
 
-def _separation(ranked: Sequence[Ranked]) -> str:
-    """The shorter of the two lists by name; the nearest with its distance."""
+def _differences(ranked: Sequence[Ranked]) -> str:
+    """Which methods the best one is significantly different from, by the shorter list; and how far
+    the next one is."""
     rest = _others_than(ranked[0], ranked)
     tied = [standing.entry.method for standing in rest if standing.tied_with_best]
     others = [standing.entry.method for standing in rest if not standing.tied_with_best]
     if not rest or rest[0].from_best is None:
         return "No other method can be compared."
-    nearest = f"the nearest is {rest[0].entry.method} at {_amount(rest[0].from_best)}"
     if not others:
-        return f"It is separated from no other; {nearest}."
-    if not tied:
-        return f"It is separated from all others; {nearest}."
-    if len(others) < len(tied):
-        return f"It is separated from {listing(others)} only; {nearest}."
-    return f"It is separated from all others but {listing(tied)}; {nearest}."
+        names = "no other"
+    elif not tied:
+        names = "all others"
+    elif len(others) < len(tied):
+        names = f"{listing(others)} only"
+    else:
+        names = f"all others but {listing(tied)}"
+    second = f"the second is {rest[0].entry.method} at {_amount(rest[0].from_best)}"
+    return f"It is significantly different from {names}; {second}."
 
 
 def _others_than(best: Ranked, ranked: Sequence[Ranked]) -> list[Ranked]:
@@ -130,11 +133,11 @@ def _gap_closed(best: Ranked) -> Iterator[str]:
     share = best.gap_closed
     if best.entry.method != RANDOM and share is not None and not math.isnan(share):
         part = percent(round(share, 2))
-        yield f"It recovers {part} of the gap between random pruning and the unpruned model."
+        yield f"It closes {part} of the gap between random pruning and the unpruned model."
 
 
 def _others(ranking: Ranking) -> Iterator[str]:
-    """How all methods but the leader stand to the random mean."""
+    """How all methods but the leader compare with the random mean."""
     rest = [
         (standing.entry.method, standing.against_random)
         for standing in _others_than(ranking.ranked[0], ranking.ranked)
@@ -148,18 +151,19 @@ def _others(ranking: Ranking) -> Iterator[str]:
     worse = [method for method, gain in real if gain < 0]
     unclear = [method for method, against in rest if not against.significant]
     if not real:
-        yield "No other method is separated from the random mean."
+        yield "No other method is significantly different from the random mean."
         return
     whole = [method for method, _ in rest] if len(rest) > 3 else []
     parts = [
-        f"{f'all {len(rest)} others' if names == whole else listing(names)} {_is(names)} {text}"
-        for names, text in ((better, "better"), (worse, "worse"))
+        f"{f'all {len(rest)} others' if names == whole else listing(names)} {_is(names)}"
+        f" significantly {word}"
+        for names, word in ((better, "better"), (worse, "worse"))
         if names
     ]
     if unclear:
         names = listing(unclear) if len(unclear) <= len(real) else f"the other {len(unclear)}"
-        parts.append(f"{names} {_is(unclear)} not separated from it")
-    yield f"Against the random mean, {'; '.join(parts)}."
+        parts.append(f"{names} {_is(unclear)} not significantly different")
+    yield f"Compared with the random mean, {'; '.join(parts)}."
 
 
 def _is(names: Sequence[str]) -> str:
@@ -183,13 +187,13 @@ def _few_seeds(ranking: Ranking) -> Iterator[str]:
         if luck > LUCK:
             yield (
                 f"If all methods drew their masks at random, the best of their {len(masks)} "
-                f"different masks would still beat the {seeds} of random pruning with "
-                f"probability {luck:.2f}: beating so few says little."
+                f"different masks would still beat all {seeds} of random pruning with "
+                f"probability {luck:.2f}: beating so few is weak evidence."
             )
 
 
 def _reversals(ranked: Sequence[Ranked]) -> Iterator[str]:
-    """Which methods a single seed as the baseline would put on the other side of random."""
+    """Which methods would be on the other side of random if one of its seeds were the baseline."""
     turned: dict[tuple[int | None, ...], list[str]] = {}
     for standing in ranked:
         if standing.against_random and standing.against_random.reversing_seeds:
@@ -201,8 +205,8 @@ def _reversals(ranked: Sequence[Ranked]) -> Iterator[str]:
             for seeds, names in turned.items()
         )
         yield (
-            "A single random seed as the baseline would put these on the other side of random: "
-            f"{'; '.join(parts)}."
+            "With a single random seed as the baseline, the sign of the difference to random would "
+            f"change for {'; '.join(parts)}."
         )
 
 
@@ -219,22 +223,25 @@ def _perplexity(group: Group, ranking: Ranking) -> Iterator[str]:
     if not rest:
         yield f"{text}."
     elif not tied:
-        yield f"{text}, separated from all others."
+        yield f"{text}, significantly different from all others."
     else:
         rivals = listing(tied) if len(tied) < 4 else f"{len(tied)} others"
-        yield f"{text}, not separated from {rivals}."
+        yield f"{text}, not significantly different from {rivals}."
 
 
 def _floors(uninformative: Mapping[str, Floor], score: Score | None) -> Iterator[str]:
     full = [task for task, floor in uninformative.items() if floor.unpruned]
     pruned = [task for task, floor in uninformative.items() if not floor.unpruned]
     if full:
-        yield f"Uninformative: {listing(full)}, where the unpruned model itself is at the floor."
+        names = listing(full)
+        yield f"Uninformative: {names}, where even the unpruned model is no better than guessing."
     if pruned:
         names = listing(pruned)
-        yield f"Uninformative at this budget: {names}, where no pruned model clears the floor."
+        yield (
+            f"Uninformative at this budget: {names}, where no pruned model is better than guessing."
+        )
     if score and uninformative and all(task in uninformative for task, _ in score.parts):
-        yield f"No task of {score.name} is informative: methods are not separated."
+        yield f"No task of {score.name} is informative: no difference counts as significant."
 
 
 def _unranked(standings: Sequence[Unranked]) -> Iterator[str]:
@@ -249,4 +256,5 @@ def _unranked(standings: Sequence[Unranked]) -> Iterator[str]:
 def _few_items(board: Board) -> Iterator[str]:
     few = [task for task, compared in board.tasks.items() if not compared.enough]
     if few:
-        yield f"Too few items or blocks of windows to separate any two methods: {listing(few)}."
+        names = listing(few)
+        yield f"Too few items or blocks of windows for any difference to be significant: {names}."

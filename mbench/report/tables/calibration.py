@@ -34,7 +34,10 @@ def calibration(boards: GroupBoards) -> Table | None:
         Column("Calibration", "tokens"),
     )
     return Table(
-        f"{boards.id}-calibration", f"What each method reads: {model}", columns, tuple(rows)
+        f"{boards.id}-calibration",
+        f"Calibration text of each method: {model}",
+        columns,
+        tuple(rows),
     )
 
 

@@ -26,7 +26,11 @@ def failures(run: RunBoards) -> Table | None:
     ]
     names = ("Method", "Model", "Kept", "Seed", "What", "Status", "Reason")
     columns = tuple(Column(name, number=False) for name in names)
-    return Table("failures-table", "Without a result", columns, tuple(rows)) if rows else None
+    return (
+        Table("failures-table", "Results that are missing or not comparable", columns, tuple(rows))
+        if rows
+        else None
+    )
 
 
 def _row(cell: CellResult, what: str, status: str, reason: str) -> Row:

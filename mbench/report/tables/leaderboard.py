@@ -1,4 +1,4 @@
-"""Every declared figure of every method at one budget, and who is better than whom."""
+"""Every declared figure of every method at one budget, and which differences are significant."""
 
 from __future__ import annotations
 
@@ -50,18 +50,18 @@ def _columns(board: Board) -> Iterator[Column]:
     score = board.score
     if score:
         yield Column("Rank", "range")
-        yield Column(score.name, "more is better" if score.higher else "less is better")
-        yield Column("Over random" if score.higher else "Against random", "95 % interval")
-        yield Column("Beaten", "of random")
-        yield Column("Recovered", "of the gap")
-        yield Column("From the best", "95 % interval")
+        yield Column(score.name, "higher is better" if score.higher else "lower is better")
+        yield Column("vs. random", "95 % interval")
+        yield Column("Masks beaten", "of random")
+        yield Column("Gap closed", "to unpruned")
+        yield Column("vs. best", "95 % interval")
     for task, metric in board.results.task_metrics.items():
         unit = metric + (" ↓" if metric in LOWER_IS_BETTER else "")
         yield Column(task, unit + at_floor(task, board.uninformative))
 
 
 def _row(board: Board, entry: Entry, score: Sequence[Cell], kind: str, columns: int) -> Row:
-    """A method with its cells of the score; where nothing of it came about, with the reason."""
+    """A method with its cells of the score; where it failed altogether, with the reason."""
     head = Cell(entry.method, (*_router(board, entry), *_seed_count(entry)))
     kind = kind or ("random" if entry.method == RANDOM else "")
     first = entry.cells[0]
@@ -108,7 +108,7 @@ def _ranked_cells(ranking: Ranking, standing: Ranked) -> tuple[Cell, ...]:
         _rank_cell(standing),
         _score_cell(ranking, standing),
         _random_cell(standing),
-        _beaten_cell(standing),
+        _masks_beaten_cell(standing),
         _gap_cell(standing),
         _best_cell(standing),
     )
@@ -139,11 +139,11 @@ def _random_cell(standing: Ranked) -> Cell:
     if against is None:
         return Cell("reference" if standing.entry.method == RANDOM else "–", kind="quiet")
     gap = against.difference
-    kind = "real" if against.significant else "quiet"
+    kind = "significant" if against.significant else "quiet"
     return Cell(signed(gap.value), (interval(gap.low, gap.high),), gap.value, kind)
 
 
-def _beaten_cell(standing: Ranked) -> Cell:
+def _masks_beaten_cell(standing: Ranked) -> Cell:
     against = standing.against_random
     if against is None:
         return MISSING
@@ -163,8 +163,8 @@ def _best_cell(standing: Ranked) -> Cell:
         return Cell("best", sort=0.0, kind="quiet")
     bounds = interval(gap.low, gap.high)
     if standing.tied_with_best:
-        return Cell(signed(gap.value), (bounds, "not separated"), gap.value, "quiet")
-    return Cell(signed(gap.value), (bounds,), gap.value, "real")
+        return Cell(signed(gap.value), (bounds, "not significant"), gap.value, "quiet")
+    return Cell(signed(gap.value), (bounds,), gap.value, "significant")
 
 
 def _task_cells(board: Board, entry: Entry) -> Iterator[Cell]:

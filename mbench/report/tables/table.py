@@ -14,7 +14,8 @@ class Cell:
     sort: float | None = None
     """None sorts last in both directions."""
     kind: str = ""
-    """A class of the style sheet: `best`, `bar`, `heat`, `real`, `quiet`, `failed`, `prose`."""
+    """Classes of the style sheet: `best`, `bar`, `heat`, `significant`, `quiet`, `failed`,
+    `prose`."""
     fill: int | None = None
     """Per cent: length of the bar behind the figure, or strength of the colour of `heat`."""
 

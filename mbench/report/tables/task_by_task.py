@@ -1,4 +1,4 @@
-"""Where a lead comes from: every task alone, each method against the one that leads."""
+"""Where a lead comes from: on every task, the difference of each method to the leader."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def task_by_task(board: Board) -> Table | None:
     leader, *others = methods
     columns = [Column("Method", number=False)]
     for task, metric in board.results.task_metrics.items():
-        unit = "log, less is better" if metric in LOWER_IS_BETTER else metric
+        unit = "log, lower is better" if metric in LOWER_IS_BETTER else metric
         floor = board.uninformative.get(task)
         columns.append(Column(task, f"at floor {floor.level:.2f}" if floor else unit))
     rows = [
         Row(Cell(method), tuple(_cell(task, leader, method) for task in board.tasks.values()))
         for method in others
     ]
-    caption = f"Difference from {leader}, task by task (bold: separated): {board.where}"
+    caption = f"Difference to {leader}, task by task (bold: significant): {board.where}"
     return Table(f"{board.id}-tasks", caption, tuple(columns), tuple(rows))
 
 
@@ -32,5 +32,5 @@ def _cell(task: TaskComparison, leader: str, method: str) -> Cell:
     if not task.figures.keys() >= {leader, method}:
         return MISSING
     gap = task.figures[method] - task.figures[leader]
-    kind = "real" if frozenset((leader, method)) in task.different else "quiet"
+    kind = "significant" if frozenset((leader, method)) in task.different else "quiet"
     return Cell(signed(gap), sort=gap, kind=kind)

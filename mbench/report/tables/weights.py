@@ -54,5 +54,5 @@ def weights(boards: GroupBoards) -> Table | None:
         Column("Of the model"),
     )
     return Table(
-        f"{boards.id}-weights", f"Weights left: {boards.group.model}", columns, tuple(rows)
+        f"{boards.id}-weights", f"Weights after pruning: {boards.group.model}", columns, tuple(rows)
     )

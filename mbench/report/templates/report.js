@@ -42,8 +42,8 @@
     for (const element of document.querySelectorAll("[data-method]")) {
       if (!element.closest("[id$=-agreement]")) element.toggleAttribute("hidden", !wanted(element.dataset.method));
     }
-    const found = methods.filter(wanted).length;
-    document.getElementById("filtered").textContent = words.length ? `${found} of ${methods.length} shown` : "";
+    const count = methods.filter(wanted).length;
+    document.getElementById("filtered").textContent = words.length ? `${count} of ${methods.length} shown` : "";
     // What the choice changes is folded.
     if (metric.value) document.querySelectorAll("details:has(th[data-metric])").forEach((d) => { d.open = true; });
   }
@@ -148,8 +148,8 @@
     button.setAttribute("aria-label", `Download as PNG: ${chart.querySelector("title").textContent}`);
     button.addEventListener("click", async () => {
       const copy = chart.cloneNode(true);
-      const [own, copied] = [chart, copy].map((svg) => [svg, ...svg.querySelectorAll("*")]);
-      own.forEach((element, index) => {
+      const [drawn, copied] = [chart, copy].map((svg) => [svg, ...svg.querySelectorAll("*")]);
+      drawn.forEach((element, index) => {
         const style = getComputedStyle(element);
         for (const name of LOOK) copied[index].style.setProperty(name, style.getPropertyValue(name));
       });

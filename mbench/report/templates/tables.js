@@ -92,10 +92,10 @@ function enhance(DataTable, table, changed, wanted) {
 
   // Of the columns of one task, the chosen metric's, or the declared one's where a task lacks it.
   function offered(column) {
-    const { task, metric: own, declared } = heads[column].dataset;
+    const { task, metric: shownMetric, declared } = heads[column].dataset;
     if (!task) return true;
     const has = heads.some((other) => other.dataset.task === task && other.dataset.metric === metric);
-    return has ? own === metric : declared !== undefined;
+    return has ? shownMetric === metric : declared !== undefined;
   }
 
   // Which columns the reader may show, and which are shown.
@@ -160,7 +160,7 @@ function content(cell) {
     text: whole.textContent.trim().replace(/[ \n]+/g, " "),
     detail: details.find((line) => /^[±[]/.test(line)) ?? "",
     number: cell.dataset.sort === undefined ? null : Number(cell.dataset.sort),
-    separated: cell.matches(".real"),
+    significant: cell.matches(".significant"),
   };
 }
 
@@ -178,9 +178,9 @@ function latex(header, body, caption) {
   };
   const escape = (text) => text.replace(/[&%$#_{}]/g, "\\$&".replace("\\", "\u0000"))
     .replace(/[\\~^−±↓∞–\u00a0]/g, (sign) => names[sign]).replaceAll("\u0000", "\\");
-  const cell = ({ text, detail, separated }) => {
-    const own = separated ? `\\textbf{${escape(text)}}` : escape(text);
-    return detail ? `${own} {\\scriptsize ${escape(detail)}}` : own;
+  const cell = ({ text, detail, significant }) => {
+    const figure = significant ? `\\textbf{${escape(text)}}` : escape(text);
+    return detail ? `${figure} {\\scriptsize ${escape(detail)}}` : figure;
   };
   const line = (cells) => `${cells.join(" & ")} \\\\`;
   return [

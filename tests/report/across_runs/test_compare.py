@@ -208,7 +208,7 @@ def test_two_guesses_are_at_the_floor():
     assert (one.at_floor, one.significant) == (False, True)
 
 
-def test_few_items_separate_nothing():
+def test_nothing_is_significant_with_few_items():
     whole = run(grid())
     small = with_items(whole, "quiz", lambda t: t.iloc[:5].assign(acc=0.0))
     better = with_items(whole, "quiz", lambda t: t.iloc[:5].assign(acc=1.0))
@@ -243,7 +243,9 @@ def test_the_command_prints_json_a_table_and_a_page(longer, tmp_path):
     assert "+0.000 [+0.000, +0.000]" in shown.stdout
     text = page.read_text()
     assert hostile not in text
-    said = "Holm's method over all 14 of the overall scores and all 14 of the single tasks"
+    said = (
+        "Holm's method over all 14 of the overall scores, and separately over all 14 of the single"
+    )
     assert said in " ".join(html.unescape(text).split())
     assert said in " ".join(shown.stdout.split())
     assert "&lt;script&gt;" in text

@@ -125,7 +125,7 @@ def test_forest_draws_the_differences_to_the_random_mean(results, group):
         assert whisker.y == [mark.y[0]] * 2
         # Filled where significant, in one colour either way.
         fill, stroke, _ = mark.look
-        assert fill == ("var(--back)" if "not separated" in mark.title else stroke)
+        assert fill == ("var(--back)" if "not significantly" in mark.title else stroke)
         heights.append((mark.y[0], value))
     assert np.diff([value for _, value in sorted(heights)]).max() < 1e-9  # the best is on top
     names = {mark.method: mark for mark in drawn.layers["name"]}

@@ -115,7 +115,7 @@ def test_theme_follows_the_system_until_it_is_chosen(browser, written):
 @pytest.mark.parametrize("key", [False, True])
 def test_definition_opens_beside_its_column_and_closes(tab, key):
     reach(tab, BOARD)
-    head = tab.locator(f"{BOARD} thead th", has_text="Recovered")
+    head = tab.locator(f"{BOARD} thead th", has_text="Gap closed")
     term = head.locator("a.term")
     if key:
         term.press("Enter")

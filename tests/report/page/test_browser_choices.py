@@ -112,14 +112,14 @@ def test_permalink_brings_back_what_was_chosen(browser, tab, written):
     tab.get_by_role("searchbox").fill("reap")
     tab.get_by_role("combobox").select_option("acc")
     tools = unfold(tab)
-    tools.get_by_role("button", name="Recovered").click()
+    tools.get_by_role("button", name="Gap closed").click()
     tab.get_by_role("link", name="Terms", exact=True).click()
     assert "#terms?" in tab.url
     with visit(browser, tab.url) as other:
         assert other.locator("#terms").evaluate("e => e.getBoundingClientRect().top") < 900
         assert methods(other) == methods(tab)
         assert figures(other, 2) == sorted(figures(other, 2))
-        assert not other.locator(f"{BOARD} thead th", has_text="Recovered").is_visible()
+        assert not other.locator(f"{BOARD} thead th", has_text="Gap closed").is_visible()
         assert other.locator(f"{BOARD} thead th", has_text="Common Avg").is_visible()
         assert other.get_by_role("combobox").input_value() == "acc"
         assert other.get_by_role("searchbox").input_value() == "reap"
@@ -146,24 +146,26 @@ def test_downloads_hold_what_is_shown(tab):
     results = paper_sized(items=25)
     tab.get_by_role("searchbox").fill("reap")
     tools = unfold(tab)
-    tools.get_by_role("button", name="Recovered").click()
+    tools.get_by_role("button", name="Gap closed").click()
     button = lambda name: download(tab, tools.get_by_role("button", name=name).click)  # noqa: E731
     rows = list(csv.DictReader(io.StringIO(button("CSV").decode())))
     assert [row["Method"] for row in rows] == methods(tab)
     cell = next(c for c in results.cells if (c.method, c.retain) == ("reap-c4", 0.5))
     own = next(row for row in rows if row["Method"] == "reap-c4")
-    assert float(own["Common Avg, more is better"]) == pytest.approx(results.average_of(cell).value)
-    assert not any(name.startswith("Recovered") for name in own)
+    assert float(own["Common Avg, higher is better"]) == pytest.approx(
+        results.average_of(cell).value
+    )
+    assert not any(name.startswith("Gap closed") for name in own)
     data = json.loads(button("JSON"))
     assert [row["Method"] for row in data["rows"]] == methods(tab)
     assert set(data["rows"][0]) == set(own)
-    assert data["rows"][1]["Common Avg, more is better"] == float(
-        rows[1]["Common Avg, more is better"]
+    assert data["rows"][1]["Common Avg, higher is better"] == float(
+        rows[1]["Common Avg, higher is better"]
     )
     latex = button("LaTeX").decode()
-    separated = tab.locator(f"{BOARD} td.real").all_inner_texts()
+    significant = tab.locator(f"{BOARD} td.significant").all_inner_texts()
     bold = [text.replace("$-$", "−") for text in re.findall(r"\\textbf{(.*?)}", latex)]
-    assert bold == [text.split("\n")[0] for text in separated] != []
+    assert bold == [text.split("\n")[0] for text in significant] != []
     assert latex.count(r"\\") == 2 + 3
     assert r"arc\_challenge, acc\_norm" in latex
     assert r"{\scriptsize $\pm$ 0." in latex

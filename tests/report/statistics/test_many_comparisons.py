@@ -48,7 +48,7 @@ def test_ranks_by_hand(pairs, expected):
 
 
 @given(st.integers(1, 7), st.data())
-def test_methods_share_a_rank_unless_they_or_others_between_are_separated(count, data):
+def test_methods_share_a_rank_unless_they_or_others_between_differ(count, data):
     drawn = data.draw(st.lists(st.booleans(), min_size=count**2, max_size=count**2))
     differ = np.triu(np.array(drawn).reshape(count, count), 1)
     differ = differ | differ.T
@@ -63,7 +63,7 @@ def test_methods_share_a_rank_unless_they_or_others_between_are_separated(count,
                 assert max(low, other_low) <= min(high, other_high)
 
 
-def test_separation_is_corrected_over_all_pairs():
+def test_differences_are_adjusted_for_all_pairs():
     assert significantly_different(2, lambda a, b: 0.02).tolist() == [[False, True], [True, False]]
     assert not significantly_different(4, lambda a, b: 0.02).any()
     assert ranks(significantly_different(0, lambda a, b: 0.0)) == []

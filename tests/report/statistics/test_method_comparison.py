@@ -83,7 +83,7 @@ def test_random_mean_covers_and_rejects_at_the_declared_rates(seeds, spread):
     assert plausible(rejected, 0.05)
 
 
-def test_few_items_separate_nothing_however_equal_they_are():
+def test_nothing_is_significant_with_few_items_however_equal_they_are():
     """Five items of one sign: the exact sign test has p = 2 / 32."""
     stratum = Stratum(np.column_stack([np.full(5, 3.0), np.full(5, 2.0)]), np.ones(5))
     assert compare([stratum])[1] > 0.05

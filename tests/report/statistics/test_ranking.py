@@ -104,7 +104,7 @@ def test_the_page_names_a_cell_on_other_items():
     html = html_of(results)
     assert f"mean is not comparable and not ranked: {problem}." in html
     tables = Tables(html).tables
-    rows = {row[0]: row for row in tables["Without a result"][1:]}
+    rows = {row[0]: row for row in tables["Results that are missing or not comparable"][1:]}
     assert rows["mean"][5:] == ["not comparable", problem]
     assert leaderboard(tables, 50)["mean"]["Common Avg"] == f"not comparable|{problem}"
 
@@ -174,8 +174,8 @@ def test_without_an_average_log_perplexity_ranks():
     assert html.count('class="chart"') == 6  # by budget, by memory, every seed, three gaps
 
 
-@pytest.mark.parametrize(("lost", "separated"), [(4, False), (5, True)])
-def test_a_single_task_of_right_and_wrong_is_tested_by_mcnemar(lost, separated):
+@pytest.mark.parametrize(("lost", "significant"), [(4, False), (5, True)])
+def test_a_single_task_of_right_and_wrong_is_tested_by_mcnemar(lost, significant):
     """Of five items lost and none won mid-p is 1/32, while the test without it has 1/16."""
     score = Score("One", (("cloze-code", "acc_norm"),), higher=True)
 
@@ -188,8 +188,8 @@ def test_a_single_task_of_right_and_wrong_is_tested_by_mcnemar(lost, separated):
 
     found = at(altered(outcomes), score=score)
     assert list(found) == ["mean", "max"]
-    assert found["max"].tied_with_best != separated
-    assert (found["max"].rank, found["max"].last_rank) == ((2, 2) if separated else (1, 2))
+    assert found["max"].tied_with_best != significant
+    assert (found["max"].rank, found["max"].last_rank) == ((2, 2) if significant else (1, 2))
 
 
 def test_seeds_enter_intervals_by_their_own_spread():

@@ -1,4 +1,4 @@
-"""Where a single seed would stand, by hand."""
+"""Where a single seed would rank, by hand."""
 
 import re
 

@@ -66,14 +66,14 @@ def test_verdict_says_what_the_table_says():
     found = at_half(synthetic())
     best = next(name for name in rows if name != "unpruned")
     assert found.leader == best
-    tied = {n for n, r in rows.items() if r["From the best"].endswith("separated")}
-    assert f"not separated from {len(tied)} other" in found.headline
-    gap, bounds = rows[best]["Over random"].split("|")
+    tied = {n for n, r in rows.items() if r["vs. best"].endswith("not significant")}
+    assert f"not significantly different from {len(tied)} other" in found.headline
+    gap, bounds = rows[best]["vs. random"].split("|")
     assert f": {gap} {bounds} over the random mean, better than all 6 random masks." in (
         found.headline
     )
-    assert rows[best]["Beaten"] == "6/6"
-    assert rows[best]["Recovered"] in found.findings[1]
+    assert rows[best]["Masks beaten"] == "6/6"
+    assert rows[best]["Gap closed"] in found.findings[1]
     assert "frequency is incomplete and not ranked." in found.caveats
 
 
@@ -86,13 +86,16 @@ def test_a_clear_leader():
         r"random mean, better than all 6 random masks\.",
         found.headline,
     )
-    assert found.findings[0].startswith("It is separated from all others; the nearest is mean at")
+    assert found.findings[0].startswith(
+        "It is significantly different from all others; the second is mean at"
+    )
     assert "−0.300 [" in found.findings[0]
-    assert found.findings[2] == "Against the random mean, mean is better."
+    assert found.findings[2] == "Compared with the random mean, mean is significantly better."
     assert found.caveats == (
         # Two methods and six random masks in any order: one of the two comes first 2 times in 8.
         "If all methods drew their masks at random, the best of their 2 different masks would "
-        "still beat the 6 of random pruning with probability 0.25: beating so few says little.",
+        "still beat all 6 of random pruning with probability 0.25: beating so few is weak "
+        "evidence.",
     )
 
 
@@ -101,10 +104,10 @@ def test_single_seeds_that_would_turn_the_conclusion_are_named():
     found = at_half(few(scored(values, spread=0.05)))
     # Seeds 0 1 2 3 4 42 score 0.4, 0.45, 0.5, 0.55, 0.6 and 0.5.
     assert found.caveats[1] == (
-        "A single random seed as the baseline would put these on the other side of random: "
-        "mean (seeds 3 and 4)."
+        "With a single random seed as the baseline, the sign of the difference to random would "
+        "change for mean (seeds 3 and 4)."
     )
-    assert found.findings[2] == "No other method is separated from the random mean."
+    assert found.findings[2] == "No other method is significantly different from the random mean."
 
 
 def test_random_pruning_may_lead():
@@ -114,20 +117,22 @@ def test_random_pruning_may_lead():
     assert found.headline == (
         "Random pruning has the highest Common Avg, 0.800: no method is ahead of it."
     )
-    assert found.findings[0].startswith("It is separated from all others")
-    assert found.findings[1] == "Against the random mean, mean and max are worse."
+    assert found.findings[0].startswith("It is significantly different from all others")
+    assert (
+        found.findings[1] == "Compared with the random mean, mean and max are significantly worse."
+    )
 
 
 def test_nothing_is_claimed_of_equal_methods():
     found = at_half(few(scored({"none": 0.95, "random": 0.5, "mean": 0.5, "max": 0.5})))
     assert found.headline.startswith("Random pruning has the highest Common Avg, 0.500: no method")
     assert found.findings[0].endswith(
-        "separated from no other; the nearest is mean at +0.000 [+0.000, +0.000]."
+        "different from no other; the second is mean at +0.000 [+0.000, +0.000]."
     )
     alone = few(scored({"none": 0.95, "random": 0.49, "mean": 0.5, "max": 0.5}, spread=0.1))
     assert at_half(alone).headline.startswith(
-        "mean leads with a Common Avg of 0.500, not separated from 1 other, nor from the random "
-        "mean: "
+        "mean leads with a Common Avg of 0.500, not significantly different from 1 other or from "
+        "the random mean: "
     )
 
 
@@ -214,7 +219,7 @@ def test_tasks_at_their_floor_are_uninformative(unpruned, pruned, expected):
     assert found == ({"cloze-code": expected} if expected else {})
     text = " ".join(at_half(results).caveats)
     assert ("Uninformative" in text) == (expected is not None)
-    assert ("unpruned model itself" in text) == (expected is not None and expected.unpruned)
+    assert ("even the unpruned model" in text) == (expected is not None and expected.unpruned)
 
 
 def test_figures_near_the_floor_are_found_at_the_declared_rate():
@@ -232,7 +237,7 @@ def test_figures_near_the_floor_are_found_at_the_declared_rate():
     assert 4 <= count <= 28
 
 
-def test_methods_are_not_separated_by_guesses():
+def test_no_difference_of_guesses_is_significant():
     """Every task at its floor: even a difference that no chance explains is one of guesses."""
 
     def change(cell):
@@ -242,7 +247,10 @@ def test_methods_are_not_separated_by_guesses():
 
     results = few(change)
     found = at_half(results)
-    assert found.caveats[-1] == "No task of Common Avg is informative: methods are not separated."
+    assert (
+        found.caveats[-1]
+        == "No task of Common Avg is informative: no difference counts as significant."
+    )
     heads = Tables(html_of(results)).tables
     name = next(n for n in heads if n.startswith("Leaderboard") and "50\xa0%" in n)
     assert "cloze-code|acc_norm, at floor 0.00" in heads[name][0]
@@ -257,9 +265,11 @@ def test_a_copy_of_the_leader_is_no_rival():
     with_twin = dataclasses.replace(results, cells=(*results.cells, *twins))
     found = at_half(with_twin)
     assert found.headline.startswith("max (the same masks as twin) leads with")
-    assert "not separated" not in found.headline
-    assert found.findings[0].startswith("It is separated from all others; the nearest is mean at")
-    assert found.findings[2] == "Against the random mean, mean is better."
+    assert "not significantly" not in found.headline
+    assert found.findings[0].startswith(
+        "It is significantly different from all others; the second is mean at"
+    )
+    assert found.findings[2] == "Compared with the random mean, mean is significantly better."
     board = next(board for board in all_boards(with_twin) if board.retain == 0.5)
     assert set(board.ranking.leaders) == {"max", "twin"}
     assert board.ranking.winner == "max"

@@ -83,9 +83,9 @@ def test_what_is_said_of_random_pruning(tables, files):
     for method in set(ABILITY) - {"frequency"}:
         value = average(files, method).item()
         share = round((value - random.mean()) / gap, 2)
-        assert rows[method]["Recovered"] == f"{100 * share:.4g}\xa0%".replace("-", "−")
-        assert rows[method]["Beaten"] == f"{(random < value).sum()}/6"
-        assert first(rows[method]["Over random"]) == pytest.approx(value - random.mean(), abs=6e-4)
+        assert rows[method]["Gap closed"] == f"{100 * share:.4g}\xa0%".replace("-", "−")
+        assert rows[method]["Masks beaten"] == f"{(random < value).sum()}/6"
+        assert first(rows[method]["vs. random"]) == pytest.approx(value - random.mean(), abs=6e-4)
 
 
 def test_intervals_are_those_of_a_normal_approximation(tables, files):
@@ -99,7 +99,7 @@ def test_intervals_are_those_of_a_normal_approximation(tables, files):
         ]
         value = np.mean([d.mean() for d in differences])
         error = math.hypot(*(d.sem() for d in differences)) / 3
-        shown, bounds, *_ = rows[method]["From the best"].split("|")
+        shown, bounds, *_ = rows[method]["vs. best"].split("|")
         low, high = (first(text) for text in bounds.strip("[]").split(", "))
         assert first(shown) == pytest.approx(value, abs=6e-4)
         assert low == pytest.approx(value - 1.96 * error, abs=0.4 * error)
@@ -112,7 +112,7 @@ def test_task_by_task_differences_are_bold_where_their_tests_hold(files):
     html = html_of(dataclasses.replace(synthetic(), task_metrics=declared))
     tables = Tables(html).tables
     best = leader(tables, 50)
-    shown = leaderboard(tables, 50, start=f"Difference from {best}, ")
+    shown = leaderboard(tables, 50, start=f"Difference to {best}, ")
     p, found = {}, {}
     for task in CLOZE:
         for one, other in itertools.combinations([best, *(set(shown) - {"random"})], 2):
@@ -134,10 +134,10 @@ def test_task_by_task_differences_are_bold_where_their_tests_hold(files):
         if one == best:
             assert first(shown[other][task]) == pytest.approx(value, abs=6e-4)
             if p[key] * most < 0.05:
-                assert bold[other][task] == "real"
+                assert bold[other][task] == "significant"
             elif p[key] * least[key] >= 0.05:
                 assert bold[other][task] == "quiet"
-    assert {mark for row in bold.values() for mark in row.values()} == {"real", "quiet"}
+    assert {mark for row in bold.values() for mark in row.values()} == {"significant", "quiet"}
 
 
 def leader(tables, percent):
@@ -167,7 +167,9 @@ def test_failures_are_shown_with_their_reason(tables):
     mean = leaderboard(tables, 75)["mean"]
     assert mean["Rank"][0].isdigit()
     assert mean["bible"] == "failed|loss is not finite in window 3"
-    listed = {(row[0], row[4], row[5]) for row in tables["Without a result"][1:]}
+    listed = {
+        (row[0], row[4], row[5]) for row in tables["Results that are missing or not comparable"][1:]
+    }
     assert listed == {
         ("expert-sparsity", "mask", "failed"),
         ("frequency", "cloze-code", "failed"),
