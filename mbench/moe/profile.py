@@ -11,11 +11,14 @@ from transformers import PreTrainedModel
 
 from mbench.core.errors import MbenchError
 from mbench.core.interfaces import Statistic
+from mbench.core.suite import CorpusSpec
 from mbench.moe.accumulate import Accumulator
 from mbench.moe.adapter import MoELayer
-from mbench.moe.calibration import TokenSequences
+from mbench.moe.calibration import TokenSequences, sequences
 from mbench.moe.experts import experts_function
+from mbench.moe.load import LoadedModel
 from mbench.moe.record import Recorder
+from mbench.storage.texts import Text
 
 
 @dataclass(frozen=True)
@@ -28,19 +31,46 @@ class Collected:
     """identity -> array name -> one array [t, ...] per layer, in corpus order."""
     failures: dict[str, MbenchError]
     """identity -> why a statistic has neither; the pass went on without it."""
+    tokens: int
+    """That were counted, padding excluded."""
+
+
+def profile_corpus(
+    loaded: LoadedModel,
+    text: Text,
+    spec: CorpusSpec,
+    statistics: Sequence[Statistic],
+    *,
+    batch_tokens: int,
+    shards: int,
+    advance: Callable[[int], None] = lambda tokens: None,
+) -> Collected:
+    """Cut a corpus as the suite asks and profile the model on it (see `profile_model`).
+
+    Raises `CorpusError` if the text is too short.
+    """
+    return profile_model(
+        loaded.model,
+        loaded.layers,
+        sequences(text, spec, loaded.tokenizer),
+        statistics,
+        batch_size=max(1, batch_tokens // spec.length),
+        shards=shards,
+        advance=advance,
+    )
 
 
 def profile_model(
     model: PreTrainedModel,
     layers: Sequence[MoELayer],
-    sequences: TokenSequences,
+    corpus: TokenSequences,
     statistics: Sequence[Statistic],
     *,
     batch_size: int,
     shards: int = 16,
     advance: Callable[[int], None] = lambda tokens: None,
 ) -> Collected:
-    """Run `sequences` through `model` once and return what `statistics` measured.
+    """Run `corpus` through `model` once and return what `statistics` measured.
 
     Shards are contiguous groups of sequences, as equal as possible and never more than there are
     sequences; no batch crosses their borders, so `batch_size` changes only the rounding. Padding is
@@ -52,20 +82,20 @@ def profile_model(
     """
     if model.training:
         raise ValueError("a model must be in eval mode to be profiled")
-    if not sequences.tokens:
+    if not corpus.tokens:
         raise ValueError("there is nothing to profile: the corpus has no tokens")
-    groups = np.array_split(np.arange(len(sequences.ids)), min(shards, len(sequences.ids)))
+    groups = np.array_split(np.arange(len(corpus.ids)), min(shards, len(corpus.ids)))
     accumulator = Accumulator(layers, statistics, len(groups))
-    recorder = Recorder(layers, sequences.tokens, accumulator.add)
+    recorder = Recorder(layers, corpus.tokens, accumulator.add)
     with torch.no_grad(), experts_function(layers, recorder.apply_experts), recorder.watch():
         for shard, rows in enumerate(groups):
             for batch in np.array_split(rows, range(batch_size, len(rows), batch_size)):
-                tokens = int(sequences.lengths[batch].sum())
+                tokens = int(corpus.lengths[batch].sum())
                 if tokens:
-                    _forward(model, recorder, sequences, batch)
+                    _forward(model, recorder, corpus, batch)
                 advance(tokens)
             accumulator.close_shard(shard)
-    return Collected(accumulator.sums(), accumulator.samples(), accumulator.failures)
+    return Collected(accumulator.sums(), accumulator.samples(), accumulator.failures, corpus.tokens)
 
 
 def _forward(

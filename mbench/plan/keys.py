@@ -3,14 +3,18 @@
 A key holds all that decides the thing, so that what is found under it is what this code, these
 plugins and these inputs would give:
 
-| kind        | code of mbench  | versions            | and                                    |
-| ----------- | --------------- | ------------------- | -------------------------------------- |
-| statistic   | moe/            | torch, transformers | model, corpus, the statistic's source  |
-| mask        | core/, run/     | of what they import | statistics, the components' sources    |
-| evaluation  | evaluate/, moe/ | torch, transformers | model, mask, router, task              |
-| efficiency  | moe/, run/      | torch, transformers | model, experts kept, settings, device  |
-| model facts | moe/            | torch, transformers | model                                  |
-| task cost   | evaluate/       |                     | model, task                            |
+| kind        | code of mbench         | versions            | and                                |
+| ----------- | ---------------------- | ------------------- | ---------------------------------- |
+| statistic   | moe/                   | torch, transformers | model, corpus, statistic's source  |
+| mask        | core/interfaces.py,    | of what its parts   | its statistics, components'        |
+|             | run/mask_stage.py      | import              | sources, budget, candidate, seed   |
+| evaluation  | evaluate/, moe/        | torch, transformers | model, mask, router, task          |
+| efficiency  | moe/, run/footprint.py | torch, transformers | model, budget, settings, device    |
+| model facts | moe/                   | torch, transformers | model                              |
+| task cost   | evaluate/              |                     | model, task                        |
+
+A text counts by its content, or by its commit and the code that reads it (storage/texts.py, a
+plugin). The stages in run/ only pass on what the suite says, so that an edit there moves no key.
 
 No key holds a version of mbench: a release throws nothing away. None holds paths, the order of
 anything, the device or the batch size, but for measurements of speed. lm-eval's version is part of
@@ -27,18 +31,21 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mbench.storage.source_code import Source, folder_hash, source_of
+from mbench.storage.source_code import Source, code_hash, source_of
 from mbench.storage.store import Key
 
-FOLDERS: Mapping[str, tuple[str, ...]] = {
+COMPUTED_BY: Mapping[str, tuple[str, ...]] = {
     "statistic": ("moe",),
-    "mask": ("core", "run"),
+    "mask": ("core/interfaces.py", "run/mask_stage.py"),
     "evaluation": ("evaluate", "moe"),
-    "efficiency": ("moe", "run"),
+    "efficiency": ("moe", "run/footprint.py"),
     "model facts": ("moe",),
     "task cost": ("evaluate",),
 }
-"""Folders of mbench whose code computes a kind of thing."""
+"""Folders and files of mbench whose code computes a kind of thing."""
+
+READER = "storage/texts.py"
+"""What reads texts of the hub."""
 
 PACKAGES = ("torch", "transformers")
 """Whose versions are part of the keys of whatever they computed."""
@@ -46,9 +53,10 @@ PACKAGES = ("torch", "transformers")
 
 @dataclass(frozen=True)
 class Code:
-    """What computes: hashes of mbench's folders, and versions of packages."""
+    """What computes: the code of mbench and the versions of packages."""
 
-    folders: Mapping[str, str]
+    hashes: Mapping[str, str]
+    """Folder or file of mbench -> sha256 of its content."""
     versions: Mapping[str, str]
     """Without the build's variant such as `+cpu`."""
     source_of: Callable[[Sequence[ModuleType]], Source] = source_of
@@ -67,16 +75,16 @@ class Code:
         return replace(self, source_of=remembered)
 
     def of(self, kind: str) -> dict[str, str]:
-        """The hashes of the folders that compute a kind of thing."""
-        return {folder: self.folders[folder] for folder in FOLDERS[kind]}
+        """The hashes of the code that computes a kind of thing."""
+        return {part: self.hashes[part] for part in COMPUTED_BY[kind]}
 
 
 @cache
 def installed_code(home: Path = Path(__file__).parents[1]) -> Code:
     """The code that runs here and now; `home` is the folder of the package."""
-    folders = sorted({folder for folders in FOLDERS.values() for folder in folders})
+    parts = sorted({READER, *(part for parts in COMPUTED_BY.values() for part in parts)})
     return Code(
-        {folder: folder_hash(home / folder) for folder in folders},
+        {part: code_hash(home / part) for part in parts},
         {package: version(package).partition("+")[0] for package in PACKAGES},
     )
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mbench.core.errors import TaskError
 from mbench.core.suite import ExpectedWork, LmEvalTask, PerplexityTask, Suite, TextSource
 from mbench.evaluate.lm_eval.fingerprint import task_fingerprint
-from mbench.plan.keys import Code
+from mbench.plan.keys import READER, Code
 from mbench.plan.registry import Registry
 from mbench.plan.yaml_source import Place, YamlSource
 from mbench.storage.texts import Text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from mbench.core.evaluation import Evaluator
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,15 @@ class PlannedTask:
     """Of perplexity: the documents."""
     directories: tuple[Path, ...] = ()
     """Of an lm-eval task: the folders of local task files, the suite's own before plugins'."""
+
+    def prepare(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Evaluator:
+        """Build and tokenise it; raises `TaskError` or `CorpusError` where that fails."""
+        from mbench.evaluate.prepare import prepare_task, prepare_text
+
+        if isinstance(self.spec, LmEvalTask):
+            return prepare_task(self.name, self.spec, self.directories, model, tokenizer)
+        assert self.text is not None
+        return prepare_text(self.name, self.spec, self.text, tokenizer)
 
     @property
     def metric(self) -> str:
@@ -78,7 +92,7 @@ def find_text(
     if spec.plugin is not None and spec.plugin not in registry.corpora:
         at = (*place, "source", "plugin")
         raise source.unknown(at, "plugin corpus", spec.plugin, registry.corpora)
-    made_by = ""
+    made_by = code.hashes[READER]
     if spec.plugin is not None:
         made_by = code.source_of([registry.origins["corpus", spec.plugin].module]).sha256
     return Text(".".join(place), spec, registry.corpora, made_by)

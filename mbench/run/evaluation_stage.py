@@ -12,7 +12,6 @@ from mbench.core.errors import StoreError, TaskError, caught, unknown
 from mbench.core.evaluation import Evaluation, evaluation
 from mbench.core.interfaces import ExpertMask, RouterMode
 from mbench.core.results import TaskStatus
-from mbench.core.suite import PerplexityTask
 from mbench.plan.keys import speed_key
 from mbench.plan.tasks import PlannedTask
 from mbench.run.environment import return_freed_memory
@@ -21,7 +20,6 @@ from mbench.storage.store import Key
 
 if TYPE_CHECKING:
     import pandas as pd
-    from transformers import PreTrainedTokenizerBase
 
     from mbench.core.evaluation import Evaluator
 
@@ -131,9 +129,7 @@ class EvaluationStage:
     def _prepare(self, task: PlannedTask) -> None:
         session = self._session
         loaded = session.load()
-        config = loaded.model.config.get_text_config()
-        longest = getattr(config, "max_position_embeddings", None)
-        evaluator = prepare_task(task, loaded.tokenizer, longest)
+        evaluator = task.prepare(loaded.model, loaded.tokenizer)
         if task.metric not in evaluator.metrics:
             raise TaskError(unknown("metric", task.metric, evaluator.metrics))
         if task.expected_items not in (None, evaluator.items):
@@ -257,20 +253,3 @@ class EvaluationStage:
                     status="failed",
                     reason=caught(error),
                 )
-
-
-def prepare_task(
-    task: PlannedTask, tokenizer: PreTrainedTokenizerBase, max_length: int | None
-) -> Evaluator:
-    """Build and tokenise a task or perplexity text; `max_length` is the model's in tokens.
-
-    Raises `TaskError` or `CorpusError` where it cannot be made ready.
-    """
-    if isinstance(task.spec, PerplexityTask):
-        from mbench.evaluate import perplexity
-
-        assert task.text is not None
-        return perplexity.prepare(task.name, task.spec, task.text.documents, tokenizer)
-    from mbench.evaluate.lm_eval.prepared_task import prepare
-
-    return prepare(task.name, task.spec, task.directories, tokenizer, max_length=max_length)

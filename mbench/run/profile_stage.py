@@ -9,7 +9,6 @@ import numpy as np
 
 from mbench.core.errors import MbenchError, StoreError, caught
 from mbench.core.provenance import CorpusProfile
-from mbench.moe.calibration import sequences
 from mbench.plan.cells import SHARDS, Cell, StatisticJob
 from mbench.run.session import ModelSession
 from mbench.storage.store import Key
@@ -52,31 +51,30 @@ def _profile_corpus(
     session: ModelSession, corpus: str, jobs: Sequence[StatisticJob]
 ) -> Mapping[str, MbenchError]:
     """One pass for all statistics; returns, by identity, why some of them failed."""
-    from mbench.moe.profile import profile_model
+    from mbench.moe.profile import profile_corpus
 
     suite = session.plan.suite
-    spec = suite.corpora[corpus]
     loaded = session.load()
     session.progress.stage(f"profile {session.model.name} on {corpus}")
-    tokens = sequences(session.plan.texts[corpus], spec, loaded.tokenizer)
-    collected = profile_model(
-        loaded.model,
-        loaded.layers,
-        tokens,
+    collected = profile_corpus(
+        loaded,
+        session.plan.texts[corpus],
+        suite.corpora[corpus],
         [job.statistic for job in jobs],
-        batch_size=max(1, suite.batch_tokens // spec.length),
+        batch_tokens=suite.batch_tokens,
         shards=SHARDS,
         advance=session.advance,
     )
+    tokens = collected.tokens
     for job in jobs:
         identity = job.statistic.identity
         if identity in collected.failures:
             continue
         sums = collected.sums.get(identity, {})
         samples = collected.samples.get(identity, {})
-        facts = {"tokens": tokens.tokens, "corpus": corpus, **routing_facts(sums, tokens.tokens)}
+        facts = {"tokens": tokens, "corpus": corpus, **routing_facts(sums, tokens)}
         session.store.write_statistic(job.key, facts, sums, samples)
-    session.progress.event("profile", model=session.model.name, corpus=corpus, tokens=tokens.tokens)
+    session.progress.event("profile", model=session.model.name, corpus=corpus, tokens=tokens)
     return collected.failures
 
 

@@ -61,7 +61,7 @@ def gather(
                 changes=tuple(changes),
                 suite_sha256=hashlib.sha256(suite_path.read_bytes()).hexdigest(),
                 versions=_versions(),
-                code=plan.code.folders,
+                code=plan.code.hashes,
                 suite_checkout=_checkout(suite_path.resolve()),
                 mbench_checkout=_checkout(Path(__file__)),
                 hardware=_hardware(),

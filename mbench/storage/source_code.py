@@ -218,8 +218,11 @@ def _top_level(distribution: str) -> frozenset[str]:
     return frozenset((text or "").split())
 
 
-def folder_hash(folder: Path) -> str:
-    """sha256 of the names and contents of all Python files below a folder."""
+def code_hash(place: Path) -> str:
+    """sha256 of a Python file, or of the names and contents of all those below a folder."""
+    if place.is_file():
+        return _file_hash(place)
+    folder = place
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py"), key=lambda path: path.relative_to(folder).as_posix()):
         name = path.relative_to(folder).as_posix()

@@ -29,7 +29,7 @@ class Text:
             name: its place in the suite, for errors: `corpora.c4`, `perplexity.wikitext`.
             source: where it comes from.
             plugin_corpora: functions that give documents, by name.
-            code: hash of the plugin whose function it is.
+            code: hash of the code that gives the documents: a plugin's, or this module.
         """
         self.name = name
         self.source = source
@@ -61,7 +61,9 @@ class Text:
         A plugin's function may have a method `identity(split) -> str`, so that nothing is read.
         """
         if self.source.hub is not None:
-            return {**self.source.model_dump(mode="json"), "revision": self._commit()}
+            # Unread, so the code that reads them counts in their place.
+            source = self.source.model_dump(mode="json")
+            return {**source, "revision": self._commit(), "code": self._code}
         identify = getattr(self._plugin_corpora.get(str(self.source.plugin)), "identity", None)
         if identify is not None:
             # Unread, so the code that would make them counts in their place.

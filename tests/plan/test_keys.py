@@ -13,26 +13,22 @@ from helpers.places import ROOT
 from helpers.tiny_suite import plan_of
 from mbench.core.interfaces import ExpertMask
 from mbench.plan.cells import Plan, make_plan
-from mbench.plan.keys import Code, efficiency_key, installed_code, model_facts_key
+from mbench.plan.keys import COMPUTED_BY, Code, efficiency_key, installed_code, model_facts_key
 from mbench.plan.plugin_loading import load_registry
 from mbench.plan.suite_file import load_suite
 from mbench.storage.source_code import Source
 
 PACKAGE = Path(mbench.__file__).parent
-FOLDERS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 MOVED_BY = {
-    "core": {"mask"},
-    "storage": set(),
-    "moe": {"statistic", "mask", "evaluation", "efficiency", "model facts"},
-    "evaluate": {"evaluation", "task cost"},
-    "plan": set(),
-    "run": {"mask", "efficiency"},
-    "report": set(),
-    "export": set(),
-    "cli": set(),
+    "core/interfaces.py": {"mask"},
+    "moe/": {"statistic", "evaluation", "efficiency", "model facts"},
+    "evaluate/": {"evaluation", "task cost"},
+    "run/mask_stage.py": {"mask"},
+    "run/footprint.py": {"efficiency"},
 }
-"""Kinds of keys that an edit in a folder moves; a mask's key holds those of its statistics."""
+"""Kinds of things whose code an edit changes; everywhere else it changes none."""
 
 
 def keys_of(plan: Plan) -> dict[str, dict[str, str]]:
@@ -57,18 +53,49 @@ def keys_of(plan: Plan) -> dict[str, dict[str, str]]:
     return keys
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_an_edit_in_a_folder_moves_exactly_the_keys_of_what_it_computes(tmp_path, store, folder):
-    copy = tmp_path / "mbench"
-    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "templates"))
-    before = keys_of(plan_of(tmp_path, store, code=installed_code(copy)))
-    assert before == keys_of(plan_of(tmp_path, store))
-    (copy / folder / "__init__.py").write_text("# edited\n")
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("copy") / "mbench"
+    shutil.copytree(PACKAGE, folder, ignore=shutil.ignore_patterns("__pycache__", "templates"))
+    return folder
+
+
+def code_of(folder: Path) -> Code:
     installed_code.cache_clear()
-    after = keys_of(plan_of(tmp_path, store, code=installed_code(copy)))
-    moved = {kind for kind in before if before[kind] != after[kind]}
-    assert moved == MOVED_BY[folder]
-    for kind in moved - {"mask"}:
+    return installed_code(folder)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_an_edit_in_a_file_changes_exactly_the_code_of_what_it_computes(copy, file):
+    before = code_of(copy)
+    text = (copy / file).read_text()
+    (copy / file).write_text(text + "# edited\n")
+    after = code_of(copy)
+    (copy / file).write_text(text)
+    changed = {kind for kind in COMPUTED_BY if before.of(kind) != after.of(kind)}
+    expected = [kinds for place, kinds in MOVED_BY.items() if file.startswith(place)]
+    assert changed == set().union(*expected)
+
+
+@pytest.mark.parametrize(
+    ("file", "moved"),
+    [
+        ("moe/experts.py", {"statistic", "mask", "evaluation", "efficiency", "model facts"}),
+        ("evaluate/packing.py", {"evaluation", "task cost"}),
+        ("run/mask_stage.py", {"mask"}),
+        ("export/write.py", set()),
+        ("__init__.py", set()),
+    ],
+)
+def test_keys_follow_the_code_and_masks_their_statistics(tmp_path, store, copy, file, moved):
+    before = keys_of(plan_of(tmp_path, store, code=code_of(copy)))
+    assert before == keys_of(plan_of(tmp_path, store))
+    text = (copy / file).read_text()
+    (copy / file).write_text(text + "# edited\n")
+    after = keys_of(plan_of(tmp_path, store, code=code_of(copy)))
+    (copy / file).write_text(text)
+    assert {kind for kind in before if before[kind] != after[kind]} == moved
+    for kind in moved - {"mask"}:  # random masks look at no statistic
         assert not set(before[kind].values()) & set(after[kind].values())
 
 
@@ -78,8 +105,8 @@ def test_the_keys_of_the_quickstart_are_pinned(store):
     What computes is replaced by names, so that only the plan, the texts, the model and the tasks
     decide.
     """
-    folders = {folder: folder for folder in FOLDERS}
-    code = Code(folders, {"torch": "1", "transformers": "2"}, _named)
+    hashes = {part: part for part in installed_code().hashes}
+    code = Code(hashes, {"torch": "1", "transformers": "2"}, _named)
     suite, source = load_suite(ROOT / "suites" / "quickstart.yaml")
     keys = keys_of(make_plan(suite, source, load_registry(), store, code=code))
     pinned = json.loads(Path(__file__).with_name("quickstart_keys.json").read_text())

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from mbench.storage.source_code import folder_hash, source_of
+from mbench.storage.source_code import code_hash, source_of
 
 FILES = {
     "zz_plugin/__init__.py": "",
@@ -95,11 +95,11 @@ def test_a_folders_hash_sees_names_and_contents_of_all_its_python_files(tmp_path
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.py").write_text("1")
     (tmp_path / "sub" / "b.py").write_text("2")
-    seen = {folder_hash(tmp_path)}
+    seen = {code_hash(tmp_path)}
     (tmp_path / "notes.txt").write_text("not code")
-    assert folder_hash(tmp_path) in seen
+    assert code_hash(tmp_path) in seen
     (tmp_path / "sub" / "b.py").write_text("3")
-    seen.add(folder_hash(tmp_path))
+    seen.add(code_hash(tmp_path))
     (tmp_path / "sub" / "b.py").rename(tmp_path / "sub" / "c.py")
-    seen.add(folder_hash(tmp_path))
+    seen.add(code_hash(tmp_path))
     assert len(seen) == 3
