@@ -7,6 +7,7 @@ one can be set without touching the model's code.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from mbench.moe.offload import execution_device
 
 if TYPE_CHECKING:
     from mbench.moe.adapter import ExpertsModule
+
+_numbers = itertools.count()
 
 ExpertsFunction = Callable[
     ["ExpertsModule", torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor
@@ -114,18 +117,18 @@ def apply_with_norms(
 @contextlib.contextmanager
 def experts_function(layers: Sequence[MoELayer], function: ExpertsFunction) -> Iterator[None]:
     """Let `function` compute the experts of `layers`, and restore the previous one on exit."""
-    name = f"mbench-{id(function)}"
+    name = f"mbench-{next(_numbers)}"
     # The decorator of an experts class reads this field of the config the experts were built with.
-    configs = {id(layer.experts.config): layer.experts.config for layer in layers}
-    before = {key: config._experts_implementation for key, config in configs.items()}
+    configs = [layer.experts.config for layer in layers]
+    previous = [(config, config._experts_implementation) for config in configs]
     ALL_EXPERTS_FUNCTIONS[name] = function
     try:
-        for config in configs.values():
+        for config in configs:
             config._experts_implementation = name
         yield
     finally:
-        for key, config in configs.items():
-            config._experts_implementation = before[key]
+        for config, implementation in previous:
+            config._experts_implementation = implementation
         ALL_EXPERTS_FUNCTIONS.pop(name)
 
 

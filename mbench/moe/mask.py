@@ -209,12 +209,16 @@ class _LayerRouting:
 
     def _route(self, call: RouterCall, state: RouterState, hidden: torch.Tensor) -> Any:
         """Repeat a call of the sliced router in another state, with another input."""
-        tensors = {
-            id(tensor.value): state.tensor_at(position)
-            for position, tensor in enumerate(self._layer.router_tensors)
-        }
-        args = [tensors.get(id(value), value) for value in call.args[1:]]
-        kwargs = {name: tensors.get(id(value), value) for name, value in call.kwargs.items()}
+        installed = [tensor.value for tensor in self._layer.router_tensors]
+
+        def in_state(value: Any) -> Any:
+            """The other state's tensor where the argument is one of the router's own."""
+            places = (n for n, tensor in enumerate(installed) if tensor is value)
+            place = next(places, None)
+            return value if place is None else state.tensor_at(place)
+
+        args = [in_state(value) for value in call.args[1:]]
+        kwargs = {name: in_state(value) for name, value in call.kwargs.items()}
         state.install()
         try:
             return self._layer.router.forward(hidden, *args, **kwargs)

@@ -162,15 +162,15 @@ def most_allocated(run: Callable[[], object], device: torch.device) -> tuple[int
 class _LiveTensors(TorchDispatchMode):
     """Adds up the tensors that operations return until they are freed.
 
-    What an operation allocates for itself alone is not seen, as no counter of the CPU's allocator
-    is to be had.
+    What an operation allocates and frees inside itself is not counted: PyTorch has no counter of
+    what it allocates on the CPU.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.most = 0
         self._now = 0
-        self._known: set[int] = set()
+        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
     def __torch_dispatch__(
         self,
@@ -190,14 +190,14 @@ class _LiveTensors(TorchDispatchMode):
             if not isinstance(tensor, torch.Tensor):
                 continue
             storage = tensor.untyped_storage()
-            if id(storage) in self._known:
+            if storage in self._known:
                 continue
-            self._known.add(id(storage))
-            size = storage.nbytes() if count else 0
-            weakref.finalize(storage, self._forget, id(storage), size)
-            self._now += size
-            self.most = max(self.most, self._now)
+            self._known.add(storage)
+            if count:
+                size = storage.nbytes()
+                weakref.finalize(storage, self._free, size)
+                self._now += size
+                self.most = max(self.most, self._now)
 
-    def _forget(self, storage: int, size: int) -> None:
-        self._known.discard(storage)
+    def _free(self, size: int) -> None:
         self._now -= size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -135,14 +136,15 @@ def _remember_templates(task: Task) -> None:
 
 
 def _remembering(method: Callable[..., Any]) -> Callable[..., Any]:
-    rendered: dict[int, tuple[Any, Any]] = {}
+    rendered: dict[bytes, Any] = {}
 
     def remembered(doc: Any, *others: Any) -> Any:
         if any(other is not None for other in others):
             return method(doc, *others)
-        if id(doc) not in rendered:
-            # Storing the document keeps it alive, so that no other object gets its id.
-            rendered[id(doc)] = (doc, method(doc))
-        return rendered[id(doc)][1]
+        # lm-eval passes no number of the document, and a dict is no key: its content is.
+        content = pickle.dumps(doc)
+        if content not in rendered:
+            rendered[content] = method(doc)
+        return rendered[content]
 
     return remembered

@@ -146,7 +146,16 @@ def _add(catalogue: Catalogue, file: TaskFile) -> None:
 
 
 def read_file(path: Path, including: tuple[Path, ...] = ()) -> TaskFile:
-    """Parse one file with what it includes; its own keys go before included ones."""
+    """Parse one file with what it includes; its own keys go before included ones.
+
+    Args:
+        path: the file.
+        including: the files that led to it, outermost first.
+
+    Raises:
+        TaskError: the file or one that it includes is missing, no YAML mapping, repeats a key, or
+            includes itself.
+    """
     if path in including:
         raise TaskError(f"{path}: the file includes itself")
     try:
@@ -180,12 +189,13 @@ def _loader(path: Path) -> type[yaml.SafeLoader]:
     # libyaml's fast loader is not in every build of PyYAML; its class is known at run time only.
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            seen = set()
-            for key, _ in node.value:
-                if key.value in seen and isinstance(key.value, str):
+            names = set()
+            # A key that is a list or a mapping is refused below, as no Python key.
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if key.value in names:
                     problem = f"the key {key.value!r} is repeated"
                     raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-                seen.add(key.value if isinstance(key.value, str) else id(key))
+                names.add(key.value)
             mapping: dict[Any, Any] = super().construct_mapping(node, deep)
             return mapping
 
@@ -220,6 +230,9 @@ def locate(config: Mapping[str, Any], chain: Sequence[Path]) -> dict[str, list[s
 
     A relative path is looked for in the folder of the task file (and of those it includes), then
     in the folder above, then in the working directory. URLs and absolute paths stay.
+
+    Raises:
+        TaskError: a relative path or pattern matches no file in any of these folders.
     """
     listed = (config.get("dataset_kwargs") or {}).get("data_files")
     if listed is None or config.get("dataset_path") not in LOCAL_FORMATS:
