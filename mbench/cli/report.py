@@ -55,8 +55,8 @@ def command(
         )
     results = _read(directories, prefer)
     if form != "html":
-        from mbench.report.papers import to_latex, to_markdown
         from mbench.report.statistics.boards import boards
+        from mbench.report.tables_for_papers import to_latex, to_markdown
 
         to_text = to_latex if form == "latex" else to_markdown
         click.echo(to_text(boards(results)), nl=False)

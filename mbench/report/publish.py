@@ -1,4 +1,4 @@
-"""All that is made of results: the page, tables for papers, the verdict, and the folder's index."""
+"""Writes a report: the page, tables for papers, the verdict, and the index of the folder."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from mbench.report.charts import drawing
 from mbench.report.page.index import VERDICT, to_json, write_index
 from mbench.report.page.panels import collect
 from mbench.report.page.render import render
-from mbench.report.papers import write_tables
 from mbench.report.statistics.boards import RunBoards, boards
+from mbench.report.tables_for_papers import write_tables
 from mbench.storage.atomic import write_text_atomically
 
 
 @dataclass(frozen=True)
 class WrittenReport:
-    """What was written, and what a reader should know of it."""
+    """A report that was written."""
 
     page: Path
     boards: RunBoards
     warnings: tuple[str, ...]
-    """Panels that failed, and an index that could not be written."""
+    """On panels that failed, and an index that could not be written."""
 
 
 def publish(
@@ -35,8 +35,8 @@ def publish(
 ) -> WrittenReport:
     """Write a report into `directory` and list it in the index beside it.
 
-    `panels` holds the hooks of plugins (`Registry.panels`). Neither they nor the index can make
-    this fail.
+    `panels` holds the hooks of plugins (`Registry.panels`). A failing hook or index gives a
+    warning.
     """
     drawing.warm_up()
     shown = collect(panels, results)
@@ -48,7 +48,7 @@ def publish(
     warnings = list(shown.failures)
     try:
         write_index(directory.resolve().parent)
-    # An index is a convenience: whatever is wrong with it, the run is done.
+    # The index is a convenience: the report is complete without it.
     except Exception as error:
         warnings.append(f"no index of reports: {error}")
     return WrittenReport(page, run, tuple(warnings))

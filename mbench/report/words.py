@@ -1,4 +1,4 @@
-"""Figures as text."""
+"""Formats figures and texts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ MINUS = "\N{MINUS SIGN}"
 CONTROLS = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]"
 )
-"""Characters that no browser shows, and those that reorder the text around them."""
+"""Characters that are invisible in browsers, or reorder the text around them."""
 
 
 def visible(text: str) -> str:
-    """Control characters as their numbers, so that a name cannot turn its surroundings about."""
+    """Replace control characters by their numbers, so that a name cannot reorder other text."""
     return CONTROLS.sub(lambda control: f"\\u{ord(control[0]):04x}", text)
 
 
@@ -25,7 +25,7 @@ def percent(ratio: float) -> str:
 
 
 def number(metric: str, value: float, scale: float | None = None) -> str:
-    """A figure with as many decimals as its metric bears; `scale` sets those of an error."""
+    """A figure with decimals by its metric; those of an error follow from the figure `scale`."""
     if not math.isfinite(value):
         return "∞" if value > 0 else "–"
     if metric != "perplexity":
@@ -54,17 +54,17 @@ def count(parameters: int) -> str:
 
 
 def signed(value: float) -> str:
-    """A difference of scores, always with its sign; what rounds to zero has a plus."""
+    """A difference of scores with its sign; what rounds to zero has a plus."""
     return f"{round(value, 3) + 0.0:+.3f}".replace("-", MINUS)
 
 
 def interval(low: float, high: float) -> str:
-    """Bounds of a difference; a single item has none."""
+    """The bounds of a difference, if it has any."""
     return f"[{signed(low)}, {signed(high)}]" if math.isfinite(low) else "no interval"
 
 
 def shorten(reason: str, length: int = 70) -> str:
-    """A reason for a narrow place; the table of failures has the whole of it."""
+    """Shorten a reason for a narrow place; the table of failures has all of it."""
     text = " ".join(reason.split())
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 

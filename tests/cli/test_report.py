@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from helpers.small_runs import change, grid, run, with_items
 from mbench.cli import group
 from mbench.core.errors import MergeError
-from mbench.report.papers import to_latex, to_markdown
 from mbench.report.statistics.boards import boards
+from mbench.report.tables_for_papers import to_latex, to_markdown
 from mbench.storage.results_folder import load_results, read, write
 
 

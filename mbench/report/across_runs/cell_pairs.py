@@ -1,4 +1,4 @@
-"""The cells of two runs beside each other: which belong together, and their common items."""
+"""Which cells of two runs are compared with each other, and their outcomes on common items."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mbench.report.statistics.resampling import Stratum
 from mbench.report.words import percent
 
 CellOfRun: TypeAlias = tuple[int, CellKey]
-"""0 for the first run, 1 for the second one, and a cell of it."""
+"""(0 for the first run or 1 for the second, key of the cell)."""
 
 Place: TypeAlias = tuple[str, float, str]
 """(model, retain ratio, method)."""
@@ -39,7 +39,7 @@ class TwoRuns:
 
 @dataclass(frozen=True)
 class CellPair:
-    """The cells of one comparison: one method at one budget, in either run."""
+    """The cells of one comparison: a method at a budget in the first run and in the second."""
 
     model: str
     retain: float
@@ -54,7 +54,7 @@ class CellPair:
 
     @property
     def by_seed(self) -> bool:
-        """Whether every seed of the one belongs to the same seed of the other."""
+        """Whether the cells are compared seed by seed."""
         return self.methods[0] == self.methods[1] and len(self.cells[0]) > 1
 
 
@@ -63,7 +63,7 @@ def cell_pairs(
 ) -> tuple[list[CellPair], dict[str, str]]:
     """Cells of one model, budget and method in both, or of the two `methods`.
 
-    Returns the pairs, and the reason for each label of cells that cannot be put together.
+    Returns the pairs, and label -> reason for cells that cannot be paired.
 
     Raises:
         MbenchError: the runs have no cell in common, or a method is in neither.
@@ -112,7 +112,7 @@ def _require_method(run: str, method: str, places: Iterable[Place]) -> None:
 def _same_seeds(
     cells: Sequence[CellResult], others: Sequence[CellResult]
 ) -> tuple[list[CellResult], list[CellResult]]:
-    """The cells whose seed is on both sides, in the same order."""
+    """The cells whose seed both sides have, in the order of the seeds."""
     seeds = {cell.seed for cell in cells} & {cell.seed for cell in others}
     first, second = (
         sorted((cell for cell in side if cell.seed in seeds), key=_seed) for side in (cells, others)
@@ -157,7 +157,7 @@ class Beside:
 
 
 def put_beside(runs: TwoRuns, model: str, parts: Sequence[Part]) -> Beside | str:
-    """Restrict the cells of a model to the items that both runs have, or say that there is none."""
+    """Pair the cells of a model on the items that both runs have; a reason if there are none."""
     problems: dict[CellOfRun, str] = {}
     comparable: list[list[CellResult]] = []
     for run, results in enumerate(runs.results):
@@ -167,7 +167,7 @@ def put_beside(runs: TwoRuns, model: str, parts: Sequence[Part]) -> Beside | str
         comparable.append([cell for key, cell in cells.items() if key in within_run.columns])
     common = {}
     if all(comparable):
-        # Within a run, all have the same items.
+        # Within a run, comparable cells have the same items.
         for part in parts:
             common[part] = _items(comparable[0][0], *part) & _items(comparable[1][0], *part)
             if not common[part]:
@@ -191,10 +191,10 @@ def _items(cell: CellResult, task: str, metric: str) -> set[str]:
 
 
 def _on_items(cell: CellResult, run: int, common: Mapping[Part, set[str]]) -> CellResult:
-    """A cell of one run on the items that both have.
+    """A cell of one run, restricted to the items that both have.
 
-    Equal masks must give equal outcomes within a run only: between two runs it is the change that
-    one asks for. So the run becomes part of the mask's name.
+    Equal masks must give equal outcomes within a run, but may differ between runs, which is what
+    is compared. The run therefore becomes part of the mask's name.
     """
     evaluations = {}
     for (task, _), items in common.items():
@@ -208,9 +208,10 @@ def _on_items(cell: CellResult, run: int, common: Mapping[Part, set[str]]) -> Ce
 def paired_samples(
     pairs: Sequence[CellPair], beside: Beside, resamples: int
 ) -> list[tuple[Sample, Sample]]:
-    """Both sides of every pair; seed by seed, the second is the differences, the first is zero.
+    """The samples of both sides of every pair.
 
-    For that, columns of zeros and of the seeds' differences are put beside the cells' own.
+    Of a pair that is compared seed by seed, the second sample is that of the seeds' differences
+    and the first is zero; for these, columns are appended to those of the cells.
     """
     if not pairs:
         return []

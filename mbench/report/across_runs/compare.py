@@ -1,4 +1,4 @@
-"""Two runs, or two methods, on the same items: paired differences of whatever both have."""
+"""Paired differences between two runs, or two methods, on the items that both have."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mbench.report.statistics.scores import Score, primary_score, second_score
 from mbench.report.statistics.significance import Difference
 
 Floors: TypeAlias = dict[tuple[str, float], frozenset[str]]
-"""(model, retain ratio) -> tasks that tell nothing there, the unpruned model's included."""
+"""(model, retain ratio) -> uninformative tasks; the unpruned model has ratio 1."""
 
 
 @dataclass(frozen=True)
@@ -49,35 +49,35 @@ class Compared:
     difference: Difference
     """Second minus first."""
     p: float
-    """Corrected by Holm's method over its family (see `Comparison.families`); 1 at the floor."""
+    """Adjusted by Holm's method over its family (see `Comparison.families`); 1 at floor."""
     significant: bool
     """Whether the two are significantly different (adjusted)."""
     at_floor: bool
-    """Whether both runs are at the floor of every task of the score at this budget."""
+    """Whether every task of the score is at floor in both runs at this budget."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that two runs say about one another."""
+    """All differences between two runs."""
 
     names: tuple[str, str]
     methods: tuple[str, str] | None
-    """Where two methods are compared, and not all that both runs have."""
+    """The two methods compared; None where all that both runs have is compared."""
     settings: tuple[str, ...]
-    """What differs between the runs and decides figures."""
+    """Settings that decide figures and differ between the runs."""
     overall: tuple[str, ...]
     """Scores over several tasks."""
     compared: tuple[Compared, ...]
     not_compared: tuple[str, ...]
-    """What both have and yet cannot be compared, and why."""
+    """What both have but cannot be compared, and why."""
 
     def family(self, compared: Compared) -> str:
-        """The comparisons that Holm's method corrects over at once with this one."""
+        """The comparisons over which its p-value is adjusted."""
         return "the overall scores" if compared.score in self.overall else "the single tasks"
 
     @property
     def families(self) -> dict[str, int]:
-        """Family -> its comparisons."""
+        """Family -> number of comparisons."""
         return dict(Counter(map(self.family, self.compared)))
 
 
@@ -89,12 +89,12 @@ def compare(
     """Compare the cells that two named runs both have, each score on the items that both have.
 
     With `methods`, the first run's first method is compared with the second run's second one. The
-    two runs may differ in any setting, which is what one compares them for; it is told which.
-    Within each run the report's rules hold: a cell that cannot stand beside the others of its own
-    run is not compared. Tests and floors are the report's too.
+    runs may differ in any setting; those that decide figures and differ are listed. The rules,
+    tests and floors of a report apply: a cell that is not comparable within its run is not
+    compared.
 
-    Seeds of one method are compared seed by seed; two methods' seeds have nothing to do with one
-    another, so each method's mean has its own error.
+    The same method is compared seed by seed. The seeds of two methods are unrelated, so that each
+    method's mean has its own error.
 
     Raises:
         MbenchError: the runs have no cell in common, or a method is in neither.
@@ -114,7 +114,7 @@ def compare(
         *(f"{label}: {reason}" for label, reason in problems.items()),
     ]
     for family in (overall, tasks):
-        uncorrected: list[Compared] = []
+        unadjusted: list[Compared] = []
         for score in family:
             if any(task not in runs.tasks for task, _ in score.parts):
                 not_compared.append(f"{score.name}: not every task of it is in both")
@@ -122,9 +122,9 @@ def compare(
             for model in dict.fromkeys(pair.model for pair in pairs):
                 of_model = [pair for pair in pairs if pair.model == model]
                 results = _compare_model(score, runs, of_model, floors_of_runs, resamples)
-                uncorrected += [each for each in results if isinstance(each, Compared)]
+                unadjusted += [each for each in results if isinstance(each, Compared)]
                 not_compared += _reasons(model, score, of_model, results)
-        compared += _corrected(uncorrected)
+        compared += _adjusted(unadjusted)
     return Comparison(
         names=runs.names,
         methods=methods,
@@ -166,9 +166,9 @@ def _compare_model(
     floors_of_runs: Sequence[Floors],
     resamples: int,
 ) -> list[Compared | str]:
-    """For each pair of one model its difference, or why there is none."""
+    """For each pair of one model its difference, or why it cannot be compared."""
     if any(_text(runs.results[0], task) != _text(runs.results[1], task) for task, _ in score.parts):
-        # The name of a text's window tells only where it begins.
+        # The name of a window states only where it begins, not in which text.
         return ["the runs read different texts"] * len(pairs)
     beside = put_beside(runs, pairs[0].model, score.parts)
     if isinstance(beside, str):
@@ -197,7 +197,7 @@ def _text(results: Results, task: str) -> object:
 def _compared(
     score: Score, pair: CellPair, beside: Beside, samples: tuple[Sample, Sample], at_floor: bool
 ) -> Compared:
-    """Not corrected yet."""
+    """The difference of a pair, not adjusted yet."""
     first, second = samples
     return Compared(
         model=pair.model,
@@ -218,7 +218,7 @@ def _compared(
 def _reasons(
     model: str, score: Score, pairs: Sequence[CellPair], results: Sequence[Compared | str]
 ) -> Iterator[str]:
-    """Why pairs are not compared: in one line where it is the same for all."""
+    """Why pairs of a model are not compared, in one line where the reason is the same for all."""
     reasons = [each for each in results if isinstance(each, str)]
     if len(reasons) == len(pairs) and len(set(reasons)) == 1:
         yield f"{model}, {score.name}: {reasons[0]}"
@@ -228,6 +228,6 @@ def _reasons(
             yield f"{pair.label}, {score.name}: {result}"
 
 
-def _corrected(family: Sequence[Compared]) -> Iterator[Compared]:
+def _adjusted(family: Sequence[Compared]) -> Iterator[Compared]:
     for each, p in zip(family, holm([each.p for each in family]), strict=True):
         yield replace(each, p=float(p), significant=bool(p < LEVEL))

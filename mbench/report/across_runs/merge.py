@@ -1,4 +1,4 @@
-"""Several runs of one protocol as one: the union of their cells, or the reason why there is none.
+"""Merges several runs of one protocol: the union of their cells, or why they cannot be merged.
 
 Runs may share models, budgets, methods, seeds and tasks in any way. They must agree on every
 setting that decides a figure (see `setting_differences`), and on every figure that two of them
@@ -40,16 +40,16 @@ ABSENT = TaskStatus("absent", "the run that made this cell did not have this tas
 
 
 def merge(runs: Mapping[str, Results], prefer: str | None = None) -> Results:
-    """Join runs, each under the name by which messages call it.
+    """Merge runs, each under the name by which messages call it.
 
-    What every run has in common is in the result once. Cells, tasks, seeds and budgets keep the
-    order in which they come first. Merging is commutative and associative up to that order, and
-    merging a run with itself changes nothing; figures within `TOLERANCE` of one another count as
-    equal, and the first run's are kept. Where a cell failed in one run, the other's result stands.
+    Whatever several runs have is kept once. Cells, tasks, seeds and budgets keep the order in which
+    they first occur. Merging is commutative and associative up to that order, and merging a run
+    with itself changes nothing. Figures within `TOLERANCE` of each other count as equal, and the
+    first run's are kept. Where a cell failed in one run, the result of another is used.
 
     Args:
         runs: name -> results.
-        prefer: the run whose masks and figures stand where others contradict them.
+        prefer: the run whose masks and figures are used where others contradict them.
 
     Raises:
         MergeError: settings that decide figures differ, or two runs contradict each other; the
@@ -92,18 +92,18 @@ def merge(runs: Mapping[str, Results], prefer: str | None = None) -> Results:
 
 @dataclass
 class _Joined:
-    """The cells of all runs by what they are, and what is wrong with that."""
+    """The cells of all runs, and the contradictions between them."""
 
     runs: Mapping[str, Results]
     prefer: str | None
     contradictions: list[str] = field(default_factory=list)
     settled: list[str] = field(default_factory=list)
-    """Contradictions in which the preferred run decides."""
+    """Contradictions that the preferred run settles."""
     cells: dict[CellKey, dict[str, CellResult]] = field(init=False)
-    """Cell -> run -> what the run has of it."""
+    """Cell -> run -> the run's result for it."""
     outcomes: dict[tuple[str, ...], Evaluation] = field(init=False)
-    """(model, router, mask, task) -> what is kept: equal masks are one measurement, whoever made
-    them."""
+    """(model, router, mask, task) -> the outcome that is kept: equal masks are one measurement,
+    whichever methods made them."""
 
     def __post_init__(self) -> None:
         self.cells = {}
@@ -120,7 +120,7 @@ class _Joined:
             self.outcomes[place] = measured[0][2]
 
     def _check(self, task: str, measured: Sequence[tuple[str, CellResult, Evaluation]]) -> None:
-        """Whether all measurements of one mask on a task are one and the same."""
+        """Note a contradiction unless all measurements of one mask on a task agree."""
         by_run: dict[str, dict[str, Evaluation]] = {}
         for run, cell, outcome in measured:
             twice = outcome.items["item"].duplicated()
@@ -147,7 +147,7 @@ class _Joined:
         problems.append(f"{cell.label}, {what}: {listed}")
 
     def cell(self, by_run: Mapping[str, CellResult], tasks: Mapping[str, str]) -> CellResult:
-        """One cell of what each run has of it."""
+        """One cell from the results of several runs for it."""
         best = min(by_run.values(), key=lambda cell: (_severity(cell), cell.reason))
         same = {run: cell for run, cell in by_run.items() if cell.status == best.status}
         masks = {run: cell.mask for run, cell in same.items()}
@@ -180,7 +180,7 @@ def _figures(outcome: Evaluation) -> str:
 
 
 def _differing(task: str, outcomes: Mapping[str, Evaluation]) -> tuple[str, dict[str, str]]:
-    """What outcomes differ in, and each one's value of it."""
+    """What outcomes differ in, and the value of each."""
     items = {name: frozenset(outcome.items["item"]) for name, outcome in outcomes.items()}
     if len(set(items.values())) > 1:
         return f"{task} › items", counted_items(items)
@@ -230,7 +230,7 @@ def _first(pairs: Iterable[tuple[K, V]]) -> dict[K, V]:
 
 
 def _provenance(joined: Sequence[Provenance]) -> Provenance:
-    """The settings of any of the runs, and the record of each run that was not merged, once."""
+    """The settings of all runs, and the record of each unmerged run once."""
     models = _first(pair for each in joined for pair in each.models.items())
     return Provenance(
         router=joined[0].router,
@@ -246,7 +246,7 @@ def _provenance(joined: Sequence[Provenance]) -> Provenance:
 
 
 def _efficiency(runs: Iterable[Results]) -> tuple[Saving, ...]:
-    """What was measured on each machine; a failure only where no run succeeded there."""
+    """The measurements on each machine; a failure only where no run succeeded there."""
     savings: dict[tuple[str, float, str], Saving] = {}
     for results in runs:
         for saving in results.efficiency:

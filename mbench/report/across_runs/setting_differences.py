@@ -1,11 +1,11 @@
-"""What decides a run's figures, setting by setting, and where runs differ in it.
+"""The settings that decide a run's figures, and those in which runs differ.
 
 Whatever enters the key of a stored figure decides it: the model's weights and dtype, the router
 mode, the texts and how they are cut, the tasks' items and prompts, the methods' parts, the code of
 mbench that computes, and the versions of torch, transformers and, for its tasks, lm-eval.
 Everything else (hardware, code state of a checkout, other packages, the source of plugins, what a
-run cost) is worth telling and no more: a method's source decides its masks, and masks that differ
-are found by their content.
+run cost) is reported and prevents nothing: a method's source decides its masks, and masks that
+differ are detected by their content.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ COMPUTE = ("torch", "transformers")
 
 @dataclass(frozen=True)
 class SettingDifference:
-    """One setting that runs do not agree on."""
+    """A setting in which runs differ."""
 
     thing: str
     """What the setting belongs to, e.g. `corpus wiki`."""
@@ -42,18 +42,18 @@ class SettingDifference:
 
 
 def deciding_differences(runs: Mapping[str, Results]) -> list[SettingDifference]:
-    """Settings that decide figures and differ, of whatever two runs both have.
+    """Settings that decide figures and differ, of whatever at least two runs have.
 
     A model, corpus, task, method or average that only one run has is no difference.
     """
     differences = list(_differences({run: _deciding(results) for run, results in runs.items()}))
     things = {difference.thing for difference in differences}
-    # Of a task with another limit it goes without saying that the items differ.
+    # Where a task differs in its limit, its items differ as a consequence.
     return differences + [each for each in _item_differences(runs) if each.thing not in things]
 
 
 def recorded_differences(runs: Mapping[str, RunRecord]) -> list[SettingDifference]:
-    """Differences between run records that forbid nothing, of what two runs both have."""
+    """Differences between run records that do not prevent merging."""
     return list(_differences({name: _recorded(run) for name, run in runs.items()}))
 
 
@@ -83,10 +83,10 @@ def _deciding(results: Results) -> dict[str, Mapping[str, object]]:
     """Thing -> its settings."""
     provenance = results.provenance
     things: dict[str, Mapping[str, object]] = {"router": {"": provenance.router}}
-    # Merged runs agree on what follows.
+    # Merged runs agree on the following.
     run = provenance.runs[0]
     for package in COMPUTE:
-        # The build's variant, such as `+cpu`, is told with the hardware.
+        # The build's variant, such as `+cpu`, is reported with the hardware.
         things[f"version of {package}"] = {"": release(run.versions[package])}
     things["code of mbench"] = run.code
     if results.average:
@@ -106,7 +106,7 @@ def _deciding(results: Results) -> dict[str, Mapping[str, object]]:
 
 
 def _method(method: MethodSettings, router: RouterMode) -> dict[str, object]:
-    """What the method has, its router mode only where it is not the suite's."""
+    """The method's settings; its router mode only where it is not the suite's."""
     settings: dict[str, object] = {}
     for kind, part in method.parts.items():
         settings[kind] = part.name
@@ -123,7 +123,7 @@ def _method(method: MethodSettings, router: RouterMode) -> dict[str, object]:
 def _differences(
     runs: Mapping[str, Mapping[str, Mapping[str, object]]],
 ) -> Iterator[SettingDifference]:
-    """Run -> thing -> setting -> value: what differs between the runs that have a thing."""
+    """From run -> thing -> setting -> value, what differs between the runs that have a thing."""
     for thing in dict.fromkeys(name for things in runs.values() for name in things):
         by_run = {
             run: dict(_flat(things[thing])) for run, things in runs.items() if thing in things
@@ -144,12 +144,12 @@ def _flat(value: Mapping[str, object], path: str = "") -> Iterator[tuple[str, ob
 
 
 def _shown(settings: Mapping[str, object], setting: str) -> str:
-    """A value on one short line, different for different values."""
+    """A value on one short line; different values give different texts."""
     if setting not in settings:
         return "not set"
     value = settings[setting]
     if isinstance(value, str):
-        # Only what would not show needs quotes.
+        # Quoted only where white space would not be visible.
         text = value if value == " ".join(value.split()) != "" else json.dumps(value)
     elif isinstance(value, (list, tuple)) and not any(
         isinstance(entry, Mapping) for entry in value
@@ -165,7 +165,7 @@ def _shown(settings: Mapping[str, object], setting: str) -> str:
 def _item_differences(runs: Mapping[str, Results]) -> Iterator[SettingDifference]:
     """Tasks whose items are not the same in all runs that have results on them.
 
-    A run's items are those of all its cells: one cell that lacks some decides nothing.
+    A run's items are those of all its cells: it does not matter if one of them lacks some.
     """
     items: dict[tuple[str, str], dict[str, frozenset[str]]] = {}
     for run, results in runs.items():

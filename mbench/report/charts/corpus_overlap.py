@@ -1,4 +1,4 @@
-"""How much the choices of calibration texts have in common, layer by layer."""
+"""Overlap of the experts that calibration texts choose, by layer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mbench.report.words import percent
 
 
 def corpus_overlap_by_layer(choices: CorpusChoices) -> tuple[Chart, ...]:
-    """One chart a budget, pairs of texts by colour and shape."""
+    """A chart for every budget, with pairs of texts by colour and shape."""
     return tuple(
         _chart(choices, retain, f"{choices.id}-{number}")
         for number, retain in enumerate(choices.chosen, 1)

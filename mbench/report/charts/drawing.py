@@ -1,6 +1,6 @@
 """Vega-Lite specifications as SVG text, compiled in the background while a page is computed.
 
-The compiler comes with its package, JavaScript engine included, and asks no network for anything.
+The compiler comes with its package, JavaScript engine included, and needs no network.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ INHERITED = frozenset(
 )  # fmt: skip
 KEPT = GEOMETRY | INHERITED | {"opacity", "stroke-linecap", "stroke-linejoin", "stroke-miterlimit"}
 TITLED = frozenset(("path", "line"))
-"""Elements that a pointer can rest on."""
+"""Elements that get a tooltip."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A chart that is being compiled; a template that shows it waits for it."""
+    """A chart that is being compiled; a template that inserts it waits for it."""
 
     svg: Future[str]
 
@@ -38,17 +38,17 @@ class Drawing:
 
 
 def draw(spec: Mapping[str, Any], id: str, title: str, description: str) -> Drawing:
-    """Begin to compile a specification; `title` and `description` are the picture in words."""
+    """Start compiling a specification; `title` and `description` are its text alternative."""
     return Drawing(_compiler().submit(_svg, spec, id, title, description))
 
 
 def warm_up() -> None:
-    """Start the compiler, which takes longer than any chart does."""
+    """Start the compiler, which takes longer than any chart."""
     _compiler().submit(_compile, {"data": {"values": [{}]}, "mark": "point"})
 
 
 def note(method: str, text: str = "") -> str:
-    """What a mark's `description` says of it: its method, for the page's filter, and a tooltip."""
+    """A mark's `description`: its method, for the page's filter, and its tooltip."""
     return json.dumps([method, text])
 
 
@@ -84,7 +84,7 @@ def _svg(spec: Mapping[str, Any], id: str, title: str, description: str) -> str:
 
 
 def _cleaned(element: Element) -> list[Element]:
-    """The element with nothing but what is seen; of a group that does nothing, its members."""
+    """The element with visible attributes only; a group without any is replaced by its members."""
     tag = element.tag.rpartition("}")[2]
     names = element.get("class", "").split()
     if names and names[-1] in ("background", "foreground"):
@@ -111,7 +111,7 @@ def _cleaned(element: Element) -> list[Element]:
 
 
 def _seen(element: Element) -> Iterator[tuple[str, str]]:
-    """Attributes that make a difference, coordinates with two decimals."""
+    """Attributes that are visible; coordinates with two decimals."""
     for key, value in element.items():
         if key not in KEPT or (key, value) in (("opacity", "1"), ("transform", "translate(0,0)")):
             continue
@@ -121,8 +121,8 @@ def _seen(element: Element) -> Iterator[tuple[str, str]]:
 
 
 def _noted(made: Element, label: str) -> Element:
-    """A mark under its method's name, with a tooltip where there is something to point at."""
-    if not label.startswith('["'):  # Vega's own description, of a mark that has none
+    """A mark with its method as `data-method`, and a tooltip where it can have one."""
+    if not label.startswith('["'):  # Vega's default description of a mark without one
         return made
     method, text = json.loads(label)
     if method:
@@ -134,10 +134,10 @@ def _noted(made: Element, label: str) -> Element:
 
 
 def _hoist(group: Element) -> None:
-    """What all members have in common is said once."""
+    """Move attributes that all members share to the group."""
     first, *others = group
     for key, value in list(first.items()):
         if key in INHERITED and all(other.get(key) == value for other in others):
-            group.set(key, value)  # what it said itself reached no member
+            group.set(key, value)  # its own value is inherited by no member
             for member in group:
                 del member.attrib[key]

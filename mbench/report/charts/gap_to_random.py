@@ -1,4 +1,4 @@
-"""One budget at a glance: how far every method is from the mean of random pruning."""
+"""The difference of every method to the mean of random pruning, at one budget."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from mbench.report.statistics.ranking import Ranked
 from mbench.report.words import interval, percent, shorten, signed, visible
 
 WIDTH, NAMES, ROW = 242, 166, 18
-"""Of the area between the axes, the room for names and the height of a row, in SVG user units."""
+"""Width of the plot area, width of the names, and height of a row, in SVG user units."""
 
 LONGEST = 20
-"""Characters of a name that fit into that room on a telephone, where texts are larger."""
+"""Characters of a name that fit into that width on a phone, where texts are larger."""
 
 
 def gap_to_random(board: Board) -> Chart | None:
-    """A forest plot in the leaderboard's order; None without random pruning to compare with."""
+    """A forest plot in the leaderboard's order; None without random pruning."""
     random = [standing.summary for standing in board.ranked if standing.entry.method == RANDOM]
     rows = [row for standing in board.ranked if (row := _row(standing))]
     if board.score is None or not random or not rows:
@@ -42,7 +42,7 @@ def gap_to_random(board: Board) -> Chart | None:
 
 
 def _row(standing: Ranked) -> dict[str, Any]:
-    """A method's mark and whisker; empty if it has none."""
+    """The mark and whisker of a method; empty if it has none."""
     against, method = standing.against_random, standing.entry.method
     if against is None or not math.isfinite(against.difference.value):
         return {}

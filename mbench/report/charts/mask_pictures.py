@@ -1,4 +1,4 @@
-"""Which experts each method keeps, as pictures: a row is a layer, a column an expert."""
+"""The mask of every method as a picture: a row is a layer, a column an expert."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mbench.report.statistics.boards import Board
 from mbench.report.statistics.groups import Entry
 
 PALETTE = (0, 0, 0, 47, 120, 196, 217, 119, 6)
-"""Dropped (transparent), kept as the reference does, kept where the reference does not."""
+"""Dropped (transparent); kept, also by the reference; kept, but not by the reference."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class MaskPictures:
-    """One budget's masks, coloured by whether a method of reference keeps the expert too."""
+    """The masks of one budget, coloured by whether a reference method keeps the expert too."""
 
     reference: str
     pictures: tuple[Picture, ...]
 
 
 def mask_pictures(board: Board) -> MaskPictures | None:
-    """Against the first method's mask, in the leaderboard's order; None without masks."""
+    """In the leaderboard's order, with the first method as the reference; None without masks."""
     entries = [(entry, masks[0]) for entry in board.entries if (masks := board.masks_of(entry))]
     if not entries:
         return None

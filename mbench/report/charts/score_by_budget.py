@@ -17,7 +17,7 @@ from mbench.report.words import percent
 
 
 def score_by_budget(boards: GroupBoards) -> Chart | None:
-    """The score that the suite ranks by; None where nothing was pruned or is ranked."""
+    """The score that the suite ranks by; None where nothing was pruned or nothing is ranked."""
     return _chart(boards, boards.score, "score") if boards.score and boards.boards else None
 
 
@@ -46,7 +46,7 @@ def _chart(boards: GroupBoards, score: Score, name: str) -> Chart:
             place = {"retain": retain, "method": method, "note": note(method, text)}
             rows.append({**place, "value": value, "low": low, "high": high})
     full = score.value(group.unpruned) if group.unpruned else None
-    full = full if full is not None and math.isfinite(full) else None  # has no height
+    full = full if full is not None and math.isfinite(full) else None  # cannot be drawn
     counts = sorted({summary.count for summary in random.values()})
     seeds = " or ".join(str(count) for count in counts)
     band = f"{RANDOM}, {seeds} seeds: minimum to maximum, and mean" if random else ""

@@ -1,7 +1,7 @@
 """A score against the memory that a pruned model takes.
 
-At one budget all methods keep equally many experts and take the same memory, so that methods are
-told apart by their lines across the budgets.
+At one budget all methods keep equally many experts and take the same memory, so that methods
+differ by their lines across the budgets.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from mbench.report.statistics.scores import Score
 from mbench.report.tables.weights import weight_bytes
 
 UNITS = "replace(format(datum.value, '~s'), regexp('(\\\\D?)$'), '\N{NO-BREAK SPACE}$1B')"
-"""A tick's label from its bytes: 7 GB for 7e9 (Vega expression)."""
+"""Vega expression for the label of a tick: 7 GB for 7e9 bytes."""
 
 BAND = f"{RANDOM}: mean, and minimum to maximum over its seeds"
 
 
 def score_by_memory(boards: GroupBoards) -> Chart | None:
-    """Lines across the budgets; None where fewer than two budgets have a known size."""
+    """A line per method across the budgets; None unless two budgets have a known size."""
     group, score = boards.group, boards.score
     if score is None:
         return None
@@ -78,7 +78,7 @@ def _rows(
 
 
 def _sizes(boards: GroupBoards) -> tuple[dict[float, int], str]:
-    """Bytes by retain ratio, 1 for the unpruned model, and what they are of."""
+    """Bytes by retain ratio, 1 for the unpruned model, and what these bytes hold."""
     measured: dict[str, dict[float, int]] = {}
     for saving in boards.results.efficiency:
         if saving.model == boards.group.model and saving.pruned and saving.unpruned:

@@ -1,4 +1,4 @@
-"""What every chart has in common: how methods look, scales, layers and their styles (Vega-Lite)."""
+"""What all charts share: looks of methods, scales, layers and their styles (Vega-Lite)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COLOURS = 12
 """Variables --c0 .. --c11 of the style sheet."""
 
 WIDTH, HEIGHT = 404, 246
-"""Of the area between the axes, in SVG user units."""
+"""Of the plot area, in SVG user units."""
 
 MARGINS = {"left": 48, "top": 12, "right": 8, "bottom": 42}
 
@@ -68,8 +68,8 @@ CONFIG: Spec = {
         "name": {"color": TEXT, "fontSize": 11, "align": "right", "baseline": "middle"},
     },
 }
-"""Marks are styled by the name of their layer; colours are variables of the style sheet, so that
-one picture serves the light and the dark page."""
+"""Marks are styled by the name of their layer. Colours are variables of the style sheet, so that
+one chart serves the light and the dark page."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure and what its legend says."""
+    """A chart and its legend."""
 
     caption: str
     drawing: Drawing
@@ -91,7 +91,7 @@ class Chart:
     band: str = ""
     """What the grey band is; empty if there is none."""
     key: str = ""
-    """What the whiskers are."""
+    """Another line of the legend, e.g. what the whiskers are."""
 
 
 def looks(methods: Sequence[str], reserved: str = RANDOM) -> dict[str, Look]:
@@ -104,7 +104,7 @@ def looks(methods: Sequence[str], reserved: str = RANDOM) -> dict[str, Look]:
 
 
 def specification(layers: Sequence[Spec], **properties: Any) -> Spec:
-    """Layers above each other; nothing depends on how wide a text is, which machines differ in."""
+    """Layers on top of each other, of fixed size: the width of text differs by machine."""
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "width": WIDTH,
@@ -119,7 +119,7 @@ def specification(layers: Sequence[Spec], **properties: Any) -> Spec:
 
 
 def layer(name: str, mark: str, rows: Sequence[Mapping[str, Any]], **encoding: Any) -> Spec:
-    """Marks of one kind, one for each row; rows with a `note` have it as description."""
+    """Marks of one kind, one per row; the `note` of a row is its description."""
     if rows and "note" in rows[0]:
         encoding["description"] = {"field": "note"}
     return {
@@ -131,14 +131,14 @@ def layer(name: str, mark: str, rows: Sequence[Mapping[str, Any]], **encoding: A
 
 
 def lines(rows: Sequence[Mapping[str, Any]], **encoding: Any) -> Spec:
-    """A thin line through the marks of each method that has several."""
+    """A thin line through the marks of each method with several marks."""
     methods = Counter(row["method"] for row in rows)
     several = [{**row, "note": note(row["method"])} for row in rows if methods[row["method"]] > 1]
     return layer("line", "line", several, **encoding)
 
 
 def budgets(retains: Sequence[float]) -> Spec:
-    """The x channel of charts over budgets, which stand side by side."""
+    """The x channel of charts whose columns are budgets."""
     return {
         "field": "retain",
         "type": "ordinal",
@@ -149,12 +149,12 @@ def budgets(retains: Sequence[float]) -> Spec:
 
 
 def across(x: Spec) -> Spec:
-    """The x and x2 channels of a mark as wide as a budget's column."""
+    """The x and x2 channels of a mark as wide as the column of a budget."""
     return {"x": {**x, "bandPosition": 0}, "x2": {"field": x["field"], "bandPosition": 1}}
 
 
 def figures(values: Iterable[float], ticks: int = 6) -> Spec:
-    """A channel of figures whose scale holds all finite ones and a little more."""
+    """A quantitative channel whose scale covers all finite values with a margin."""
     drawn = [value for value in values if math.isfinite(value)]
     lowest, highest = min(drawn, default=0.0), max(drawn, default=1.0)
     margin = 0.04 * (highest - lowest) or 0.1
@@ -167,14 +167,14 @@ def figures(values: Iterable[float], ticks: int = 6) -> Spec:
 
 
 def by_method(styles: Mapping[str, Look], part: str) -> Spec:
-    """A channel that tells methods by their `colour` or their `shape`."""
+    """A channel for the `colour` or the `shape` of methods."""
     drawn = [getattr(look, part) for look in styles.values()]
     scale = {"domain": list(styles), "range": drawn}
     return {"field": "method", "type": "nominal", "scale": scale, "legend": None}
 
 
 def abreast(slots: Iterable[str]) -> Spec:
-    """The xOffset channel: a place of its own for each within a budget's column."""
+    """The xOffset channel: a place for each slot within the column of a budget."""
     return {"field": "method", "type": "nominal", "scale": {"domain": list(slots)}}
 
 

@@ -1,1 +1,1 @@
-"""The HTML pages: what they show, in what order, and the libraries packed into them."""
+"""The HTML pages: their parts, the order of the parts, and the libraries packed into them."""

@@ -1,4 +1,4 @@
-"""A comparison in JSON and as one small page."""
+"""A comparison of two runs as JSON and as an HTML page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Place = tuple[str, float, tuple[str, str]]
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
-    """All of it in plain values; what is not finite is None."""
+    """The comparison as JSON values; figures that are not finite are None."""
     return {
         "first": comparison.names[0],
         "second": comparison.names[1],
@@ -80,7 +80,7 @@ def by_place(comparison: Comparison) -> dict[Place, dict[str, Compared]]:
 
 
 def method_label(methods: tuple[str, str]) -> str:
-    """One name where it is the same in both."""
+    """Both names, or one if they are equal."""
     names = ["unpruned" if name == UNPRUNED else name for name in methods]
     return " → ".join(dict.fromkeys(names))
 

@@ -19,15 +19,15 @@ from mbench.storage.atomic import write_text_atomically
 from mbench.storage.results_folder import CSV, ITEMS, JSON
 
 VERDICT = "verdict.json"
-"""Beside each report: what the index shows of it (see `to_json`)."""
+"""The file beside each report that holds what the index shows of it (see `to_json`)."""
 
 MARK = '<meta name="generator" content="mbench index">'
-"""By which an index is known: another file of that name is never overwritten."""
+"""Identifies our own index: another file of that name is never overwritten."""
 
 
 @dataclass(frozen=True)
 class Leader:
-    """Who leads at one budget."""
+    """The leading methods at one budget."""
 
     where: str
     methods: str
@@ -50,11 +50,11 @@ class Listed:
     score: str = ""
     leaders: tuple[Leader, ...] = ()
     problem: str = ""
-    """Why nothing else is known."""
+    """Why the directory cannot be listed."""
 
 
 def to_json(run: RunBoards) -> dict[str, Any]:
-    """What an index needs to know of a run without reading its outcomes."""
+    """A run as the index shows it, so that the index reads no outcomes."""
     results = run.results
     statuses = [c.task_status(task).status for c in results.cells for task in results.task_metrics]
     return {
@@ -78,7 +78,7 @@ def to_json(run: RunBoards) -> dict[str, Any]:
 
 
 def write_index(folder: Path) -> Path:
-    """List every result directory of `folder` in its `index.html`; broken ones are named.
+    """Write `folder/index.html`, which lists every result directory of `folder`, broken ones too.
 
     Raises:
         StoreError: the file cannot be written, or is not an index of ours.
@@ -122,7 +122,7 @@ def _listed(directory: Path) -> Listed:
             score=summary["score"],
             leaders=tuple(_leader(budget, summary["models"]) for budget in summary["budgets"]),
         )
-    # Whatever is in a directory, the others are listed.
+    # A broken directory must not keep the others from being listed.
     except OSError as error:
         missing = Path(error.filename or "").name
         return Listed(name, href, problem=f"{missing}: {error.strerror or error}")

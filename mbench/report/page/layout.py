@@ -1,5 +1,5 @@
-"""How parts of the page are put together: each is a function of boards, None where it has
-nothing to show, and so is what is made of several.
+"""Combines parts of the page. A part is a function of boards that returns a block, or None where
+it has nothing to show; the functions here make such a function of several.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ B = TypeVar("B", Board, GroupBoards, RunBoards)
 
 
 def shown(boards: B, parts: Iterable[Callable[[B], Block | None]]) -> tuple[Block, ...]:
-    """What the parts show of the boards, without those that have nothing."""
+    """The blocks of those parts that have something to show."""
     blocks = (part(boards) for part in parts)
     return tuple(block for block in blocks if block is not None)
 
@@ -23,7 +23,7 @@ def shown(boards: B, parts: Iterable[Callable[[B], Block | None]]) -> tuple[Bloc
 def folded(
     title: str, *parts: Callable[[B], Block | None], note: str = ""
 ) -> Callable[[B], Part | None]:
-    """Parts that a reader unfolds, with a note after them."""
+    """Parts in a section that is folded at first, with a note after them."""
 
     def show(boards: B) -> Part | None:
         blocks = list(shown(boards, parts))
@@ -39,7 +39,7 @@ def folded(
 def section(
     title: str, name: str, *parts: Callable[[GroupBoards], Block | None], intro: str = ""
 ) -> Callable[[GroupBoards], Part | None]:
-    """Parts of a model under a heading of their own; `name` ends the section's address."""
+    """Parts of a model under a heading; the section's address ends with `name`."""
 
     def show(boards: GroupBoards) -> Part | None:
         blocks = list(shown(boards, parts))
@@ -53,7 +53,7 @@ def section(
 
 
 def side_by_side(*parts: Callable[[B], Block | None]) -> Callable[[B], SideBySide | None]:
-    """Parts beside each other."""
+    """Parts next to each other."""
 
     def show(boards: B) -> SideBySide | None:
         blocks = shown(boards, parts)
@@ -63,7 +63,7 @@ def side_by_side(*parts: Callable[[B], Block | None]) -> Callable[[B], SideBySid
 
 
 def per_budget(part: Callable[[Board], Block | None]) -> Callable[[GroupBoards], Stack | None]:
-    """A part of every budget of a model."""
+    """A part, for every budget of a model."""
 
     def show(boards: GroupBoards) -> Stack | None:
         blocks = tuple(block for board in boards.boards if (block := part(board)) is not None)

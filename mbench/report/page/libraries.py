@@ -1,4 +1,4 @@
-"""Code of others that a page carries, read from the packages that bring it."""
+"""Third-party code that a page carries, read from the installed packages."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ TABLES = "itables"
 def packed(name: str) -> str:
     """A file of the tables' bundle, compressed, in base64: a third of its size.
 
-    What is packed cannot end the element that holds it, and needs no escaping.
+    Base64 needs no escaping and cannot end the element that holds it.
     """
     content = Path(str(distribution(TABLES).locate_file(f"{TABLES}/html/{name}"))).read_bytes()
     return base64.b64encode(gzip.compress(content, mtime=0)).decode()
 
 
 def credit() -> str:
-    """Whose code the page carries, in one sentence."""
+    """A sentence on the third-party code of the page and its licence."""
     return (
         f"Its tables are sorted, filtered and exported by DataTables, as bundled in {TABLES} "
         f"{distribution(TABLES).version} (MIT licence)."

@@ -40,7 +40,7 @@ def never_selected(boards: GroupBoards) -> tuple[str, ...]:
 
 
 def union_of_choices(choices: CorpusChoices) -> tuple[str, ...]:
-    """How many experts the choices of the texts have in union and in common, by budget."""
+    """By budget, how many experts the choices of the texts share and how many any of them has."""
     notes = []
     for retain, by_corpus in choices.chosen.items():
         masks = list(by_corpus.values())

@@ -1,4 +1,4 @@
-"""Panels of plugins on the page; a plugin that fails loses its own panel and nothing else."""
+"""Panels of plugins; a plugin that fails loses its own panel and nothing else."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from mbench.report.words import visible
 
 @dataclass(frozen=True)
 class Panels:
-    """What plugins show of a run."""
+    """The panels of all plugins for a run."""
 
     parts: tuple[Part, ...]
     failures: tuple[str, ...]
-    """A line for each plugin that has no panel because it failed."""
+    """A line for each plugin whose panel failed."""
 
 
 def collect(hooks: Sequence[tuple[str, Callable[..., Any]]], results: Results) -> Panels:
-    """Ask every plugin for its panels; where one raises or gets it wrong, its panel says so.
+    """Ask every plugin for its panels; one that fails has a panel that states the reason.
 
     `hooks` holds each plugin's name and its `mbench_panels` (`Registry.panels`).
     """

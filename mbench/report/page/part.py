@@ -1,4 +1,4 @@
-"""What the page is made of: parts with a heading, and the blocks that stand in them."""
+"""The building blocks of the page: parts with a heading, and the blocks in them."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ class Text:
 
     text: str
     quiet: bool = False
-    """Whether it explains what stands beside it, and recedes."""
+    """Whether it only explains what it stands beside, and is set in grey."""
 
 
 @dataclass(frozen=True)
 class Notes:
-    """Sentences, one a line."""
+    """A list of sentences."""
 
     lines: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Charts:
-    """Charts in a row that share the legend of the first."""
+    """Charts in a row with one legend, that of the first."""
 
     charts: tuple[Chart, ...]
     small: bool = False
@@ -38,14 +38,14 @@ class Charts:
 
 @dataclass(frozen=True)
 class Stack:
-    """Blocks under one another."""
+    """Blocks below each other."""
 
     blocks: tuple[Block, ...]
 
 
 @dataclass(frozen=True)
 class SideBySide:
-    """Blocks beside each other where there is room; a chart has its legend under it."""
+    """Blocks next to each other where there is room; each chart has its own legend."""
 
     blocks: tuple[Block, ...]
 
@@ -57,17 +57,17 @@ class Part:
     title: str
     blocks: tuple[Block, ...] = ()
     id: str = ""
-    """Its address on the page, empty for parts that have none."""
+    """Its anchor on the page, empty if it has none."""
     folded: bool = False
     kind: str = ""
     """A class of the style sheet: `budget`."""
     failure: str = ""
-    """Why it could not be made."""
+    """Why there is nothing to show, if a plugin failed."""
 
 
 Block: TypeAlias = (
     Table | Chart | MaskPictures | Markup | Text | Notes | Charts | Stack | SideBySide | Part
 )
-"""What may stand in a part; markup enters the page as it is."""
+"""What a part may hold; markup is inserted unescaped."""
 
 BLOCKS = (Table, Chart, MaskPictures, Markup, Text, Notes, Charts, Stack, SideBySide, Part)

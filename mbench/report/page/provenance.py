@@ -1,4 +1,4 @@
-"""What the page tells of where its figures come from, in rows of two texts."""
+"""The provenance of the figures as the page shows it: rows of a name and a text."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def changes(provenance: Provenance) -> tuple[str, ...]:
 
 
 def commit(provenance: Provenance) -> str:
-    """Of mbench, where it is one for all runs and no checkout had changes; else empty."""
+    """The commit of mbench if all runs used the same one without changes, else empty."""
     states = {run.mbench_checkout for run in provenance.runs}
     (state, *others) = states
     return state.commit if state.commit and not state.changed and not others else ""
 
 
 def rows(provenance: Provenance) -> tuple[tuple[str, str], ...]:
-    """All that is recorded, but for the command of a single run, as (path, text)."""
+    """Everything recorded except the command of a single run, as (path, text)."""
     parts: dict[str, object] = {}
     if len(provenance.runs) == 1:
         parts |= _run(provenance.runs[0])
@@ -53,7 +53,7 @@ def rows(provenance: Provenance) -> tuple[tuple[str, str], ...]:
 
 
 def run_costs(provenance: Provenance) -> tuple[tuple[str, str], ...]:
-    """What the one run that gave these results computed; merged ones tell it run by run."""
+    """The cost of a single run; for merged runs it is listed with each run in `rows`."""
     if len(provenance.runs) > 1:
         return ()
     cost = provenance.runs[0].cost
@@ -125,7 +125,7 @@ def _method(method: MethodSettings, router: RouterMode) -> dict[str, object]:
 
 
 def _flat(value: object, path: str = "") -> Iterator[tuple[str, str]]:
-    """Nested values by path; what is not set or empty has no row."""
+    """Nested values by path; no row for empty values."""
     if isinstance(value, Mapping):
         for key, entry in value.items():
             yield from _flat(entry, f"{path} › {key}" if path else str(key))

@@ -1,4 +1,4 @@
-"""From the view model to one HTML file that needs nothing else."""
+"""Renders the view model as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from mbench.report.figures_of_papers import Published, load_published, shipped_figures
 from mbench.report.page import libraries
 from mbench.report.page.part import BLOCKS, Part
 from mbench.report.page.terms import term_of
 from mbench.report.page.view import page
-from mbench.report.published import Published, load_published, shipped_figures
 from mbench.report.statistics.boards import RunBoards
 from mbench.report.words import visible
 from mbench.storage.atomic import write_text_atomically
@@ -26,7 +26,7 @@ def render(run: RunBoards, directory: str | Path, panels: Sequence[Part] = ()) -
     """Write `index.html` into `directory` and return its path; equal results give equal bytes.
 
     Figures of papers are those that come with mbench and those of `published/*.yaml` beside
-    `directory`, which take the place of ours of the same file name.
+    `directory`, which replace ours of the same file name.
     """
     path = Path(directory) / "index.html"
     papers = load_published(shipped_figures(), path.resolve().parent.parent / "published")
@@ -41,7 +41,7 @@ def to_html(run: RunBoards, papers: Sequence[Published] = (), panels: Sequence[P
 
 
 def environment() -> Environment:
-    """The templates, which escape whatever is put into them."""
+    """The environment of the templates, with escaping on."""
     environment = Environment(
         loader=PackageLoader("mbench.report"),
         autoescape=True,
@@ -66,15 +66,15 @@ def _is_a(kind: type) -> Callable[[object], bool]:
 
 
 def _visible(value: Any) -> Any:
-    """Text that is not markup, with its control characters shown."""
+    """Make control characters visible in any text that is not markup."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _data_uri(text: str) -> str:
-    """A CSV file as an address."""
+    """A CSV file as a data URI."""
     return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()
 
 
 def _asset(name: str) -> Markup:
-    """One of our own style or script files, to be inlined as it is."""
+    """A style sheet or script of our own, inlined unescaped."""
     return Markup((TEMPLATES / name).read_text(encoding="utf-8"))

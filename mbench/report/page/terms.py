@@ -1,4 +1,4 @@
-"""Which definition of `terms.html.j2` explains a column."""
+"""Which entry of `terms.html.j2` defines a column."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ TERMS = {
     "Weights": "weights",
     "Candidate": "candidate",
 }
-"""Text or detail of a column's head -> id of the definition, without `term-`."""
+"""Text or detail of a column's head -> id of the entry, without `term-`."""
 
 
 def term_of(column: Column) -> str:
-    """Id of the definition behind a column's head, empty if it speaks for itself."""
+    """Id of the entry that a column's head links to, empty if it needs none."""
     if "at floor" in column.detail:
         return "floor"
     detail = column.detail.removesuffix(" ↓")

@@ -14,6 +14,7 @@ from mbench.report.charts.mask_pictures import mask_pictures
 from mbench.report.charts.score_by_budget import perplexity_by_budget, score_by_budget
 from mbench.report.charts.score_by_memory import score_by_memory
 from mbench.report.charts.single_seeds import single_seeds
+from mbench.report.figures_of_papers import Published
 from mbench.report.page import provenance
 from mbench.report.page.layout import (
     charts,
@@ -26,7 +27,6 @@ from mbench.report.page.layout import (
 )
 from mbench.report.page.notes import budget_notes, never_selected, union_of_choices
 from mbench.report.page.part import Block, Charts, Notes, Part, Stack, Text
-from mbench.report.published import Published
 from mbench.report.statistics.boards import Board, GroupBoards, RunBoards
 from mbench.report.statistics.corpus_choices import corpus_choices
 from mbench.report.statistics.floors import ROOM
@@ -41,7 +41,7 @@ from mbench.report.tables.every_seed import every_seed
 from mbench.report.tables.failures import failures
 from mbench.report.tables.leaderboard import leaderboard
 from mbench.report.tables.mask_overlap import mask_overlap
-from mbench.report.tables.published import published_figures
+from mbench.report.tables.published_figures import published_figures
 from mbench.report.tables.savings import savings
 from mbench.report.tables.task_by_task import task_by_task
 from mbench.report.tables.weights import weights
@@ -65,11 +65,11 @@ BUDGET_PARTS = (
         "of different seeds; for random pruning this is the level of chance.",
     ),
 )
-"""What stands under one budget."""
+"""The parts of one budget, in order."""
 
 
 def model_parts(papers: Sequence[Published]) -> tuple[Callable[[GroupBoards], Block | None], ...]:
-    """What stands under one model."""
+    """The parts of one model, in order."""
     return (
         charts(score_by_budget, perplexity_by_budget),
         _gaps_to_random,
@@ -95,7 +95,7 @@ def model_parts(papers: Sequence[Published]) -> tuple[Callable[[GroupBoards], Bl
 def run_parts(
     run: RunBoards, papers: Sequence[Published], panels: Sequence[Part]
 ) -> tuple[Part, ...]:
-    """What stands on the page between the verdict and the protocol."""
+    """The parts of the page between the verdict and the protocol, in order."""
     models = (
         Part(boards.heading, shown(boards, model_parts(papers)), id=boards.id)
         for boards in run.groups
@@ -190,7 +190,7 @@ class Page:
     parts: tuple[Part, ...]
     command: str
     commit: str
-    """Of mbench, where the runs' checkout had no changes; else empty."""
+    """Of mbench, if the runs' checkouts had no changes; else empty."""
     csv: str
     """Every figure in long form."""
     metrics: tuple[str, ...]
@@ -202,15 +202,15 @@ class Page:
     """Of the paired bootstrap."""
     many_items: int
     many_losses: int
-    """From how many a null distribution is known without draws."""
+    """From how many on a null distribution is known without draws."""
     room: float
-    """By how much a figure must clear the floor."""
+    """How far above the floor a figure must be."""
     always_unknown: str
-    """What no result here can say."""
+    """A limitation of all results."""
 
 
 def page(run: RunBoards, papers: Sequence[Published] = (), panels: Sequence[Part] = ()) -> Page:
-    """Derive the page from the results, what papers state and what plugins show."""
+    """Derive the page from the results, the figures of papers and the panels of plugins."""
     results = run.results
     metrics = (m for boards in run.groups for board in boards.boards for m in other_metrics(board))
     return Page(

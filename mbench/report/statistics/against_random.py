@@ -1,4 +1,4 @@
-"""A method's figure beside those of the seeds of random pruning."""
+"""A method's figure compared with those of the seeds of random pruning."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def worse_seeds(value: float, seeds: Sequence[float], higher: bool = True) -> in
 
 
 def reversing_seeds(value: float, seeds: Sequence[float]) -> list[int]:
-    """Positions of the seeds that, as the only baseline, would turn the sign of the difference.
+    """Positions of seeds that, as the only baseline, would change the sign of the difference.
 
-    A seed equal to `value` turns it into a tie and does not count.
+    A seed equal to `value` makes a tie and does not count.
     """
     over_mean = value - math.fsum(seeds) / len(seeds)
     return [place for place, seed in enumerate(seeds) if (value - seed) * over_mean < 0]

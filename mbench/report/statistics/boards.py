@@ -1,5 +1,5 @@
-"""Who stands where at every budget: computed once, and told by the page, the tables for papers,
-the terminal and the index."""
+"""The methods of every budget, ranked and compared: computed once, for the page, the tables for
+papers, the terminal and the index."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ class Board:
     """One budget of one model."""
 
     id: str
-    """By which addresses on the page begin."""
+    """Prefix of its anchors on the page."""
     results: Results
     group: Group
     score: Score | None
     """What its methods are ranked by; None for a suite that declares nothing to rank by."""
     budget: BudgetEntries
     ranking: Ranking | None
-    """Its methods by the score."""
+    """Its methods, ranked by the score."""
     by_perplexity: Ranking | None
-    """The same by mean log perplexity, where a suite that has it ranks by something else."""
+    """Its methods, ranked by mean log perplexity where the score is something else."""
     tasks: Mapping[str, TaskComparison]
     uninformative: Mapping[str, Floor]
-    """Tasks that tell nothing at this budget."""
+    """Tasks that are uninformative at this budget."""
 
     @property
     def retain(self) -> float:
@@ -44,7 +44,7 @@ class Board:
 
     @property
     def heading(self) -> str:
-        """What the page calls it."""
+        """Its heading on the page."""
         masks = (mask for entry in self.budget.entries for mask in self.masks_of(entry))
         first = next(masks, None)
         total = "" if first is None else f" of {first.shape[1]}"
@@ -52,7 +52,7 @@ class Board:
 
     @property
     def where(self) -> str:
-        """What captions of tables call it."""
+        """What it is called in captions of tables."""
         return f"{self.group.model}, {self.heading}, router {self.group.router}"
 
     @property
@@ -68,7 +68,7 @@ class Board:
         return tuple(standing.entry for standing in self.ranking.standings)
 
     def masks_of(self, entry: Entry) -> list[np.ndarray]:
-        """The masks of a method, bool [layers, N], one per seed; those that came about."""
+        """The masks of a method, bool [layers, N], one per seed that has a mask."""
         keys = [(self.group.model, cell.mask) for cell in entry.cells if cell.mask]
         return [self.results.masks[key] for key in keys if key in self.results.masks]
 
@@ -78,7 +78,7 @@ class GroupBoards:
     """The budgets of one model."""
 
     id: str
-    """By which addresses on the page begin."""
+    """Prefix of its anchors on the page."""
     results: Results
     group: Group
     score: Score | None
@@ -89,7 +89,7 @@ class GroupBoards:
 
     @property
     def heading(self) -> str:
-        """What the page calls it."""
+        """Its heading on the page."""
         return f"{self.group.model}, router {self.group.router}"
 
     def ranked_by(self, score: Score) -> dict[float, tuple[Ranked, ...]]:

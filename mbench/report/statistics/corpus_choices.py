@@ -1,5 +1,5 @@
-"""Do calibration texts agree on which experts matter? The masks of methods that differ in their
-one corpus alone are the corpora's own choices of K experts per layer.
+"""The experts that calibration texts choose: the masks of methods that differ only in their one
+corpus.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from mbench.report.words import listing
 
 @dataclass(frozen=True)
 class CorpusChoices:
-    """One family of methods: the same parts, each on another corpus."""
+    """Methods with the same components and settings, each on another corpus."""
 
     id: str
-    """By which addresses on the page begin."""
+    """Prefix of its anchors on the page."""
     boards: GroupBoards
     methods: Mapping[str, str]
-    """Corpus -> the method that looks at it."""
+    """Corpus -> method."""
     chosen: Mapping[float, Mapping[str, np.ndarray]]
-    """Retain ratio -> corpus -> bool [layers, N]; budgets with two masks at least."""
+    """Retain ratio -> corpus -> mask, bool [layers, N]; budgets with at least two masks."""
 
     @property
     def heading(self) -> str:
-        """What the page calls it."""
+        """Its heading on the page."""
         return listing(self.methods.values())
 
     @property
@@ -46,11 +46,11 @@ class CorpusChoices:
         return jaccard_by_layer(*(choices[corpus] for corpus in pair))
 
     def kept(self, retain: float) -> int:
-        """Experts per layer that stay at a budget."""
+        """Experts kept per layer at a budget."""
         return int(self._any_mask(retain)[0].sum())
 
     def chance(self, retain: float) -> float:
-        """The overlap that two independent random choices have at a budget."""
+        """The expected overlap of two independent random choices at a budget."""
         return chance(self._any_mask(retain).shape[1], self.kept(retain))
 
     def layers(self, retain: float) -> int:
@@ -62,7 +62,7 @@ class CorpusChoices:
 
 
 def corpus_choices(boards: GroupBoards) -> tuple[CorpusChoices, ...]:
-    """Every family of methods with masks."""
+    """Every family of methods that has masks."""
     methods = boards.results.provenance.methods.get(boards.group.model, {})
     choices = []
     for number, family in enumerate(families(methods), 1):
@@ -74,7 +74,7 @@ def corpus_choices(boards: GroupBoards) -> tuple[CorpusChoices, ...]:
 
 
 def families(methods: Mapping[str, MethodSettings]) -> list[dict[str, str]]:
-    """Corpus -> method, for methods with one corpus that share the rest; two corpora at least."""
+    """Corpus -> method, for methods that differ only in their corpus; at least two corpora."""
     by_rest: list[tuple[MethodSettings, dict[str, str]]] = []
     for name, method in methods.items():
         if len(method.corpora) != 1 or method.candidate is not None:
@@ -89,7 +89,7 @@ def families(methods: Mapping[str, MethodSettings]) -> list[dict[str, str]]:
 
 
 def _choices(board: Board, family: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """Corpus -> mask of the first seed of its method."""
+    """Corpus -> mask of its method (of the first seed)."""
     first_cells = {entry.method: entry.cells[0] for entry in board.budget.entries}
     keys = {
         corpus: (board.group.model, first_cells[method].mask)

@@ -1,4 +1,4 @@
-"""Tasks that tell nothing because figures on them are no better than a guess."""
+"""Tasks that are uninformative because figures on them are no better than guessing."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mbench.core.results import CellResult
 from mbench.report.statistics.groups import BudgetEntries, Group
 
 ROOM = 0.02
-"""A figure clears the floor if it is significantly more than this above it. Of 0.01 on a task
-without options some is luck with the format, and nothing is left to lose by pruning."""
+"""A figure clears the floor if it is significantly more than this above it: a figure of 0.01 on a
+task with free answers is partly luck with the format, and leaves nothing to lose by pruning."""
 
 
 @dataclass(frozen=True)
 class Floor:
-    """A task without information at one budget."""
+    """The floor of a task that is uninformative at one budget."""
 
     level: float
     """What guessing gives."""
@@ -28,16 +28,16 @@ class Floor:
 
 
 def at_floor(task: str, uninformative: Mapping[str, Floor]) -> str:
-    """What a column's head adds for a task without information, else nothing."""
+    """What a column's head adds for an uninformative task, else nothing."""
     return f", at floor {uninformative[task].level:.2f}" if task in uninformative else ""
 
 
 def level(items: pd.DataFrame, metric: str) -> float | None:
-    """The share of right answers that no ability gives; None if outcomes are not right or wrong.
+    """The share of right answers by guessing; None if outcomes are not right or wrong.
 
     Where every item has a fixed number of answers, as many as its log-likelihoods, it is the mean
     of one over that number, or the share of the most frequent right answer if that is more: a
-    model that always gives the same answer reaches it. Right answers are told by the hash of the
+    model that always gives the same answer reaches it. Right answers are known by the hash of the
     target in the item's name, and only if there are no more of them than answers to choose from.
     Tasks without fixed answers have the floor 0.
     """
@@ -60,9 +60,9 @@ def level(items: pd.DataFrame, metric: str) -> float | None:
 def floors(
     group: Group, budget: BudgetEntries, tasks: Mapping[str, str], significance: float = 0.05
 ) -> dict[str, Floor]:
-    """Task -> its floor, for those of `tasks` (task -> metric) that tell nothing at this budget.
+    """Task -> its floor, for those of `tasks` (task -> metric) uninformative at this budget.
 
-    A task does if the unpruned model does not clear the floor, or if no pruned model does; the
+    A task is if the unpruned model does not clear the floor, or if no pruned model does; the
     one-sided tests are normal ones with Bonferroni's correction for the number of pruned models.
     """
     uninformative = {}

@@ -1,4 +1,4 @@
-"""How the cells of a run belong together: by model, by budget, by method."""
+"""The cells of a run grouped by model, budget and method."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mbench.core.results import UNPRUNED, CellKey, CellResult, Results
 from mbench.report.statistics.seed_summaries import Summary, summarize
 
 RANDOM = "random"
-"""The method whose mean over seeds is the reference of every comparison."""
+"""The method whose mean over seeds is the baseline."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Entry:
 
     @property
     def key(self) -> CellKey:
-        """Of its first cell, by which a run knows it."""
+        """The key of its first cell."""
         return self.cells[0].key
 
     @property
@@ -52,7 +52,7 @@ class BudgetEntries:
 
 @dataclass(frozen=True)
 class Group:
-    """All that may be compared: one model."""
+    """The cells of one model, which may be compared with each other."""
 
     model: str
     router: str
@@ -63,7 +63,7 @@ class Group:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """In the order the suite names them; a method has one colour and shape throughout."""
+        """In the order of the suite, which determines their colours and shapes."""
         return tuple(_unique(entry.method for b in self.budgets for entry in b.entries))
 
     @property
@@ -75,7 +75,7 @@ class Group:
 
 
 def arrange(results: Results) -> tuple[Group, ...]:
-    """Sort the cells into groups, budgets and methods, all in the order of the run."""
+    """Group the cells; models and methods keep the order of the run."""
     groups = []
     for model in _unique(cell.model for cell in results.cells):
         cells = [cell for cell in results.cells if cell.model == model]

@@ -1,4 +1,4 @@
-"""Many differences at once: corrected p-values, and the ranks that they leave open."""
+"""Many comparisons at once: adjusted p-values, and the ranks they leave open."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def significantly_different(
 ) -> np.ndarray:
     """Which of `count` methods differ: bool [count, count], symmetric.
 
-    Holm's method corrects over all pairs, not only over those with the best method: the best one
-    is chosen by the same figures, and a comparison chosen by looking is one of all it was chosen
-    from. `p(a, b)` is the uncorrected p-value of a < b.
+    Holm's method adjusts for all pairs, not only for those with the best method: which method is
+    best is decided by the same figures, so that every pair was a candidate. `p(a, b)` is the
+    unadjusted p-value of a < b.
     """
     pairs = list(combinations(range(count), 2))
     adjusted = holm([p(*pair) for pair in pairs])

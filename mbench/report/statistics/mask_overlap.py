@@ -1,4 +1,4 @@
-"""How much masks have in common."""
+"""Overlaps of masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two methods compared on the same items, seeds included."""
+"""The interval and p-value of the difference of two methods on the same items."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from mbench.report.statistics.significance import (
 
 @dataclass(frozen=True)
 class Sample:
-    """A method's masks on the common items, with what its comparisons need."""
+    """A method's masks on the common items, with the draws that comparisons need."""
 
     figures: np.ndarray
     """[S] the observed score of each of its masks."""
     outcomes: np.ndarray | None
     """[items] right (1) or wrong (0), of a single mask on a single task; else None."""
     deviations: np.ndarray | None
-    """[R] bootstrap deviations of its mean, errors of seeds included; None where no interval is
-    wanted."""
+    """[R] bootstrap deviations of its mean, with the error of few seeds; None if no interval is
+    needed."""
     null: np.ndarray | None
-    """[R] sign flips of its mean, errors of seeds included; None where `factor` is there."""
+    """[R] sign flips of its mean, with the error of few seeds; None if `factor` is set."""
     factor: np.ndarray | None
-    """[K] of its mean, from `resampling.sign_factor`; None where a task has few items."""
+    """[K] of its mean, from `resampling.sign_factor`; None if a task has few items."""
     seed_error: float
     """Standard error that comes from having few seeds."""
 
@@ -49,7 +49,7 @@ class Sample:
 def samples(
     entries: Iterable[Entry], paired: Paired[CellKey], resamples: int, *, intervals: bool = True
 ) -> list[tuple[Entry, Sample]]:
-    """The entries all of whose cells are paired, each with its sample."""
+    """The entries whose cells are all paired, each with its sample."""
     complete: list[Entry] = []
     columns: list[list[int]] = []
     for entry in entries:
@@ -68,7 +68,7 @@ def samples_of_columns(
     *,
     intervals: bool = True,
 ) -> list[Sample]:
-    """One sample a method, of the columns of its masks; equal outcomes give equal draws."""
+    """A sample for each method, from the columns of its masks; equal outcomes give equal draws."""
     if not columns_by_method:
         return []
     rng = np.random.default_rng(0)
@@ -101,8 +101,8 @@ def samples_of_columns(
 
 
 def _variance_between(null: np.ndarray | None, factors: np.ndarray | None) -> float:
-    """The variance between masks that sampling of items explains: of draws its mean, of factors
-    the sum of their squares."""
+    """The variance between masks that sampling of items explains: the mean over draws, or the sum
+    over the rows of a factor."""
     drawn = factors if null is None else null
     if drawn is None or drawn.shape[1] < 2:
         return 0.0

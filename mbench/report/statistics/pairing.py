@@ -1,4 +1,4 @@
-"""The outcomes of many cells on the same items, and which cells cannot be put beside the others."""
+"""Pairs the outcomes of many cells on the same items, and finds the cells that do not fit."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from mbench.report.statistics.groups import Entry
 from mbench.report.statistics.resampling import Stratum
 
 K = TypeVar("K", bound=Hashable)
-"""What tells cells apart: of one run their keys."""
+"""How cells are identified: within one run by their keys."""
 
 Part = tuple[str, str]
 """(task, metric)."""
 
 
 def to_part(task: str, metric: str) -> Part:
-    """What is compared where a task's figure is `metric`: of perplexities, their logarithm."""
+    """The metric that is compared: for perplexities, their logarithm."""
     return task, "mean_nll" if metric in LOWER_IS_BETTER else metric
 
 
 @dataclass(frozen=True)
 class Paired(Generic[K]):
-    """Cells on the same items; `strata` has a column per cell of `columns`, a stratum per part.
+    """Cells on the same items: a stratum per part, with a column per cell.
 
-    The rows of a stratum are items or, of a perplexity, `outcome.blocks` of windows.
+    The rows of a stratum are items or, for perplexities, blocks of windows (`evaluation.blocks`).
     """
 
     strata: tuple[Stratum, ...]
@@ -38,7 +38,7 @@ class Paired(Generic[K]):
     problems: Mapping[K, str]
     """Cell -> why it cannot be compared."""
     items: int
-    """Of all parts; of a perplexity, windows."""
+    """Of all parts together; for perplexities, windows."""
 
     def columns_of(self, cells: Iterable[K]) -> list[int] | None:
         """The cells' columns; None unless all of them have one."""
@@ -47,7 +47,7 @@ class Paired(Generic[K]):
         return present if len(present) == len(columns) else None
 
     def of(self, cells: Iterable[K]) -> Paired[K]:
-        """Those of `cells` that are here, without the others."""
+        """The pairing restricted to those of `cells` that are in it."""
         kept = [cell for cell in cells if cell in self.columns]
         columns = [self.columns[cell] for cell in kept]
         strata = tuple(Stratum(s.totals[:, columns], s.sizes) for s in self.strata) if kept else ()
@@ -56,12 +56,12 @@ class Paired(Generic[K]):
 
 
 def pair(cells: Mapping[K, CellResult], parts: Sequence[Part]) -> Paired[K]:
-    """Put the cells that have every part beside each other, item by item.
+    """Pair the cells that have every part, item by item.
 
-    The items of a task are those that most cells have (of equally many the first ones). A cell
-    with other items, with items that occur twice, with other tokens per window or with outcomes
-    that are not finite is left out and named; so are cells whose equal masks under one router mode
-    have unequal outcomes, because one of them must be wrong.
+    The items of a task are those that most cells have (the first ones, if equally many). A cell
+    with other items, with an item twice, with other tokens per window or with outcomes that are
+    not finite is left out and listed in `problems`; so are cells with equal masks under one router
+    mode but unequal outcomes, because one of them must be wrong.
     """
     complete = {
         key: cell for key, cell in cells.items() if all(cell.metric(*part) for part in parts)
@@ -101,7 +101,7 @@ def problem_of(entry: Entry, paired: Paired[CellKey]) -> str:
 
 @dataclass(frozen=True)
 class _Outcomes:
-    """The items of one cell on one task; plain arrays, because a page makes hundreds of them."""
+    """One cell's outcomes on one task; plain arrays, because a page needs hundreds of them."""
 
     items: np.ndarray
     totals: np.ndarray
@@ -128,7 +128,7 @@ def _outcomes(cell: CellResult, task: str, metric: str) -> _Outcomes:
 
 
 def _strangers(cells: Mapping[K, CellResult], task: str, metric: str) -> Iterator[tuple[K, str]]:
-    """Cells whose outcomes on a task are not beside the others', with the reason."""
+    """Cells whose outcomes on a task do not fit those of most others, with the reason."""
     item_sets: list[_Outcomes] = []  # one of each distinct set of items, ordered by item
     members: list[list[K]] = []
     known: list[tuple[_Outcomes, int]] = []  # as stored, so that few have to be ordered
@@ -159,7 +159,7 @@ def _strangers(cells: Mapping[K, CellResult], task: str, metric: str) -> Iterato
 def _minorities(
     item_sets: Sequence[_Outcomes], members: Sequence[Sequence[K]], task: str
 ) -> Iterator[tuple[K, str]]:
-    """The cells whose items are not those that most cells have."""
+    """Cells whose items are not those that most cells have, with the reason."""
     common = max(range(len(item_sets)), key=lambda at: len(members[at]))
     most = item_sets[common]
     for at, (items, keys) in enumerate(zip(item_sets, members, strict=True)):
@@ -190,7 +190,7 @@ def _stratum(cells: Sequence[CellResult], task: str, metric: str) -> Stratum:
 
 
 def _reordered(outcomes: _Outcomes, like: _Outcomes) -> np.ndarray:
-    """Totals in another's order of the same items."""
+    """The totals in the order of the items of `like`."""
     by_item = dict(zip(outcomes.items, outcomes.totals, strict=True))
     return np.array([by_item[item] for item in like.items])
 

@@ -1,4 +1,4 @@
-"""Who stands where at each budget, and which differences are significant."""
+"""Ranks the methods of each budget, and tests their differences."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from mbench.report.statistics.seed_summaries import Summary, summarize
 from mbench.report.statistics.significance import Difference
 
 LEVEL = 0.05
-"""Adjusted p-values below it are significant."""
+"""Differences with an adjusted p-value below this are significant."""
 
 
 @dataclass(frozen=True)
 class AgainstRandom:
-    """A method beside the mean of random pruning, and beside each of its masks."""
+    """A method compared with the mean of random pruning, and with each random mask."""
 
     difference: Difference
     """The method minus the mean over the seeds of random pruning."""
@@ -36,12 +36,12 @@ class AgainstRandom:
     """How many random masks it is better than."""
     masks: int
     reversing_seeds: tuple[int | None, ...]
-    """Seeds of random pruning that, as the only baseline, would put it on the other side."""
+    """Seeds of random pruning that, as the only baseline, would change the difference's sign."""
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """One method at one budget that is compared with all others there."""
+    """A method at a budget that is compared with all others there."""
 
     entry: Entry
     summary: Summary
@@ -59,13 +59,13 @@ class Ranked:
     against_random: AgainstRandom | None
     """None for random pruning itself, and where that is not ranked."""
     gap_closed: float | None
-    """Share of the gap from random pruning to the unpruned model; None where those two are not
-    significantly different, NaN where random pruning is the better one."""
+    """Share of the gap from random pruning to the unpruned model; None if these two are not
+    significantly different, NaN if random pruning is better."""
 
 
 @dataclass(frozen=True)
 class Unranked:
-    """One method at one budget that cannot be compared."""
+    """A method at a budget that is incomplete or cannot be compared."""
 
     entry: Entry
     summary: Summary | None
@@ -96,15 +96,15 @@ class Ranking:
 
     @property
     def winner(self) -> str | None:
-        """The method that is significantly different from all others but copies of itself, of
-        which there must be one."""
+        """The best method if it is significantly different from all others (its copies aside) and
+        there is at least one other."""
         best = [standing for standing in self.ranked if standing.tied_with_best]
         alone = all(s.entry.method in best[0].same_as for s in best[1:])
         return best[0].entry.method if best and alone and len(best) < len(self.ranked) else None
 
 
 def rankings(group: Group, score: Score) -> dict[float, Ranking]:
-    """Retain ratio -> its methods by the score, all compared on the same items."""
+    """Retain ratio -> its methods ranked by the score, all compared on the same items."""
     paired = pair(group.cells, score.parts)
     most = max((math.comb(len(budget.entries), 2) for budget in group.budgets), default=0)
     entries = [entry for budget in group.budgets for entry in budget.entries]
@@ -146,7 +146,7 @@ def _rank(
     comparable = [(e, by_entry[e.key]) for e in budget.entries if e.key in by_entry]
     sign = -1 if score.higher else 1
     ordered = sorted(comparable, key=lambda pair: sign * pair[1].value)
-    # Where every task is at its floor, a difference is one between guesses.
+    # If every task is at floor, a difference is one between guesses.
     guesses = len(floors(group, budget, dict(score.parts))) == len(score.parts)
     differ = _differ(ordered, guesses)
     baseline = next((place for place, (e, _) in enumerate(ordered) if e.method == RANDOM), None)
@@ -181,7 +181,7 @@ def _rank(
 def _differ(ordered: Sequence[tuple[Entry, Sample]], guesses: bool) -> np.ndarray:
     """Which methods are significantly different (adjusted): bool [methods, methods].
 
-    Copies of one mask are one model: they are tested once, and corrected for once.
+    Methods with equal masks are one model: they are tested once and count once.
     """
     masks = [entry.masks for entry, _ in ordered]
     distinct = list(dict.fromkeys(masks))
@@ -213,7 +213,7 @@ def _gap_closed(
 ) -> float | None:
     if random is None or unpruned is None:
         return None
-    # A share of a gap that may not be there says nothing.
+    # A share of a gap that may not exist means nothing.
     if p_value(unpruned, random[1]) >= LEVEL:
         return None
     return gap_closed(sample.value, random[1].value, unpruned.value, score.higher)

@@ -1,4 +1,4 @@
-"""Items drawn anew for intervals, their signs flipped for tests.
+"""Resampling of items: a bootstrap for intervals, sign flips for tests.
 
 Methods are compared on the same items, so every comparison is paired: items are drawn, or their
 signs flipped, once for all methods, and the difference of two methods' columns belongs to their
@@ -40,14 +40,14 @@ class Stratum:
 
 
 MANY_ITEMS = 200
-"""From here on, sums over items drawn anew or with random signs have the normal distribution with
-their exact covariance. Of signs, where few items differ, the p-value is near the mid-p of the
-exact one; see `mcnemar`."""
+"""From this number on, sums over resampled items or over items with random signs are drawn from
+the normal distribution with their exact covariance. With random signs and few items that differ,
+the p-value is near the mid-p of the exact test; see `mcnemar`."""
 
 MANY_LOSSES = 30
-"""The same for random signs of losses, which differ on every row, in rows of equal size: there the
-normal distribution has the heavier tails of the two (checked in test_resampling.py). Of unequal
-rows so many must remain that a few long ones do not decide: sum(sizes)^2 / sum(sizes^2)."""
+"""The same for random signs of losses, which differ on every row, if rows are of equal size: there
+the normal distribution has the heavier tails (checked in test_resampling.py). For unequal rows,
+the effective number counts, so that a few long ones do not decide: sum(sizes)^2 / sum(sizes^2)."""
 
 
 def _many(stratum: Stratum) -> bool:
@@ -62,7 +62,7 @@ def _many(stratum: Stratum) -> bool:
 def bootstrap(
     strata: Sequence[Stratum], rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> np.ndarray:
-    """Deviations [R, M] of the strata's mean figure from the observed one, items drawn anew.
+    """Bootstrap deviations [R, M] of the strata's mean figure from the observed one.
 
     Items are drawn with replacement within their stratum, the same for all columns. A bootstrap
     of few items is too narrow, as a normal interval with an estimated variance is; every
@@ -73,7 +73,7 @@ def bootstrap(
     for stratum in strata:
         items = len(stratum.sizes)
         if items < 2:
-            return np.full_like(result, math.nan)  # one item says nothing of its error
+            return np.full_like(result, math.nan)  # one item has no error estimate
         scale = np.sqrt(items / rng.chisquare(items - 1, resamples))[:, None]
         if items >= MANY_ITEMS:
             # To first order, a ratio deviates by the sum of its items' residuals.
@@ -122,7 +122,7 @@ def sign_flips(
 
 
 def sign_factor(strata: Sequence[Stratum]) -> np.ndarray | None:
-    """What `sign_flips` draws from where every stratum is large: [K, M], else None.
+    """The distribution that `sign_flips` draws from if every stratum is large: [K, M], else None.
 
     The difference of two columns is normal under the null, and the norm of the difference of
     their factors is its standard deviation.

@@ -58,6 +58,6 @@ def primary_score(results: Results) -> Score | None:
 
 
 def second_score(results: Results) -> Score | None:
-    """Mean log perplexity, where a suite that has it ranks by something else."""
+    """Mean log perplexity, if the suite has perplexities and ranks by something else."""
     score = perplexity_score(results)
     return None if score == primary_score(results) else score

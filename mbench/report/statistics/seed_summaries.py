@@ -1,7 +1,7 @@
-"""A figure over seeds: its summary, and the error that comes from having few of them.
+"""Summaries of a figure over seeds, and the error of their mean.
 
-Seeds are replicates: their spread enters as an error of its own, and never by treating seeds as
-more items.
+Seeds are replicates: their spread is an error of its own, and seeds are never treated as more
+items.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ class Summary:
 def summarize(values: Iterable[float]) -> Summary:
     """Mean, sample standard deviation and range of one figure over seeds."""
     array = np.fromiter(values, float)
-    with np.errstate(invalid="ignore"):  # an overflown perplexity has no deviation
+    with np.errstate(invalid="ignore"):  # an infinite perplexity has no deviation
         std = float(array.std(ddof=1)) if len(array) > 1 else math.nan
     return Summary(float(array.mean()), std, float(array.min()), float(array.max()), len(array))
 
 
 def seed_error(values: np.ndarray, of_items: float) -> float:
-    """Standard error of a mean over seeds [S] that comes from having only these; 0 for one.
+    """Standard error of a mean over seeds [S] due to the choice of seeds; 0 for one seed.
 
-    `of_items` is the part of the seeds' variance that sampling of items explains. Of two seeds
-    it is not taken off: their variance is so uncertain that 5 % tests would reject 8 %.
+    `of_items` is the part of the seeds' variance that sampling of items explains. It is not
+    subtracted for two seeds: their variance is so uncertain that 5 % tests would reject 8 %.
     """
     if len(values) == 1:
         return 0.0

@@ -1,4 +1,4 @@
-"""One difference: its interval and its p-value, from draws or from a known distribution."""
+"""The interval and the p-value of one difference, from draws or from a known distribution."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one method is from another."""
+    """The difference of two methods."""
 
     value: float
     low: float
@@ -32,17 +32,17 @@ def with_interval(
 def sign_flip_p_value(value: float, first: np.ndarray, second: np.ndarray) -> float:
     """Two-sided p-value of an observed difference from two methods' `sign_flips` [R].
 
-    The share of draws at least as far from zero, the observation itself counted as one of them.
+    The share of draws at least as far from zero; the observation itself counts as a draw.
     """
-    # Equal figures differ by rounding; that must not count as a difference.
+    # Rounding errors between equal figures must not count as a difference.
     noise = 1e-12 * max(1.0, float(np.abs(first).max()))
     beyond = np.count_nonzero(np.abs(first - second) >= abs(value) - noise)
     return (beyond + 1) / (len(first) + 1)
 
 
 GRID = 5_001
-"""Points of Student's t that a test with seeds averages over; with two methods of several seeds,
-as many pairs of points."""
+"""Number of quantiles of Student's t over which a test with seeds averages; of pairs of quantiles
+if both methods have several seeds."""
 
 
 def normal_p_value(value: float, deviation: float, seeds: Sequence[tuple[float, int]]) -> float:
@@ -59,7 +59,7 @@ def normal_p_value(value: float, deviation: float, seeds: Sequence[tuple[float, 
     for error, count in seeds:
         points = GRID if len(seeds) == 1 else math.isqrt(GRID)
         errors = np.add.outer(errors, error * _student_points(count - 1, points)).ravel()
-    # Equal figures differ by rounding; that must not count as a difference.
+    # Rounding errors between equal figures must not count as a difference.
     distance = max(0.0, abs(value) - 1e-12)
     if deviation < 1e-12:
         return float(np.mean(np.abs(errors) >= distance))
@@ -69,7 +69,7 @@ def normal_p_value(value: float, deviation: float, seeds: Sequence[tuple[float, 
 
 @cache
 def _student_points(freedom: int, count: int) -> np.ndarray:
-    """Equally likely points of Student's t: no luck of the draw, unlike random ones."""
+    """Equally likely quantiles of Student's t, used instead of random draws."""
     from scipy.special import stdtrit
 
     points: np.ndarray = stdtrit(freedom, (np.arange(count) + 0.5) / count)
@@ -80,8 +80,8 @@ def _student_points(freedom: int, count: int) -> np.ndarray:
 def mcnemar(first_only: int, second_only: int) -> float:
     """McNemar's exact test with mid-p correction, two-sided.
 
-    Of the items that just one of two methods has right, the share of either is binomial with
-    probability 1/2 if the methods do not differ. Mid-p counts half the probability of what was
+    If two methods do not differ, the items that only one of them has right are split binomially
+    with probability 1/2. Mid-p counts half the probability of what was
     observed (Fagerland, Lydersen and Laake 2013, doi:10.1186/1471-2288-13-91).
     """
     count, fewer = first_only + second_only, min(first_only, second_only)

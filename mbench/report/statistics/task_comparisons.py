@@ -1,4 +1,4 @@
-"""One budget task by task: which methods differ on each task, corrected over all tasks at once."""
+"""Which methods differ on each task of a budget, adjusted for all tasks at once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TaskComparison:
     different: frozenset[frozenset[str]]
     """Pairs of methods that are significantly different (adjusted)."""
     enough: bool
-    """Whether it has rows enough for any two methods to differ after the correction."""
+    """Whether it has enough rows for any difference to be significant after adjustment."""
 
     @property
     def best(self) -> tuple[str, ...]:
@@ -38,7 +38,7 @@ class TaskComparison:
 
 
 Copies = list[tuple[Entry, Sample]]
-"""Methods that keep the same experts: they are compared as one."""
+"""Methods with equal masks, which are compared as one."""
 
 
 def compare_by_task(
@@ -49,11 +49,11 @@ def compare_by_task(
 ) -> dict[str, TaskComparison]:
     """Compare all pairs of methods on each of `tasks` (task -> metric).
 
-    `paired` holds, for each task, the cells of the whole model beside each other; a method with a
-    cell that cannot stand there is left out.
+    `paired` holds, for each task, the paired cells of the whole model; a method with a cell that
+    is not comparable is left out.
 
-    Holm's method corrects over all pairs on all tasks, because a reader looks at all of them.
-    At a floor (`uninformative`) nothing differs.
+    Holm's method adjusts for all pairs on all tasks, because a reader looks at all of them. On
+    `uninformative` tasks no difference is significant.
     """
     most = math.comb(len(budget.entries), 2) * len(tasks)
     compared = {task: _distinct(budget, paired[task], most) for task in tasks}
@@ -75,7 +75,7 @@ def compare_by_task(
         task: TaskComparison(
             _figures(compared[task], lower=metric in LOWER_IS_BETTER),
             frozenset(different[task]),
-            # Of so many signs, all the same is the most that can be seen: 2 of 2^rows.
+            # The most extreme outcome is that all signs agree, with p = 2 / 2^rows.
             not compared[task] or len(p) * 2.0 ** (1 - _rows(budget, paired[task])) < LEVEL,
         )
         for task, metric in tasks.items()
@@ -93,7 +93,7 @@ def _rows(budget: BudgetEntries, paired: Paired[CellKey]) -> int:
 
 
 def _distinct(budget: BudgetEntries, paired: Paired[CellKey], most: int) -> list[Copies]:
-    """The comparable methods of a budget, copies of a mask together."""
+    """The comparable methods of a budget, those with equal masks together."""
     here = _at_budget(budget, paired)
     comparable = (entry for entry in budget.entries if not problem_of(entry, here))
     by_masks: dict[frozenset[tuple[str, str]], Copies] = {}

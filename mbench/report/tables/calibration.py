@@ -1,4 +1,4 @@
-"""What each method's calibration reads."""
+"""The calibration text of each method."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mbench.report.tables.table import MISSING, Cell, Column, Row, Table
 
 
 def calibration(boards: GroupBoards) -> Table | None:
-    """The texts each method looks at and their tokens, its candidate's included."""
+    """The corpora of each method, its candidate's included, and their tokens."""
     model, provenance = boards.group.model, boards.results.provenance
     methods, profiles = provenance.methods.get(model, {}), provenance.profiles_of(model)
     rows = []

@@ -1,4 +1,4 @@
-"""How much the choices of calibration texts have in common, by budget."""
+"""Overlap of the experts that calibration texts choose, by budget."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mbench.report.words import percent
 
 
 def corpus_overlap(choices: CorpusChoices) -> Table:
-    """Every pair of texts, and what chance gives."""
+    """A row for every pair of texts, and one for chance."""
     columns = [Column("Corpora", number=False)]
     columns += [Column(f"{percent(retain)} kept", "mean Jaccard") for retain in choices.chosen]
     rows = [Row(Cell(" and ".join(pair)), _cells(choices, pair)) for pair in choices.pairs]

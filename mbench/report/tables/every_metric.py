@@ -17,9 +17,9 @@ Part = tuple[str, str]
 
 
 def every_metric(board: Board) -> Table:
-    """Methods in the leaderboard's order; of those ranked, the best figure of a task is marked.
+    """Methods in the leaderboard's order; the best figure of a ranked method is marked.
 
-    Nothing is marked where a task is at its floor.
+    Nothing is marked where a task is at floor.
     """
     columns = list(_columns(board))
     parts = [(column.task, column.metric) for column in columns]
@@ -55,13 +55,13 @@ def _columns(board: Board) -> Iterator[Column]:
 
 
 def _metrics(group: Group, task: str, declared: str) -> list[str]:
-    """The declared metric first, then what else any mask of the group has."""
+    """The declared metric, then all others that any cell of the group has."""
     evaluations = [c.evaluations[task] for c in group.cells.values() if task in c.evaluations]
     return list(dict.fromkeys([declared, *(m.name for e in evaluations for m in e.metrics)]))
 
 
 def _best(board: Board, part: Part) -> float | None:
-    """The best mean of a ranked method; None where that says nothing."""
+    """The best mean of a ranked method; None if the task is uninformative."""
     task, metric = part
     if task in board.uninformative:
         return None

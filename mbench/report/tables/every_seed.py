@@ -13,14 +13,14 @@ from mbench.report.tables.table import MISSING, Cell, Column, Row, Table
 from mbench.report.words import number
 
 SUMMARIES = {"mean": "mean", "std": "standard deviation", "minimum": "min", "maximum": "max"}
-"""Field of a summary -> what its row is called."""
+"""Field of a summary -> name of its row."""
 
 Figure = tuple[str, Callable[[CellResult], float | None]]
-"""A score's or metric's name, and how a cell's value of it is got."""
+"""Name of a score or metric, and the function that gives a cell's value."""
 
 
 def every_seed(board: Board) -> Table | None:
-    """None where nothing was run with several seeds."""
+    """The figures and summaries; None if no method has several seeds."""
     entries = [entry for entry in board.budget.entries if len(entry.cells) > 1]
     if not entries:
         return None
@@ -53,7 +53,7 @@ def _seed_row(cell: CellResult, figures: Sequence[Figure]) -> Row:
 
 
 def _summary_rows(entry: Entry, figures: Sequence[Figure]) -> Iterator[Row]:
-    """Over the seeds that have a figure."""
+    """Mean, deviation and range over the seeds that have a figure."""
     summaries = []
     for name, value_of in figures:
         values = [value for value in map(value_of, entry.cells) if value is not None]

@@ -1,4 +1,4 @@
-"""Everything of a run without a result, or with one that cannot stand beside the others."""
+"""Cells and tasks of a run that have no result, or one that is not comparable."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mbench.report.words import percent
 
 
 def failures(run: RunBoards) -> Table | None:
-    """Each with its whole reason; None where nothing failed."""
+    """Each with its full reason; None if there are none."""
     rows = []
     for cell in run.results.cells:
         if cell.status != "ok":

@@ -18,7 +18,7 @@ from mbench.report.words import interval, number, percent, shorten, signed
 
 
 def leaderboard(board: Board) -> Table:
-    """The unpruned model, then the methods by rank, then those that have none."""
+    """The unpruned model, then the methods by rank, then those without a rank."""
     columns = tuple(_columns(board))
     rows = []
     if board.group.unpruned:
@@ -68,7 +68,7 @@ def _row(board: Board, entry: Entry, score: Sequence[Cell], kind: str, columns: 
     if any(cell.status == "ok" for cell in entry.cells):
         return Row(head, (*score, *_task_cells(board, entry)), kind)
     failed = Cell(first.status, (shorten(first.reason),) if first.reason else (), kind="failed")
-    # Under the score, or the first task where there is none.
+    # In the column of the score, or of the first task if there is no score.
     before = (MISSING,) if score else ()
     after = (MISSING,) * (columns - 2 - len(before))
     return Row(head, (*before, failed, *after), kind)
@@ -120,7 +120,7 @@ def _rank_cell(standing: Ranked) -> Cell:
 
 
 def _score_cell(ranking: Ranking, standing: Ranked) -> Cell:
-    """The score before a bar, which is longest for the best method."""
+    """The score with a bar behind it, which is longest for the best method."""
     score, summary, entry = ranking.score, standing.summary, standing.entry
     details = _spread(score.name, summary) or (_error(score, entry.cells[0]),)
     first, last = ranking.ranked[0].summary.mean, ranking.ranked[-1].summary.mean

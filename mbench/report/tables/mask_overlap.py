@@ -1,4 +1,4 @@
-"""How much the methods of one budget agree on which experts stay."""
+"""Overlap of the experts that the methods of one budget keep."""
 
 from __future__ import annotations
 

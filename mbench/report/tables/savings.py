@@ -17,19 +17,19 @@ SPEED = ("Prefill", "Decode")
 
 @dataclass(frozen=True)
 class Savings:
-    """One model's tables on one machine."""
+    """The tables of one model on one machine."""
 
     model: str
     device: str
     allocations: str
-    """What counted the allocations."""
+    """How allocations were counted."""
     budgets: Table
     scores: Table | None
-    """Score against memory; None for a suite without a score, or where nothing was measured."""
+    """Score against memory; None without a score or measurements."""
 
 
 def savings(run: RunBoards) -> tuple[Savings, ...]:
-    """What was measured, by model and machine; empty where the suite does not ask for it."""
+    """By model and machine; empty if the suite does not measure efficiency."""
     groups = {boards.group.model: boards for boards in run.groups}
     tables = []
     places = dict.fromkeys((each.model, each.device) for each in run.results.efficiency)
@@ -87,7 +87,7 @@ def _cells(pruned: Footprint, full: Footprint) -> Iterator[Cell]:
 
 
 def _scores(boards: GroupBoards, score: Score, measured: Sequence[Saving], id: str) -> Table:
-    """Methods at every measured budget; the data of a plot of score against memory."""
+    """Score and memory of every method at every measured budget."""
     group = boards.group
     footprints = {saving.retain: saving.pruned for saving in measured}
     columns = ("Method", "Experts kept", "Peak memory", "Checkpoint", score.name)

@@ -1,4 +1,4 @@
-"""What any table of the page is made of."""
+"""Tables of the page and their parts."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cell:
-    """One entry: a figure or a word, and smaller lines under it."""
+    """One cell: a figure or a word, and smaller lines below it."""
 
     text: str
     details: tuple[str, ...] = ()
     sort: float | None = None
-    """None sorts last in both directions."""
+    """The value to sort by; None sorts last in both directions."""
     kind: str = ""
     """Classes of the style sheet: `best`, `bar`, `heat`, `significant`, `quiet`, `failed`,
     `prose`."""
     fill: int | None = None
-    """Per cent: length of the bar behind the figure, or strength of the colour of `heat`."""
+    """Per cent: length of the `bar` behind the figure, or strength of the colour of `heat`."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Column:
     detail: str = ""
     number: bool = True
     task: str = ""
-    """Of columns that a reader may exchange for another metric of the same task."""
+    """For columns that a reader may replace by another metric of the same task."""
     metric: str = ""
     declared: bool = False
     """Whether `metric` is the one that the suite declares for the task."""
@@ -36,7 +36,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """A row, headed by its first entry."""
+    """A row, headed by its first cell."""
 
     head: Cell
     cells: tuple[Cell, ...]
@@ -51,7 +51,7 @@ class Table:
     id: str
     caption: str
     columns: tuple[Column, ...]
-    """The first one is over the rows' heads."""
+    """The first one is that of the rows' heads."""
     rows: tuple[Row, ...]
 
 
@@ -59,7 +59,7 @@ MISSING = Cell("–")
 
 
 def heat(share: float | None) -> Cell:
-    """A share before a colour that is the stronger the larger it is."""
+    """A share on a background whose colour is stronger the larger it is."""
     if share is None:
         return MISSING
     return Cell(f"{share:.2f}", sort=share, kind="heat", fill=round(100 * share))

@@ -10,7 +10,7 @@ from mbench.report.words import signed
 
 
 def task_by_task(board: Board) -> Table | None:
-    """Each method minus the leader on each task; None where there is nothing to compare."""
+    """Each method minus the leader on each task; None with fewer than two ranked methods."""
     methods = [standing.entry.method for standing in board.ranked]
     if len(methods) < 2:
         return None

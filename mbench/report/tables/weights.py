@@ -1,4 +1,4 @@
-"""What pruning saves in weights."""
+"""Parameters and memory of the weights after pruning."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from mbench.report.words import count, percent, size
 
 
 def _parameters(facts: ModelFacts, kept: int) -> int:
-    """Of the model when every layer keeps `kept` experts."""
+    """Number of parameters if every layer keeps `kept` experts."""
     dropped = len(facts.layers) * (facts.num_experts - kept)
     return facts.parameters - dropped * facts.expert_parameters
 
 
 def weight_bytes(boards: GroupBoards) -> dict[float, int]:
-    """Bytes of the weights by retain ratio, 1 for the unpruned model; empty where not known."""
+    """Bytes of the weights by retain ratio, 1 for the unpruned model; empty if not known."""
     model = boards.results.provenance.models.get(boards.group.model)
     if model is None or model.dtype not in DTYPE_BYTES:
         return {}

@@ -1,6 +1,6 @@
-// The reader's choices, which the address keeps after "?" in its fragment; themes, definitions in
-// place, pictures of charts, and a method's marks brought out from the legend.
-// The page says the same without any script.
+// The reader's choices are kept in the address, after "?" in its fragment. Also here: themes,
+// definitions in place, charts as PNG, and highlighting of a method from the legend.
+// The page is complete without scripts.
 "use strict";
 
 {
@@ -44,11 +44,11 @@
     }
     const count = methods.filter(wanted).length;
     document.getElementById("filtered").textContent = words.length ? `${count} of ${methods.length} shown` : "";
-    // What the choice changes is folded.
+    // The columns that change are in folded sections.
     if (metric.value) document.querySelectorAll("details:has(th[data-metric])").forEach((d) => { d.open = true; });
   }
 
-  // A fragment without choices, as the links of the page have, leaves the choices as they are.
+  // A fragment without choices, as in the page's own links, keeps the choices.
   function arrive() {
     const place = location.hash.slice(1).split("?")[0];
     if (location.hash.includes("?")) state = read();
@@ -70,7 +70,7 @@
     arrive();
   }
 
-  // A table costs tens of milliseconds: each waits until it is nearly seen, or the page is printed.
+  // A table costs tens of milliseconds: it waits until it is nearly visible, or the page is printed.
   loadDataTables().then((DataTable) => {
     const enter = (box) => {
       near.unobserve(box);
@@ -87,12 +87,12 @@
     begin();
     waiting.forEach((box) => near.observe(box));
   }, (error) => {
-    // Charts and links do without.
+    // Charts and links work without it.
     console.error(error);
     begin();
   });
 
-  // Light or dark as the system says until the reader says otherwise.
+  // Light or dark as in the system, until the reader chooses.
   const theme = document.getElementById("theme");
   const root = document.documentElement;
   const dark = () => (root.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";

@@ -1,4 +1,4 @@
-// Tables: DataTables sorts, hides, filters and exports them; here is what is ours in that.
+// Tables are sorted, filtered and exported by DataTables; this is our configuration of it.
 // Rows of class `pinned` stay on top, those of class `summary` at the end.
 "use strict";
 
@@ -38,8 +38,8 @@ function compare(a, b, sign) {
     || sign * (a.number - b.number || a.text.localeCompare(b.text, "en"));
 }
 
-// `changed` is told what the reader chose, as a name and a value of the address; `wanted` says
-// which methods stay. Gives a function that applies what the address says.
+// `changed` receives the reader's choices, as a name and a value in the address; `wanted` says
+// which methods are shown. Returns a function that applies the choices in the address.
 function enhance(DataTable, table, changed, wanted) {
   const heads = [...table.tHead.rows[0].cells];
   const labels = new Map(heads.map((head) => [head,
@@ -53,7 +53,7 @@ function enhance(DataTable, table, changed, wanted) {
     language: { zeroRecords: "No such method" },
   });
   for (const [column, head] of heads.entries()) {
-    // Not on the whole head, which has the link to its definition.
+    // Not on the whole head, which holds the link to the definition.
     const button = head.querySelector(".dt-column-order");
     api.order.listener(button, column);
     button.addEventListener("keydown", (event) => {
@@ -90,7 +90,7 @@ function enhance(DataTable, table, changed, wanted) {
     mark();
   });
 
-  // Of the columns of one task, the chosen metric's, or the declared one's where a task lacks it.
+  // Of a task's columns, that of the chosen metric, or of the declared one if the task lacks it.
   function offered(column) {
     const { task, metric: shownMetric, declared } = heads[column].dataset;
     if (!task) return true;
@@ -129,7 +129,7 @@ function toggles(DataTable, labels) {
   }));
 }
 
-// Each writes what is on the screen, with figures at full precision.
+// Each saves what is shown, with figures at full precision.
 function downloads(DataTable, table, labels) {
   const options = (body) => ({
     columns: ":visible",

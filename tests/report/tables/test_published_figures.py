@@ -9,9 +9,9 @@ from helpers.pages import paper_boards, render_page
 from helpers.places import PUBLISHED
 from helpers.synthetic import paper_sized
 from mbench.core.errors import MbenchError
-from mbench.report.published import load_published
+from mbench.report.figures_of_papers import load_published
 from mbench.report.statistics.boards import boards
-from mbench.report.tables.published import published_figures
+from mbench.report.tables.published_figures import published_figures
 
 
 def test_published_figures_stand_beside_ours():

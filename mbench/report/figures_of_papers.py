@@ -1,4 +1,4 @@
-"""Figures that papers state: those that come with mbench, and a user's own."""
+"""Figures from papers: those that come with mbench, and a user's own."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class _Strict(BaseModel):
 
 
 class PublishedModel(_Strict):
-    """What a model must have, beside its name, to be the paper's."""
+    """What a model must have, besides its name, to be the paper's."""
 
     experts: int
 
 
 class Figure(_Strict):
-    """One figure, under the names that suites use."""
+    """One figure, with the names that suites use."""
 
     where: str
     """Section and table of the paper."""
@@ -32,7 +32,7 @@ class Figure(_Strict):
     minus: str = ""
     """The other method, where the paper states a difference."""
     task: str
-    """A task's name, whose declared metric is meant, or the average's."""
+    """Name of a task (its declared metric is meant) or of the average."""
     seed: int | None = None
     over_seeds: Literal["mean", "std", "minimum", "maximum"] = "mean"
     value: float
@@ -54,9 +54,9 @@ def shipped_figures() -> Path:
 
 
 def load_published(*directories: Path) -> tuple[Published, ...]:
-    """Every YAML file of some directories, by name; of two that share a name, the last one's.
+    """Read every YAML file of the directories; of two with the same name, the last one.
 
-    A directory that does not exist has none. Raises `MbenchError` for a malformed file.
+    Directories may be missing. Raises `MbenchError` for a malformed file.
     """
     import yaml
 

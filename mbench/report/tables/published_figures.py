@@ -1,4 +1,4 @@
-"""Figures that papers state, beside ours."""
+"""Figures from papers beside ours."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from mbench.core.results import CellResult, Results
-from mbench.report.published import Figure, Published
+from mbench.report.figures_of_papers import Figure, Published
 from mbench.report.statistics.boards import GroupBoards
 from mbench.report.statistics.groups import Group
 from mbench.report.statistics.seed_summaries import summarize
@@ -15,7 +15,7 @@ from mbench.report.words import number, percent, signed
 
 
 def published_figures(boards: GroupBoards, paper: Published, id: str) -> Table | None:
-    """The paper's figures for which this model has the same shape, method, budget and task."""
+    """The paper's figures for the same model, method, budget and task; None if there are none."""
     results, group = boards.results, boards.group
     if not _same_model(boards, paper):
         return None
@@ -47,7 +47,7 @@ def _same_model(boards: GroupBoards, paper: Published) -> bool:
 
 
 def _ours(results: Results, group: Group, figure: Figure, method: str) -> float | None:
-    """What the figure is here; None unless every seed it is over has a result."""
+    """Our value of the figure; None unless every seed has a result."""
     values = [_value(results, cell, figure.task) for cell in _cells(group, figure, method)]
     present = [value for value in values if value is not None]
     if not values or len(present) < len(values):

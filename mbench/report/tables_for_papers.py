@@ -36,7 +36,7 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Syntax:
-    """How a format writes what both have in common."""
+    """The notation of a format."""
 
     text: Callable[[str], str]
     """Escapes a name."""
@@ -52,7 +52,7 @@ class Syntax:
 
 
 def latex_text(text: str) -> str:
-    """Text that LaTeX (T1 encoding) sets as it is: no command, no ligature, one line."""
+    """Escape a text for LaTeX (T1 encoding): no commands, no ligatures, one line."""
     escaped = "".join(_LATEX.get(sign, sign) for sign in _one_line(text))
     return re.sub(r"([-,])(?=\1)", r"\1{}", escaped)
 
@@ -72,7 +72,7 @@ _LATEX = {
 
 
 def markdown_text(text: str) -> str:
-    """Text that Markdown shows as it is, inside a table too, on one line."""
+    """Escape a text for Markdown, inside tables too; one line."""
     return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", _one_line(text))
 
 
@@ -100,7 +100,7 @@ _SYNTAX = {
 
 @dataclass(frozen=True)
 class Grid:
-    """One model's table in the words of a format."""
+    """The table of one model, in the notation of a format."""
 
     caption: str
     columns: tuple[str, ...]
@@ -114,7 +114,7 @@ class _Column:
 
     name: str
     metric: str
-    """Or the score's name: it sets how many decimals a figure has."""
+    """The metric, or the score's name; determines the number of decimals."""
     higher: bool
     """Whether more is better."""
     value: Callable[[CellResult], float | None]
@@ -226,7 +226,7 @@ def _name(group: Group, entry: Entry) -> str:
 
 
 def _figure(syntax: Syntax, entry: Entry, column: _Column) -> str:
-    """A method's figure over its seeds; what failed has none."""
+    """A method's figure over its seeds; a dash if any of them failed."""
     summary = entry.summary(column.value)
     if summary is None:
         return syntax.missing
