@@ -35,9 +35,9 @@ def show_standings(run: RunBoards) -> None:
             console.print(_table(boards, run.score))
             say(console, LEGEND)
         for board in boards.boards:
-            told = verdict(board)
-            say(console, f"{percent(board.retain)} kept: {told.headline}")
-            for sentences in (told.findings, told.caveats):
+            conclusion = verdict(board)
+            say(console, f"{percent(board.retain)} kept: {conclusion.headline}")
+            for sentences in (conclusion.findings, conclusion.caveats):
                 if sentences:
                     _say_indented(console, " ".join(sentences))
 

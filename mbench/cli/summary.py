@@ -37,7 +37,7 @@ def show_plan(estimate: Estimate, suite: Suite, *, err: bool) -> None:
                 "  and size, memory and speed at each budget, unless measured here before",
                 err=err,
             )
-        if not cost.seen:
+        if not cost.files_available:
             click.echo("  its files cannot be read: sizes are those the suite states", err=err)
         if cost.seconds > LONG and not cost.speed_measured:
             click.echo(f"  on accelerators, roughly: {_on_accelerators(cost)}", err=err)

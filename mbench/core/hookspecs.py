@@ -41,7 +41,11 @@ class Panel:
 
 @hookspec
 def mbench_components() -> Sequence[type[Component]]:
-    """Return the statistic, scorer, selector and mask-builder classes that suites may name."""
+    """Return the scorer, selector and mask-builder classes that suites may name, and statistics.
+
+    No suite names a statistic: scorers and builders list the ones that they need, registered or
+    not. Registering one only lists it in `mbench plugins`.
+    """
 
 
 @hookspec

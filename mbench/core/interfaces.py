@@ -109,7 +109,10 @@ class Statistic(Component):
 
     @abstractmethod
     def measure(self, batch: LayerBatch) -> Mapping[str, torch.Tensor]:
-        """Return this batch's contribution, by array name; the names never vary."""
+        """Return this batch's contribution, by array name; the names never vary.
+
+        Tensors [N, ...] that `combine` adds, or [t, ...] for t sampled tokens that it joins.
+        """
 
 
 @dataclass(frozen=True)

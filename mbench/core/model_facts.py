@@ -32,6 +32,10 @@ class ModelFacts:
     fewest_experts: int = 1
     """The least K that the layers' routers can choose from."""
 
+    def computed_in(self, dtype: str) -> str:
+        """The dtype of the forward passes where a suite asks for `dtype`; `auto`: as stored."""
+        return self.dtype if dtype == "auto" else dtype
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {**asdict(self), "layers": list(self.layers)}

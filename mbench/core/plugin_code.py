@@ -1,4 +1,4 @@
-"""Running a plugin's code so that what it raises, prints or changes stays its own."""
+"""Runs a plugin's code so that what it raises, prints or changes does not reach the rest."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def plugin_code(what: str, *, loading: bool = False) -> Iterator[None]:
     except MbenchError:
         failed = True
         raise
-    # A stranger's code may raise anything; everything else goes on without it.
+    # A plugin may raise anything, and must not end the run.
     except (Exception, SystemExit) as error:
         failed = True
         raise PluginError(f"{what} {describe(error)}") from error
@@ -79,7 +79,7 @@ def located(function: Callable[..., Any]) -> Iterator[None]:
         if code is None or re.search(r"\.py:\d+\)$", str(error)):
             raise
         if Path(code.co_filename).is_relative_to(MBENCH):
-            raise  # a part of mbench only told of it
+            raise  # the function is mbench's own: its place would not help the plugin's author
         place = f"{code.co_filename}:{code.co_firstlineno}"
         raise PluginError(f"{error} ({place})") from error
 
@@ -88,7 +88,7 @@ _DRAWS = "draws from {}, which all methods share: draw from the generator that i
 _SETS = "changed {}, which all methods share"
 
 _State = tuple[Callable[[], Any], Callable[[Any], None], str]
-"""How a state of the process is read, how it is put back, and what is said of a change."""
+"""How a state of the process is read and put back, and what the error says of a change."""
 
 
 def _process_states() -> dict[str, _State]:
@@ -124,7 +124,7 @@ def _process_states() -> dict[str, _State]:
 
 
 def _numpy_state() -> tuple[Any, ...]:
-    """With its words as bytes, so that two states compare as a whole and quickly."""
+    """With its array as bytes, so that two states can be compared with `==`."""
     name, words, *rest = np.random.get_state(legacy=True)
     return (name, np.asarray(words).tobytes(), *rest)
 
@@ -135,7 +135,7 @@ def _set_numpy_state(state: tuple[Any, ...]) -> None:
 
 
 def _put_back(before: dict[str, Any]) -> str:
-    """Put every changed state back; returns what is to be said of the first, or an empty text.
+    """Put every changed state back; returns what the error says of the first, or an empty text.
 
     A state that came into being meanwhile, because the plugin imported torch, is not compared.
     """

@@ -1,4 +1,4 @@
-"""What a run found, as one value, and as a table with one figure a row."""
+"""The figures of a run: as one value, and as a table with one figure a row."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,11 +47,6 @@ def output_layer(model: PreTrainedModel) -> torch.nn.Module | None:
     """The module whose output are the model's logits; None where the model names no single one."""
     layer = model.get_output_embeddings()
     return layer if isinstance(layer, torch.nn.Module) else None
-
-
-def positions_of(model: PreTrainedModel) -> float:
-    """The most tokens the model accepts; infinite where its configuration has no limit."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
 
 
 def equal_to_rounding(

@@ -23,11 +23,11 @@ from mbench.core.suite import PerplexityTask
 from mbench.evaluate.lm_head import (
     SplitModel,
     log_probabilities,
-    positions_of,
     softmax_dtype,
     split,
 )
 from mbench.evaluate.meter import Meter
+from mbench.moe.load import positions_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

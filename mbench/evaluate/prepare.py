@@ -40,7 +40,7 @@ def prepare_task(
     Raises `TaskError` where it cannot be made ready.
     """
     from mbench.evaluate.lm_eval.prepared_task import prepare
-    from mbench.evaluate.lm_head import positions_of
+    from mbench.moe.load import positions_of
 
     positions = positions_of(model)
     max_length = None if math.isinf(positions) else int(positions)

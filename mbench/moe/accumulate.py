@@ -55,7 +55,11 @@ class Accumulator:
                 self._leave_out(identity, PluginError(f"{what}: {one_line(error)}"))
 
     def close_shard(self, shard: int) -> None:
-        """Move the open totals to the results of `shard`."""
+        """Move the open totals to the results of `shard`.
+
+        Raises:
+            UnsupportedModel: the experts' outputs were not finite.
+        """
         for layer, total in self._norms.items():
             if not torch.isfinite(total):
                 raise UnsupportedModel(

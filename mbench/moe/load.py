@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -119,7 +120,7 @@ def load(
         tokenizer_files(directory)
     with reachable(path_or_id):
         tokenizer = _load_tokenizer(checkpoint)
-    bits = torch.finfo(getattr(torch, facts.dtype if dtype == "auto" else dtype)).bits
+    bits = torch.finfo(getattr(torch, facts.computed_in(dtype))).bits
     model = _load_weights(checkpoint, dtype, device_map_for(device, facts.parameters * bits // 8))
     layers = tuple(find_moe_layers(model))
     settle(model, layers)
@@ -232,6 +233,11 @@ def _describe(checkpoint: _Checkpoint) -> ModelFacts:
 
 def _one_per_router_class(layers: Sequence[MoELayer]) -> Iterable[MoELayer]:
     return {type(layer.router): layer for layer in layers}.values()
+
+
+def positions_of(model: PreTrainedModel) -> float:
+    """The most tokens the model accepts; infinite where its configuration has no limit."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
 
 
 def count_parameters(model: PreTrainedModel, model_type: str) -> int:

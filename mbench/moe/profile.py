@@ -76,9 +76,9 @@ def profile_model(
     sequences; no batch crosses their borders, so `batch_size` changes only the rounding. Padding is
     not seen by any statistic. `advance` is told the number of tokens done after every batch.
 
-    A statistic that raises or breaks its contract is left out from there on, and told in
-    `failures`. Raises `UnsupportedModel` if the model does not call its experts as expected or
-    gives values that are not finite.
+    A statistic that raises or breaks its contract is left out from there on; `failures` says why.
+    Raises `UnsupportedModel` if the model does not call its experts as expected or gives values
+    that are not finite.
     """
     if model.training:
         raise ValueError("a model must be in eval mode to be profiled")

@@ -56,7 +56,11 @@ class Recorder:
 
     @contextlib.contextmanager
     def batch(self, inside: torch.Tensor) -> Iterator[None]:
-        """Expect one forward call; `inside` is bool [sequences, length], False for padding."""
+        """Expect one forward call; `inside` is bool [sequences, length], False for padding.
+
+        Raises:
+            UnsupportedModel: on exit, where a layer was not called exactly once.
+        """
         self._inside = inside.reshape(-1)
         self._seen = []
         yield
@@ -74,7 +78,20 @@ class Recorder:
         top_k_index: torch.Tensor,
         top_k_weights: torch.Tensor,
     ) -> torch.Tensor:
-        """Compute the experts of one layer; registered in the place of the model's own function."""
+        """Compute the experts of one layer; registered in the place of the model's own function.
+
+        Args:
+            experts: whose outputs are computed.
+            hidden: [T, H], T with padding.
+            top_k_index: [T, k] experts that each token is routed to.
+            top_k_weights: [T, k] what their outputs are multiplied by.
+
+        Returns:
+            [T, H] weighted sums of the experts' outputs.
+
+        Raises:
+            UnsupportedModel: the routing has another shape than the layer's.
+        """
         number = self._number[experts]
         layer = self._layers[number]
         if top_k_index.shape != (len(self._inside), layer.top_k):

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from mbench.core.errors import Infeasible, PluginError
-from mbench.core.interfaces import Budget, ExpertMask, RouterMode, Statistic
+from mbench.core.interfaces import Budget, RouterMode, Statistic
 from mbench.core.plugin_code import plugin_code
 from mbench.core.results import CellKey
 from mbench.core.suite import Suite
@@ -100,8 +100,7 @@ class Plan:
         self, model: PlannedModel, mask_hash: str, router: RouterMode, task: PlannedTask
     ) -> Key:
         """Key of one mask's outcome on one task, by the mask's content and not by its maker."""
-        everything = ExpertMask(model.all_kept()).content_hash
-        mode = "any" if mask_hash == everything else router
+        mode = "any" if mask_hash == model.unpruned_mask.content_hash else router
         return evaluation_key(
             self.code, model.identity, mask_hash, mode, task.name, task.fingerprint
         )
@@ -169,6 +168,10 @@ class _Planner:
     identities: Mapping[str, dict[str, Any]]
 
     def cells(self, methods: Mapping[str, ResolvedMethod]) -> list[Cell]:
+        """A cell for each budget, method and seed; candidates come before what builds on them.
+
+        Raises `SuiteError` for a budget that the model or a method cannot meet.
+        """
         made: list[Cell] = []
         for index, retain in enumerate(self.suite.retain):
             keys: dict[str, Key | None] = {}
@@ -231,7 +234,13 @@ class _Planner:
             raise self.source.error(place, f"{problem}: {error}") from None
         except PluginError as error:
             return Cell(
-                *(self.model.name, method, seed, budget, None, candidate, {}),
+                model=self.model.name,
+                method=method,
+                seed=seed,
+                budget=budget,
+                mask_key=None,
+                candidate=candidate,
+                statistics={},
                 problem=str(error),
             )
         key = mask_key(
@@ -248,7 +257,13 @@ class _Planner:
             seed,
         )
         return Cell(
-            *(self.model.name, method, seed, budget, key, candidate, statistics),
+            model=self.model.name,
+            method=method,
+            seed=seed,
+            budget=budget,
+            mask_key=key,
+            candidate=candidate,
+            statistics=statistics,
             components=components,
             notes=notes,
         )

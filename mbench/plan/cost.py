@@ -6,7 +6,7 @@ import platform
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mbench.core.interfaces import ExpertMask, RouterMode
+from mbench.core.interfaces import RouterMode
 from mbench.core.model_facts import DTYPE_BYTES
 from mbench.plan.cells import Plan
 from mbench.plan.keys import speed_key
@@ -78,8 +78,9 @@ class ModelCost:
     speed_measured: bool
     devices: tuple[DeviceTime, ...]
     """The same work on other machines."""
-    seen: bool
-    """False where the model's sizes are the suite's word, because its files are out of reach."""
+    files_available: bool
+    """False where the model's files are out of reach, so that its sizes are what the suite expects.
+    """
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,7 @@ def _model_cost(plan: Plan, store: Store, model: PlannedModel) -> ModelCost:
     profile_tokens = sum(spec.sequences * spec.length for spec in specs)
     measured = store.read_json(speed_key(model.identity, platform.node()))
     per_second = measured["tokens_per_second"] if measured else ASSUMED_FLOPS / _flops(model)
-    dtype = model.facts.dtype if model.dtype == "auto" else model.dtype
-    weights = model.facts.parameters * DTYPE_BYTES[dtype]
+    weights = model.facts.parameters * DTYPE_BYTES[model.computed_in]
     tokens = evaluations.tokens + profile_tokens
     return ModelCost(
         model=model.name,
@@ -131,7 +131,7 @@ def _model_cost(plan: Plan, store: Store, model: PlannedModel) -> ModelCost:
             )
             for device in DEVICE_CLASSES
         ),
-        seen=model.seen,
+        files_available=model.files_available,
     )
 
 
@@ -140,7 +140,7 @@ def _masks_and_corpora(
 ) -> tuple[set[tuple[str, RouterMode]], int, set[str]]:
     """Known masks by content and router mode, how many are not made, and corpora to profile."""
     corpora: set[str] = set()
-    masks = {(ExpertMask(model.all_kept()).content_hash, plan.suite.router)}
+    masks = {(model.unpruned_mask.content_hash, plan.suite.router)}
     unmade = 0
     for cell in plan.cells_of(model.name):
         stored = store.read_json(cell.mask_key) if cell.mask_key else None
@@ -165,7 +165,7 @@ class _Evaluations:
     unknown: tuple[str, ...]
     """Tasks of unknown size."""
     expected: tuple[str, ...]
-    """Tasks whose size is the suite's word."""
+    """Tasks whose size is what the suite expects."""
 
 
 def _evaluations(
@@ -178,15 +178,12 @@ def _evaluations(
         done = sum(store.has_items(plan.evaluation_key(model, *mask, task)) for mask in masks)
         stored += done
         built = store.read_json(plan.task_cost_key(model, task))
-        task_tokens = 0
-        if built is not None:
-            task_tokens = built["tokens"]
-        elif task.expected_tokens is not None:
-            task_tokens = task.expected_tokens
-            expected.append(task.name)
-        else:
+        per_mask = task.expected_tokens if built is None else built
+        if per_mask is None:
             unknown.append(task.name)
-        tokens += task_tokens * (len(masks) + unmade - done)
+        elif built is None:
+            expected.append(task.name)
+        tokens += (per_mask or 0) * (len(masks) + unmade - done)
     return _Evaluations(stored, tokens, tuple(unknown), tuple(expected))
 
 

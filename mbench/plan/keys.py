@@ -31,6 +31,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from mbench.core.provenance import release
 from mbench.storage.source_code import Source, code_hash, source_of
 from mbench.storage.store import Key
 
@@ -85,7 +86,7 @@ def installed_code(home: Path = Path(__file__).parents[1]) -> Code:
     parts = sorted({READER, *(part for parts in COMPUTED_BY.values() for part in parts)})
     return Code(
         {part: code_hash(home / part) for part in parts},
-        {package: version(package).partition("+")[0] for package in PACKAGES},
+        {package: release(version(package)) for package in PACKAGES},
     )
 
 
@@ -266,7 +267,7 @@ def model_facts_key(code: Code, name: str, content: str, fields: Sequence[str]) 
 def task_cost_key(
     code: Code, model: ModelIdentity, task_name: str, fingerprint: Mapping[str, Any]
 ) -> Key:
-    """The number of items and tokens of a task that was built once."""
+    """The forward tokens of one mask on a task, known once the task was built."""
     return Key.of(
         "facts",
         f"size of {task_name} for {model.name}",

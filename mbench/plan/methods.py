@@ -160,6 +160,11 @@ class _Resolver:
     place: Place
 
     def resolve(self, name: str, spec: MethodSpec, evaluated: bool) -> ResolvedMethod:
+        """The method with its components made and everything filled in that the suite left out.
+
+        Raises `SuiteError` for a name or value that does not fit, and `PluginError` for a
+        ready-made method that names a component which no plugin offers.
+        """
         preset = self._preset(name, spec)
         components: dict[str, Any] = {}
         for kind in ("scorer", "selector", "builder"):

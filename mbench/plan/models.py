@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
 from mbench.core.errors import ModelNotFound
+from mbench.core.interfaces import ExpertMask
 from mbench.core.model_facts import ModelFacts
 from mbench.core.suite import DtypeName, Expected, ModelSpec
 from mbench.plan.keys import Code, ModelIdentity, model_facts_key
@@ -32,7 +33,7 @@ class PlannedModel:
     facts: ModelFacts
     trust_remote_code: bool = False
     """Whether code that comes with the model may run."""
-    seen: bool = True
+    files_available: bool = True
     """False where the model's files are out of reach and its facts are what the suite expects."""
 
     @property
@@ -40,9 +41,15 @@ class PlannedModel:
         """The model as keys know it."""
         return ModelIdentity(self.name, self.key, self.dtype)
 
-    def all_kept(self) -> np.ndarray:
-        """bool [layers, N], the mask of the unpruned model."""
-        return np.ones((len(self.facts.layers), self.facts.num_experts), dtype=bool)
+    @property
+    def computed_in(self) -> str:
+        """The dtype of the forward passes."""
+        return self.facts.computed_in(self.dtype)
+
+    @cached_property
+    def unpruned_mask(self) -> ExpertMask:
+        """The mask that keeps every expert."""
+        return ExpertMask(np.ones((len(self.facts.layers), self.facts.num_experts), dtype=bool))
 
 
 def find_model(
@@ -82,7 +89,7 @@ def find_model(
         expected = _expected_facts(spec) if trust_expected else None
         if expected is None:
             raise ModelNotFound(f"model {name!r}: {error}") from error
-        return planned(key=f"commit:{spec.revision}", facts=expected, seen=False)
+        return planned(key=f"commit:{spec.revision}", facts=expected, files_available=False)
     if spec.expect is not None:
         _refuse_another_model(spec.expect, facts, (*place, "expect"), source)
     return planned(key=key, facts=facts)
@@ -102,7 +109,7 @@ def _refuse_another_model(
 
 
 def _expected_facts(spec: ModelSpec) -> ModelFacts | None:
-    """Facts by the suite's own word, where it says enough."""
+    """Facts as the suite expects them, or None where it does not state enough of them."""
     expect = spec.expect
     if spec.hub is None or expect is None or not expect.parameters or not expect.expert_parameters:
         return None

@@ -122,7 +122,8 @@ def _add(registry: Registry, module: ModuleType, plugin: str, source: str) -> No
         "corpus": registry.corpora,
         "model": registry.models,
     }
-    # No suite names a statistic, so that two of one name are no clash: each scorer has its own.
+    # Registering a statistic only lists it: no suite names one, and each scorer has its own. So
+    # two of one name are no clash.
     offers = [
         (
             kind,
@@ -148,7 +149,7 @@ def _add(registry: Registry, module: ModuleType, plugin: str, source: str) -> No
 
 
 def _check_marks(manager: pluggy.PluginManager, module: ModuleType) -> None:
-    """A hook without its mark would be passed over without a word."""
+    """Raise `PluginError` for a hook without its mark, which pluggy would ignore silently."""
     callers = manager.get_hookcallers(module) or []
     marked = {caller.name for caller in callers}
     known = {name for name in vars(hookspecs) if name.startswith("mbench_")}
@@ -187,7 +188,7 @@ def _named(manager: pluggy.PluginManager, hook: str) -> list[tuple[str, Any]]:
 
 
 def _kind(item: Any) -> str:
-    """What a registered class is; raises `PluginError` if it is nothing that suites can name."""
+    """The kind of component a registered class is; raises `PluginError` if it is none."""
     for kind, base in KINDS.items():
         if inspect.isclass(item) and issubclass(item, base):
             if inspect.isabstract(item):

@@ -21,9 +21,9 @@ def assemble(plan: Plan, outcome: Outcome, provenance: Provenance) -> Results:
     cells: list[CellResult] = []
     masks: dict[tuple[str, str], np.ndarray] = {}
     for model in plan.models:
-        everything = ExpertMask(model.all_kept())
-        cells.append(_unpruned(plan, outcome, model, everything))
-        masks[model.name, everything.content_hash] = everything.keep
+        unpruned = model.unpruned_mask
+        cells.append(_unpruned(plan, outcome, model))
+        masks[model.name, unpruned.content_hash] = unpruned.keep
         for cell in plan.cells_of(model.name):
             if not cell.method.evaluated:
                 continue
@@ -47,8 +47,8 @@ def assemble(plan: Plan, outcome: Outcome, provenance: Provenance) -> Results:
     )
 
 
-def _unpruned(plan: Plan, outcome: Outcome, model: PlannedModel, mask: ExpertMask) -> CellResult:
-    router = plan.suite.router
+def _unpruned(plan: Plan, outcome: Outcome, model: PlannedModel) -> CellResult:
+    mask, router = model.unpruned_mask, plan.suite.router
     tasks = _task_statuses(plan, outcome, model, mask, router)
     return CellResult(
         model=model.name,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mbench.core.evaluation import Evaluator
 
 LONG_ENOUGH = 10.0
-"""Seconds of evaluation from which its speed says something of longer ones."""
+"""Seconds of evaluation from which its speed is a fair estimate for longer ones."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class EvaluationStage:
     def pending(self) -> list[Pending]:
         """Distinct masks known by now with their missing tasks; takes the others from the store."""
         session = self._session
-        unpruned = ExpertMask(session.model.all_kept())
+        unpruned = session.model.unpruned_mask
         router = session.plan.suite.router
         first = MaskedModel(f"{session.model.name} unpruned", unpruned, router)
         distinct = {(unpruned.content_hash, router): first}
@@ -137,8 +137,7 @@ class EvaluationStage:
                 f"{task.name} has {evaluator.items} items, the suite expects {task.expected_items}"
             )
         self._evaluators[task.name] = evaluator
-        cost = {"tokens": evaluator.tokens, "items": evaluator.items}
-        session.store.write_json(session.plan.task_cost_key(session.model, task), cost)
+        session.store.write_json(session.plan.task_cost_key(session.model, task), evaluator.tokens)
 
     def tokens(self, task: PlannedTask) -> int:
         """Forward tokens of a prepared task on one mask; 0 for one that could not be prepared."""
@@ -161,7 +160,7 @@ class EvaluationStage:
                         continue
                     if self._restore(item.masked, task):
                         session.advance(self.tokens(task))
-                        figures |= self._tell(item.masked, task)
+                        figures |= self._report(item.masked, task)
                     else:
                         missing.append(task)
                 if missing:
@@ -205,10 +204,10 @@ class EvaluationStage:
         session.outcome.evaluations[key] = result
         scoring = self._evaluators[task.name].scoring
         session.outcome.scoring[session.model.name, task.name] = scoring
-        return self._tell(masked, task)
+        return self._report(masked, task)
 
-    def _tell(self, masked: MaskedModel, task: PlannedTask) -> dict[str, float]:
-        """Announce an outcome; returns the task's declared figure."""
+    def _report(self, masked: MaskedModel, task: PlannedTask) -> dict[str, float]:
+        """Send an outcome to the progress display; returns the task's declared figure."""
         session = self._session
         result = session.outcome.evaluations[self._key(masked, task)]
         values = {metric.name: metric.value for metric in result.metrics}

@@ -20,7 +20,7 @@ from mbench.core.errors import MbenchError
 from mbench.core.model_facts import DTYPE_BYTES, ModelFacts
 from mbench.core.results import Footprint, Spread
 from mbench.moe.adapter import MoELayer
-from mbench.moe.load import count_parameters
+from mbench.moe.load import count_parameters, positions_of
 
 if TYPE_CHECKING:
     from mbench.core.suite import EfficiencySpec
@@ -64,10 +64,10 @@ def compare(
     Raises `MbenchError` for sequences longer than the model's context.
     """
     config = model.config.get_text_config()
-    longest = getattr(config, "max_position_embeddings", None)
-    room = None if longest is None else longest - spec.new_tokens
-    prompt = spec.prompt_tokens or min(PROMPT, PROMPT if room is None else max(1, room))
-    if room is not None and prompt > room:
+    longest = positions_of(model)
+    room = longest - spec.new_tokens
+    prompt = spec.prompt_tokens or int(min(PROMPT, max(1, room)))
+    if prompt > room:
         raise MbenchError(
             f"{prompt} prompt_tokens and {spec.new_tokens} new_tokens exceed the model's {longest}"
         )

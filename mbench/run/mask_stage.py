@@ -130,7 +130,7 @@ class MaskMaker:
         sums = {}
         tokens = 0
         for identity, job in jobs.items():
-            tokens = self._store.read_statistic_facts(job.key)["tokens"]
+            tokens = self._store.read_profile(job.key).tokens
             sums[identity] = _read_only(self._store.read_sums(job.key))
         return Profile(
             corpus=corpus,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -72,38 +71,42 @@ def _profile_corpus(
             continue
         sums = collected.sums.get(identity, {})
         samples = collected.samples.get(identity, {})
-        facts = {"tokens": tokens, "corpus": corpus, **routing_facts(sums, tokens)}
-        session.store.write_statistic(job.key, facts, sums, samples)
+        counted = corpus_profile(sums, tokens)
+        session.store.write_statistic(job.key, counted, sums, samples)
     session.progress.event("profile", model=session.model.name, corpus=corpus, tokens=tokens)
     return collected.failures
 
 
-def routing_facts(sums: dict[str, np.ndarray], tokens: int) -> dict[str, Any]:
-    """What readers of a report should know of the routing, where it was counted.
+def corpus_profile(sums: Mapping[str, np.ndarray], tokens: int) -> CorpusProfile:
+    """What readers of a report should know of a pass, as far as one statistic counted it.
 
     Experts that no token selected have no mean score; the gates' mass bounds how much a sliced
     router can inflate the gates of a model that does not renormalise them.
+
+    Args:
+        sums: the statistic's, [shards, layers, ...] by array name; `count` and `gate` are those of
+            `RoutingSums`, [shards, layers, N].
+        tokens: of the corpus, padding excluded.
     """
     if not {"count", "gate"} <= sums.keys():
-        return {}
+        return CorpusProfile(tokens)
     mass = sums["gate"].sum(axis=(0, 2)) / tokens
-    return {
-        "experts never selected": int((sums["count"].sum(axis=0) == 0).sum()),
-        "top-k gate mass by layer": [round(float(value), 4) for value in mass],
-    }
+    return CorpusProfile(
+        tokens=tokens,
+        never_selected=int((sums["count"].sum(axis=0) == 0).sum()),
+        gate_mass=tuple(round(float(value), 4) for value in mass),
+    )
 
 
-def remember_facts(session: ModelSession) -> None:
-    """Put what was stored beside the statistics into the outcome."""
+def restore_profiles(session: ModelSession) -> None:
+    """Put what was counted with the stored statistics into the outcome, for the report."""
+    profiles = session.outcome.profiles
     for cell in session.cells:
         for corpus, jobs in cell.statistics.items():
-            known: dict[str, Any] = {}
+            place = session.model.name, corpus
             for job in jobs:
                 if session.store.has_statistic(job.key):
-                    known |= session.store.read_statistic_facts(job.key)
-            if known:
-                session.outcome.profiles[session.model.name, corpus] = CorpusProfile(
-                    tokens=known["tokens"],
-                    never_selected=known.get("experts never selected"),
-                    gate_mass=tuple(known.get("top-k gate mass by layer", ())),
-                )
+                    counted = session.store.read_profile(job.key)
+                    # Not every statistic counts the routing.
+                    if place not in profiles or counted.never_selected is not None:
+                        profiles[place] = counted

@@ -1,4 +1,4 @@
-"""What a run tells whoever watches it; the command line decides how to show it."""
+"""What a run reports while it goes on; the command line decides how to show it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Progress:
-    """Hears everything and shows nothing; displays override what they show."""
+    """Receives every report of a run and shows none; displays override what they show."""
 
     def total(self, tokens: int) -> None:
         """Forward tokens of the whole run as far as known by now, cached ones left out."""

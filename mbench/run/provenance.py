@@ -86,12 +86,12 @@ def _corpus(plan: Plan, name: str) -> CorpusSettings:
 
 
 def _task(task: PlannedTask) -> TaskSettings:
-    told_by_fields = ("text", "lm_eval")
+    in_other_fields = ("text", "lm_eval")
     fingerprint = to_plain(task.fingerprint)
     return TaskSettings(
         text=fingerprint.get("text"),
         lm_eval=None if task.text is not None else importlib.metadata.version("lm-eval"),
-        settings={key: value for key, value in fingerprint.items() if key not in told_by_fields},
+        settings={key: value for key, value in fingerprint.items() if key not in in_other_fields},
     )
 
 
@@ -108,7 +108,7 @@ def _model(plan: Plan, model: PlannedModel) -> ModelRecord:
         source=source,
         revision=model.revision,
         trust_remote_code=model.trust_remote_code,
-        dtype=model.facts.dtype if model.dtype == "auto" else model.dtype,
+        dtype=model.computed_in,
         facts=model.facts,
     )
 

@@ -11,7 +11,7 @@ from mbench.run.efficiency_stage import measure_efficiency
 from mbench.run.evaluation_stage import EvaluationStage, Pending
 from mbench.run.executor import Executor, Here
 from mbench.run.mask_stage import make_masks, restore_masks
-from mbench.run.profile_stage import missing_jobs, profile, remember_facts
+from mbench.run.profile_stage import missing_jobs, profile, restore_profiles
 from mbench.run.progress import Progress
 from mbench.run.session import ModelSession, Outcome
 from mbench.storage.store import Store
@@ -53,7 +53,7 @@ def _run_model(session: ModelSession, executor: Executor) -> None:
     jobs = missing_jobs(session, cells)
     stage = EvaluationStage(session)
     if not cells and not stage.pending():
-        remember_facts(session)
+        restore_profiles(session)
         return
     if not _load(session):
         return
@@ -64,7 +64,7 @@ def _run_model(session: ModelSession, executor: Executor) -> None:
         stage.prepare(task for item in stage.pending() for task in item.tasks)
     _announce_total(session, stage, jobs, cells)
     problems = profile(session, jobs)
-    remember_facts(session)
+    restore_profiles(session)
     make_masks(session, cells, problems)
     pending = stage.pending()
     session.progress.total(session.outcome.forward_tokens + _evaluation_tokens(stage, pending))

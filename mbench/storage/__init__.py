@@ -1,1 +1,1 @@
-"""What is kept on disk or fetched, found again by its content: artefacts, texts, checkpoints."""
+"""What is kept on disk or fetched, identified by its content: artefacts, texts, checkpoints."""

@@ -107,7 +107,11 @@ def _check_format(directory: Path, data: Mapping[str, Any]) -> None:
 
 
 def load_results(path: str | Path) -> pd.DataFrame:
-    """The long form of a run (see `long_form`), from its directory or its `results.csv`."""
+    """The long form of a run (see `long_form`), from its directory or its `results.csv`.
+
+    Raises:
+        MbenchError: the file is missing, cannot be read, or is not such a table.
+    """
     import pandas as pd
 
     path = Path(path)

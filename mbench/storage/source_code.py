@@ -22,6 +22,8 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+from mbench.core.provenance import release
+
 DISTRIBUTION = "mbench"
 
 
@@ -164,7 +166,7 @@ def _all_modules() -> Mapping[str, list[str]]:
 
 def _version(distribution: str) -> str:
     """Without the build's variant such as `+cpu`."""
-    return importlib.metadata.version(distribution).partition("+")[0]
+    return release(importlib.metadata.version(distribution))
 
 
 @cache

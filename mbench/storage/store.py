@@ -26,7 +26,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mbench.core.errors import StoreError
+from mbench.core.provenance import CorpusProfile
 from mbench.storage.atomic import new_folder, write_atomically, write_text_atomically
+from mbench.storage.records import from_plain, to_plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,16 +145,26 @@ class Store:
 
     def has_statistic(self, key: Key) -> bool:
         """Whether a statistic is stored whole, and made by what the key says."""
-        return self._meta(key) is not None
+        return self._profile(key) is not None
 
     def write_statistic(
         self,
         key: Key,
-        facts: Mapping[str, Any],
+        profile: CorpusProfile,
         sums: Mapping[str, np.ndarray],
         samples: Mapping[str, list[np.ndarray]],
     ) -> None:
-        """Store a statistic's sums [shards, layers, ...] and samples per layer [t, ...]."""
+        """Store a statistic.
+
+        Args:
+            key: of the statistic.
+            profile: what the pass that collected it counted.
+            sums: [shards, layers, N, ...] by array name.
+            samples: by array name, one array [t, ...] per layer.
+
+        Raises:
+            StoreError: the folder cannot be written, e.g. because the disk is full.
+        """
         from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
@@ -166,29 +178,32 @@ class Store:
                 for layer in range(len(next(iter(samples.values()), []))):
                     arrays = {name: np.ascontiguousarray(of[layer]) for name, of in samples.items()}
                     save_file(arrays, partial / f"layer-{layer:03d}.safetensors")
-                meta = json.dumps({"made_by": key.record(), "facts": facts}, sort_keys=True)
-                (partial / "meta.json").write_text(meta, encoding="utf-8")
+                meta = {"made_by": key.record(), "profile": to_plain(profile)}
+                text = json.dumps(meta, sort_keys=True)
+                (partial / "meta.json").write_text(text, encoding="utf-8")
                 if final.exists():
                     shutil.rmtree(final)
         except SafetensorError as error:
             raise StoreError(f"cannot write {final}: {error}") from error
 
-    def read_statistic_facts(self, key: Key) -> dict[str, Any]:
-        """What was stored beside a statistic's arrays; raises `StoreError` if it is not there."""
-        facts = self._meta(key)
-        if facts is None:
+    def read_profile(self, key: Key) -> CorpusProfile:
+        """What the pass of a statistic counted; raises `StoreError` if it is not there."""
+        profile = self._profile(key)
+        if profile is None:
             raise StoreError(f"{self.path(key)} is damaged or gone; run again")
-        return facts
+        return profile
 
-    def _meta(self, key: Key) -> dict[str, Any] | None:
+    def _profile(self, key: Key) -> CorpusProfile | None:
         try:
             stored = json.loads((self.path(key) / "meta.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         if not isinstance(stored, dict) or not key.made(stored.get("made_by")):
             return None
-        facts = stored.get("facts")
-        return facts if isinstance(facts, dict) else None
+        try:
+            return from_plain(CorpusProfile, stored.get("profile"))
+        except ValueError:
+            return None
 
     def read_sums(self, key: Key) -> dict[str, np.ndarray]:
         """A statistic's sums [shards, layers, ...] by array name."""

@@ -11,7 +11,6 @@ import pytest
 import mbench
 from helpers.places import ROOT
 from helpers.tiny_suite import plan_of
-from mbench.core.interfaces import ExpertMask
 from mbench.plan.cells import Plan, make_plan
 from mbench.plan.keys import COMPUTED_BY, Code, efficiency_key, installed_code, model_facts_key
 from mbench.plan.plugin_loading import load_registry
@@ -34,7 +33,7 @@ MOVED_BY = {
 def keys_of(plan: Plan) -> dict[str, dict[str, str]]:
     """Kind -> what -> digest."""
     (model,) = plan.models
-    unpruned = ExpertMask(model.all_kept()).content_hash
+    unpruned = model.unpruned_mask.content_hash
     keys: dict[str, dict[str, str]] = {"statistic": {}, "mask": {}}
     for cell in plan.cells:
         keys["mask"][cell.label] = cell.mask_key.digest

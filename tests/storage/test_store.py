@@ -13,6 +13,7 @@ import pytest
 
 from mbench.core.errors import StoreError
 from mbench.core.interfaces import ExpertMask
+from mbench.core.provenance import CorpusProfile
 from mbench.storage.atomic import write_atomically
 from mbench.storage.store import Key, Store
 
@@ -69,7 +70,7 @@ def test_every_artefact_says_what_made_it_and_is_absent_where_that_is_not_the_ke
     statistic = Key.of("statistics", "a statistic", {"kind": "statistic", "code": {"moe": "1"}})
     store.write_json(MASK, {"a": 1})
     store.write_items(ITEMS, pd.DataFrame({"item": ["1"], "acc": [1.0]}))
-    store.write_statistic(statistic, {"tokens": 3}, {"x": np.ones(2)}, {})
+    store.write_statistic(statistic, CorpusProfile(3), {"x": np.ones(2)}, {})
     assert json.loads(store.path(MASK).read_text())["made_by"] == MASK.record()
     metadata = pyarrow.parquet.read_schema(store.path(ITEMS)).metadata
     assert json.loads(metadata[b"mbench"]) == ITEMS.record()
@@ -92,9 +93,10 @@ def test_statistics_round_trip(tmp_path):
     sums = {"count": np.arange(24.0).reshape(2, 3, 4)}
     samples = {"gram": [np.full((2, 2), layer, dtype=np.float32) for layer in range(3)]}
     assert not store.has_statistic(key)
-    store.write_statistic(key, {"tokens": 7}, sums, samples)
+    profile = CorpusProfile(7, never_selected=1, gate_mass=(0.5, 0.25, 1.0))
+    store.write_statistic(key, profile, sums, samples)
     assert store.has_statistic(key)
-    assert store.read_statistic_facts(key) == {"tokens": 7}
+    assert store.read_profile(key) == profile
     assert (store.read_sums(key)["count"] == sums["count"]).all()
     assert (store.read_samples(key, 2)["gram"] == samples["gram"][2]).all()
     names = [path.name for path in (tmp_path / "statistics").iterdir()]

@@ -83,6 +83,9 @@ def encode(
     Returns:
         The requests, and for each the number of its instance: a rolling instance has one request
         per window.
+
+    Raises:
+        TaskError: a choice or window has no token, or more than `max_length`.
     """
     encoder = _Encoder(tokenizer, max_length)
     requests: list[Request] = []

@@ -22,8 +22,8 @@ from mbench.evaluate.lm_eval.items import Columns, Item, columns_of, read_items
 from mbench.evaluate.lm_eval.loading import load
 from mbench.evaluate.lm_eval.loglikelihood import LoglikelihoodRequests
 from mbench.evaluate.lm_eval.quiet import quiet
-from mbench.evaluate.lm_head import positions_of
 from mbench.evaluate.meter import Meter
+from mbench.moe.load import positions_of
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
