@@ -1,1 +1,1 @@
-"""The words that all parts share: what a method, a suite, an evaluation and a result are."""
+"""The types that all parts share: those of methods, suites, evaluations and results."""

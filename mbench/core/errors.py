@@ -89,7 +89,7 @@ def tracebacks_shown() -> Iterator[None]:
 
 
 def caught(error: BaseException) -> str:
-    """`one_line` of an error that ends here; `--debug` shows its traceback."""
+    """`one_line` of an error that is not raised further; `--debug` shows its traceback."""
     _log.debug("%s", one_line(error), exc_info=error)
     return one_line(error)
 

@@ -37,7 +37,7 @@ class Parameters(BaseModel):
 
 
 class Component(ABC):
-    """Common ground of statistics, scorers, selectors and mask builders.
+    """Base of statistics, scorers, selectors and mask builders.
 
     Subclasses set `name`, which is how suites refer to them, and may replace `Params` by their own
     subclass of `Parameters`; the values a suite gives arrive in `self.params`.
@@ -72,7 +72,7 @@ class Component(ABC):
 
 @dataclass(frozen=True)
 class LayerBatch:
-    """What one MoE layer saw and did in one forward call, padding already left out.
+    """Input, routing and outputs of one MoE layer in one forward call, without padding.
 
     Shapes: T tokens, H hidden size, N routed experts, k experts per token. Routing is the model's
     own decision, never re-derived.
@@ -177,7 +177,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Selection:
-    """A selector's choice; how many experts it holds per layer is the mask builder's business."""
+    """A selector's choice, of any number of experts per layer: the mask builder makes it K."""
 
     chosen: np.ndarray
     """bool [layers, N]."""
@@ -199,6 +199,15 @@ class ExpertMask:
         layers = [np.flatnonzero(row).tolist() for row in self.keep]
         text = json.dumps([self.keep.shape[1], layers], separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def kept_per_group(keep: np.ndarray, groups: int) -> np.ndarray:
+    """int [..., groups], the experts that `keep` (bool [..., N]) keeps of each group.
+
+    A router that is limited to groups needs equally many of each; consecutive experts form one.
+    """
+    counts: np.ndarray = keep.reshape(*keep.shape[:-1], groups, -1).sum(axis=-1)
+    return counts
 
 
 class Scorer(Component):

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from mbench.core.errors import UnsupportedModel
-from mbench.core.interfaces import ExpertMask, RouterMode
+from mbench.core.interfaces import ExpertMask, RouterMode, kept_per_group
 from mbench.moe.adapter import MoELayer
 from mbench.moe.preserved import SCALES, contradiction, renormalises
 from mbench.moe.router import RouterState, refuse_unroutable
@@ -61,7 +61,7 @@ def checked(layers: Sequence[MoELayer], keep: np.ndarray) -> np.ndarray:
         raise ValueError("a mask must keep at least one expert in every layer")
     tried = set()
     for layer, row in zip(layers, keep, strict=True):
-        per_group = row.reshape(layer.groups, -1).sum(axis=1)
+        per_group = kept_per_group(row, layer.groups)
         if per_group.min() != per_group.max():
             raise UnsupportedModel(
                 f"{layer.path}: a group-limited router needs the same number of experts in "

@@ -66,7 +66,7 @@ class Cell:
 
     @property
     def key(self) -> CellKey:
-        """What tells it from the plan's other cells."""
+        """What identifies it within the plan."""
         return CellKey(self.model, self.method.name, self.seed, self.budget.retain)
 
     @property
@@ -86,7 +86,7 @@ class Plan:
     texts: Mapping[str, Text]
     registry: Registry = field(repr=False)
     code: Code = field(repr=False)
-    """What computes, as the keys have it."""
+    """The code and the versions that enter the keys."""
 
     def cells_of(self, model: str) -> list[Cell]:
         """A model's cells, candidates before those that build on them."""
@@ -134,7 +134,7 @@ def make_plan(
         name: find_text(("corpora", name), spec.source, source, registry, code)
         for name, spec in suite.corpora.items()
     }
-    # Models first: the likeliest thing to be missing, and found out without reading any text.
+    # Models first: they are the likeliest to be missing, and no text is read to find that out.
     models = tuple(
         find_model(name, spec, source, registry, store, code, trust_expected)
         for name, spec in suite.models.items()
@@ -269,7 +269,7 @@ class _Planner:
         )
 
     def _checked(self, method: ResolvedMethod, budget: Budget) -> tuple[str, ...]:
-        """What the components say of a budget, once they agreed to it."""
+        """The notes of the components on a budget that all of them have accepted."""
         notes: list[str] = []
         if self.model.facts.groups > 1:
             notes.append(self._group_note(budget))

@@ -1,4 +1,4 @@
-"""What a plan will cost: forward passes, tokens, and a time that says how it was guessed."""
+"""What a plan will cost: forward passes, tokens, and an estimate of the time."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ DEVICE_CLASSES = (
 
 @dataclass(frozen=True)
 class DeviceTime:
-    """What a plan is guessed to take on a kind of accelerator."""
+    """The estimated time of a plan on a kind of accelerator."""
 
     device: str
     hours: float

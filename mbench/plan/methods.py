@@ -199,7 +199,7 @@ class _Resolver:
         )
 
     def _component(self, kind: str, spec: MethodSpec, preset: Method) -> Component | None:
-        """The preset's component, with what the suite changes for all models and for this one."""
+        """The component of `preset`, with the suite's changes for all models and for this one."""
         use: str | Use | None = getattr(preset, kind)
         use = Use(use) if isinstance(use, str) else use
         at: Place = self.place
@@ -267,7 +267,7 @@ class _Resolver:
             return component(params)
 
     def _wanted_by(self, name: str) -> str:
-        """Why a method that the suite does not list is looked at."""
+        """For errors: which method builds upon one that the suite does not list."""
         return "" if name == self.place[-1] else f", which {self.place[-1]!r} builds upon,"
 
     def _corpora(self, name: str, spec: MethodSpec, preset: Method) -> tuple[str, ...]:
@@ -289,7 +289,7 @@ class _Resolver:
 
 
 def _changed(use: Use | None, changed: ComponentSpec) -> Use | None:
-    """A component with the suite's changes; another component forgets the old parameters."""
+    """A component with the suite's changes; one of another name keeps no old parameters."""
     if changed.name is not None and (use is None or changed.name != use.name):
         return Use(changed.name, changed.values)
     return None if use is None else Use(use.name, {**use.params, **changed.values})

@@ -49,7 +49,7 @@ class PluginFailure:
     """Its source, where it is a single file."""
 
     def names(self, name: str) -> bool:
-        """Whether its file holds this name as a text, as one that offers such a method does."""
+        """Whether its file has this name in quotes, so that it may offer a method of that name."""
         if self.file is None:
             return False
         try:
@@ -89,7 +89,7 @@ class Registry:
         return "; ".join(f"plugin {f.plugin} failed to load: {f.reason}" for f in self.failures)
 
     def hint(self) -> str:
-        """What to say of a name that no plugin offers."""
+        """The end of an error about a name that no plugin offers."""
         return (
             f" ({self.failed()})" if self.failures else "; one of your own needs --plugin FILE.py"
         )

@@ -1,4 +1,4 @@
-"""Reading a suite file: narrowed by the command line, checked, and frozen."""
+"""Reads a suite file, applies the options of the command line, and checks the result."""
 
 from __future__ import annotations
 

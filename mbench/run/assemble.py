@@ -1,4 +1,4 @@
-"""Joins a plan and what its run achieved into the `Results` that are written and reported."""
+"""Joins a plan and the outcome of its run into the `Results` that are written and reported."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import warnings
 
 
 def set_up_libraries() -> None:
-    """Keep libraries' chatter off the terminal, and threads from waiting busily.
+    """Silence libraries on the terminal, and keep waiting threads from using the processor.
 
     Their errors still arrive as exceptions. What the user has set stays.
     """
@@ -66,7 +66,7 @@ def _keep_freed_memory() -> None:
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
-        return  # another C library, with habits of its own
+        return  # another C library
     mallopt(mmap_threshold, 1 << 30)
     mallopt(trim_threshold, (1 << 31) - 1)
     mallopt(top_pad, 1 << 26)

@@ -96,7 +96,7 @@ class EvaluationStage:
         return False
 
     def _fits(self, task: PlannedTask, items: pd.DataFrame) -> bool:
-        """Whether stored items are those of today.
+        """Whether stored items are those that the task has now.
 
         What a hub data set holds, or what a task's code makes, can change under an unchanged key;
         figures on other items are never compared with each other.

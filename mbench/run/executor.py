@@ -1,4 +1,4 @@
-"""Who evaluates: the seam at which a run hands out what there is to evaluate."""
+"""Which processes evaluate the masks of a run: a protocol, and its simplest implementation."""
 
 from __future__ import annotations
 

@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 
 from mbench.core.errors import PluginError, StoreError, UnsupportedModel, caught
-from mbench.core.interfaces import Budget, Component, ExpertMask, Profile, Scorer, Scores, Selection
+from mbench.core.interfaces import (
+    Budget,
+    Component,
+    ExpertMask,
+    Profile,
+    Scorer,
+    Scores,
+    Selection,
+    kept_per_group,
+)
 from mbench.core.plugin_code import located, plugin_code
 from mbench.core.results import TaskStatus
 from mbench.plan.cells import Cell
@@ -147,7 +156,7 @@ class MaskMaker:
 
     def _check_groups(self, mask: ExpertMask) -> None:
         groups = self._model.facts.groups
-        counts = mask.keep.reshape(len(mask.keep), groups, -1).sum(axis=2)
+        counts = kept_per_group(mask.keep, groups)
         uneven = np.flatnonzero(counts.min(axis=1) != counts.max(axis=1))
         if uneven.size:
             raise UnsupportedModel(

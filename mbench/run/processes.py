@@ -36,7 +36,7 @@ class Order(BaseModel):
     """1 for the first one beside the run itself."""
 
     def to_json(self) -> str:
-        """Only what is set: a parameter that is given as null is not one that is left out."""
+        """Only what is set, because a parameter given as null differs from one that is left out."""
         return self.model_dump_json(exclude_unset=True)
 
 
@@ -44,12 +44,12 @@ class Processes:
     """This process, and as many others as the suite asks for, unless a GPU does the work."""
 
     def __init__(self, plan: Plan, store: Store) -> None:
-        """Workers are told the suite, the plugins and the store of this plan."""
+        """Workers get the suite, the plugins and the store of this plan."""
         self._plan = plan
         self._store = store
 
     def evaluate(self, stage: EvaluationStage, pending: Sequence[Pending]) -> None:
-        """Evaluate; what another process was quicker at is taken from the store."""
+        """Evaluate; what another process has stored meanwhile is taken from the store."""
         import torch
 
         others = min(self._plan.suite.processes, len(pending)) - 1
@@ -66,7 +66,7 @@ class Processes:
 
     @contextmanager
     def _workers(self, model: str, count: int) -> Iterator[None]:
-        """Started, and ended with the block; what they have stored is whole."""
+        """Run workers until the block ends; nothing that they store is ever half-written."""
         running: list[subprocess.Popen[str]] = []
         try:
             for number in range(1, count + 1):
@@ -78,7 +78,7 @@ class Processes:
                 process.wait()
 
     def order(self, model: str, number: int) -> Order:
-        """What worker `number` is told."""
+        """What worker `number` reads on its standard input."""
         return Order(
             suite=self._plan.suite,
             plugin_files=tuple(map(Path, self._plan.registry.files)),
@@ -106,7 +106,8 @@ def _start(order: Order) -> subprocess.Popen[str]:
 def work(order: Order) -> None:
     """Evaluate the masks of one model that are stored, and write no report.
 
-    Every worker starts at another mask and goes round, so all end where others have been.
+    Every worker starts at another mask and wraps around, so that the masks it reaches last are
+    those that others have stored already.
     """
     store = Store(order.store)
     source = YamlSource(Path(order.suite.name), CommentedMap())

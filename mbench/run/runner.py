@@ -1,4 +1,4 @@
-"""Executes a plan, model by model: profiles, masks, evaluations; what is done stays done."""
+"""Executes a plan, model by model: profiles, masks, evaluations; what is stored stays."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Runner:
     def __init__(
         self, plan: Plan, store: Store, progress: Progress, executor: Executor | None = None
     ) -> None:
-        """Take what the plan asks from `store`, compute the rest, tell `progress`.
+        """Take what the plan asks from `store`, compute the rest, report to `progress`.
 
         `executor` has the masks evaluated; None: this process alone.
         """
@@ -72,7 +72,7 @@ def _run_model(session: ModelSession, executor: Executor) -> None:
 
 
 def _load(session: ModelSession) -> bool:
-    """Whether there is a model to work with; without one, everything unfinished has its reason."""
+    """Load the model; False, and the reason for everything unfinished, where it cannot be."""
     try:
         session.load()
     except Exception as error:
@@ -92,7 +92,7 @@ def _announce_total(
     jobs: Mapping[str, Sequence[StatisticJob]],
     cells: list[Cell],
 ) -> None:
-    """At most so many tokens: masks that are not made yet may turn out equal."""
+    """Set the total to the most there can be: masks that are not made yet may turn out equal."""
     specs = [session.plan.suite.corpora[corpus] for corpus in jobs]
     unmade = sum(cell.method.evaluated for cell in cells)
     session.progress.total(
