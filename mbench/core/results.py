@@ -164,17 +164,6 @@ class Saving:
     unpruned: Footprint | None = None
     pruned: Footprint | None = None
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Saving:
-        """What `dataclasses.asdict` gave."""
-        sides = {}
-        for side in ("unpruned", "pruned"):
-            values = data[side]
-            if values is not None:
-                speeds = {name: Spread(**values[name]) for name in ("prefill", "decode")}
-                sides[side] = Footprint(**values | speeds)
-        return cls(**{**data, **sides})
-
 
 @dataclass(frozen=True)
 class ProtocolEntry:

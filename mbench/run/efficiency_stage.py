@@ -7,12 +7,14 @@ artefact these depend on the machine, which is therefore part of their key.
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from mbench.core.errors import StoreError, caught
 from mbench.core.results import Saving, budget_label
 from mbench.plan.keys import efficiency_key
+from mbench.storage.records import from_plain, to_plain
+from mbench.storage.store import Key, Store
 
 if TYPE_CHECKING:
     from mbench.core.suite import EfficiencySpec
@@ -41,36 +43,40 @@ def _measured(session: ModelSession, spec: EfficiencySpec, saving: Saving) -> Sa
     """The budget's figures, from the store or measured now; or why there are none."""
     kept, device = saving.kept, saving.device
     key = efficiency_key(session.plan.code, session.model.identity, kept, spec.model_dump(), device)
-    stored = session.store.read_json(key)
-    if stored is None:
-        label = f"{budget_label(saving.model, saving.retain)} efficiency"
-        session.progress.stage(label)
-        common = {"model": saving.model, "retain": saving.retain, "kept": kept, "device": device}
-        try:
-            with session.timed("efficiency"):
-                stored = _measure(session, spec, kept)
-        except StoreError:
-            raise
-        except Exception as error:
-            reason = caught(error)
-            session.progress.event(
-                "efficiency", cell=label, **common, status="failed", reason=reason
-            )
-            return replace(saving, status="failed", reason=reason)
-        session.store.write_json(key, stored)
-        session.progress.event("efficiency", cell=label, **common, status="ok")
-    return Saving.from_json({**asdict(saving), **stored})
+    stored = _stored(session.store, key)
+    if stored is not None:
+        # The key names neither: another suite may call the model or write the ratio differently.
+        return replace(stored, model=saving.model, retain=saving.retain)
+    label = f"{budget_label(saving.model, saving.retain)} efficiency"
+    session.progress.stage(label)
+    common = {"model": saving.model, "retain": saving.retain, "kept": kept, "device": device}
+    try:
+        with session.timed("efficiency"):
+            measured = _measure(session, spec, saving)
+    except StoreError:
+        raise
+    except Exception as error:
+        reason = caught(error)
+        session.progress.event("efficiency", cell=label, **common, status="failed", reason=reason)
+        return replace(saving, status="failed", reason=reason)
+    session.store.write_json(key, to_plain(measured))
+    session.progress.event("efficiency", cell=label, **common, status="ok")
+    return measured
 
 
-def _measure(session: ModelSession, spec: EfficiencySpec, kept: int) -> dict[str, Any]:
+def _stored(store: Store, key: Key) -> Saving | None:
+    """What was measured before; like all that is damaged, a malformed record counts as absent."""
+    try:
+        return from_plain(Saving, store.read_json(key))
+    except ValueError:
+        return None
+
+
+def _measure(session: ModelSession, spec: EfficiencySpec, saving: Saving) -> Saving:
     from mbench.moe.prune import prune
     from mbench.run.footprint import compare, even_mask
 
     loaded = session.load()
-    pruned = prune(loaded.model, loaded.layers, even_mask(loaded.layers, kept))
+    pruned = prune(loaded.model, loaded.layers, even_mask(loaded.layers, saving.kept))
     unpruned, smaller, allocations = compare(loaded.model, pruned, spec, loaded.facts)
-    return {
-        "allocations": allocations,
-        "unpruned": asdict(unpruned),
-        "pruned": asdict(smaller),
-    }
+    return replace(saving, allocations=allocations, unpruned=unpruned, pruned=smaller)

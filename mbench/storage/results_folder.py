@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,7 +176,7 @@ def _to_json(results: Results, dtypes: Mapping[str, Mapping[str, str]]) -> dict[
         "average_tasks": list(results.average_tasks),
         "protocol": to_plain(results.protocol),
         "provenance": to_plain(results.provenance),
-        "efficiency": [asdict(saving) for saving in results.efficiency],
+        "efficiency": to_plain(results.efficiency),
         "cells": [_cell_to_json(results, cell) for cell in results.cells],
         "masks": [
             {
@@ -232,7 +231,7 @@ def _from_json(data: Mapping[str, Any], items: pd.DataFrame) -> Results:
         masks=masks,
         provenance=from_plain(Provenance, data["provenance"]),
         protocol=tuple(from_plain(ProtocolEntry, entry) for entry in data["protocol"]),
-        efficiency=tuple(Saving.from_json(saving) for saving in data["efficiency"]),
+        efficiency=tuple(from_plain(Saving, saving) for saving in data["efficiency"]),
     )
     _check_records(results)
     return results
