@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -38,7 +40,11 @@ class PlainLines(Progress):
 
 
 class JsonLines(Progress):
-    """One JSON object per line on standard output, nothing else."""
+    """One JSON object per line, nothing else."""
+
+    def __init__(self, stream: TextIO) -> None:
+        """Print to `stream` (see `json_only`)."""
+        self._stream = stream
 
     def event(self, kind: str, **values: Any) -> None:
         """Print the event."""
@@ -47,7 +53,7 @@ class JsonLines(Progress):
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in values.items()
         }
-        click.echo(json.dumps({"event": kind, **finite}, allow_nan=False))
+        click.echo(json.dumps({"event": kind, **finite}, allow_nan=False), file=self._stream)
 
     def warning(self, text: str) -> None:
         """Print the warning as an event."""
@@ -113,10 +119,35 @@ class LiveBar(PlainLines):
 
 
 @contextmanager
-def watching(*, as_json: bool, quiet: bool) -> Iterator[Progress]:
+def json_only() -> Iterator[TextIO]:
+    """The stream for JSON. All else that is written to standard output goes to standard error.
+
+    That holds for whatever plugins, libraries and programs that they start write, and however.
+    """
+    out = sys.stdout
+    try:
+        out.flush()
+        descriptor, instead = out.fileno(), sys.stderr.fileno()
+    except (OSError, ValueError, AttributeError):
+        # Not a file, as in a test: only what Python writes can be told apart.
+        with contextlib.redirect_stdout(sys.stderr):
+            yield out
+        return
+    with open(os.dup(descriptor), "w", encoding="utf-8", buffering=1) as stream:
+        os.dup2(instead, descriptor)
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                yield stream
+        finally:
+            stream.flush()
+            os.dup2(stream.fileno(), descriptor)
+
+
+@contextmanager
+def watching(*, json_stream: TextIO | None, quiet: bool) -> Iterator[Progress]:
     """The display that suits the options and the terminal."""
-    if as_json:
-        yield JsonLines()
+    if json_stream is not None:
+        yield JsonLines(json_stream)
     elif quiet:
         yield Quiet()
     elif sys.stderr.isatty():

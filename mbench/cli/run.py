@@ -39,7 +39,7 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     Exit status: 0 all done, 2 a mistake in the suite or its inputs, 3 something failed, 130
     interrupted.
     """
-    from mbench.cli.display import watching
+    from mbench.cli.display import json_only, watching
     from mbench.cli.summary import list_problems, show_end, show_plan
     from mbench.plan.cost import estimate
     from mbench.report.publish import publish
@@ -49,6 +49,7 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     from mbench.run.runner import Runner
     from mbench.storage.results_folder import write
 
+    json_stream = click.get_current_context().with_resource(json_only()) if as_json else None
     asked = request(**options)
     directory = output / asked.plan.suite.name
     _check_writable(directory)
@@ -56,7 +57,7 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     cost = estimate(asked.plan, asked.store)
     if not as_json and not quiet:
         show_plan(cost, asked.plan.suite, err=True)
-    with watching(as_json=as_json, quiet=quiet) as progress:
+    with watching(json_stream=json_stream, quiet=quiet) as progress:
         progress.event("plan", **cost.to_json())
         executor = Processes(asked.plan, asked.store)
         outcome = Runner(asked.plan, asked.store, progress, executor).run()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
+from pydantic_core import to_jsonable_python
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +35,27 @@ class Parameters(BaseModel):
     """Base of a component's parameters: unknown keys are errors, values cannot change later."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def plain_parameters(params: BaseModel) -> dict[str, Any]:
+    """All fields of a component's parameters as JSON values: equal for equal parameters.
+
+    Raises `ValueError` for a field that has no such form.
+    """
+    return {name: _plain(getattr(params, name)) for name in type(params).model_fields}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return plain_parameters(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, set | frozenset):
+        # Their own order changes from one process to the next.
+        return sorted((_plain(item) for item in value), key=repr)
+    return to_jsonable_python(value)
 
 
 class Component(ABC):
@@ -67,7 +89,7 @@ class Component(ABC):
         """Name, class and parameters as JSON: equal for what does the same in this process."""
         kind = type(self)
         parts = [self.name, f"{kind.__module__}:{kind.__qualname__}"]
-        return json.dumps([*parts, self.params.model_dump(mode="json")], sort_keys=True)
+        return json.dumps([*parts, plain_parameters(self.params)], sort_keys=True)
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,9 @@ class Accumulator:
                     self._move(identity, shard, layer, totals)
                 except PluginError as error:
                     self._leave_out(identity, error)
+                except Exception as error:
+                    what = f"statistic {self._statistics[identity].name!r} cannot be added up"
+                    self._leave_out(identity, PluginError(f"{what}: {one_line(error)}"))
         self._open.clear()
         self._norms.clear()
 
@@ -144,6 +147,12 @@ def _measured(statistic: Statistic, batch: LayerBatch) -> Mapping[str, torch.Ten
             f"statistic {statistic.name!r} must return tensors by name, got {type(measured)}"
         )
     for name, values in measured.items():
+        if not isinstance(name, str) or name.startswith("__"):
+            raise PluginError(f"statistic {statistic.name!r}: {name!r} is no name for an array")
+        if isinstance(values, torch.Tensor) and (values.is_meta or values.layout != torch.strided):
+            raise PluginError(
+                f"statistic {statistic.name!r}: {name!r} must be a dense tensor with values"
+            )
         if not isinstance(values, torch.Tensor):
             kind = f"{type(values).__module__}.{type(values).__qualname__}"
             raise PluginError(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
-from mbench.core.errors import Infeasible, PluginError
+from mbench.core.errors import Infeasible, MbenchError, PluginError, caught
 from mbench.core.interfaces import Budget, RouterMode, Statistic
 from mbench.core.plugin_code import plugin_code
 from mbench.core.results import CellKey
@@ -232,7 +232,7 @@ class _Planner:
             place = ("methods", method.name if method.name in self.suite.methods else "")
             problem = f"{method.name!r} cannot keep {budget.retain:g} of {self.model.name!r}"
             raise self.source.error(place, f"{problem}: {error}") from None
-        except PluginError as error:
+        except (MbenchError, TypeError, ValueError, AttributeError) as error:
             return Cell(
                 model=self.model.name,
                 method=method,
@@ -241,7 +241,7 @@ class _Planner:
                 mask_key=None,
                 candidate=candidate,
                 statistics={},
-                problem=str(error),
+                problem=caught(error),
             )
         key = mask_key(
             self.code,
@@ -249,7 +249,7 @@ class _Planner:
             CellKey(self.model.name, method.name, seed, budget.retain).label,
             components,
             [[job.key for job in jobs] for jobs in statistics.values()],
-            [self._corpus(corpus) for corpus in method.corpora],
+            [{"name": corpus, **self._corpus(corpus)} for corpus in method.corpora],
             (budget.num_layers, budget.num_experts, budget.kept),
             budget.retain,
             budget.router,
@@ -275,8 +275,8 @@ class _Planner:
             notes.append(self._group_note(budget))
         for kind, part in method.parts.items():
             with plugin_code(f"{kind} {part.name!r}, asked whether {budget.retain:g} is feasible,"):
-                part.check(budget)
-                notes += part.notes(budget)
+                part.check(replace(budget))
+                notes += part.notes(replace(budget))
         return tuple(notes)
 
     def _group_note(self, budget: Budget) -> str:

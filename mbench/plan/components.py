@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 from types import ModuleType
 
 from mbench.core import interfaces
 from mbench.core.errors import PluginError
-from mbench.core.interfaces import Component
+from mbench.core.interfaces import Component, plain_parameters
 from mbench.plan.keys import ComponentKey
 from mbench.storage.source_code import Source
 
@@ -18,16 +19,24 @@ def component_key(component: Component, source: Source) -> ComponentKey:
     Raises `PluginError` where its name, parameters and source do not say what it does.
     """
     kind = type(component)
+    if kind.identity is not Component.identity:
+        raise PluginError(f"{component.name!r} has an `identity` of its own: remove it")
     unseen = sorted(vars(component).keys() - {"params"})
     if unseen:
         raise PluginError(
             f"{component.name!r} holds {', '.join(unseen)} beside its parameters, so that"
             " different ones could not be told apart: make it a field of its `Params`"
         )
+    try:
+        params = plain_parameters(component.params)
+    except ValueError as error:
+        raise PluginError(
+            f"{component.name!r}: its parameters cannot be written: {error}"
+        ) from error
     return ComponentKey(
         name=component.name,
         class_name=kind.__qualname__,
-        params=component.params.model_dump(mode="json"),
+        params=params,
         source=source.sha256,
         distributions=source.distributions,
     )
@@ -45,9 +54,17 @@ def class_modules(kind: type[Component]) -> list[ModuleType]:
             f"{kind.__name__} in {file} is defined inside a function, whose values its source does"
             " not show: define it at the top of a module, with `Params`"
         )
-    names = dict.fromkeys(base.__module__ for base in kind.__mro__)
-    return [
-        sys.modules[name]
-        for name in names
-        if name != interfaces.__name__ and name.partition(".")[0] not in sys.stdlib_module_names
-    ]
+    modules = []
+    for base in kind.__mro__:
+        name = base.__module__
+        if name == interfaces.__name__ or name.partition(".")[0] in sys.stdlib_module_names:
+            continue
+        module = sys.modules.get(name)
+        if module is None or not getattr(module, "__file__", None):
+            raise PluginError(f"{base.__name__}: its module {name} has no source file")
+        if operator.attrgetter(base.__qualname__)(module) is not base:
+            raise PluginError(
+                f"{module.__file__} defines two classes {base.__qualname__}: rename one"
+            )
+        modules.append(module)
+    return list(dict.fromkeys(modules))

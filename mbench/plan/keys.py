@@ -176,7 +176,7 @@ def mask_key(
         components: by kind: scorer, selector, builder.
         statistics: per corpus, those that the components read; the order of the corpora decides
             who comes first in a round-robin.
-        corpora: texts and how they are cut, in the same order.
+        corpora: names, which components see, texts and how they are cut, in the same order.
         shape: layers, experts in each, experts kept.
         retain: the budget as the suite says it.
         router: the router mode that the method simulates.

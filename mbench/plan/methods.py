@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mbench.core.basics import AsSelected, TopK
-from mbench.core.errors import PluginError, SuiteError, nearest, unknown
+from mbench.core.errors import MbenchError, PluginError, SuiteError, caught, nearest, unknown
 from mbench.core.interfaces import (
     Component,
     MaskBuilder,
@@ -117,8 +117,9 @@ def resolve_methods(
         evaluated = section == "methods"
         try:
             method = resolver.resolve(name, listed or MethodSpec(), evaluated=evaluated)
-        except PluginError as error:
-            method = _broken(name, suite.router, str(error), evaluated=evaluated)
+        # What a plugin's own method or component raises, e.g. by a part that is no name.
+        except (PluginError, TypeError, ValueError, AttributeError) as error:
+            method = _broken(name, suite.router, caught(error), evaluated=evaluated)
         if method.candidate is not None:
             visit(method.candidate, (*asked_by, name))
             if ordered[method.candidate].selector.stochastic:
@@ -252,19 +253,31 @@ class _Resolver:
             component = self.registry.component(kind, use.name)
         except SuiteError as error:
             raise self.source.error(at, str(error)) from None
-        try:
-            params = component.Params(**use.params)
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = str(first["loc"][0]) if first["loc"] else ""
-            if first["type"] == "extra_forbidden":
-                message = unknown(f"parameter of {kind} {use.name!r}", key, _parameters(component))
-            else:
-                message = f"{kind} {use.name!r}: {key}: {first['msg'].lower()}"
-                message += f", got {first['input']!r}"
-            raise self.source.error((*at, key), message) from None
+        invalid: ValidationError | None = None
+        with plugin_code(f"{kind} {use.name!r}, checking its parameters,"):
+            try:
+                params = component.Params(**use.params)
+            except ValidationError as error:
+                invalid = error
+        if invalid is not None:
+            raise self._wrong_parameter(kind, use, at, component, invalid)
         with plugin_code(f"{kind} {use.name!r} cannot be made: it"):
             return component(params)
+
+    def _wrong_parameter(
+        self, kind: str, use: Use, at: Place, component: type[Component], error: ValidationError
+    ) -> MbenchError:
+        """Whose mistake it is: the suite's, at its line, or that of the plugin's own method."""
+        first = error.errors()[0]
+        key = str(first["loc"][0]) if first["loc"] else ""
+        if first["type"] == "extra_forbidden":
+            message = unknown(f"parameter of {kind} {use.name!r}", key, _parameters(component))
+        else:
+            message = f"{kind} {use.name!r}: {key}: {first['msg'].lower()}"
+            message += f", got {first['input']!r}"
+        if at == self.place:
+            return PluginError(f"a ready-made method gives it wrong parameters: {message}")
+        return self.source.error((*at, key), message)
 
     def _wanted_by(self, name: str) -> str:
         """For errors: which method builds upon one that the suite does not list."""

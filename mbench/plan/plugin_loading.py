@@ -16,7 +16,7 @@ from typing import Any
 import pluggy
 
 from mbench.core import basics, hookspecs
-from mbench.core.errors import MbenchError, PluginError
+from mbench.core.errors import PluginError, caught
 from mbench.core.interfaces import Method, Parameters
 from mbench.core.plugin_code import plugin_code
 from mbench.plan.registry import KINDS, Origin, PluginFailure, Registry
@@ -50,9 +50,10 @@ def _attempt(registry: Registry, name: str, source: str, load: Callable[[], Modu
         with plugin_code("", loading=True):
             module = load()
         _add(registry, module, name, source)
-    except MbenchError as error:
+    # What it offers may be of any kind, too.
+    except Exception as error:
         file = Path(name) if name in registry.files else None
-        registry.failures.append(PluginFailure(name, str(error).strip(), file))
+        registry.failures.append(PluginFailure(name, caught(error).strip(), file))
 
 
 def _import_file(path: Path) -> ModuleType:

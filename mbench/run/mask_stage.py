@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def restore_masks(session: ModelSession) -> list[Cell]:
             pending.append(cell)
         else:
             mask = mask_from_json(stored, session.model.facts.layers)
-            session.outcome.masks[cell.mask_key] = mask
+            session.outcome.masks[cell.mask_key] = ExpertMask(_frozen(mask.keep), mask.notes)
     return pending
 
 
@@ -114,7 +115,9 @@ class MaskMaker:
         }
         selection = self._selection(cell, scores)
         with located(method.builder.build):
-            mask = _call("builder", method.builder, "build", selection, scores, budget, candidate)
+            mask = _call(
+                "builder", method.builder, "build", selection, scores, replace(budget), candidate
+            )
             _check_mask(mask, method.builder.name, budget)
         self._check_groups(mask)
         return ExpertMask(_frozen(mask.keep), tuple(mask.notes))
@@ -124,7 +127,7 @@ class MaskMaker:
         generator = np.random.default_rng(0 if cell.seed is None else cell.seed)
         untouched = str(generator.bit_generator.state)
         with located(selector.select):
-            selection = _call("selector", selector, "select", scores, budget, generator)
+            selection = _call("selector", selector, "select", scores, replace(budget), generator)
             if not selector.stochastic and str(generator.bit_generator.state) != untouched:
                 raise PluginError(
                     f"selector {selector.name!r} draws at random without saying so: it needs"
@@ -167,7 +170,7 @@ class MaskMaker:
 
     def _score(self, scorer: Scorer, cell: Cell, profile: Profile) -> np.ndarray:
         keys = tuple(job.key for job in cell.statistics[profile.corpus])
-        known = (type(scorer), scorer.identity, profile.router, keys)
+        known = (type(scorer), scorer.identity, profile.corpus, profile.router, keys)
         if known not in self._scores:
             with located(scorer.score):
                 values = _call("scorer", scorer, "score", profile)
@@ -179,7 +182,9 @@ class MaskMaker:
 def _call(kind: str, component: Component, step: str, *arguments: Any) -> Any:
     """Call a method of a plugin's component."""
     with plugin_code(f"{kind} {component.name!r}, in {step},"):
-        return getattr(component, step)(*arguments)
+        result = getattr(component, step)(*arguments)
+        # Turning a stranger's object into an array runs its code, too.
+        return np.asarray(result) if step == "score" else result
 
 
 def _checked_scores(values: Any, name: str, budget: Budget, corpus: str) -> np.ndarray:
@@ -195,8 +200,7 @@ def _checked_scores(values: Any, name: str, budget: Budget, corpus: str) -> np.n
             f"scorer {name!r} returned {array[layer, expert]} for layer {layer} expert {expert}"
             f" on {corpus}"
         )
-    array.flags.writeable = False
-    return array
+    return _frozen(array)
 
 
 def _check_selection(selection: Any, name: str, budget: Budget) -> None:
@@ -224,16 +228,12 @@ def _check_notes(notes: Any, who: str) -> None:
 
 
 def _read_only(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    for array in arrays.values():
-        array.flags.writeable = False
-    return arrays
+    return {name: _frozen(array) for name, array in arrays.items()}
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:
-    """A copy that no later component can change."""
-    copy = array.copy()
-    copy.flags.writeable = False
-    return copy
+    """A copy that no component can change, not even by making it writable."""
+    return np.frombuffer(array.tobytes(), dtype=array.dtype).reshape(array.shape)
 
 
 def _is_mask(array: Any, shape: tuple[int, int]) -> bool:

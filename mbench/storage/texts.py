@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,21 +68,22 @@ class Text:
         identify = getattr(self._plugin_corpora.get(str(self.source.plugin)), "identity", None)
         if identify is not None:
             # Unread, so the code that would make them counts in their place.
-            return {"identity": str(self._call(identify)), "code": self._code}
+            with self._guarded():
+                return {"identity": str(identify(self.source.split)), "code": self._code}
         digest = hashlib.sha256()
         for document in self.documents:
             digest.update(json.dumps(document).encode())
         return {"documents": digest.hexdigest()}
 
     def _plugin(self) -> list[str]:
-        return list(self._call(self._plugin_corpora[str(self.source.plugin)]))
+        function = self._plugin_corpora[str(self.source.plugin)]
+        with self._guarded():
+            # Inside, because a generator runs only now.
+            return list(function(self.source.split))
 
-    def _call(self, function: Callable[[str], Any]) -> Any:
-        """Call a plugin's function with the split."""
-        with plugin_code(
-            f"{self.name}: plugin corpus {self.source.plugin!r}, split {self.source.split!r},"
-        ):
-            return function(self.source.split)
+    def _guarded(self) -> AbstractContextManager[None]:
+        corpus = f"plugin corpus {self.source.plugin!r}, split {self.source.split!r},"
+        return plugin_code(f"{self.name}: {corpus}")
 
     def _file(self, path: Path) -> list[str]:
         try:
