@@ -18,15 +18,17 @@ def command(as_json: bool, **options: Any) -> None:
 
     SUITE is a file, or the name of a suite that comes with mbench (`mbench suites`).
     """
+    from mbench.cli.display import json_only
     from mbench.cli.summary import show_plan
     from mbench.plan.cost import estimate
     from mbench.plan.in_words import methods_in_words, protocol_in_words
 
+    json_stream = click.get_current_context().with_resource(json_only()) if as_json else None
     planned = request(trust_expected=True, **options)
     suite = planned.plan.suite
     cost = estimate(planned.plan, planned.store)
-    if as_json:
-        click.echo(json.dumps(cost.to_json()))
+    if json_stream is not None:
+        click.echo(json.dumps(cost.to_json()), file=json_stream)
         return
     click.echo(f"{suite.name}: {suite.title or suite.name}")
     for entry in (*protocol_in_words(suite), *methods_in_words(planned.plan)):

@@ -19,8 +19,10 @@ def command(plugin_files: tuple[Path, ...], as_json: bool) -> None:
 
     Exit status 3 if a plugin, or one name of it, could not be used.
     """
+    from mbench.cli.display import json_only
     from mbench.plan.plugin_loading import load_registry
 
+    json_stream = click.get_current_context().with_resource(json_only()) if as_json else None
     registry = load_registry(plugin_files)
     rows = [
         {
@@ -31,9 +33,9 @@ def command(plugin_files: tuple[Path, ...], as_json: bool) -> None:
         }
         for (kind, name), origin in sorted(registry.origins.items())
     ]
-    if as_json:
+    if json_stream is not None:
         failures = [{"plugin": f.plugin, "reason": f.reason} for f in registry.failures]
-        click.echo(json.dumps({"plugins": rows, "failures": failures}))
+        click.echo(json.dumps({"plugins": rows, "failures": failures}), file=json_stream)
     else:
         for row in rows:
             line = f"{row['kind']:10} {row['name']:24} {row['from']:24} {row['description']}"

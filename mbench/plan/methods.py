@@ -203,6 +203,10 @@ class _Resolver:
         """The component of `preset`, with the suite's changes for all models and for this one."""
         use: str | Use | None = getattr(preset, kind)
         use = Use(use) if isinstance(use, str) else use
+        if not isinstance(use, Use | None):
+            raise PluginError(
+                f"method {preset.name!r}: its {kind} must be a name or mbench.Use, got {use!r}"
+            )
         at: Place = self.place
         for_model = (*self.place, "models", self.model)
         changes = [(spec, self.place), (spec.models.get(self.model, Parts()), for_model)]

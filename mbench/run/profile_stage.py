@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mbench.core.errors import MbenchError, StoreError, caught
+from mbench.core.errors import MbenchError, PluginError, StoreError, caught
 from mbench.core.provenance import CorpusProfile
 from mbench.plan.cells import SHARDS, Cell, StatisticJob
 from mbench.run.session import ModelSession
@@ -49,21 +49,47 @@ def profile(session: ModelSession, missing: Mapping[str, Sequence[StatisticJob]]
 def _profile_corpus(
     session: ModelSession, corpus: str, jobs: Sequence[StatisticJob]
 ) -> Mapping[str, MbenchError]:
-    """One pass for all statistics; returns, by identity, why some of them failed."""
+    """One pass for all statistics; returns, by identity, why some of them failed.
+
+    Where the model was changed on the way, nothing is stored. It is loaded again, and every
+    statistic has a pass of its own, so that only the one to blame goes without.
+    """
+    from mbench.moe.unchanged import ModelChanged
+
+    try:
+        return _pass(session, corpus, jobs)
+    except ModelChanged as error:
+        session.unload()
+        if len(jobs) == 1:
+            statistic = jobs[0].statistic
+            problem = f"statistic {statistic.name!r} changed the model's weights, or hooked into it"
+            return {statistic.identity: PluginError(f"{problem}: it only may look at its batch")}
+        session.progress.warning(f"{corpus}: {error}; every statistic is collected by itself")
+    failures: dict[str, MbenchError] = {}
+    for job in jobs:
+        failures |= _profile_corpus(session, corpus, [job])
+    return failures
+
+
+def _pass(
+    session: ModelSession, corpus: str, jobs: Sequence[StatisticJob]
+) -> Mapping[str, MbenchError]:
     from mbench.moe.profile import profile_corpus
+    from mbench.moe.unchanged import unchanged
 
     suite = session.plan.suite
     loaded = session.load()
     session.progress.stage(f"profile {session.model.name} on {corpus}")
-    collected = profile_corpus(
-        loaded,
-        session.plan.texts[corpus],
-        suite.corpora[corpus],
-        [job.statistic for job in jobs],
-        batch_tokens=suite.batch_tokens,
-        shards=SHARDS,
-        advance=session.advance,
-    )
+    with unchanged(loaded.model):
+        collected = profile_corpus(
+            loaded,
+            session.plan.texts[corpus],
+            suite.corpora[corpus],
+            [job.statistic for job in jobs],
+            batch_tokens=suite.batch_tokens,
+            shards=SHARDS,
+            advance=session.advance,
+        )
     tokens = collected.tokens
     for job in jobs:
         identity = job.statistic.identity

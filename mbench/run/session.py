@@ -83,6 +83,10 @@ class ModelSession:
             raise self._loaded
         return self._loaded
 
+    def unload(self) -> None:
+        """Forget the model, so that it is loaded anew: somebody changed it."""
+        self._loaded = None
+
     def advance(self, tokens: int) -> None:
         """Count forward tokens, and show them."""
         self.outcome.forward_tokens += tokens

@@ -152,6 +152,52 @@ WRONG = {
     "stat-by-numpy": Wrong(
         statistic("batch.hidden.numpy()[:] = 7; batch.token.numpy()[:] = 0\nreturn {'a': p.sum(0)}")
     ),
+    "stat-changes-weights": Wrong(
+        statistic(
+            "f = batch.expert_outputs\n"
+            "cells = dict(zip(f.__code__.co_freevars, f.__closure__))\n"
+            "w = cells['experts'].cell_contents.down_proj.detach().numpy(); w *= np.nan\n"
+            "return {'a': p.sum(0)}"
+        ),
+        "changed the model's weights",
+    ),
+    "stat-hooks": Wrong(
+        statistic(
+            "torch.nn.modules.module.register_module_forward_hook(\n"
+            "    lambda m, i, o: o * 0.9 if isinstance(o, torch.Tensor) else None)\n"
+            "return {'a': p.sum(0)}"
+        ),
+        "or hooked into it",
+    ),
+    "stat-sparse": Wrong(statistic("return {'a': p.sum(0).to_sparse()}"), "a dense tensor"),
+    "stat-metadata": Wrong(statistic("return {'a': p.sum(0), '__metadata__': p}"), "is no name"),
+    "stat-identity": Wrong(
+        statistic(
+            "return {k: -p.sum(0) for k in ('a', 'count', 'gate', 'norm', 'gate_norm')}"
+        ).replace(
+            "    def measure", "    identity = mbench.RoutingSums().identity\n    def measure"
+        ),
+        "has an `identity` of its own",
+    ),
+    "cancels": Wrong(
+        "import asyncio\n" + scorer("raise asyncio.CancelledError()"), "raised CancelledError"
+    ),
+    "writable": Wrong(
+        selector("v = next(iter(scores.values())).values; v.flags.writeable = True; v *= -1"),
+        "raised ValueError: cannot set WRITEABLE",
+    ),
+    "autocast": Wrong(
+        "import torch\ntorch.set_autocast_dtype('cpu', torch.bfloat16)\n"
+        "torch.set_autocast_enabled('cpu', True)\n" + scorer(f"return {COUNT}"),
+    ),
+    "default-device": Wrong(
+        scorer(f"torch.set_default_device('meta'); return {COUNT}"), "default device"
+    ),
+    "moves-away": Wrong(scorer(f"import os; os.chdir('/'); return {COUNT}"), "working directory"),
+    "class-for-name": Wrong(
+        scorer(f"return {COUNT}").replace("scorer='NAME'", "scorer=Bad"),
+        "its scorer must be a name or mbench.Use, got",
+    ),
     "stat-half": Wrong(statistic("return {'a': p.sum(0).half()}").replace("[Bad]", "[Stat, Bad]")),
     "stat-same-name": Wrong(
         statistic("return {'a': -p.sum(0)}", name="routing-sums", base="mbench.RoutingSums")
@@ -226,7 +272,10 @@ WRONG = {
     ),
 }
 
-PLACELESS = {"unknown-scorer", "wrong-k", "needs-class", "needs-bare", "stat-with-state"}
+PLACELESS = {
+    *("unknown-scorer", "wrong-k", "needs-class", "needs-bare", "stat-with-state"),
+    *("stat-identity", "stat-hooks", "stat-changes-weights", "class-for-name"),
+}
 """Of these the method or component is named, and no line of code went wrong."""
 
 BUILT_IN = ("reap", "random", "expert-sparsity")
