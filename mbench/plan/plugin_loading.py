@@ -117,6 +117,9 @@ def _add(registry: Registry, module: ModuleType, plugin: str, source: str) -> No
     offers += [("corpus", name, call) for name, call in _named(manager, "mbench_corpora")]
     offers += [("model", name, Path(path)) for name, path in _named(manager, "mbench_models")]
     directories = [Path(path) for path in _listed(manager, "mbench_task_directories")]
+    for directory in directories:
+        if not directory.is_dir():
+            raise PluginError(f"mbench_task_directories names {directory}, which is no folder")
     tables: dict[str, dict[str, Any]] = {
         **registry.components,
         "method": registry.methods,

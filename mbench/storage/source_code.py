@@ -11,6 +11,7 @@ data files.
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -19,6 +20,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES
 from pathlib import Path
 from types import ModuleType
 
@@ -39,32 +41,53 @@ class Source:
 
 def source_of(modules: Iterable[ModuleType]) -> Source:
     """The modules with everything they import (see above)."""
-    files: dict[str, Path] = {}
+    roots = [(_root_name(module), _file(module), module.__package__ or "") for module in modules]
+    files, distributions = _reached(roots)
+    lines = sorted(f"{name}\0{_file_hash(path)}\n" for path, name in files.items())
+    return Source(
+        hashlib.sha256("".join(lines).encode()).hexdigest(), dict(sorted(distributions.items()))
+    )
+
+
+def files_behind(path: Path) -> frozenset[Path]:
+    """A Python file, and those that it imports in turn."""
+    files, _ = _reached([(path.stem, path, "")])
+    return frozenset(files)
+
+
+def _reached(roots: Iterable[tuple[str, Path, str]]) -> tuple[dict[Path, str], dict[str, str]]:
+    """File -> module of all that the roots (module, file, package) import; and distributions."""
+    files: dict[Path, str] = {}
     distributions: dict[str, str] = {}
-    pending = [(_root_name(module), _file(module), _package(module)) for module in modules]
+    pending = list(roots)
     while pending:
         name, path, package = pending.pop()
-        if name in files:
+        if path in files:
             continue
-        files[name] = path
+        files[path] = name
         for imported in _imports(path, package):
             top = imported.partition(".")[0]
             if top in sys.stdlib_module_names or top == DISTRIBUTION:
                 continue
+            reached = list(_modules_on_the_way(imported))
             distribution = "" if top in _top_level(DISTRIBUTION) else _distribution(top)
+            if distribution and reached and not _belongs(reached[0][1], distribution):
+                distribution = ""  # a file that only bears the distribution's name
             if distribution:
-                distributions[distribution] = _version(distribution)
+                distributions[distribution] = release(importlib.metadata.version(distribution))
             if distribution and _is_required(distribution):
                 continue
-            reached = list(_modules_on_the_way(imported))
             if not reached and not distribution:
                 # An optional import; what the component does may change once it is installed.
                 distributions[top] = "not installed"
             pending += reached
-    digest = hashlib.sha256()
-    for name in sorted(files):
-        digest.update(f"{name}\0{_file_hash(files[name])}\n".encode())
-    return Source(digest.hexdigest(), dict(sorted(distributions.items())))
+    return files, distributions
+
+
+def _belongs(path: Path, distribution: str) -> bool:
+    """Whether a module lies where its distribution is installed."""
+    place = Path(str(importlib.metadata.distribution(distribution).locate_file("")))
+    return path.is_relative_to(place.resolve()) or path.is_relative_to(place)
 
 
 def _root_name(module: ModuleType) -> str:
@@ -74,11 +97,6 @@ def _root_name(module: ModuleType) -> str:
 
 def _file(module: ModuleType) -> Path:
     return Path(module.__file__ or "")
-
-
-def _package(module: ModuleType) -> str:
-    """What relative imports start from."""
-    return module.__package__ or ""
 
 
 def _imports(path: Path, package: str) -> Iterator[str]:
@@ -94,11 +112,28 @@ def _imports(path: Path, package: str) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
+            if node.level and not package:
+                continue  # in a file that belongs to no package, as far as one knows
             if node.level:
                 parts = package.split(".")
                 above = parts[: len(parts) - node.level + 1]
                 base = ".".join([*above, base] if base else above)
             yield from (f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call):
+            yield from _imported_by_call(node, package)
+
+
+def _imported_by_call(node: ast.Call, package: str) -> Iterator[str]:
+    """The module that `importlib.import_module("a.b")` or `__import__("a")` names outright."""
+    called = node.func.attr if isinstance(node.func, ast.Attribute) else None
+    called = node.func.id if isinstance(node.func, ast.Name) else called
+    if called not in ("import_module", "__import__") or not node.args:
+        return
+    first = node.args[0]
+    if isinstance(first, ast.Constant) and isinstance(first.value, str):
+        name = first.value
+        with contextlib.suppress(ImportError):
+            yield importlib.util.resolve_name(name, package) if name.startswith(".") else name
 
 
 def imported_names(path: Path) -> frozenset[str]:
@@ -119,7 +154,9 @@ def _modules_on_the_way(name: str) -> Iterator[tuple[str, Path, str]]:
         return
     if spec is None:
         return
-    places = [Path(place) for place in spec.submodule_search_locations or ()]
+    # A package may have changed where its modules lie.
+    searched = getattr(loaded, "__path__", None) or spec.submodule_search_locations or ()
+    places = [Path(place) for place in searched]
     if spec.origin is not None and Path(spec.origin).is_file():
         yield top, Path(spec.origin), top if places else ""
     path_so_far = top
@@ -129,7 +166,7 @@ def _modules_on_the_way(name: str) -> Iterator[tuple[str, Path, str]]:
             return
         package = path_so_far
         path_so_far = f"{path_so_far}.{part}"
-        places = [module.parent] if module.name == "__init__.py" else []
+        places = [module.parent] if module.name.startswith("__init__.") else []
         if module.is_file():
             yield path_so_far, module, path_so_far if places else package
         else:  # a folder without an `__init__.py`
@@ -138,8 +175,9 @@ def _modules_on_the_way(name: str) -> Iterator[tuple[str, Path, str]]:
 
 def _submodule(folder: Path, name: str) -> Path | None:
     """The file of a module in a package's folder, or the folder of a package without a file."""
-    files = [folder / name / "__init__.py", folder / f"{name}.py"]
-    files += [path for suffix in ("so", "pyd") for path in sorted(folder.glob(f"{name}.*{suffix}"))]
+    suffixes = (*EXTENSION_SUFFIXES, *SOURCE_SUFFIXES)  # in the order in which Python looks
+    files = [folder / name / f"__init__{suffix}" for suffix in suffixes]
+    files += [folder / f"{name}{suffix}" for suffix in suffixes]
     below = folder / name
     return next((path for path in files if path.is_file()), below if below.is_dir() else None)
 
@@ -162,11 +200,6 @@ def _distribution(top: str) -> str:
 @cache
 def _all_modules() -> Mapping[str, list[str]]:
     return importlib.metadata.packages_distributions()
-
-
-def _version(distribution: str) -> str:
-    """Without the build's variant such as `+cpu`."""
-    return release(importlib.metadata.version(distribution))
 
 
 @cache

@@ -12,8 +12,12 @@ from mbench.storage.source_code import code_hash, source_of
 
 FILES = {
     "zz_plugin/__init__.py": "",
-    "zz_plugin/main.py": "import numpy as np\nfrom . import near\nfrom .deep.er import f\n",
+    "zz_plugin/main.py": (
+        "import numpy as np\nfrom . import near, zz_plugin\nfrom .deep.er import f\n"
+    ),
     "zz_plugin/near.py": "def g():\n    import zz_lazy\n",
+    "zz_plugin/late.py": "",
+    "zz_plugin/zz_plugin.py": "import importlib as i\ni.import_module('zz_plugin.late')\n",
     "zz_plugin/unused.py": "",
     "zz_plugin/deep/__init__.py": "from zz_other import helper\n",
     "zz_plugin/deep/er.py": "from ..deep import sibling\nf = 1\n",
@@ -32,6 +36,8 @@ REACHED = {
     "zz_plugin/deep/er.py",
     "zz_plugin/deep/sibling.py",
     "zz_lazy.py",
+    "zz_plugin/late.py",
+    "zz_plugin/zz_plugin.py",
     "zz_other/__init__.py",
     "zz_other/helper.py",
 }
@@ -72,6 +78,15 @@ def test_what_mbench_requires_counts_by_version_and_other_distributions_are_name
     assert "+" not in distributions["torch"]
     assert distributions["zz_not_there"] == "not installed"
     assert "mbench" not in distributions
+
+
+def test_a_file_that_bears_the_name_of_a_distribution_counts_by_its_content(place):
+    (place / "zz_plugin/main.py").write_text("import pyyaml\n")
+    (place / "pyyaml.py").write_text("x = 1\n")
+    before = read(place)
+    (place / "pyyaml.py").write_text("x = 2\n")
+    assert read(place).sha256 != before.sha256
+    assert "PyYAML" not in before.distributions
 
 
 def test_where_it_lies_changes_nothing(tmp_path, monkeypatch):

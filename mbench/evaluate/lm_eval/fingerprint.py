@@ -14,15 +14,17 @@ from mbench.core.errors import TaskError
 from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval import task_files
 from mbench.evaluate.lm_eval.task_files import Function, TaskFile
+from mbench.storage.source_code import files_behind
 
 
 def task_fingerprint(name: str, spec: LmEvalTask, directories: Sequence[Path]) -> dict[str, Any]:
     """Equal for tasks that score the same items in the same way, whatever a suite calls them.
 
     Local task files count by content: the YAML with all it includes, the Python files in the
-    folder of each `!function` module, and the data files. Built-in tasks count by name and
-    lm-eval's version, which also decides how any task is scored. Data that code fetches by itself,
-    or that a hub dataset without a pinned revision holds, cannot be seen from here.
+    folder of each `!function` module and what the module imports, and the data files. Built-in
+    tasks count by name and lm-eval's version, which also decides how any task is scored. Data that
+    code fetches by itself, or that a hub dataset without a pinned revision holds, cannot be seen
+    from here.
 
     Args:
         name: the suite's name of the task, which is lm-eval's too where `spec` gives none.
@@ -68,6 +70,7 @@ def _code(file: TaskFile) -> Iterator[Path]:
     for function in _functions(file.config):
         module = _module(function, file)
         yield from module.parent.glob("*.py")
+        yield from files_behind(module)
 
 
 def _functions(value: Any) -> Iterator[Function]:
