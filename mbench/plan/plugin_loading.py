@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -15,9 +16,9 @@ from typing import Any
 
 import pluggy
 
-from mbench.core import basics, hookspecs
+from mbench.core import basics, hookspecs, interfaces
 from mbench.core.errors import PluginError, caught
-from mbench.core.interfaces import Method, Parameters
+from mbench.core.interfaces import Component, Method, Parameters
 from mbench.core.plugin_code import plugin_code
 from mbench.plan.registry import KINDS, Origin, PluginFailure, Registry
 from mbench.storage.source_code import imported_names
@@ -47,13 +48,40 @@ def _version(distribution: str) -> str:
 def _attempt(registry: Registry, name: str, source: str, load: Callable[[], ModuleType]) -> None:
     """Load and register one plugin; whatever goes wrong costs this plugin and no other."""
     try:
-        with plugin_code("", loading=True):
+        with _unpatched(registry), plugin_code("", loading=True):
             module = load()
         _add(registry, module, name, source)
     # What it offers may be of any kind, too.
     except Exception as error:
         file = Path(name) if name in registry.files else None
         registry.failures.append(PluginFailure(name, caught(error).strip(), file))
+
+
+@contextlib.contextmanager
+def _unpatched(registry: Registry) -> Iterator[None]:
+    """Put back what a plugin changes of mbench's classes, or of those that others registered.
+
+    Raises `PluginError` for it.
+    """
+    known = [item for part in (interfaces, basics) for item in vars(part).values()]
+    known += [item for table in registry.components.values() for item in table.values()]
+    classes = [item for item in known if inspect.isclass(item) and issubclass(item, Component)]
+    before = {each: dict(vars(each)) for each in classes}
+    patched = []
+    try:
+        yield
+    finally:
+        for each, attributes in before.items():
+            for name in attributes.keys() | vars(each).keys():
+                old, new = attributes.get(name), vars(each).get(name)
+                if old is not new:
+                    patched.append(f"{each.__name__}.{name}")
+                    if name in attributes:
+                        setattr(each, name, old)
+                    else:
+                        delattr(each, name)
+    if patched:
+        raise PluginError(f"it changes {patched[0]}, which all methods share: derive from it")
 
 
 def _import_file(path: Path) -> ModuleType:

@@ -39,10 +39,11 @@ def publish(
     warning.
     """
     drawing.warm_up()
-    shown = collect(panels, results)
+    # Before the panels, whose code could change the results that it is given.
     run = boards(results)
-    page = render(run, directory, shown.parts)
     write_tables(run, directory)
+    shown = collect(panels, results)
+    page = render(run, directory, shown.parts)
     text = json.dumps(to_json(run), indent=1, ensure_ascii=False) + "\n"
     write_text_atomically(directory / VERDICT, text)
     warnings = list(shown.failures)

@@ -194,6 +194,12 @@ WRONG = {
         scorer(f"torch.set_default_device('meta'); return {COUNT}"), "default device"
     ),
     "moves-away": Wrong(scorer(f"import os; os.chdir('/'); return {COUNT}"), "working directory"),
+    "patches": Wrong(
+        "import mbench\nold = mbench.RoutingSums.measure\n"
+        "def negated(self, b):\n    return {k: -v for k, v in old(self, b).items()}\n"
+        "mbench.RoutingSums.measure = negated\n" + scorer(f"return {COUNT}"),
+        "it changes RoutingSums.measure",
+    ),
     "class-for-name": Wrong(
         scorer(f"return {COUNT}").replace("scorer='NAME'", "scorer=Bad"),
         "its scorer must be a name or mbench.Use, got",
