@@ -21,7 +21,7 @@ PLAIN_WIDTH = 120
 
 LEGEND = (
     "bold: significantly different from all others (adjusted); "
-    "†: not significantly different from the best"
+    "†: not significantly different from the best; [95 % intervals]: not adjusted"
 )
 
 

@@ -242,10 +242,13 @@ class _Resolver:
             return self.registry.methods[wanted]
         if spec.use is None and spec.selector is not None:
             return Method(name)
-        problem = unknown("method", wanted, self.registry.methods)
+        choices = set(self.registry.methods)
+        if not spec.use:
+            choices |= {*self.suite.methods, *self.suite.candidates} - {wanted}
+        problem = unknown("method", wanted, choices)
         failures = self.registry.failures
         offering = [failure for failure in failures if failure.names(wanted)]
-        if offering or (failures and not nearest(wanted, self.registry.methods)):
+        if offering or (failures and not nearest(wanted, choices)):
             # Likely a method of a broken plugin, which must not stop those of all others.
             first = (offering or failures)[0]
             raise PluginError(f"plugin {first.plugin} failed to load: {first.reason}")

@@ -17,7 +17,7 @@ from typing import Any
 import pluggy
 
 from mbench.core import basics, hookspecs, interfaces
-from mbench.core.errors import PluginError, caught
+from mbench.core.errors import PluginError, SuiteError, caught, nearest
 from mbench.core.interfaces import Component, Method, Parameters
 from mbench.core.plugin_code import plugin_code
 from mbench.plan.registry import KINDS, Origin, PluginFailure, Registry
@@ -25,7 +25,17 @@ from mbench.storage.source_code import imported_names
 
 
 def load_registry(files: Sequence[Path] = ()) -> Registry:
-    """Load the built-in parts, every entry point of the group `mbench`, and single files."""
+    """Load the built-in parts, every entry point of the group `mbench`, and single files.
+
+    A plugin that cannot be loaded is among the registry's failures. Raises `SuiteError` for a file
+    that is not there: it was mistyped.
+    """
+    for path in files:
+        if not path.is_file():
+            beside = sorted(str(other) for other in path.parent.glob("*.py"))
+            near = nearest(str(path), beside)
+            hint = f"; did you mean {near}?" if near else ""
+            raise SuiteError(f"--plugin {path}: no such file{hint}")
     registry = Registry()
     _add(registry, basics, "mbench", f"mbench {_version('mbench')}")
     for entry_point in importlib.metadata.entry_points(group=hookspecs.PROJECT):
@@ -86,8 +96,6 @@ def _unpatched(registry: Registry) -> Iterator[None]:
 
 def _import_file(path: Path) -> ModuleType:
     """A single file as a module, which may import the files beside it."""
-    if not path.is_file():
-        raise PluginError(f"no such plugin file: {path}")
     name = "mbench_plugin_" + hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

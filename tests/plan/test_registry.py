@@ -9,6 +9,7 @@ import pytest
 
 from helpers.places import ROOT
 from mbench.core import hookspecs
+from mbench.core.errors import SuiteError
 from mbench.plan.plugin_loading import load_registry
 
 GOOD = '''
@@ -81,9 +82,10 @@ def test_a_broken_plugin_stops_nothing(tmp_path, source, reason):
     assert "frequency" not in {*registry.methods, *registry.components["scorer"]}
 
 
-def test_a_missing_file_is_named(tmp_path):
-    (failure,) = load_registry([tmp_path / "none.py"]).failures
-    assert "no such plugin file" in failure.reason
+def test_a_missing_file_stops_at_once(tmp_path):
+    (tmp_path / "mine.py").write_text("")
+    with pytest.raises(SuiteError, match=r"mien.py: no such file; did you mean .*mine.py\?"):
+        load_registry([tmp_path / "mien.py"])
 
 
 def test_every_hook_is_documented_and_used():
