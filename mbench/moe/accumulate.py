@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,20 +40,13 @@ class Accumulator:
         norms = batch.output_norm.sum(dtype=torch.float64)
         self._norms[layer] = self._norms.get(layer, 0) + norms
         for identity, statistic in list(self._statistics.items()):
-            try:
-                with located(statistic.measure):
-                    measured = _measured(statistic, batch)
-                    self._check_names(statistic, measured)
-                    if statistic.combine == "sum":
-                        _add_sums(statistic, batch, measured, self._open[identity, layer])
-                    else:
-                        _add_samples(statistic, batch, measured, self._samples[identity, layer])
-            except MbenchError as error:
-                self._leave_out(identity, error)
-            # What it returned may break any operation, e.g. on another device.
-            except Exception as error:
-                what = f"statistic {statistic.name!r} returned what cannot be added up"
-                self._leave_out(identity, PluginError(f"{what}: {one_line(error)}"))
+            with self._leaving_out(identity), located(statistic.measure):
+                measured = _measured(statistic, batch)
+                self._check_names(statistic, measured)
+                if statistic.combine == "sum":
+                    _add_sums(statistic, batch, measured, self._open[identity, layer])
+                else:
+                    _add_samples(statistic, batch, measured, self._samples[identity, layer])
 
     def close_shard(self, shard: int) -> None:
         """Move the open totals to the results of `shard`.
@@ -68,13 +62,8 @@ class Accumulator:
                 )
         for (identity, layer), totals in list(self._open.items()):
             if identity not in self.failures:
-                try:
+                with self._leaving_out(identity):
                     self._move(identity, shard, layer, totals)
-                except PluginError as error:
-                    self._leave_out(identity, error)
-                except Exception as error:
-                    what = f"statistic {self._statistics[identity].name!r} cannot be added up"
-                    self._leave_out(identity, PluginError(f"{what}: {one_line(error)}"))
         self._open.clear()
         self._norms.clear()
 
@@ -110,6 +99,18 @@ class Accumulator:
             for name, parts in pieces.items():
                 arrays.setdefault(name, []).append(np.concatenate(parts))
         return joined
+
+    @contextlib.contextmanager
+    def _leaving_out(self, identity: str) -> Iterator[None]:
+        """Go on without a statistic that cannot be measured or added up."""
+        try:
+            yield
+        except MbenchError as error:
+            self._leave_out(identity, error)
+        # What it returned may break any operation, e.g. on another device.
+        except Exception as error:
+            what = f"statistic {self._statistics[identity].name!r} returned what cannot be added up"
+            self._leave_out(identity, PluginError(f"{what}: {one_line(error)}"))
 
     def _leave_out(self, identity: str, error: MbenchError) -> None:
         """Go on without a statistic, and free what it has collected."""

@@ -215,7 +215,15 @@ class _Planner:
         budget: Budget,
         keys: Mapping[str, Key | None],
     ) -> Cell:
-        candidate = keys[method.candidate] if method.candidate else None
+        cell = Cell(
+            model=self.model.name,
+            method=method,
+            seed=seed,
+            budget=budget,
+            mask_key=None,
+            candidate=keys[method.candidate] if method.candidate else None,
+            statistics={},
+        )
         try:
             if method.problem:
                 raise PluginError(method.problem)
@@ -233,39 +241,22 @@ class _Planner:
             problem = f"{method.name!r} cannot keep {budget.retain:g} of {self.model.name!r}"
             raise self.source.error(place, f"{problem}: {error}") from None
         except (MbenchError, TypeError, ValueError, AttributeError) as error:
-            return Cell(
-                model=self.model.name,
-                method=method,
-                seed=seed,
-                budget=budget,
-                mask_key=None,
-                candidate=candidate,
-                statistics={},
-                problem=caught(error),
-            )
+            return replace(cell, problem=caught(error))
         key = mask_key(
             self.code,
             self.model.identity,
-            CellKey(self.model.name, method.name, seed, budget.retain).label,
+            cell.label,
             components,
             [[job.key for job in jobs] for jobs in statistics.values()],
             [{"name": corpus, **self._corpus(corpus)} for corpus in method.corpora],
             (budget.num_layers, budget.num_experts, budget.kept),
             budget.retain,
             budget.router,
-            candidate,
+            cell.candidate,
             seed,
         )
-        return Cell(
-            model=self.model.name,
-            method=method,
-            seed=seed,
-            budget=budget,
-            mask_key=key,
-            candidate=candidate,
-            statistics=statistics,
-            components=components,
-            notes=notes,
+        return replace(
+            cell, mask_key=key, statistics=statistics, components=components, notes=notes
         )
 
     def _checked(self, method: ResolvedMethod, budget: Budget) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ def load_registry(files: Sequence[Path] = ()) -> Registry:
         distribution = entry_point.dist
         source = f"{distribution.name} {distribution.version}" if distribution else "unknown"
         _attempt(registry, entry_point.name, source, entry_point.load)
-    for path in map(Path, files):
+    for path in files:
         registry.files.append(str(path))
         _attempt(registry, str(path), str(path), partial(_import_file, path))
     return registry
@@ -145,13 +145,7 @@ def _add(registry: Registry, module: ModuleType, plugin: str, source: str) -> No
     except pluggy.PluginValidationError as error:
         raise PluginError(" ".join(str(error).split())) from error
     _check_marks(manager, module)
-    offers = [(_kind(item), item.name, item) for item in _listed(manager, "mbench_components")]
-    for method in _listed(manager, "mbench_methods"):
-        if not isinstance(method, Method):
-            raise PluginError(f"mbench_methods returned {method!r}, which is no mbench.Method")
-        offers.append(("method", method.name, method))
-    offers += [("corpus", name, call) for name, call in _named(manager, "mbench_corpora")]
-    offers += [("model", name, Path(path)) for name, path in _named(manager, "mbench_models")]
+    offers = _offers(manager)
     directories = [Path(path) for path in _listed(manager, "mbench_task_directories")]
     for directory in directories:
         if not directory.is_dir():
@@ -186,6 +180,18 @@ def _add(registry: Registry, module: ModuleType, plugin: str, source: str) -> No
     registry.task_directories.extend(directories)
     if manager.hook.mbench_panels.get_hookimpls():
         registry.panels.append((plugin, manager.hook.mbench_panels))
+
+
+def _offers(manager: pluggy.PluginManager) -> list[tuple[str, str, Any]]:
+    """(kind, name, value) of all that has a name; raises `PluginError` for what is none of it."""
+    offers = [(_kind(item), item.name, item) for item in _listed(manager, "mbench_components")]
+    for method in _listed(manager, "mbench_methods"):
+        if not isinstance(method, Method):
+            raise PluginError(f"mbench_methods returned {method!r}, which is no mbench.Method")
+        offers.append(("method", method.name, method))
+    offers += [("corpus", name, call) for name, call in _named(manager, "mbench_corpora")]
+    offers += [("model", name, Path(path)) for name, path in _named(manager, "mbench_models")]
+    return offers
 
 
 def _check_marks(manager: pluggy.PluginManager, module: ModuleType) -> None:

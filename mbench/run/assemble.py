@@ -49,7 +49,7 @@ def assemble(plan: Plan, outcome: Outcome, provenance: Provenance) -> Results:
 
 def _unpruned(plan: Plan, outcome: Outcome, model: PlannedModel) -> CellResult:
     mask, router = model.unpruned_mask, plan.suite.router
-    tasks = _task_statuses(plan, outcome, model, mask, router)
+    evaluations, tasks = _on_tasks(plan, outcome, model, mask, router)
     return CellResult(
         model=model.name,
         method=UNPRUNED,
@@ -61,7 +61,7 @@ def _unpruned(plan: Plan, outcome: Outcome, model: PlannedModel) -> CellResult:
         status="ok",
         reason="",
         notes=(),
-        evaluations=_evaluations(plan, outcome, model, mask, router),
+        evaluations=evaluations,
         tasks=tasks,
     )
 
@@ -70,9 +70,13 @@ def _pruned(
     plan: Plan, outcome: Outcome, model: PlannedModel, cell: Cell, mask: ExpertMask | None
 ) -> CellResult:
     router = cell.budget.router
-    status = TaskStatus("ok")
     if mask is None:
         status = outcome.mask_problems.get(cell.key, UNFINISHED)
+        evaluations: dict[str, Evaluation] = {}
+        tasks = {task.name: status for task in plan.tasks}
+    else:
+        status = TaskStatus("ok")
+        evaluations, tasks = _on_tasks(plan, outcome, model, mask, router)
     return CellResult(
         model=model.name,
         method=cell.method.name,
@@ -84,32 +88,22 @@ def _pruned(
         status=status.status,
         reason=status.reason,
         notes=mask.notes if mask else (),
-        evaluations=_evaluations(plan, outcome, model, mask, router) if mask else {},
-        tasks=_task_statuses(plan, outcome, model, mask, router)
-        if mask
-        else {task.name: status for task in plan.tasks},
+        evaluations=evaluations,
+        tasks=tasks,
     )
 
 
-def _evaluations(
+def _on_tasks(
     plan: Plan, outcome: Outcome, model: PlannedModel, mask: ExpertMask, router: RouterMode
-) -> dict[str, Evaluation]:
-    """Outcomes by task, for the tasks that have one."""
-    keys = {
-        task.name: plan.evaluation_key(model, mask.content_hash, router, task)
-        for task in plan.tasks
-    }
-    return {name: outcome.evaluations[k] for name, k in keys.items() if k in outcome.evaluations}
-
-
-def _task_statuses(
-    plan: Plan, outcome: Outcome, model: PlannedModel, mask: ExpertMask, router: RouterMode
-) -> dict[str, TaskStatus]:
-    statuses = {}
+) -> tuple[dict[str, Evaluation], dict[str, TaskStatus]]:
+    """A mask's outcomes, for the tasks that have one, and its status on every task."""
+    evaluations, statuses = {}, {}
     for task in plan.tasks:
         key = plan.evaluation_key(model, mask.content_hash, router, task)
-        problem = outcome.evaluation_problems.get(
-            key, outcome.task_problems.get((model.name, task.name), UNFINISHED)
-        )
-        statuses[task.name] = TaskStatus("ok") if key in outcome.evaluations else problem
-    return statuses
+        if key in outcome.evaluations:
+            evaluations[task.name] = outcome.evaluations[key]
+            statuses[task.name] = TaskStatus("ok")
+        else:
+            unbuilt = outcome.task_problems.get((model.name, task.name), UNFINISHED)
+            statuses[task.name] = outcome.evaluation_problems.get(key, unbuilt)
+    return evaluations, statuses

@@ -143,7 +143,8 @@ class MaskMaker:
         tokens = 0
         for identity, job in jobs.items():
             tokens = self._store.read_profile(job.key).tokens
-            sums[identity] = _read_only(self._store.read_sums(job.key))
+            arrays = self._store.read_sums(job.key)
+            sums[identity] = {name: _frozen(array) for name, array in arrays.items()}
         return Profile(
             corpus=corpus,
             layers=self._model.facts.layers,
@@ -225,10 +226,6 @@ def _check_mask(mask: Any, name: str, budget: Budget) -> None:
 def _check_notes(notes: Any, who: str) -> None:
     if isinstance(notes, str) or not all(isinstance(note, str) for note in notes):
         raise PluginError(f"{who} must give its notes as a tuple of texts")
-
-
-def _read_only(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: _frozen(array) for name, array in arrays.items()}
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:
