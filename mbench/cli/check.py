@@ -1,7 +1,8 @@
-"""`mbench check`: find the mistakes in a suite without running it."""
+"""`mbench check`: find the mistakes in a suite and its inputs without running it."""
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
@@ -12,23 +13,38 @@ from mbench.cli.options import request, suite_options
 
 @click.command("check")
 @suite_options
-def command(**options: Any) -> None:
-    """Check SUITE without running it: keys, names, parameters, models, corpora and budgets.
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(as_json: bool, **options: Any) -> None:
+    """Check SUITE and all that goes into it, within seconds: no weights are read.
 
     SUITE is a file, or the name of a suite that comes with mbench (`mbench suites`).
 
-    Mistakes that need weights, tokens or items to be noticed, such as a corpus that is too short or
-    a metric that a task does not have, are found by `run` before its first forward pass.
+    Shows what was found out about models, texts, tasks and budgets. `run` does the same before it
+    loads a model, and refuses the same.
 
-    Exit status: 0 no mistakes, 2 a mistake in the suite, 3 a plugin's component is broken.
+    Exit status: 0 no mistakes, 2 a mistake in the suite or an input that is refused, 3 a plugin's
+    component is broken.
     """
-    planned = request(**options)
-    broken = [cell for cell in planned.plan.cells if cell.problem]
+    from mbench.cli.display import json_only
+    from mbench.cli.summary import show_findings
+    from mbench.plan.admission.admit import admit, refuse
+    from mbench.storage.records import to_plain
+
+    json_stream = click.get_current_context().with_resource(json_only()) if as_json else None
+    asked = request(**options)
+    findings = admit(asked.plan, asked.store)
+    if json_stream is not None:
+        click.echo(json.dumps({"findings": to_plain(findings)}), file=json_stream)
+    else:
+        show_findings(findings)
+    refuse(findings, asked.source)
+    broken = [cell for cell in asked.plan.cells if cell.problem]
     for cell in broken:
         click.echo(f"{cell.label}: {cell.problem}", err=True)
-    if broken or planned.registry.rejected_files:
+    if broken or asked.registry.rejected_files:
         sys.exit(3)
-    suite = planned.plan.suite
-    cells = sum(cell.method.evaluated for cell in planned.plan.cells)
-    tasks = len(planned.plan.tasks)
-    click.echo(f"{planned.path}: ok, {cells} cells, {tasks} tasks ({suite.name})")
+    suite = asked.plan.suite
+    cells = sum(cell.method.evaluated for cell in asked.plan.cells)
+    if json_stream is None:
+        tasks = len(asked.plan.tasks)
+        click.echo(f"{asked.path}: ok, {cells} cells, {tasks} tasks ({suite.name})")

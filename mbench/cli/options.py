@@ -12,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from mbench.plan.cells import Plan
     from mbench.plan.registry import PluginFailure, Registry
+    from mbench.plan.yaml_source import YamlSource
     from mbench.storage.store import Store
 
 _SUITE_OPTIONS = [
@@ -110,6 +111,8 @@ class Request:
     plan: Plan
     store: Store
     registry: Registry
+    source: YamlSource
+    """Where the suite's keys stand, for errors."""
     path: Path
     changes: tuple[str, ...]
     """The words of the command line that narrow or change the suite."""
@@ -140,7 +143,7 @@ def request(
     loaded, source = load_suite(path, **narrowing)
     store = Store(store_root or default_root())
     plan = make_plan(loaded, source, registry, store, trust_expected=trust_expected)
-    return Request(plan, store, registry, path, tuple(_changes(narrowing)))
+    return Request(plan, store, registry, source, path, tuple(_changes(narrowing)))
 
 
 def _changes(narrowing: Mapping[str, Any]) -> Iterator[str]:

@@ -40,7 +40,8 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     interrupted.
     """
     from mbench.cli.display import json_only, watching
-    from mbench.cli.summary import list_problems, show_end, show_plan
+    from mbench.cli.summary import list_problems, show_end, show_notes, show_plan
+    from mbench.plan.admission.admit import admit, refuse
     from mbench.plan.cost import estimate
     from mbench.report.publish import publish
     from mbench.run.assemble import assemble
@@ -54,16 +55,19 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     directory = output / asked.plan.suite.name
     _check_writable(directory)
     _say_what_is_replaced(directory, asked.plan)
+    findings = admit(asked.plan, asked.store)
+    refuse(findings, asked.source)
     cost = estimate(asked.plan, asked.store)
     if not as_json and not quiet:
         show_plan(cost, asked.plan.suite, err=True)
+        show_notes(findings)
     with watching(json_stream=json_stream, quiet=quiet) as progress:
         progress.event("plan", **cost.to_json())
         executor = Processes(asked.plan, asked.store)
         outcome = Runner(asked.plan, asked.store, progress, executor).run()
     words = ["mbench", *sys.argv[1:]]
     provenance = gather(asked.plan, outcome, asked.path, words, asked.changes)
-    results = assemble(asked.plan, outcome, provenance)
+    results = assemble(asked.plan, outcome, provenance, findings)
     write(results, directory)
     published = publish(results, directory, asked.registry.panels)
     for text in published.warnings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
@@ -9,6 +10,7 @@ import click
 from mbench.core.results import budget_label
 
 if TYPE_CHECKING:
+    from mbench.core.admission import Finding
     from mbench.core.results import Results
     from mbench.core.suite import Suite
     from mbench.plan.cost import Estimate, ModelCost
@@ -41,6 +43,22 @@ def show_plan(estimate: Estimate, suite: Suite, *, err: bool) -> None:
             click.echo("  its files cannot be read: sizes are those the suite states", err=err)
         if cost.seconds > LONG and not cost.speed_measured:
             click.echo(f"  on accelerators, roughly: {_on_accelerators(cost)}", err=err)
+
+
+def show_notes(findings: Iterable[Finding]) -> None:
+    """On standard error, what a reader of the figures should know of the inputs."""
+    for finding in findings:
+        if finding.level == "note":
+            click.echo(f"note: {finding.subject}, {finding.fact}: {finding.words}", err=True)
+
+
+def show_findings(findings: Iterable[Finding]) -> None:
+    """One table of everything that was found out about the inputs."""
+    rows = [(f.subject, f.fact, f.level, f.words) for f in findings]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
+    for *short, words in rows:
+        cells = (text.ljust(width) for text, width in zip(short, widths, strict=True))
+        click.echo("  ".join((*cells, words)))
 
 
 def _on_accelerators(cost: ModelCost) -> str:

@@ -50,6 +50,10 @@ class StoreError(MbenchError):
     """A store or output directory that cannot be read or written."""
 
 
+class AdmissionError(MbenchError):
+    """Inputs that would measure something else; its text has a line for each, not just one."""
+
+
 class MergeError(MbenchError):
     """Runs that cannot be merged; its text has a line for every difference, not just one."""
 

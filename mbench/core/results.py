@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from mbench.core.admission import Finding
 from mbench.core.evaluation import Evaluation, Metric
 from mbench.core.provenance import Provenance
 
@@ -210,6 +211,8 @@ class Results:
     """Declared settings in words, shown at the top of the report."""
     efficiency: tuple[Saving, ...] = ()
     """By model and budget, where the suite asks for it."""
+    admission: tuple[Finding, ...] = ()
+    """What was found out about the inputs before anything was measured."""
 
     def average_of(self, cell: CellResult) -> Metric | None:
         """Unweighted mean of the average's tasks, or None unless all of them have a result.

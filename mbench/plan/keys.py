@@ -12,6 +12,9 @@ plugins and these inputs would give:
 | efficiency  | moe/, run/footprint.py | torch, transformers | model, budget, settings, device    |
 | model facts | moe/                   | torch, transformers | model                              |
 | task cost   | evaluate/              |                     | model, task                        |
+| admission   | evaluate/, moe/,       | torch, transformers | the inputs that are looked at      |
+|             | plan/admission/,       |                     |                                    |
+|             | storage/texts.py       |                     |                                    |
 
 A text counts by its content, or by its commit and the code that reads it (storage/texts.py, a
 plugin). The stages in run/ only pass on what the suite says, so that an edit there moves no key.
@@ -35,6 +38,9 @@ from mbench.core.provenance import release
 from mbench.storage.source_code import Source, code_hash, source_of
 from mbench.storage.store import Key
 
+READER = "storage/texts.py"
+"""What reads texts."""
+
 COMPUTED_BY: Mapping[str, tuple[str, ...]] = {
     "statistic": ("moe",),
     "mask": ("core/interfaces.py", "run/mask_stage.py"),
@@ -42,11 +48,9 @@ COMPUTED_BY: Mapping[str, tuple[str, ...]] = {
     "efficiency": ("moe", "run/footprint.py"),
     "model facts": ("moe",),
     "task cost": ("evaluate",),
+    "admission": ("evaluate", "moe", "plan/admission", READER),
 }
 """Folders and files of mbench whose code computes a kind of thing."""
-
-READER = "storage/texts.py"
-"""What reads texts of the hub."""
 
 PACKAGES = ("torch", "transformers")
 """Whose versions are part of the keys of whatever they computed."""
@@ -276,6 +280,21 @@ def task_cost_key(
             "code": code.of("task cost"),
             "model": model.content,
             "task": dict(fingerprint),
+        },
+    )
+
+
+def admission_key(code: Code, what: str, inputs: Mapping[str, Any]) -> Key:
+    """What was found out about an input, e.g. a task on a model; `inputs` are their contents."""
+    return Key.of(
+        "facts",
+        f"admission of {what}",
+        {
+            "kind": "admission",
+            "code": code.of("admission"),
+            "versions": dict(code.versions),
+            "what": what,
+            "inputs": dict(inputs),
         },
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mbench.core.admission import Finding
 from mbench.core.evaluation import Evaluation
 from mbench.core.interfaces import ExpertMask, RouterMode
 from mbench.core.provenance import Provenance
@@ -16,7 +17,9 @@ from mbench.run.session import Outcome
 UNFINISHED = TaskStatus("interrupted", "the run ended before this")
 
 
-def assemble(plan: Plan, outcome: Outcome, provenance: Provenance) -> Results:
+def assemble(
+    plan: Plan, outcome: Outcome, provenance: Provenance, admission: tuple[Finding, ...] = ()
+) -> Results:
     """Every cell of the plan with its status, evaluated or not; the unpruned model first."""
     cells: list[CellResult] = []
     masks: dict[tuple[str, str], np.ndarray] = {}
@@ -44,6 +47,7 @@ def assemble(plan: Plan, outcome: Outcome, provenance: Provenance) -> Results:
         provenance=provenance,
         protocol=(*protocol_in_words(plan.suite), *methods_in_words(plan)),
         efficiency=tuple(outcome.efficiency),
+        admission=admission,
     )
 
 

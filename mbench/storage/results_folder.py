@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mbench.core.admission import Finding
 from mbench.core.errors import MbenchError, StoreError, one_line
 from mbench.core.evaluation import Evaluation, evaluation
 from mbench.core.provenance import Provenance
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 CSV, ITEMS, JSON = "results.csv", "items.parquet", "results.json"
 EFFICIENCY = "efficiency.csv"
 
-FORMAT = 3
+FORMAT = 4
 """Of `results.json`; raised whenever what it holds changes. The first format named no number."""
 
 KEY = ["model", "router", "mask", "task"]
@@ -177,6 +178,7 @@ def _to_json(results: Results, dtypes: Mapping[str, Mapping[str, str]]) -> dict[
         "protocol": to_plain(results.protocol),
         "provenance": to_plain(results.provenance),
         "efficiency": to_plain(results.efficiency),
+        "admission": to_plain(results.admission),
         "cells": [_cell_to_json(results, cell) for cell in results.cells],
         "masks": [
             {
@@ -232,6 +234,7 @@ def _from_json(data: Mapping[str, Any], items: pd.DataFrame) -> Results:
         provenance=from_plain(Provenance, data["provenance"]),
         protocol=tuple(from_plain(ProtocolEntry, entry) for entry in data["protocol"]),
         efficiency=tuple(from_plain(Saving, saving) for saving in data["efficiency"]),
+        admission=tuple(from_plain(Finding, finding) for finding in data["admission"]),
     )
     _check_records(results)
     return results

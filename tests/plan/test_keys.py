@@ -22,8 +22,10 @@ FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*
 
 MOVED_BY = {
     "core/interfaces.py": {"mask"},
-    "moe/": {"statistic", "evaluation", "efficiency", "model facts"},
-    "evaluate/": {"evaluation", "task cost"},
+    "moe/": {"statistic", "evaluation", "efficiency", "model facts", "admission"},
+    "evaluate/": {"evaluation", "task cost", "admission"},
+    "plan/admission/": {"admission"},
+    "storage/texts.py": {"admission"},
     "run/mask_stage.py": {"mask"},
     "run/footprint.py": {"efficiency"},
 }

@@ -87,6 +87,7 @@ def merge(runs: Mapping[str, Results], prefer: str | None = None) -> Results:
         provenance=provenance,
         protocol=_protocol(runs.values(), provenance.runs, joined),
         efficiency=_efficiency(runs.values()),
+        admission=tuple(_unique(f for results in runs.values() for f in results.admission)),
     )
 
 

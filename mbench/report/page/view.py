@@ -45,6 +45,7 @@ from mbench.report.tables.published_figures import published_figures
 from mbench.report.tables.savings import savings
 from mbench.report.tables.task_by_task import task_by_task
 from mbench.report.tables.weights import weights
+from mbench.report.tables.what_was_measured import what_was_measured
 
 BUDGET_PARTS = (
     leaderboard,
@@ -100,7 +101,7 @@ def run_parts(
         Part(boards.heading, shown(boards, model_parts(papers)), id=boards.id)
         for boards in run.groups
     )
-    parts = (*models, _savings(run), *panels, _failures(run))
+    parts = (*models, _savings(run), *panels, _failures(run), _what_was_measured(run))
     return tuple(part for part in parts if part is not None)
 
 
@@ -169,6 +170,11 @@ def _failures(run: RunBoards) -> Part | None:
         return None
     text = Text("None of these enters an average or a ranking.")
     return Part("Failures", (text, table), id="failures")
+
+
+def _what_was_measured(run: RunBoards) -> Part | None:
+    table = what_was_measured(run)
+    return None if table is None else Part("What was measured", (table,), id="measured")
 
 
 @dataclass(frozen=True)

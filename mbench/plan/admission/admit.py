@@ -1,0 +1,50 @@
+"""Looks at every input of a plan once; what was found is stored, so that it is not looked at again.
+
+Each kind of input has a module here with a function that gives its checks. A check is keyed by all
+that its findings depend on and is run only where the store does not know them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mbench.core.admission import Finding
+from mbench.core.errors import AdmissionError
+from mbench.plan.admission.budgets import budget_checks
+from mbench.plan.admission.check import Check
+from mbench.plan.cells import Plan
+from mbench.plan.yaml_source import YamlSource
+from mbench.storage.records import from_plain, to_plain
+from mbench.storage.store import Store
+
+
+def admit(plan: Plan, store: Store) -> tuple[Finding, ...]:
+    """Everything that was found, refusals included, in the order of the suite's inputs."""
+    return tuple(finding for check in _checks(plan) for finding in _findings(check, store))
+
+
+def refuse(findings: tuple[Finding, ...], source: YamlSource) -> None:
+    """Raise an `AdmissionError` that has a line for each refused input, if there is one."""
+    refused = [finding for finding in findings if finding.level == "refused"]
+    if refused:
+        lines = (
+            source.error((f.section, f.name), f"{f.subject}: {f.fact}: {f.words}") for f in refused
+        )
+        raise AdmissionError("\n".join(map(str, lines)))
+
+
+def _checks(plan: Plan) -> Iterator[Check]:
+    yield from budget_checks(plan)
+
+
+def _findings(check: Check, store: Store) -> tuple[Finding, ...]:
+    if check.key is None:
+        return tuple(check.run())
+    stored = store.read_json(check.key)
+    if stored is not None:
+        return tuple(from_plain(Finding, finding) for finding in stored)
+    findings = tuple(check.run())
+    # A refusal may name what is not part of the key, such as the line of a file.
+    if all(finding.level != "refused" for finding in findings):
+        store.write_json(check.key, to_plain(findings))
+    return findings
