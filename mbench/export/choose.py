@@ -9,8 +9,9 @@ from typing import Any
 from mbench.core.errors import MbenchError, ModelNotFound, UnsupportedModel, unknown
 from mbench.core.provenance import ModelSource
 from mbench.core.results import UNPRUNED, CellResult, Results
-from mbench.storage import hub
 from mbench.storage.checkpoints import local_directory, model_key
+from mbench.storage.hub import commits
+from mbench.storage.hub.answers import HubRefusal
 
 MODEL_FILES = ("model*.safetensors", "model.safetensors.index.json")
 OTHER_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.py", "LICENSE*", "NOTICE*")
@@ -73,8 +74,8 @@ def find_checkpoint(
     kind, _, value = recorded.content.partition(":")
     if directory is None and kind == "commit":
         try:
-            return hub.snapshot(place, value, [*MODEL_FILES, *OTHER_FILES, "README.md"])
-        except hub.HubRefusal as error:
+            return commits.snapshot(place, value, [*MODEL_FILES, *OTHER_FILES, "README.md"])
+        except HubRefusal as error:
             raise ModelNotFound(f"model {place}: {error}") from error
     if directory is None:
         raise ModelNotFound(

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 from mbench.core.errors import MbenchError, ModelNotFound, UnsupportedModel, one_line
 from mbench.storage.checkpoints import HINT, local_directory
-from mbench.storage.hub import refusal
+from mbench.storage.hub.answers import refusal
 
 
 @contextlib.contextmanager

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import time
 from pathlib import Path
-from typing import Any
 
 from mbench.core.errors import ModelNotFound
-from mbench.storage import hub
-from mbench.storage.store import Key, Store
+from mbench.storage.file_hash import file_hash
+from mbench.storage.hub import commits
+from mbench.storage.hub.answers import HubRefusal
+from mbench.storage.store import Store
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -24,8 +24,6 @@ TOKENIZER_FILES = (
     "merges.txt",
 )
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-SETTLED = 2 * 10**9
-"""Nanoseconds after which a change of a file must show in its time stamps, coarse ones included."""
 HINT = "give a local directory with --model NAME=PATH; `mbench run quickstart` needs no hub"
 
 
@@ -112,43 +110,13 @@ def model_key(
     total = hashlib.sha256()
     for path in sorted(files, key=lambda path: path.relative_to(directory).as_posix()):
         name = path.relative_to(directory).as_posix()
-        total.update(f"{name} {_file_hash(path, store)}\n".encode())
+        total.update(f"{name} {file_hash(path, store)}\n".encode())
     return f"sha256:{total.hexdigest()}{suffix}"
 
 
-def _file_hash(path: Path, store: Store | None) -> str:
-    """Return the sha256 of a file; from the store if the file has not changed since it was read.
-
-    A change time cannot be set by programs, so it also tells apart a file that was replaced by
-    another of the same size and modification time. A file that changed a moment ago may do so
-    again within the same tick of its time stamps, so its hash is not stored yet.
-    """
-    before = _state(path)
-    newest = max(before["mtime_ns"], before["ctime_ns"])
-    stored = store.read_json(_state_key(before)) if store else None
-    if stored is not None:
-        return str(stored["sha256"])
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    settled = time.time_ns() - newest > SETTLED
-    if store and settled and _state(path) == before:
-        store.write_json(_state_key(before), {"sha256": digest})
-    return digest
-
-
-def _state(path: Path) -> dict[str, Any]:
-    status = path.stat()
-    fields = {name: getattr(status, f"st_{name}") for name in ("size", "mtime_ns", "ctime_ns")}
-    return {"path": str(path.resolve()), "inode": status.st_ino, **fields}
-
-
-def _state_key(state: dict[str, Any]) -> Key:
-    return Key.of("facts", f"hash of {state['path']}", {"kind": "file", **state})
-
-
 def model_commit(repository: str, revision: str | None) -> str:
-    """Return the commit that `revision` of a model on the hub stands for; see `hub.commit`."""
+    """Return the commit that `revision` of a model on the hub stands for; see `commits.commit`."""
     try:
-        return hub.commit(repository, revision, "model", "config.json")
-    except hub.HubRefusal as error:
+        return commits.commit(repository, revision, "model", "config.json")
+    except HubRefusal as error:
         raise ModelNotFound(f"model {repository}: {error}; {HINT}") from None

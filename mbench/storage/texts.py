@@ -110,13 +110,14 @@ class Text:
         return documents
 
     def _commit(self) -> str:
-        from mbench.storage import hub
+        from mbench.storage.hub import commits
+        from mbench.storage.hub.answers import HubRefusal
 
         try:
-            return self.source.revision or hub.commit(
+            return self.source.revision or commits.commit(
                 str(self.source.hub), None, "dataset", "README.md"
             )
-        except hub.HubRefusal as error:
+        except HubRefusal as error:
             raise self._unreachable(str(error)) from None
 
     def _unreachable(self, reason: str) -> CorpusError:

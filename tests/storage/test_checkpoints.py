@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from mbench.storage import checkpoints as identity
+from mbench.storage import file_hash as identity
 from mbench.storage.checkpoints import model_key
 from mbench.storage.store import Store
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-
-class HubRefusal(Exception):
-    """The hub refuses or cannot be reached, and the local cache lacks the files; one line."""
+from mbench.storage.hub.answers import HubRefusal, refusal
 
 
 def commit(
@@ -55,19 +53,3 @@ def snapshot(repository: str, commit: str, patterns: list[str]) -> Path:
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
         reason = refusal(error) or "the Hugging Face hub cannot be reached"
         raise HubRefusal(f"{reason} and commit {commit} is not in the local cache") from None
-
-
-def refusal(error: BaseException) -> str | None:
-    """Return why the hub refused, or None for an error that is no answer of the hub."""
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    reasons = {
-        GatedRepoError: "access to this repository must be requested on the Hugging Face hub",
-        RevisionNotFoundError: "the Hugging Face hub has no such revision",
-        RepositoryNotFoundError: "the Hugging Face hub has no such public repository",
-    }
-    return next((text for kind, text in reasons.items() if isinstance(error, kind)), None)
