@@ -7,17 +7,15 @@ here these are errors, because otherwise another task may run than the suite mea
 from __future__ import annotations
 
 import glob
-import importlib.util
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from mbench.core.errors import TaskError, one_line, unknown
+from mbench.evaluate.lm_eval import builtin
 
 LOCAL_FORMATS = frozenset({"arrow", "csv", "json", "parquet", "text"})
 """Values of `dataset_path` under which `data_files` are files of this machine."""
@@ -105,8 +103,8 @@ def find(name: str, directories: Iterable[Path]) -> Definition:
     catalogue = read(directories)
     definition = catalogue.resolve(name)
     for other in definition.builtin:
-        if other not in builtin_names():
-            names = {*catalogue.names, *builtin_names()}
+        if other not in builtin.index().names:
+            names = {*catalogue.names, *builtin.index().names}
             raise TaskError(unknown("lm-eval task, group or tag", other, names))
     return definition
 
@@ -145,12 +143,13 @@ def _add(catalogue: Catalogue, file: TaskFile) -> None:
             catalogue.tags.setdefault(tag, []).append(name)
 
 
-def read_file(path: Path, including: tuple[Path, ...] = ()) -> TaskFile:
+def read_file(path: Path, including: tuple[Path, ...] = (), *, repeats: bool = False) -> TaskFile:
     """Parse one file with what it includes; its own keys go before included ones.
 
     Args:
         path: the file.
         including: the files that led to it, outermost first.
+        repeats: whether a key may be repeated; some of lm-eval's own files do so.
 
     Raises:
         TaskError: the file or one that it includes is missing, no YAML mapping, repeats a key, or
@@ -159,7 +158,7 @@ def read_file(path: Path, including: tuple[Path, ...] = ()) -> TaskFile:
     if path in including:
         raise TaskError(f"{path}: the file includes itself")
     try:
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader(path))
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader(path, repeats))
     except OSError as error:
         by = f" (included by {including[-1]})" if including else ""
         raise TaskError(f"{path}: {error.strerror or 'cannot be read'}{by}") from error
@@ -177,14 +176,15 @@ def read_file(path: Path, including: tuple[Path, ...] = ()) -> TaskFile:
     merged: dict[str, Any] = {}
     includes = config.pop("include", None) or []
     for include in [includes] if isinstance(includes, str) else includes:
-        part = read_file((path.parent / include).resolve(), (*including, path))
+        included = (path.parent / include).resolve()
+        part = read_file(included, (*including, path), repeats=repeats)
         merged |= part.config
         chain += [other for other in part.chain if other not in chain]
     return TaskFile(merged | config, tuple(chain))
 
 
-def _loader(path: Path) -> type[yaml.SafeLoader]:
-    """A loader that keeps `!function` references as they are and refuses repeated keys."""
+def _loader(path: Path, repeats: bool) -> type[yaml.SafeLoader]:
+    """A loader that keeps `!function` references as they are and may refuse repeated keys."""
 
     # libyaml's fast loader is not in every build of PyYAML; its class is known at run time only.
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -192,7 +192,7 @@ def _loader(path: Path) -> type[yaml.SafeLoader]:
             names = set()
             # A key that is a list or a mapping is refused below, as no Python key.
             for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-                if key.value in names:
+                if key.value in names and not repeats:
                     problem = f"the key {key.value!r} is repeated"
                     raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
                 names.add(key.value)
@@ -256,24 +256,3 @@ def locate(config: Mapping[str, Any], chain: Sequence[Path]) -> dict[str, list[s
         str(split): [absolute(part) for part in ([parts] if isinstance(parts, str) else parts)]
         for split, parts in splits.items()
     }
-
-
-@cache
-def builtin_names() -> frozenset[str]:
-    """Names of the tasks, groups and tags inside the installed lm-eval; takes about a second."""
-    package = importlib.util.find_spec("lm_eval")
-    places = (package and package.submodule_search_locations) or []
-    defined = re.compile(
-        r"^['\"]?(?:task|group)['\"]?[ \t]*:[ \t]*([^\s#].*?)[ \t]*(?:#.*)?$", re.MULTILINE
-    )
-    tagged = re.compile(r"^['\"]?tag['\"]?[ \t]*:(.*(?:\n[ \t]*-.*)*)", re.MULTILINE)
-    names: set[str] = set()
-    for path in (path for place in places for path in Path(place, "tasks").rglob("*")):
-        # Files without a suffix are templates that others include; some hold the tags.
-        if path.suffix not in ("", ".yaml") or not path.is_file():
-            continue
-        text = path.read_text(encoding="utf-8")
-        names.update(name.strip("'\"") for name in defined.findall(text))
-        for block in tagged.findall(text):
-            names.update(re.findall(r"[^\s,\[\]'\"]+", re.sub(r"^[ \t]*-", "", block, flags=re.M)))
-    return frozenset(names)

@@ -21,8 +21,9 @@ from transformers import (
 from helpers.places import DATA
 from mbench.core.errors import TaskError
 from mbench.core.suite import LmEvalTask
+from mbench.evaluate.lm_eval import builtin
 from mbench.evaluate.lm_eval.fingerprint import task_fingerprint
-from mbench.evaluate.lm_eval.task_files import builtin_names, read
+from mbench.evaluate.lm_eval.task_files import read
 
 needs_data = pytest.mark.skipif(
     not (DATA / "tasks").is_dir(), reason=f"no sample of the real task files in {DATA}"
@@ -390,7 +391,7 @@ def test_wrong_settings_are_one_line(folder, tokenizer):
 
 def test_a_local_task_goes_before_a_builtin_of_its_name(folder, model, tokenizer):
     (folder / "toy.yaml").write_text((folder / "toy.yaml").read_text().replace("toy\n", "piqa\n"))
-    assert "piqa" in builtin_names()
+    assert "piqa" in builtin.index().names
     assert read([folder]).names == ["piqa"]
     _, found = ours(model, tokenizer, folder, LmEvalTask(task="piqa"))
     assert len(found.items) == len(ITEMS)
