@@ -48,7 +48,7 @@ def fetch(
 
     files = [repository.file(name) for name in dict.fromkeys(names)]
     for file in files:
-        _refuse_outside(repository, file.name)
+        refuse_outside(repository, file.name)
     folder = _path(repository, "")
     with asking(say):
         work = _Fetch(repository, store, say, advance)
@@ -165,7 +165,7 @@ def _path(repository: Repository, name: str) -> Path:
     return folder / "snapshots" / repository.commit / name
 
 
-def _refuse_outside(repository: Repository, name: str) -> None:
+def refuse_outside(repository: Repository, name: str) -> None:
     """Refuse a name that leads out of the folder of the repository, on any system."""
     parts = name.split("/")
     drive = len(parts[0]) > 1 and parts[0][1] == ":"
