@@ -63,18 +63,16 @@ def command(
         return
     from mbench.plan.plugin_loading import load_registry
     from mbench.report.publish import publish
-    from mbench.storage.results_folder import write
 
     registry = load_registry(plugin_files)
     warn_of_failures(registry)
-    directory = directories[0]
-    if len(directories) > 1:
+    directory, merged = directories[0], len(directories) > 1
+    if merged:
         runs = [run.resolve() for run in directories]
         directory = output or runs[0].parent / "+".join(run.name for run in runs)
         if directory.resolve() in runs:
             raise click.UsageError(f"{directory} is one of the runs: choose another --output")
-        write(results, directory)
-    published = publish(results, directory, registry.panels)
+    published = publish(results, directory, registry.panels, files={} if merged else None)
     for warning in published.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(str(published.page))

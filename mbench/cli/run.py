@@ -48,12 +48,12 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     from mbench.run.processes import Processes
     from mbench.run.provenance import gather
     from mbench.run.runner import Runner
-    from mbench.storage.results_folder import write
+    from mbench.storage.report_folder import check_replaceable
 
     json_stream = click.get_current_context().with_resource(json_only()) if as_json else None
     asked = request(**options)
     directory = output / asked.plan.suite.name
-    _check_writable(directory)
+    check_replaceable(directory)
     _say_what_is_replaced(directory, asked.plan)
     findings = admit(asked.plan, asked.store)
     refuse(findings, asked.source)
@@ -68,8 +68,7 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     words = ["mbench", *sys.argv[1:]]
     provenance = gather(asked.plan, outcome, asked.path, words, asked.changes)
     results = assemble(asked.plan, outcome, provenance, findings)
-    write(results, directory)
-    published = publish(results, directory, asked.registry.panels)
+    published = publish(results, directory, asked.registry.panels, files={})
     for text in published.warnings:
         progress.warning(text)
     if as_json:
@@ -104,12 +103,3 @@ def _say_what_is_replaced(directory: Path, plan: Plan) -> None:
             f" with {cells * len(plan.tasks)}; use --output DIR to keep both",
             err=True,
         )
-
-
-def _check_writable(directory: Path) -> None:
-    """Fail before hours of work, not after, if the report cannot be written."""
-    from mbench.storage.atomic import write_atomically
-
-    probe = directory / ".writable"
-    write_atomically(probe, lambda path: None)
-    probe.unlink()

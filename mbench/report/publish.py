@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mbench.core.clean_text import cleaned
 from mbench.core.results import Results
 from mbench.report.charts import drawing
 from mbench.report.page.index import VERDICT, to_json, write_index
 from mbench.report.page.panels import collect
-from mbench.report.page.render import render
+from mbench.report.page.render import PAGE, render
 from mbench.report.statistics.boards import RunBoards, boards
-from mbench.report.tables_for_papers import write_tables
+from mbench.report.tables_for_papers import LATEX, MARKDOWN, write_tables
 from mbench.storage.atomic import write_text_atomically
+from mbench.storage.report_folder import replacing
+from mbench.storage.results_folder import RESULT_FILES, write
+
+LOCK = "suite.lock"
+
+RENDERED = (PAGE, LATEX, MARKDOWN, VERDICT)
+"""Files that follow from results."""
 
 
 @dataclass(frozen=True)
@@ -32,24 +40,39 @@ def publish(
     results: Results,
     directory: Path,
     panels: Sequence[tuple[str, Callable[..., Any]]] = (),
+    *,
+    files: Mapping[str, str] | None = None,
 ) -> WrittenReport:
-    """Write a report into `directory` and list it in the index beside it.
+    """Replace the report in `directory` as a whole, and list it in the index beside it.
 
-    `panels` holds the hooks of plugins (`Registry.panels`). A failing hook or index gives a
-    warning.
+    `panels` holds the hooks of plugins (`Registry.panels`). `files` are texts to keep beside the
+    results, by name; None: the results are those that `directory` has, whose files stay. A failing
+    hook or index gives a warning. Raises `StoreError`, and leaves `directory` as it was, where
+    something cannot be written.
     """
     drawing.warm_up()
+    results = cleaned(results)
     # Before the panels, whose code could change the results that it is given.
     run = boards(results)
-    write_tables(run, directory)
     shown = collect(panels, results)
-    page = render(run, directory, shown.parts)
-    text = json.dumps(to_json(run), indent=1, ensure_ascii=False) + "\n"
-    write_text_atomically(directory / VERDICT, text)
     warnings = list(shown.failures)
+    ours = RENDERED if files is None else (*RENDERED, *RESULT_FILES, LOCK)
+    with replacing(directory, ours) as replacement:
+        if files is not None:
+            write(results, replacement.folder)
+            for name, text in files.items():
+                write_text_atomically(replacement.folder / name, text)
+        write_tables(run, replacement.folder)
+        render(run, replacement.folder, cleaned(shown.parts))
+        verdicts = json.dumps(to_json(run), indent=1, ensure_ascii=False) + "\n"
+        write_text_atomically(replacement.folder / VERDICT, verdicts)
+    if replacement.one_by_one:
+        warnings.append(
+            f"the files of {directory} were replaced one by one: {replacement.one_by_one}"
+        )
     try:
         write_index(directory.resolve().parent)
     # The index is a convenience: the report is complete without it.
     except Exception as error:
         warnings.append(f"no index of reports: {error}")
-    return WrittenReport(page, run, tuple(warnings))
+    return WrittenReport(directory / PAGE, run, tuple(warnings))

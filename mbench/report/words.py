@@ -3,20 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 
 MINUS = "\N{MINUS SIGN}"
-
-CONTROLS = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]"
-)
-"""Characters that are invisible in browsers, or reorder the text around them."""
-
-
-def visible(text: str) -> str:
-    """Replace control characters by their numbers, so that a name cannot reorder other text."""
-    return CONTROLS.sub(lambda control: f"\\u{ord(control[0]):04x}", text)
 
 
 def percent(ratio: float) -> str:

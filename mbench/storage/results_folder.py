@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mbench.core.admission import Finding
+from mbench.core.clean_text import visible
 from mbench.core.errors import MbenchError, StoreError, one_line
 from mbench.core.evaluation import Evaluation, evaluation
 from mbench.core.provenance import Provenance
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 CSV, ITEMS, JSON = "results.csv", "items.parquet", "results.json"
 EFFICIENCY = "efficiency.csv"
 
+RESULT_FILES = (JSON, CSV, ITEMS, EFFICIENCY)
+"""All that `write` may write."""
+
 FORMAT = 4
 """Of `results.json`; raised whenever what it holds changes. The first format named no number."""
 
@@ -61,14 +65,29 @@ def write(results: Results, directory: str | Path) -> None:
     buffer = io.BytesIO()
     items.to_parquet(buffer, index=False, compression="zstd")
     _write(directory / ITEMS, buffer.getvalue())
-    _write(directory / CSV, long_form(results).to_csv(index=False).encode())
+    _write(directory / CSV, to_csv(long_form(results)).encode())
     if results.efficiency:
         table = efficiency_table(results.efficiency)
-        _write(directory / EFFICIENCY, table.to_csv(index=False).encode())
+        _write(directory / EFFICIENCY, to_csv(table).encode())
     else:
         (directory / EFFICIENCY).unlink(missing_ok=True)
     text = json.dumps(_to_json(results, dtypes), indent=1, ensure_ascii=False, allow_nan=False)
     _write(directory / JSON, (text + "\n").encode())
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """A table as CSV, with an apostrophe before text that a spreadsheet would run as a formula."""
+
+    def cell(value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        text = visible(value)
+        return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t")) else text
+
+    texts = [name for name, dtype in table.dtypes.items() if dtype.kind not in "biufc"]
+    cells = table.assign(**{str(name): table[name].map(cell) for name in texts})
+    text: str = cells.to_csv(index=False)
+    return text
 
 
 def read(directory: str | Path) -> Results:

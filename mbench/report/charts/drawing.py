@@ -15,7 +15,7 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from mbench.report.words import visible
+from mbench.core.clean_text import visible
 
 GEOMETRY = frozenset(("d", "transform", "x1", "x2", "y1", "y2", "width", "height"))
 INHERITED = frozenset(

@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from mbench.core.clean_text import visible
 from mbench.report.charts import style
 from mbench.report.charts.drawing import draw, note
 from mbench.report.charts.style import Chart, Spec
 from mbench.report.statistics.boards import Board
 from mbench.report.statistics.groups import RANDOM, Group
 from mbench.report.statistics.ranking import Ranked
-from mbench.report.words import interval, percent, shorten, signed, visible
+from mbench.report.words import interval, percent, shorten, signed
 
 WIDTH, NAMES, ROW = 242, 166, 18
 """Width of the plot area, width of the names, and height of a row, in SVG user units."""

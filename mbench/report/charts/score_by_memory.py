@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mbench.core.clean_text import visible
 from mbench.report import words
 from mbench.report.charts import style
 from mbench.report.charts.drawing import draw, note
@@ -100,7 +101,7 @@ def _specification(
     ends = [row[end] for row in band for end in ("low", "high")]
     y = style.figures([*ends, *(row["value"] for row in (*rows, *unpruned))])
     x = style.figures([row["bytes"] for row in (*rows, *band, *unpruned)], ticks=5)
-    x |= {"field": "bytes", "title": words.shorten(words.visible(what), 60)}
+    x |= {"field": "bytes", "title": words.shorten(visible(what), 60)}
     x["axis"] |= {"labelExpr": UNITS}
     colour, shape = (style.by_method(looks, part) for part in ("colour", "shape"))
     value = {**y, "field": "value"}

@@ -88,7 +88,8 @@ def write_index(folder: Path) -> Path:
         if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
             raise StoreError(f"{path} is not an index of reports: left as it is")
         ours = (JSON, CSV, ITEMS)
-        entries = sorted(e for e in folder.iterdir() if any((e / name).exists() for name in ours))
+        shown = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
+        entries = sorted(e for e in shown if any((e / name).exists() for name in ours))
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
     template = environment().get_template("index.html.j2")

@@ -10,13 +10,13 @@ from typing import Any
 
 from markupsafe import Markup
 
+from mbench.core.clean_text import visible
 from mbench.core.errors import MbenchError, caught
 from mbench.core.hookspecs import Panel
 from mbench.core.plugin_code import plugin_code
 from mbench.core.results import Results
 from mbench.report.page.part import Block, Part, Text
 from mbench.report.tables.table import Cell, Column, Row, Table
-from mbench.report.words import visible
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,16 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from mbench.core.clean_text import visible
 from mbench.report.figures_of_papers import Published, load_published, shipped_figures
 from mbench.report.page import libraries
 from mbench.report.page.part import BLOCKS, Part
 from mbench.report.page.terms import term_of
 from mbench.report.page.view import page
 from mbench.report.statistics.boards import RunBoards
-from mbench.report.words import visible
 from mbench.storage.atomic import write_text_atomically
+
+PAGE = "index.html"
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 
@@ -28,7 +30,7 @@ def render(run: RunBoards, directory: str | Path, panels: Sequence[Part] = ()) -
     Figures of papers are those that come with mbench and those of `published/*.yaml` beside
     `directory`, which replace ours of the same file name.
     """
-    path = Path(directory) / "index.html"
+    path = Path(directory) / PAGE
     papers = load_published(shipped_figures(), path.resolve().parent.parent / "published")
     write_text_atomically(path, to_html(run, papers, panels))
     return path

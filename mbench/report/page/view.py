@@ -46,6 +46,7 @@ from mbench.report.tables.savings import savings
 from mbench.report.tables.task_by_task import task_by_task
 from mbench.report.tables.weights import weights
 from mbench.report.tables.what_was_measured import what_was_measured
+from mbench.storage.results_folder import to_csv
 
 BUDGET_PARTS = (
     leaderboard,
@@ -235,7 +236,7 @@ def page(run: RunBoards, papers: Sequence[Published] = (), panels: Sequence[Part
         parts=run_parts(run, papers, panels),
         command=provenance.commands(results.provenance),
         commit=provenance.commit(results.provenance),
-        csv=long_form(results).to_csv(index=False),
+        csv=to_csv(long_form(results)),
         metrics=tuple(dict.fromkeys(metrics)),
         costs=provenance.run_costs(results.provenance),
         provenance=provenance.rows(results.provenance),

@@ -1,0 +1,233 @@
+"""The folder of a report, replaced as a whole: nobody ever finds files of two runs in it.
+
+The new folder is filled beside the old one, gets what is not ours from it, and takes its place in
+one step. What a killed process leaves behind is hidden, and the next one clears it away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from mbench.core.errors import StoreError
+from mbench.storage.atomic import write_atomically
+
+NEW, OLD = "new", "old"
+"""How the hidden names end of folders that are being filled, and of those that were replaced."""
+
+AGE = 86_400
+"""Seconds after which a leftover is removed where the file system knows no locks."""
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""Errors that replacing the files one by one would meet as well."""
+
+
+@dataclass
+class Replacement:
+    """A folder that is being filled, see `replacing`."""
+
+    folder: Path
+    one_by_one: str = ""
+    """Why the files were replaced one after another; empty where all were at once, as usual."""
+
+
+@contextlib.contextmanager
+def replacing(directory: Path, ours: Collection[str]) -> Iterator[Replacement]:
+    """Yield a new folder that takes the place of `directory` at the end of the block.
+
+    Files named in `ours` come from the block alone; all else in `directory` stays. After an error
+    in the block, or here, `directory` is as it was. Where a folder cannot be exchanged, e.g.
+    because a disk is mounted there, its files are replaced one by one.
+
+    Raises `StoreError` where something cannot be written.
+    """
+    place = Path(os.path.realpath(directory))
+    try:
+        with _beside(place) as replacement:
+            yield replacement
+            _refuse_folders(place, ours)
+            if not replacement.one_by_one:
+                replacement.one_by_one = _exchange_all(place, replacement.folder, ours)
+            if replacement.one_by_one:
+                _replace_files(place, replacement.folder, ours)
+    except OSError as error:
+        raise StoreError(f"cannot write {directory}: {error.strerror or error}") from error
+
+
+def check_replaceable(directory: Path) -> None:
+    """Raise `StoreError` where nothing can be written, before hours of work rather than after."""
+    try:
+        with _beside(Path(os.path.realpath(directory))) as replacement:
+            (replacement.folder / "probe").touch()
+    except OSError as error:
+        raise StoreError(f"cannot write {directory}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _beside(place: Path) -> Iterator[Replacement]:
+    """A new folder on the same disk, which is removed at the end if it is still there."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.exists() and not place.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    reason = _fixed(place)
+    home, prefix = (place, ".") if reason else (place.parent, f".{place.name}.")
+    with _alone(home):
+        _clear(home, prefix, place)
+        folder = home / f"{prefix}{secrets.token_hex(4)}.{NEW}"
+        folder.mkdir()
+        lock = _lock(folder)
+    try:
+        yield Replacement(folder, reason)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _fixed(place: Path) -> str:
+    """Why a folder cannot be exchanged, as far as that shows before trying; empty if it can."""
+    if os.path.ismount(place):
+        return "another file system is mounted there"
+    if place.exists() and not os.access(place.parent, os.W_OK | os.X_OK):
+        return "the folder around it is read-only"
+    try:
+        inside = Path.cwd().is_relative_to(place)
+    except OSError:  # somebody removed it
+        inside = False
+    return "it is the working directory" if inside else ""
+
+
+def _refuse_folders(place: Path, ours: Collection[str]) -> None:
+    """A folder of the user that is named like a file of ours is not removed."""
+    for name in ours:
+        if (place / name).is_dir() and not (place / name).is_symlink():
+            raise IsADirectoryError(errno.EISDIR, f"{name}: {os.strerror(errno.EISDIR)}")
+
+
+def _exchange_all(place: Path, folder: Path, ours: Collection[str]) -> str:
+    """Put `folder` in the place of `place`; returns why that cannot be done, or an empty text."""
+    try:
+        if not place.exists():
+            folder.rename(place)
+            return ""
+        _carry_over(place, folder, ours)
+        shutil.copystat(place, folder)
+        with contextlib.suppress(PermissionError):
+            os.chown(folder, -1, place.stat().st_gid)
+        with _alone(place.parent):
+            _exchange(place, folder)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
+        return error.strerror or str(error)
+    return ""
+
+
+def _carry_over(source: Path, target: Path, leave: Collection[str] = ()) -> None:
+    """Give `target` what it lacks of `source`; files are the same on disk, not copies."""
+    for entry in os.scandir(source):
+        made = target / entry.name
+        if entry.name in leave or os.path.lexists(made):
+            continue
+        if entry.is_symlink():
+            made.symlink_to(os.readlink(entry.path))
+        elif entry.is_dir():
+            made.mkdir()
+            _carry_over(Path(entry.path), made)
+            shutil.copystat(entry.path, made)
+        else:
+            try:
+                os.link(entry.path, made)
+            except OSError as error:
+                if error.errno == errno.EXDEV:
+                    raise
+                shutil.copy2(entry.path, made)
+
+
+def _exchange(place: Path, folder: Path) -> None:
+    """Exchange two folders, in one step where the system can."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is not None:
+        here, there = os.fsencode(folder), os.fsencode(place)
+        if rename(_AT_FDCWD, here, _AT_FDCWD, there, _RENAME_EXCHANGE) == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in _NO_EXCHANGE:
+            raise OSError(number, os.strerror(number))
+    old = folder.with_suffix(f".{OLD}")
+    place.rename(old)
+    try:
+        folder.rename(place)
+    except BaseException:
+        old.rename(place)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _replace_files(place: Path, folder: Path, ours: Collection[str]) -> None:
+    made = sorted(path for path in folder.iterdir() if path.name in ours)
+    for path in made:
+        # Copied, because a rename may not reach there.
+        write_atomically(place / path.name, partial(shutil.copyfile, path))
+    for name in set(ours) - {path.name for path in made}:
+        (place / name).unlink(missing_ok=True)
+
+
+def _clear(home: Path, prefix: str, place: Path) -> None:
+    """Remove what killed processes left; a folder that one of them had just moved is put back."""
+    left = re.compile(rf"{re.escape(prefix)}[0-9a-f]{{8}}\.({NEW}|{OLD})")
+    for path in list(home.iterdir()):
+        found = left.fullmatch(path.name)
+        if not found:
+            continue
+        if found[1] == OLD and not place.exists():
+            path.rename(place)
+        elif (lock := _lock(path)) is not None:
+            shutil.rmtree(path, ignore_errors=True)
+            os.close(lock)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from clearing and exchanging in `folder` meanwhile."""
+    lock = _lock(folder, wait=True)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(folder: Path, *, wait: bool = False) -> int | None:
+    """A lock on a folder until it is closed; None where another process has it.
+
+    Where nothing can be locked, a folder counts as another's until it is old.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        return handle
+    except BlockingIOError:
+        pass
+    except (ImportError, OSError):  # not a Unix, or a file system without locks
+        if wait or time.time() - folder.stat().st_mtime > AGE:
+            return handle
+    os.close(handle)
+    return None

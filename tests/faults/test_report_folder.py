@@ -1,0 +1,175 @@
+"""A report is replaced as a whole: whenever a process dies, the files are those of one run."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from mbench.core.errors import StoreError
+from mbench.storage import report_folder
+from mbench.storage.report_folder import check_replaceable, replacing
+
+OURS = ("results.json", "items.parquet", "index.html", "efficiency.csv")
+
+
+def write(place, run, names=OURS):
+    with replacing(place, OURS) as replacement:
+        for name in names:
+            (replacement.folder / name).write_text(run)
+    return replacement
+
+
+def found(place):
+    """What a reader finds: the run of each file of ours."""
+    return {path.name: path.read_text() for path in place.iterdir() if path.name in OURS}
+
+
+def hidden(place):
+    return [path.name for path in place.parent.iterdir() if path.name.startswith(".")]
+
+
+@pytest.fixture
+def place(tmp_path):
+    """The report of run A, which has a file that run B has not, and files of the user."""
+    place = tmp_path / "reports" / "tiny"
+    write(place, "A")
+    (place / "notes.txt").write_text("mine")
+    (place / "export" / "deep").mkdir(parents=True)
+    (place / "export" / "deep" / "weights").write_text("large")
+    (place / "export" / "latest").symlink_to("deep/weights")
+    place.chmod(0o751)
+    return place
+
+
+RUN_B = OURS[:3]
+
+
+def assert_kept(place):
+    assert (place / "notes.txt").read_text() == "mine"
+    assert (place / "export" / "latest").read_text() == "large"
+    assert place.stat().st_mode & 0o777 == 0o751
+
+
+def test_the_new_files_are_there_and_the_users_stay(place):
+    inode = (place / "export" / "deep" / "weights").stat().st_ino
+    assert not write(place, "B", RUN_B).one_by_one
+    assert found(place) == dict.fromkeys(RUN_B, "B")
+    assert_kept(place)
+    assert (place / "export" / "deep" / "weights").stat().st_ino == inode
+    assert hidden(place) == []
+
+
+def dies_at(number, place):
+    """Write run B in a process that is killed at its file operation `number`; False if it ends."""
+    process = os.fork()
+    if process == 0:
+        count = 0
+
+        def audit(event, _arguments):
+            nonlocal count
+            if event == "open" or event.startswith(("os.", "shutil.", "ctypes.")):
+                count += 1
+                if count == number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(audit)
+        try:
+            write(place, "B", RUN_B)
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(process, 0)[1])
+
+
+@pytest.mark.parametrize("exchange", [True, False], ids=["at once", "in two steps"])
+def test_a_kill_at_any_file_operation_leaves_one_run(place, tmp_path, monkeypatch, exchange):
+    if not exchange:
+        monkeypatch.setattr(report_folder.ctypes, "CDLL", lambda *_words, **_named: object())
+    runs = {"A": dict.fromkeys(OURS, "A"), "B": dict.fromkeys(RUN_B, "B")}
+    seen = []
+    number = 1
+    while dies_at(number, place):
+        if exchange:
+            assert found(place) in runs.values(), number
+            assert_kept(place)
+        check_replaceable(place)  # as the next run does first
+        assert found(place) in runs.values(), number
+        assert_kept(place)
+        assert hidden(place) == []
+        seen.append(found(place))
+        write(place, "A")
+        number += 1
+    assert number > 25
+    # The exchange is one step: once B is there, it stays.
+    first = seen.index(runs["B"])
+    assert first > 10
+    assert seen == [runs["A"]] * first + [runs["B"]] * (len(seen) - first)
+
+
+def test_a_folder_that_another_process_fills_is_left_alone(place):
+    with replacing(place, OURS) as ours:
+        code = (
+            "import sys, pathlib; from mbench.storage.report_folder import check_replaceable as c;"
+            "c(pathlib.Path(sys.argv[1]))"
+        )
+        subprocess.run([sys.executable, "-c", code, str(place)], check=True)
+        (ours.folder / "results.json").write_text("B")
+    assert found(place) == {"results.json": "B"}
+
+
+def test_an_error_and_a_full_disk_leave_the_old_report(place):
+    with contextlib.suppress(ZeroDivisionError), replacing(place, OURS) as replacement:
+        (replacement.folder / "results.json").write_text("B")
+        raise ZeroDivisionError
+    assert found(place) == dict.fromkeys(OURS, "A")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(StoreError, match=r"cannot write .*tiny: File too large"):
+            write(place, "B" * 2000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert found(place) == dict.fromkeys(OURS, "A")
+    assert hidden(place) == []
+    assert_kept(place)
+
+
+def test_links_and_the_working_directory(place, tmp_path, monkeypatch):
+    link = tmp_path / "link"
+    link.symlink_to(place)
+    write(link, "B")
+    assert link.is_symlink()
+    assert found(place) == dict.fromkeys(OURS, "B")
+    # Whoever works in the folder stays in it.
+    monkeypatch.chdir(place)
+    assert "working directory" in write(place, "C", RUN_B).one_by_one
+    assert found(place) == dict.fromkeys(RUN_B, "C")
+    assert os.path.samefile(".", place)
+    assert_kept(place)
+    assert sorted(path.name for path in place.iterdir() if path.name[0] == ".") == []
+
+
+def test_where_a_folder_cannot_be_exchanged(place, monkeypatch):
+    def refuse(*_words, **_named):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    monkeypatch.setattr(report_folder.ctypes, "CDLL", lambda *_words, **_named: object())
+    monkeypatch.setattr(os, "rename", refuse)
+    assert write(place, "B", RUN_B).one_by_one == "Device or resource busy"
+    assert found(place) == dict.fromkeys(RUN_B, "B")
+    assert_kept(place)
+
+
+def test_a_folder_of_the_user_named_like_a_file_is_refused(place):
+    (place / "index.html").unlink()
+    (place / "index.html").mkdir()
+    with pytest.raises(StoreError, match=r"index\.html: Is a directory"):
+        write(place, "B")
+    (place / "index.html").rmdir()
+    assert found(place) == dict.fromkeys(("results.json", "items.parquet", "efficiency.csv"), "A")
