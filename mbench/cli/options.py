@@ -142,6 +142,7 @@ def request(
         click.echo(f"note: {note}", err=True)
     loaded, source = load_suite(path, **narrowing)
     store = Store(store_root or default_root())
+    warn_of_damage(store)
     plan = make_plan(loaded, source, registry, store, trust_expected=trust_expected)
     return Request(plan, store, registry, source, path, tuple(_changes(narrowing)))
 
@@ -151,6 +152,15 @@ def _changes(narrowing: Mapping[str, Any]) -> Iterator[str]:
         given = narrowing.get(name)
         for value in given if isinstance(given, tuple) else [] if given is None else [given]:
             yield from (flag, str(value))
+
+
+def warn_of_damage(store: Store) -> None:
+    """At the end of the verb, a line for each damaged artefact that nobody has reported by then."""
+
+    def report(text: str) -> None:
+        click.echo(f"warning: {text}", err=True)
+
+    click.get_current_context().call_on_close(lambda: store.listen(report))
 
 
 def warn_of_failures(registry: Registry, failures: Sequence[PluginFailure] | None = None) -> None:

@@ -54,6 +54,10 @@ class AdmissionError(MbenchError):
     """Inputs that would measure something else; its text has a line for each, not just one."""
 
 
+class Damaged(MbenchError):
+    """A file that is not, bit for bit, what was written; the text says how that shows."""
+
+
 class MergeError(MbenchError):
     """Runs that cannot be merged; its text has a line for every difference, not just one."""
 

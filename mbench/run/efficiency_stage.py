@@ -48,6 +48,7 @@ def _measured(session: ModelSession, spec: EfficiencySpec, saving: Saving) -> Sa
         # The key names neither: another suite may call the model or write the ratio differently.
         return replace(stored, model=saving.model, retain=saving.retain)
     label = f"{budget_label(saving.model, saving.retain)} efficiency"
+    session.store.require_writable(label)
     session.progress.stage(label)
     common = {"model": saving.model, "retain": saving.retain, "kept": kept, "device": device}
     try:
@@ -59,7 +60,7 @@ def _measured(session: ModelSession, spec: EfficiencySpec, saving: Saving) -> Sa
         reason = caught(error)
         session.progress.event("efficiency", cell=label, **common, status="failed", reason=reason)
         return replace(saving, status="failed", reason=reason)
-    session.store.write_json(key, to_plain(measured))
+    session.store.write_json(key, to_plain(measured), replace=True)
     session.progress.event("efficiency", cell=label, **common, status="ok")
     return measured
 

@@ -172,7 +172,8 @@ class EvaluationStage:
         seconds = time.perf_counter() - start
         if seconds > LONG_ENOUGH:
             speed = {"tokens_per_second": done / seconds}
-            session.store.write_json(speed_key(session.model.identity, platform.node()), speed)
+            key = speed_key(session.model.identity, platform.node())
+            session.store.write_json(key, speed, replace=True)
 
     def _run_mask(self, masked: MaskedModel, tasks: list[PlannedTask]) -> dict[str, float]:
         from mbench.moe.experts import fast_experts
@@ -200,8 +201,8 @@ class EvaluationStage:
             self._fail(masked, [task], error)
             return {}
         key = self._key(masked, task)
-        session.store.write_items(key, result.items)
-        session.outcome.evaluations[key] = result
+        stored = session.store.write_items(key, result.items)
+        session.outcome.evaluations[key] = evaluation(task.name, stored)
         scoring = self._evaluators[task.name].scoring
         session.outcome.scoring[session.model.name, task.name] = scoring
         return self._report(masked, task)

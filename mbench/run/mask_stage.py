@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mbench.core.errors import PluginError, StoreError, UnsupportedModel, caught
+from mbench.core.errors import Damaged, PluginError, StoreError, UnsupportedModel, caught
 from mbench.core.interfaces import (
     Budget,
     Component,
@@ -20,9 +20,11 @@ from mbench.core.interfaces import (
     kept_per_group,
 )
 from mbench.core.plugin_code import located, plugin_code
+from mbench.core.provenance import CorpusProfile
 from mbench.core.results import TaskStatus
 from mbench.plan.cells import Cell
 from mbench.plan.models import PlannedModel
+from mbench.run.profile_stage import missing_jobs, profile
 from mbench.run.session import ModelSession
 from mbench.storage.mask_json import mask_from_json, mask_to_json
 from mbench.storage.store import Key, Store
@@ -36,23 +38,35 @@ def restore_masks(session: ModelSession) -> list[Cell]:
         if cell.mask_key is None or stored is None:
             pending.append(cell)
         else:
-            mask = mask_from_json(stored, session.model.facts.layers)
-            session.outcome.masks[cell.mask_key] = ExpertMask(_frozen(mask.keep), mask.notes)
+            session.outcome.masks[cell.mask_key] = _restored(session, stored)
     return pending
+
+
+def _restored(session: ModelSession, stored: Any) -> ExpertMask:
+    mask = mask_from_json(stored, session.model.facts.layers)
+    return ExpertMask(_frozen(mask.keep), mask.notes)
 
 
 def make_masks(
     session: ModelSession, cells: Sequence[Cell], statistic_problems: Mapping[Key, str]
 ) -> None:
-    """Make and store masks, candidates first; a failure costs its cell and those built on it."""
+    """Make and store masks, candidates first; a failure costs its cell and those built on it.
+
+    A statistic that turns out to be damaged is collected again.
+    """
     maker = MaskMaker(session.model, session.store)
+    problems = dict(statistic_problems)
     with session.timed("masks"):
         for cell in cells:
             session.progress.stage(f"mask {cell.label}")
-            problem = _obstacle(session, cell, statistic_problems)
+            problem = _obstacle(session, cell, problems)
             if problem is None:
                 try:
-                    _make(session, maker, cell)
+                    try:
+                        _make(session, maker, cell)
+                    except Damaged:
+                        problems |= profile(session, missing_jobs(session, [cell]))
+                        _make(session, maker, cell)
                     continue
                 except StoreError:
                     raise
@@ -85,8 +99,9 @@ def _make(session: ModelSession, maker: MaskMaker, cell: Cell) -> None:
     mask = maker.make(cell, masks[cell.candidate] if cell.candidate is not None else None)
     if cell.mask_key is None:
         raise PluginError(cell.problem)
+    made = mask_to_json(mask, session.model.facts.layers)
+    mask = _restored(session, session.store.write_json(cell.mask_key, made))
     masks[cell.mask_key] = mask
-    session.store.write_json(cell.mask_key, mask_to_json(mask, session.model.facts.layers))
     session.progress.event("mask", cell=cell.label, status="ok", mask=mask.content_hash)
 
 
@@ -98,14 +113,30 @@ class MaskMaker:
         self._model = model
         self._store = store
         self._scores: dict[tuple[Any, ...], np.ndarray] = {}
+        self._damage: Damaged | None = None
 
     def make(self, cell: Cell, candidate: ExpertMask | None) -> ExpertMask:
         """Return the cell's mask, with exactly K experts in every layer.
 
         Raises `PluginError` naming the component that raised, returned something that is not what
         it promised, or did not keep exactly K; `UnsupportedModel` for a mask that the model's
-        router cannot work with.
+        router cannot work with; `Damaged` where a statistic is, whatever a plugin makes of that.
         """
+        self._damage = None
+        try:
+            mask = self._make(cell, candidate)
+        except Exception:
+            self._raise_damage()
+            raise
+        self._raise_damage()
+        return mask
+
+    def _raise_damage(self) -> None:
+        if self._damage is not None:
+            self._scores.clear()
+            raise self._damage
+
+    def _make(self, cell: Cell, candidate: ExpertMask | None) -> ExpertMask:
         method, budget = cell.method, cell.budget
         profiles = {corpus: self.profile(cell, corpus) for corpus in method.corpora}
         scores = {
@@ -142,8 +173,8 @@ class MaskMaker:
         sums = {}
         tokens = 0
         for identity, job in jobs.items():
-            tokens = self._store.read_profile(job.key).tokens
-            arrays = self._store.read_sums(job.key)
+            counted, arrays = self._read(job.key)
+            tokens = counted.tokens
             sums[identity] = {name: _frozen(array) for name, array in arrays.items()}
         return Profile(
             corpus=corpus,
@@ -153,10 +184,22 @@ class MaskMaker:
             tokens=tokens,
             router=cell.budget.router,
             shard_sums=sums,
-            load_samples=lambda identity, layer: self._store.read_samples(
-                jobs[identity].key, layer
-            ),
+            load_samples=lambda identity, layer: self._samples(jobs[identity].key, layer),
         )
+
+    def _read(self, key: Key) -> tuple[CorpusProfile, dict[str, np.ndarray]]:
+        arrays = self._store.read_sums(key)
+        counted = self._store.read_profile(key)
+        if counted is None:
+            raise Damaged(f"the stored {key.label} is gone")
+        return counted, arrays
+
+    def _samples(self, key: Key, layer: int) -> dict[str, np.ndarray]:
+        try:
+            return self._store.read_samples(key, layer)
+        except Damaged as damage:
+            self._damage = damage
+            raise
 
     def _check_groups(self, mask: ExpertMask) -> None:
         groups = self._model.facts.groups

@@ -14,14 +14,20 @@ from mbench.storage.store import Key
 
 
 def missing_jobs(session: ModelSession, cells: Sequence[Cell]) -> dict[str, list[StatisticJob]]:
-    """Per corpus, the statistics that these cells need and the store has not."""
-    missing: dict[str, dict[Key, StatisticJob]] = {}
-    for cell in cells:
-        for corpus, jobs in cell.statistics.items():
-            for job in jobs:
-                if not session.store.has_statistic(job.key):
-                    missing.setdefault(corpus, {})[job.key] = job
-    return {corpus: list(jobs.values()) for corpus, jobs in missing.items()}
+    """Per corpus, the statistics that these cells need and the store has not.
+
+    Those of the model's other cells count, too, where they were damaged and therefore set aside.
+    """
+    store = session.store
+    needed = {job.key for cell in cells for jobs in cell.statistics.values() for job in jobs}
+    jobs_by_key = {
+        job.key: job for cell in session.cells for jobs in cell.statistics.values() for job in jobs
+    }
+    missing: dict[str, list[StatisticJob]] = {}
+    for key, job in jobs_by_key.items():
+        if not store.has_statistic(key) and (key in needed or store.was_set_aside(key)):
+            missing.setdefault(job.corpus, []).append(job)
+    return missing
 
 
 def profile(session: ModelSession, missing: Mapping[str, Sequence[StatisticJob]]) -> dict[Key, str]:
@@ -131,8 +137,7 @@ def restore_profiles(session: ModelSession) -> None:
         for corpus, jobs in cell.statistics.items():
             place = session.model.name, corpus
             for job in jobs:
-                if session.store.has_statistic(job.key):
-                    counted = session.store.read_profile(job.key)
-                    # Not every statistic counts the routing.
-                    if place not in profiles or counted.never_selected is not None:
-                        profiles[place] = counted
+                counted = session.store.read_profile(job.key)
+                # Not every statistic counts the routing.
+                if counted and (place not in profiles or counted.never_selected is not None):
+                    profiles[place] = counted

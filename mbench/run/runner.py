@@ -38,6 +38,8 @@ class Runner:
 
         Ctrl-C ends it too: what was finished is stored, and the outcome says `interrupted`.
         """
+        self.store.listen(self.progress.warning)
+        self.store.sweep()
         try:
             for model in self.plan.models:
                 session = ModelSession(self.plan, model, self.store, self.progress, self.outcome)
@@ -52,16 +54,18 @@ def _run_model(session: ModelSession, executor: Executor) -> None:
     cells = restore_masks(session)
     jobs = missing_jobs(session, cells)
     stage = EvaluationStage(session)
-    if not cells and not stage.pending():
+    pending = stage.pending()
+    if not cells and not jobs and not pending:
         restore_profiles(session)
         return
+    session.store.require_writable(_lacking(session, cells, pending))
     if not _load(session):
         return
     # Tasks come before the passes over the corpora: a mistake in one shows within seconds.
     if cells:
         stage.prepare(session.plan.tasks)
     else:
-        stage.prepare(task for item in stage.pending() for task in item.tasks)
+        stage.prepare(task for item in pending for task in item.tasks)
     _announce_total(session, stage, jobs, cells)
     problems = profile(session, jobs)
     restore_profiles(session)
@@ -69,6 +73,12 @@ def _run_model(session: ModelSession, executor: Executor) -> None:
     pending = stage.pending()
     session.progress.total(session.outcome.forward_tokens + _evaluation_tokens(stage, pending))
     executor.evaluate(stage, pending)
+
+
+def _lacking(session: ModelSession, cells: Sequence[Cell], pending: Sequence[Pending]) -> str:
+    """What a run of the model would store."""
+    evaluations = sum(len(item.tasks) for item in pending)
+    return f"{len(cells)} masks and at least {evaluations} evaluations of {session.model.name}"
 
 
 def _load(session: ModelSession) -> bool:

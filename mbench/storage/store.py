@@ -1,46 +1,68 @@
-"""Content-addressed artefacts on disk: written whole or not at all, never changed afterwards.
+"""Content-addressed artefacts on disk: written whole or not at all, verified whenever read.
 
     statistics/KEY/   one statistic of one model on one corpus
     masks/KEY.json    the mask of one cell
     evaluations/KEY.* per-item outcomes of one mask on one task
     efficiency/KEY.json  what one budget saves, on the machine that it was measured on
     facts/KEY.json    what was learned of a model or task, so that a plan needs neither
+    damaged/          what turned out to be damaged, to be looked at or removed by people
 
 A key is the hash of everything that the artefact depends on (see `mbench.plan.keys`). Each artefact
-says what made it: a JSON file under `made_by`, beside its `content`; a table in its metadata, under
-`mbench`; a statistic in its `meta.json`. What was made by anything else than the key says counts as
-absent. Failures are not stored, so they are tried again.
+says what made it, under `made_by`, and carries a checksum (see `mbench.storage.artefacts`). One
+that is damaged, or is another's, is reported, set aside and counts as absent. Failures are not
+stored, so they are tried again. Many runs may use a store at once: what exists whole stays.
 """
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
+import itertools
 import json
 import os
-import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from mbench.core.errors import StoreError
+from mbench.core.errors import Damaged, StoreError
 from mbench.core.provenance import CorpusProfile
-from mbench.storage.atomic import new_folder, write_atomically, write_text_atomically
-from mbench.storage.records import from_plain, to_plain
+from mbench.storage import artefacts
+from mbench.storage.artefacts import KINDS, Kind, canonical, digest_of, file_name
+from mbench.storage.atomic import (
+    AlreadyThere,
+    new_folder,
+    remove,
+    sweep,
+    take_name,
+    write_atomically,
+    write_new,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
+T = TypeVar("T")
+
 ENVIRONMENT_VARIABLE = "MBENCH_STORE"
 
-METADATA = b"mbench"
-"""Where the metadata of a parquet file say what made it."""
+DAMAGED = "damaged"
+"""The folder of what was set aside."""
 
+ATTEMPTS = 5
+"""Times that a name is tried which other runs take and set aside at the same time."""
 
-Kind = Literal["statistics", "masks", "evaluations", "efficiency", "facts"]
-"""The folders of a store."""
+SINGULAR: Mapping[Kind, str] = {
+    "statistics": "statistic",
+    "masks": "mask",
+    "evaluations": "evaluation",
+    "efficiency": "measurement",
+    "facts": "fact",
+}
+
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -58,23 +80,11 @@ class Key:
     @classmethod
     def of(cls, kind: Kind, label: str, made_by: Mapping[str, Any]) -> Key:
         """The key of what these values decide."""
-        return cls(kind, hashlib.sha256(_canonical(made_by).encode()).hexdigest(), label, made_by)
+        return cls(kind, digest_of(made_by), label, made_by)
 
     def record(self) -> dict[str, Any]:
         """What an artefact says of itself."""
-        return {"label": self.label, **json.loads(_canonical(self.made_by))}
-
-    def made(self, record: Any) -> bool:
-        """Whether an artefact's record is that of this key."""
-        if not isinstance(record, dict):
-            return False
-        return _canonical({k: v for k, v in record.items() if k != "label"}) == _canonical(
-            self.made_by
-        )
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return {"label": self.label, **json.loads(canonical(self.made_by))}
 
 
 def default_root() -> Path:
@@ -89,63 +99,109 @@ class Store:
     """A directory of artefacts."""
 
     def __init__(self, root: Path) -> None:
-        """Use `root`, made if absent; raises `StoreError` where it cannot be written."""
+        """Use `root`, made if absent; raises `StoreError` where it cannot be read."""
         self.root = root
+        self.asked: set[Key] = set()
+        """Everything that was read, found or not, or written."""
+        self._unheard: list[str] = []
+        self._report: Callable[[str], None] = self._unheard.append
+        self._reported: set[str] = set()
+        self._moved: set[Key] = set()
         try:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(f"cannot use the store {root}: {error.strerror}") from None
-        if not os.access(root, os.W_OK):
-            raise StoreError(f"cannot use the store {root}: not writable")
+            if not os.path.isdir(root):
+                raise StoreError(f"cannot use the store {root}: {error.strerror}") from None
+        folders = [folder for folder in (root, *map(root.joinpath, KINDS)) if os.path.isdir(folder)]
+        for folder in folders:
+            if not os.access(folder, os.R_OK | os.X_OK):
+                raise StoreError(f"cannot use the store {root}: {folder} cannot be read")
+        self.writable = all(os.access(folder, os.W_OK) for folder in folders)
+        for kind in KINDS:
+            folder = root / kind
+            if os.path.lexists(folder) and not os.path.isdir(folder):
+                self._set_aside(folder, f"folder {kind!r}", Damaged("it is no folder"))
+
+    def listen(self, report: Callable[[str], None]) -> None:
+        """Have every damaged artefact reported as one line, those found by now at once."""
+        self._report = report
+        for text in self._unheard:
+            report(text)
+        self._unheard.clear()
+
+    def require_writable(self, lacking: str) -> None:
+        """Raise `StoreError` where nothing can be stored; `lacking` says what is to be."""
+        if not self.writable:
+            raise StoreError(
+                f"the store {self.root} cannot be written, and lacks {lacking}: take another with"
+                " --store, e.g. a copy that `mbench store copy` makes"
+            )
+
+    def sweep(self) -> None:
+        """Remove what killed runs left unfinished."""
+        if self.writable:
+            for kind in KINDS:
+                sweep(self.root / kind)
 
     def path(self, key: Key) -> Path:
         """The file or folder of an artefact."""
-        suffix = {"statistics": "", "evaluations": ".parquet"}.get(key.kind, ".json")
-        return self.root / key.kind / f"{key.digest}{suffix}"
+        return self.root / key.kind / file_name(key.kind, key.digest)
+
+    def was_set_aside(self, key: Key) -> bool:
+        """Whether the artefact was damaged when it was read, since this store was opened."""
+        return key in self._moved
 
     def read_json(self, key: Key) -> Any | None:
-        """An artefact's JSON, or None if it is absent, damaged or made by something else."""
-        try:
-            stored = json.loads(self.path(key).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        if not isinstance(stored, dict) or not key.made(stored.get("made_by")):
-            return None
-        return stored.get("content")
+        """An artefact's JSON, or None if it is absent or damaged."""
+        stored = self._read(key, artefacts.read_json)
+        return None if stored is None else stored.content
 
-    def write_json(self, key: Key, content: Any) -> None:
-        """Store a JSON artefact."""
-        text = json.dumps({"made_by": key.record(), "content": content}, sort_keys=True)
-        write_text_atomically(self.path(key), text)
+    def write_json(self, key: Key, content: Any, *, replace: bool = False) -> Any:
+        """Store a JSON artefact, over an older one only with `replace`; returns what is stored."""
+        before = self.read_json(key)
+        if before is not None and not replace:
+            return before
+        if key.kind == "facts" and not self.writable:
+            return content  # only a shortcut
+        data = artefacts.json_bytes(key.record(), content)
+        if replace:
+            write_atomically(self.path(key), lambda path: path.write_bytes(data))
+            return content
+        return content if self._publish(key, data) else self.read_json(key)
 
     def has_items(self, key: Key) -> bool:
-        """Whether an evaluation's per-item outcomes are stored."""
-        return self.path(key).is_file()
+        """Whether there is a file of an evaluation's outcomes, which is not read."""
+        self.asked.add(key)
+        return os.path.isfile(self.path(key))
 
     def read_items(self, key: Key) -> pd.DataFrame | None:
-        """Per-item outcomes of an evaluation, or None if absent, damaged or made otherwise."""
-        import pyarrow.parquet
+        """Per-item outcomes of an evaluation, or None if absent or damaged."""
+        stored = self._read(key, artefacts.read_table)
+        return None if stored is None else stored.items
 
-        try:
-            table = pyarrow.parquet.read_table(self.path(key))
-            record = json.loads((table.schema.metadata or {})[METADATA])
-        except (OSError, ValueError, KeyError):
-            return None
-        return table.to_pandas() if key.made(record) else None
+    def write_items(self, key: Key, items: pd.DataFrame) -> pd.DataFrame:
+        """Store per-item outcomes, over older ones only if those are of other items or columns.
 
-    def write_items(self, key: Key, items: pd.DataFrame) -> None:
-        """Store per-item outcomes."""
-        import pyarrow
-        import pyarrow.parquet
-
-        table = pyarrow.Table.from_pandas(items, preserve_index=False)
-        record = json.dumps(key.record(), sort_keys=True).encode()
-        table = table.replace_schema_metadata({**(table.schema.metadata or {}), METADATA: record})
-        write_atomically(self.path(key), lambda path: pyarrow.parquet.write_table(table, path))
+        Returns what is stored.
+        """
+        before = self.read_items(key)
+        if before is not None and _same_items(before, items):
+            return before
+        data = artefacts.table_bytes(key.record(), items)
+        if before is not None:
+            write_atomically(self.path(key), lambda path: path.write_bytes(data))
+        elif not self._publish(key, data):
+            return self.write_items(key, items)
+        return items
 
     def has_statistic(self, key: Key) -> bool:
-        """Whether a statistic is stored whole, and made by what the key says."""
-        return self._profile(key) is not None
+        """Whether a statistic is stored; its arrays are verified when they are read."""
+        return self.read_profile(key) is not None
+
+    def read_profile(self, key: Key) -> CorpusProfile | None:
+        """What the pass of a statistic counted, or None if it is absent or damaged."""
+        stored = self._read(key, artefacts.read_statistic)
+        return None if stored is None else stored.profile
 
     def write_statistic(
         self,
@@ -154,7 +210,7 @@ class Store:
         sums: Mapping[str, np.ndarray],
         samples: Mapping[str, list[np.ndarray]],
     ) -> None:
-        """Store a statistic.
+        """Store a statistic, unless there is a whole one.
 
         Args:
             key: of the statistic.
@@ -165,62 +221,120 @@ class Store:
         Raises:
             StoreError: the folder cannot be written, e.g. because the disk is full.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import save_file
-
-        final = self.path(key)
-        try:
-            with new_folder(final) as partial:
-                save_file(
-                    {name: np.ascontiguousarray(array) for name, array in sums.items()},
-                    partial / "sums.safetensors",
-                )
-                for layer in range(len(next(iter(samples.values()), []))):
-                    arrays = {name: np.ascontiguousarray(of[layer]) for name, of in samples.items()}
-                    save_file(arrays, partial / f"layer-{layer:03d}.safetensors")
-                meta = {"made_by": key.record(), "profile": to_plain(profile)}
-                text = json.dumps(meta, sort_keys=True)
-                (partial / "meta.json").write_text(text, encoding="utf-8")
-                if final.exists():
-                    shutil.rmtree(final)
-        except SafetensorError as error:
-            raise StoreError(f"cannot write {final}: {error}") from error
-
-    def read_profile(self, key: Key) -> CorpusProfile:
-        """What the pass of a statistic counted; raises `StoreError` if it is not there."""
-        profile = self._profile(key)
-        if profile is None:
-            raise StoreError(f"{self.path(key)} is damaged or gone; run again")
-        return profile
-
-    def _profile(self, key: Key) -> CorpusProfile | None:
-        try:
-            stored = json.loads((self.path(key) / "meta.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        if not isinstance(stored, dict) or not key.made(stored.get("made_by")):
-            return None
-        try:
-            return from_plain(CorpusProfile, stored.get("profile"))
-        except ValueError:
-            return None
+        for _ in range(ATTEMPTS):
+            try:
+                with new_folder(self.path(key)) as folder:
+                    artefacts.write_statistic(folder, key.record(), profile, sums, samples)
+                return
+            except AlreadyThere:
+                if self._read(key, _whole_statistic) is not None:
+                    return
+        raise StoreError(f"cannot write {self.path(key)}: what is there cannot be moved")
 
     def read_sums(self, key: Key) -> dict[str, np.ndarray]:
-        """A statistic's sums [shards, layers, ...] by array name."""
-        return self._load(self.path(key) / "sums.safetensors")
+        """A statistic's sums [shards, layers, ...] by array name; raises `Damaged` without them."""
+        return self._arrays(key, artefacts.SUMS)
 
     def read_samples(self, key: Key, layer: int) -> dict[str, np.ndarray]:
-        """A statistic's samples [t, ...] in one layer by array name."""
-        return self._load(self.path(key) / f"layer-{layer:03d}.safetensors")
+        """A statistic's samples [t, ...] in one layer by array name; raises `Damaged`."""
+        return self._arrays(key, artefacts.layer_file(layer))
 
-    def _load(self, path: Path) -> dict[str, np.ndarray]:
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
+    def _arrays(self, key: Key, name: str) -> dict[str, np.ndarray]:
+        arrays = self._read(key, lambda path, digest: artefacts.read_arrays(path, digest, name))
+        if arrays is None:
+            raise Damaged(f"the stored {key.label} is damaged or gone; run again")
+        return arrays
 
+    def _read(self, key: Key, read: Callable[[Path, str], T]) -> T | None:
+        """What `read` makes of an artefact; one that is damaged is set aside."""
+        self.asked.add(key)
+        what = f"{SINGULAR[key.kind]} {key.label!r}"
+        for _ in range(ATTEMPTS):
+            path = self.path(key)
+            try:
+                return read(path, key.digest)
+            except FileNotFoundError:
+                return None
+            except Damaged as damage:
+                if not self._set_aside(path, what, damage, lambda moved: read(moved, key.digest)):
+                    if not os.path.lexists(path):
+                        self._moved.add(key)
+                    return None
+        return None
+
+    def _set_aside(
+        self,
+        path: Path,
+        what: str,
+        damage: Damaged,
+        read: Callable[[Path], object] | None = None,
+    ) -> bool:
+        """Move a damaged artefact away, and say so; returns whether to look again.
+
+        That is so where another run has moved it already, and maybe put a whole one in its place:
+        what was moved is read once more, and goes back if it is whole.
+        """
         try:
-            return load_file(path)
-        except (OSError, SafetensorError) as error:
-            folder = path.parent
-            raise StoreError(
-                f"{path} is damaged ({error}); delete {folder} and run again"
-            ) from None
+            moved = self._move(path)
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            why = f"and cannot be moved: {error.strerror}"
+            self._say(f"the stored {what} is damaged ({damage}) {why}")
+            return False
+        if read is not None:
+            with contextlib.suppress(Damaged, FileNotFoundError):
+                read(moved)
+                _put_back(moved, path)
+                return True
+        place = moved.relative_to(self.root).as_posix()
+        self._say(f"the stored {what} is damaged ({damage}): set aside as {place}")
+        return False
+
+    def _move(self, path: Path) -> Path:
+        kind = path.relative_to(self.root).parts[0]
+        number = f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}-{next(_numbers)}"
+        moved = self.root / DAMAGED / kind / f"{path.name}.{number}"
+        if os.path.lexists(path):
+            moved.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(moved)
+        return moved
+
+    def _say(self, text: str) -> None:
+        if text not in self._reported:
+            self._reported.add(text)
+            self._report(text)
+
+    def _publish(self, key: Key, data: bytes) -> bool:
+        """Write a file; False where another run has written the artefact meanwhile."""
+        kind = key.kind
+        for _ in range(ATTEMPTS):
+            try:
+                write_new(self.path(key), data)
+                return True
+            except AlreadyThere:
+                found = self._read(key, lambda path, digest: artefacts.verify(kind, path, digest))
+                if found is not None:
+                    return False
+        raise StoreError(f"cannot write {self.path(key)}: what is there cannot be moved")
+
+
+def _whole_statistic(path: Path, digest: str) -> Mapping[str, Any]:
+    return artefacts.verify("statistics", path, digest)
+
+
+def _put_back(moved: Path, path: Path) -> None:
+    """Give a whole artefact its name again, unless there is another by now."""
+    try:
+        if moved.is_dir():
+            moved.rename(path)
+        else:
+            take_name(moved, path)
+    except (OSError, AlreadyThere):
+        remove(moved)
+
+
+def _same_items(one: pd.DataFrame, other: pd.DataFrame) -> bool:
+    """Whether both tables have the same columns and are of the same items."""
+    same_columns = list(one.columns) == list(other.columns)
+    return same_columns and one["item"].tolist() == other["item"].tolist()

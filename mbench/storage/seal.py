@@ -1,0 +1,101 @@
+"""A checksum inside a file, over the whole file, so that no damaged byte is taken for a figure.
+
+A JSON file stays JSON and a parquet file stays parquet: the checksum is a text of fixed width in
+it, and what is hashed is the file with zeros in its place.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+from mbench.core.errors import Damaged, StoreError
+
+_MARK = b"mbench-sha256:"
+_ZEROS = b"0" * 64
+
+OPEN_SEAL = (_MARK + _ZEROS).decode()
+"""What a file holds, once, where its checksum is to be."""
+
+_NOT_DAMAGE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN)
+"""Why a sound file may not be readable at the moment."""
+
+
+def sealed(content: bytes) -> bytes:
+    """The file with its checksum; `content` holds `OPEN_SEAL` exactly once.
+
+    Raises `StoreError` where something else in it looks like a checksum, too.
+    """
+    place = _place(content)
+    if place is None:
+        raise StoreError(f"cannot store what holds the text {_MARK.decode()!r}")
+    return content[:place] + _digest(content, place) + content[place + 64 :]
+
+
+def check(content: bytes) -> None:
+    """Raise `Damaged` unless a file's content is, bit for bit, what was sealed."""
+    if not content:
+        raise Damaged("it is empty")
+    place = _place(content)
+    if place is None:
+        raise Damaged("it has no checksum")
+    if content[place : place + 64] != _digest(content, place):
+        raise Damaged("its checksum does not match")
+
+
+def check_sha256(content: bytes, expected: str) -> None:
+    """Raise `Damaged` unless the content has this sha256."""
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise Damaged("its checksum does not match")
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a regular file.
+
+    Raises `FileNotFoundError` where nothing has this name; `Damaged` where it is anything else or
+    cannot be read; `StoreError` where it cannot be read at the moment, e.g. for lack of memory.
+    """
+    try:
+        # A pipe or a device must not be waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        if os.path.islink(path):
+            raise Damaged("it is a link that leads nowhere") from None
+        raise
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise Damaged("it is a folder" if stat.S_ISDIR(mode) else "it is no regular file")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    finally:
+        os.close(descriptor)
+
+
+def _unreadable(path: Path, error: OSError) -> Damaged | StoreError:
+    if error.errno in _NOT_DAMAGE:
+        return StoreError(f"cannot read {path}: {error.strerror}")
+    return Damaged(f"it cannot be read: {error.strerror}")
+
+
+def _place(content: bytes) -> int | None:
+    """Where the 64 digits are, or None unless there is exactly one such place."""
+    start = content.find(_MARK)
+    if start < 0 or content.find(_MARK, start + 1) >= 0 or start + len(_MARK) + 64 > len(content):
+        return None
+    return start + len(_MARK)
+
+
+def _digest(content: bytes, place: int) -> bytes:
+    view = memoryview(content)
+    total = hashlib.sha256(view[:place])
+    total.update(_ZEROS)
+    total.update(view[place + 64 :])
+    return total.hexdigest().encode()
