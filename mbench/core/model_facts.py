@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
+
+from mbench.core.errors import UnsupportedModel
+
+Gates = Literal["renormalised", "kept", "grown"]
+"""What becomes of the gates of experts that are left once the router sees no others.
+
+`renormalised`: those of a token's experts sum up to the same as before, however many are left.
+`grown`: all experts share one softmax, so that each that is left gets more. `kept`: each expert is
+scored by itself, and gets what it got in the full model.
+"""
 
 DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of a number, by the dtypes that models may be stored and computed in."""
@@ -31,6 +41,30 @@ class ModelFacts:
     """Groups of consecutive experts, each of which must keep equally many."""
     fewest_experts: int = 1
     """The least K that the layers' routers can choose from."""
+    positions: int | None = None
+    """The most tokens it accepts; None: no limit."""
+    vocabulary: int = 0
+    """Rows of the embedding: token ids below it are valid."""
+    attentions: tuple[str, ...] = ("sdpa", "eager")
+    """Implementations of attention that its class has, the best first."""
+    gates: Gates | None = None
+    """What becomes of gates when the router is sliced; None: not known."""
+    normalised: tuple[str, ...] = ()
+    """What its configuration asks for and does not happen, in words."""
+
+    def attention(self, asked: str) -> str:
+        """The implementation where a suite asks for one; `auto`: the best.
+
+        Raises `UnsupportedModel` for one that its class does not have.
+        """
+        if asked == "auto":
+            return self.attentions[0]
+        if asked not in self.attentions:
+            valid = ", ".join(("auto", *self.attentions))
+            raise UnsupportedModel(
+                f"{self.architecture} has no {asked!r} attention (valid: {valid})"
+            )
+        return asked
 
     def computed_in(self, dtype: str) -> str:
         """The dtype of the forward passes where a suite asks for `dtype`; `auto`: as stored."""
@@ -38,9 +72,15 @@ class ModelFacts:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {**asdict(self), "layers": list(self.layers)}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ModelFacts:
         """What `to_json` gave."""
-        return cls(**{**data, "layers": tuple(data["layers"])})
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
+        }
+        return cls(**values)

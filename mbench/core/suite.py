@@ -19,6 +19,7 @@ from mbench.core.interfaces import RouterMode
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 Count = Annotated[int, Field(ge=1)]
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+AttentionName = Literal["auto", "sdpa", "eager"]
 RetainRatio = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -62,6 +63,9 @@ class ModelSpec(_Strict):
     """Commit of the hub repository."""
     dtype: DtypeName = "auto"
     """`auto`: as the checkpoint is stored."""
+    attention: AttentionName = "auto"
+    """How attention is computed; `auto`: `sdpa` where the model's class has it, else `eager`. What
+    config.json asks for is ignored, and `mbench check` says so."""
     trust_remote_code: bool = False
     """Whether code that comes with the model may run, with all it can do on this machine."""
     expect: Expected | None = None
@@ -111,6 +115,12 @@ class CorpusSpec(_Strict):
     """Between two documents."""
     seed: int = 0
     """Shuffles the documents, or draws the sequences."""
+    bos: Literal["document", "window", "none"] | None = None
+    """Where the tokenizer's BOS token stands. `window`: first in every sequence, as one of its
+    `length` tokens. `document`: before every document that is not blank, as in training on joined
+    documents; a sequence that starts inside one has none. `none`: nowhere. Omitted: `window` if
+    the tokenizer by default begins a text with BOS, for then the model was trained to read it
+    first, else `none`. No other special tokens are added."""
 
 
 class PerplexityTask(_Strict):
@@ -124,9 +134,8 @@ class PerplexityTask(_Strict):
     - `document`: every document separately, in disjoint windows of `window` predictions, each after
       one token of context; documents of a single token have nothing to score.
 
-    If the tokenizer by default begins a text with its BOS token, so does every text here (in the
-    first two protocols there is one text), and BOS is context only. Without BOS, the first token of
-    a text is. No other special tokens are added.
+    Where nothing stands before the first token of a window, that token is context only. BOS is
+    never predicted, and no other special tokens are added.
     """
 
     source: TextSource
@@ -138,6 +147,14 @@ class PerplexityTask(_Strict):
     """Tokens from one window to the next; only for `sliding`, and less than `window`."""
     join: str = "\n\n"
     """Between two documents."""
+    bos: Literal["document", "window", "text", "none"] | None = None
+    """Where the tokenizer's BOS token stands. `window`: before the first token of every window, as
+    one of the `window` tokens (in `document`, as the one token of context). `document`: before
+    every document that is not blank. `text`: once, before the joined text (in `document`, before
+    each); this is what tokenising it with the tokenizer's defaults gives, as the published figures
+    of `gptq` have it. `none`: nowhere. Omitted: if the tokenizer by default begins a text with BOS,
+    `text` for `gptq` and `window` for the others, for then the model was trained to read it first;
+    else `none`."""
     max_windows: Count | None = None
     """The first so many windows; omitted: all."""
     expect_tokens: Count | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,31 +11,28 @@ import torch
 import transformers
 from safetensors import safe_open
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Qwen2MoeConfig,
     modeling_utils,
 )
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
-from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from mbench.core.errors import MbenchError, ModelNotFound, UnsupportedModel
 from mbench.core.model_facts import DTYPE_BYTES, ModelFacts
 from mbench.core.replaced import environment_variable, replaced
-from mbench.core.suite import DtypeName
+from mbench.core.suite import AttentionName, DtypeName
 from mbench.moe import deepseek
 from mbench.moe.adapter import MoELayer, find_moe_layers
+from mbench.moe.config import Checkpoint, positions_of, read_config
 from mbench.moe.load_errors import naming, reachable, readable, unsupported_in_one_line
 from mbench.moe.offload import DeviceMap, Placement, device_map_for, folder_for, settle
+from mbench.moe.preserved import gates_when_pruned
 from mbench.moe.router import fewest_experts
+from mbench.moe.tokenizer import load_tokenizer
 from mbench.storage.checkpoints import (
-    config_file,
     local_directory,
-    model_commit,
     tokenizer_files,
     weight_files,
 )
@@ -52,25 +48,6 @@ class LoadedModel:
     facts: ModelFacts
 
 
-@dataclass(frozen=True)
-class _Checkpoint:
-    """A checkpoint whose configuration has been read."""
-
-    place: str
-    """Directory or hub id."""
-    revision: str | None
-    model_type: str
-    """`model_type` in its config.json."""
-    config: PreTrainedConfig
-    """For the class of transformers that computes the model."""
-    code: dict[str, Any]
-    """Options of `from_pretrained`: whether the model's own code may run, and of which commit."""
-
-    @property
-    def is_deepseek(self) -> bool:
-        return self.model_type == deepseek.MODEL_TYPE
-
-
 def describe(
     path_or_id: str, revision: str | None = None, *, trust_remote_code: bool = False
 ) -> ModelFacts:
@@ -80,7 +57,7 @@ def describe(
     quantized, cannot be pruned correctly, or has no native class in transformers, unless its own
     code is trusted.
     """
-    return _describe(_read_config(path_or_id, revision, trust_remote_code))
+    return _describe(read_config(path_or_id, revision, trust_remote_code))
 
 
 def skeleton(path_or_id: str, revision: str | None = None) -> PreTrainedModel:
@@ -88,7 +65,7 @@ def skeleton(path_or_id: str, revision: str | None = None) -> PreTrainedModel:
 
     Its class is the one that knows the names in the checkpoint; a model's own code is never run.
     """
-    checkpoint = _read_config(path_or_id, revision, trust_remote_code=False)
+    checkpoint = read_config(path_or_id, revision, trust_remote_code=False)
     if isinstance(checkpoint.config, Qwen2MoeConfig) and checkpoint.is_deepseek:
         with torch.device("meta"):
             return deepseek.DeepseekForCausalLM(checkpoint.config)
@@ -100,6 +77,7 @@ def load(
     *,
     revision: str | None = None,
     dtype: DtypeName = "auto",
+    attention: AttentionName = "auto",
     device: Placement = "auto",
     trust_remote_code: bool = False,
 ) -> LoadedModel:
@@ -109,88 +87,35 @@ def load(
     spread over all devices, and what does not fit on these either is kept in the CPU's memory, or
     on disk (in the directory for temporary files), and loaded for every use.
 
-    Everything that can be refused is refused before weights are read. Raises `ModelNotFound` for
-    missing, unreachable, incomplete or damaged files, and what `describe` raises.
+    Attention and generation are as `attention` and the tasks say, whatever the checkpoint asks for
+    (see `mbench.moe.config`). Everything that can be refused is refused before weights are read.
+    Raises `ModelNotFound` for missing, unreachable, incomplete or damaged files, and what
+    `describe` raises.
     """
-    checkpoint = _read_config(path_or_id, revision, trust_remote_code)
+    checkpoint = read_config(path_or_id, revision, trust_remote_code)
     facts = _describe(checkpoint)
     directory = local_directory(path_or_id)
     if directory is not None:
         weight_files(directory)
         tokenizer_files(directory)
     with reachable(path_or_id):
-        tokenizer = _load_tokenizer(checkpoint)
+        tokenizer = load_tokenizer(checkpoint, facts.vocabulary)
     bits = torch.finfo(getattr(torch, facts.computed_in(dtype))).bits
-    model = _load_weights(checkpoint, dtype, device_map_for(device, facts.parameters * bits // 8))
+    device_map = device_map_for(device, facts.parameters * bits // 8)
+    with naming(path_or_id):
+        implementation = facts.attention(attention)
+    model = _load_weights(checkpoint, dtype, implementation, device_map)
     layers = tuple(find_moe_layers(model))
     settle(model, layers)
     model.eval().requires_grad_(False)
     return LoadedModel(model, tokenizer, layers, facts)
 
 
-def _read_config(path_or_id: str, revision: str | None, trust_remote_code: bool) -> _Checkpoint:
-    directory = local_directory(path_or_id)
-    if directory is not None:
-        config_file(directory)
-        revision = None
-    else:
-        # All files come from the same commit, and a hub that cannot be reached is noticed at once,
-        # where downloading would retry for long.
-        revision = model_commit(path_or_id, revision)
-    code: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-    if trust_remote_code:
-        code["code_revision"] = revision
-    with reachable(path_or_id), unsupported_in_one_line(path_or_id, trust_remote_code):
-        raw, _ = PreTrainedConfig.get_config_dict(path_or_id, revision=revision)
-        _refuse_quantized(path_or_id, raw)
-        config: PreTrainedConfig
-        if deepseek.is_deepseek(raw):
-            if trust_remote_code:
-                raise UnsupportedModel(
-                    f"model {path_or_id} is computed by transformers' own code and never by the "
-                    "code that comes with it; leave trust_remote_code out"
-                )
-            with naming(path_or_id):
-                config = deepseek.qwen2_moe_config(raw)
-        else:
-            if trust_remote_code:
-                _refuse_code_from_elsewhere(path_or_id, revision, raw)
-            config = AutoConfig.from_pretrained(path_or_id, revision=revision, **code)
-    model_type = raw.get("model_type", config.model_type)
-    return _Checkpoint(path_or_id, revision, model_type, config, code)
-
-
-def _refuse_quantized(path_or_id: str, config: dict[str, Any]) -> None:
-    text_config = config.get("text_config") or {}
-    quantization = config.get("quantization_config") or text_config.get("quantization_config")
-    if quantization is not None:
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-        raise UnsupportedModel(
-            f"model {path_or_id} is quantized ({method or 'unknown method'}): its experts "
-            "cannot be profiled; use the unquantized checkpoint"
-        )
-
-
-def _refuse_code_from_elsewhere(
-    path_or_id: str, revision: str | None, config: dict[str, Any]
-) -> None:
-    """Neither the model's commit nor a hash of its files pins another repository's code."""
-    for settings in (config, get_tokenizer_config(path_or_id, revision=revision)):
-        auto_map = settings.get("auto_map") or {}
-        for entry in auto_map.values() if isinstance(auto_map, dict) else auto_map:
-            for reference in entry if isinstance(entry, list | tuple) else (entry,):
-                if reference and "--" in reference:
-                    raise UnsupportedModel(
-                        f"model {path_or_id}: its code is in another repository "
-                        f"({reference.partition('--')[0]}), at a commit that the model does not pin"
-                    )
-
-
-def _without_weights(checkpoint: _Checkpoint) -> PreTrainedModel:
+def _without_weights(checkpoint: Checkpoint) -> PreTrainedModel:
     config, trusted = checkpoint.config, checkpoint.code["trust_remote_code"]
     remote_class = (getattr(config, "auto_map", None) or {}).get("AutoModelForCausalLM")
     model: PreTrainedModel
-    with torch.device("meta"), unsupported_in_one_line(checkpoint.place, trusted):
+    with torch.device("meta"), unsupported_in_one_line(checkpoint.place):
         if trusted and remote_class:
             model_class = get_class_from_dynamic_module(
                 remote_class, checkpoint.place, code_revision=checkpoint.revision
@@ -202,7 +127,7 @@ def _without_weights(checkpoint: _Checkpoint) -> PreTrainedModel:
     return model
 
 
-def _describe(checkpoint: _Checkpoint) -> ModelFacts:
+def _describe(checkpoint: Checkpoint) -> ModelFacts:
     config = checkpoint.config
     text_config = config.get_text_config()
     dtype = str(config.dtype or text_config.dtype or torch.float32).removeprefix("torch.")
@@ -215,7 +140,12 @@ def _describe(checkpoint: _Checkpoint) -> ModelFacts:
     with naming(checkpoint.place):
         layers = find_moe_layers(model)
     first = layers[0]
-    expert_tensors = [getattr(first.experts, name) for name in first.expert_tensors]
+    sizes = [_expert_parameters(layer) for layer in layers]
+    if len(set(sizes)) > 1:
+        raise UnsupportedModel(
+            f"model {checkpoint.place}: an expert has {min(sizes)} parameters in some layers and"
+            f" {max(sizes)} in others"
+        )
     return ModelFacts(
         model_type=checkpoint.model_type,
         architecture=type(model).__name__,
@@ -224,20 +154,32 @@ def _describe(checkpoint: _Checkpoint) -> ModelFacts:
         top_k=first.top_k,
         hidden_size=text_config.hidden_size,
         parameters=count_parameters(model, checkpoint.model_type),
-        expert_parameters=sum(tensor[0].numel() for tensor in expert_tensors),
+        expert_parameters=sizes[0],
         dtype=dtype,
         groups=first.groups,
+        positions=positions_of(config),
+        vocabulary=_rows(model),
+        attentions=("sdpa", "eager") if model._supports_sdpa else ("eager",),
+        normalised=checkpoint.normalised,
+        gates=gates_when_pruned(first),
         fewest_experts=max(fewest_experts(layer) for layer in _one_per_router_class(layers)),
     )
 
 
+def _expert_parameters(layer: MoELayer) -> int:
+    tensors = (getattr(layer.experts, name) for name in layer.expert_tensors)
+    return sum(tensor[0].numel() for tensor in tensors)
+
+
+def _rows(model: PreTrainedModel) -> int:
+    """Token ids that have both an embedding and a logit."""
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    tables = (getattr(layer, "weight", None) for layer in layers)
+    return min((len(table) for table in tables if table is not None), default=0)
+
+
 def _one_per_router_class(layers: Sequence[MoELayer]) -> Iterable[MoELayer]:
     return {type(layer.router): layer for layer in layers}.values()
-
-
-def positions_of(model: PreTrainedModel) -> float:
-    """The most tokens the model accepts; infinite where its configuration has no limit."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
 
 
 def count_parameters(model: PreTrainedModel, model_type: str) -> int:
@@ -249,16 +191,8 @@ def count_parameters(model: PreTrainedModel, model_type: str) -> int:
     )
 
 
-def _load_tokenizer(checkpoint: _Checkpoint) -> PreTrainedTokenizerBase:
-    if checkpoint.is_deepseek:
-        return deepseek.load_tokenizer(checkpoint.place, checkpoint.revision)
-    return AutoTokenizer.from_pretrained(
-        checkpoint.place, revision=checkpoint.revision, **checkpoint.code
-    )
-
-
 def _load_weights(
-    checkpoint: _Checkpoint, dtype: DtypeName, device_map: DeviceMap
+    checkpoint: Checkpoint, dtype: DtypeName, attention: str, device_map: DeviceMap
 ) -> PreTrainedModel:
     place = checkpoint.place
     model_class: Any = AutoModelForCausalLM
@@ -274,8 +208,10 @@ def _load_weights(
         model, report = model_class.from_pretrained(
             place,
             config=checkpoint.config,
+            generation_config=checkpoint.generation,
             revision=checkpoint.revision,
             dtype=dtype,
+            attn_implementation=attention,
             device_map=device_map,
             offload_folder=folder,
             **({} if checkpoint.is_deepseek else checkpoint.code),

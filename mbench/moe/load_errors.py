@@ -9,7 +9,13 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-from mbench.core.errors import MbenchError, ModelNotFound, UnsupportedModel, one_line
+from mbench.core.errors import (
+    MOST_CHARACTERS,
+    MbenchError,
+    ModelNotFound,
+    UnsupportedModel,
+    one_line,
+)
 from mbench.storage.checkpoints import HINT, local_directory
 from mbench.storage.hub.answers import refusal
 
@@ -24,20 +30,20 @@ def naming(path_or_id: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def unsupported_in_one_line(path_or_id: str, trusted: bool) -> Iterator[None]:
-    """Shorten what transformers raises for a model that it has no class for, or cannot build.
+def unsupported_in_one_line(path_or_id: str) -> Iterator[None]:
+    """Shorten what transformers raises for a configuration that it cannot use.
 
-    A wrong value in a configuration shows up as whatever the model's own code happens to raise.
+    A wrong value shows up as whatever the code of the model happens to raise.
     """
     try:
         yield
     except (MbenchError, OSError):
         raise
     except Exception as error:
-        hint = "" if trusted else " without the model's own code, which the suite does not trust"
+        text = " ".join(str(error).split())[:MOST_CHARACTERS]
         raise UnsupportedModel(
-            f"model {path_or_id}: transformers {transformers.__version__} cannot build it{hint} "
-            f"({one_line(error)})"
+            f"model {path_or_id}: transformers {transformers.__version__} cannot build it from its "
+            f"config.json ({type(error).__name__}: {text})"
         ) from error
 
 

@@ -7,16 +7,18 @@ from collections.abc import Callable
 import torch
 
 from mbench.core.errors import UnsupportedModel
+from mbench.core.model_facts import Gates
 from mbench.moe.adapter import MoELayer
+from mbench.moe.router import RouterState, trial_input, try_out
 
-Gates = Callable[[int, float], tuple[torch.Tensor, torch.Tensor]]
+GatesOf = Callable[[int, float], tuple[torch.Tensor, torch.Tensor]]
 """(k, scale of the input) -> gates [T, k] and experts [T, k] of the full router."""
 
 SCALES = (1.0, 0.1, 0.01)
 """Of a router's input: gates close to 0 and 1 would hide how the router treats the others."""
 
 
-def renormalises(layer: MoELayer, gates: Gates) -> bool:
+def renormalises(layer: MoELayer, gates: GatesOf) -> bool:
     """Tell whether an expert's gate depends on how many others were chosen with it.
 
     Compares the gates under a small k with those under k = N. They are equal in a router that does
@@ -44,6 +46,45 @@ def renormalises(layer: MoELayer, gates: Gates) -> bool:
             "which neither keeps nor renormalises the gates of the experts it chooses"
         )
     return not always_equal
+
+
+def gates_when_pruned(layer: MoELayer) -> Gates | None:
+    """Tell by trial calls with random weights what becomes of gates once experts are gone.
+
+    None where that is not clear. Works on the meta device.
+    """
+    hidden = trial_input(layer)
+    if hidden is None or layer.groups > 1 or layer.num_experts < 4:
+        return None
+    full = RouterState.current(layer)
+    places: tuple[int, int] | None = None
+
+    def gates(top_k: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+        nonlocal places
+        full.choosing(layer, top_k).install()
+        try:
+            output = try_out(layer, hidden * scale)
+        finally:
+            full.install()
+        if places is None:
+            # Asked for few experts first: with all, logits have the shape of gates.
+            index = [n for n, each in enumerate(output) if not each.is_floating_point()]
+            (weights,) = (
+                n for n, e in enumerate(output) if n not in index and e.shape[-1] == top_k
+            )
+            places = weights, index[0]
+        chosen, experts = (output[place].reshape(-1, top_k) for place in places)
+        return chosen, experts
+
+    try:
+        if renormalises(layer, gates):
+            return "renormalised"
+        every, _ = gates(layer.num_experts, 1.0)
+    # A router may raise anything where it is called in a way that its model never does.
+    except Exception:
+        return None
+    sums = every.double().sum(dim=-1)
+    return "grown" if _close(sums, sums.mean().expand_as(sums), 1e-4) else "kept"
 
 
 def contradiction(

@@ -14,7 +14,7 @@ from mbench.core.interfaces import Statistic
 from mbench.core.suite import CorpusSpec
 from mbench.moe.accumulate import Accumulator
 from mbench.moe.adapter import MoELayer
-from mbench.moe.calibration import TokenSequences, sequences
+from mbench.moe.calibration import TokenSequences, refuse_too_long, sequences
 from mbench.moe.experts import experts_function
 from mbench.moe.load import LoadedModel
 from mbench.moe.record import Recorder
@@ -47,8 +47,9 @@ def profile_corpus(
 ) -> Collected:
     """Cut a corpus as the suite asks and profile the model on it (see `profile_model`).
 
-    Raises `CorpusError` if the text is too short.
+    Raises `CorpusError` if the text is too short, or sequences longer than the model's positions.
     """
+    refuse_too_long(text.name, spec, loaded.facts.positions)
     return profile_model(
         loaded.model,
         loaded.layers,

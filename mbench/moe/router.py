@@ -121,7 +121,7 @@ def refuse_unroutable(layer: MoELayer, kept: np.ndarray) -> None:
     Some routers need more than one expert, e.g. because they score a group by its two best experts
     or always choose two.
     """
-    hidden = _trial_input(layer)
+    hidden = trial_input(layer)
     if hidden is None:
         return
     count = f"{len(kept)} of {layer.num_experts} experts"
@@ -129,7 +129,7 @@ def refuse_unroutable(layer: MoELayer, kept: np.ndarray) -> None:
     full = RouterState.current(layer)
     full.sliced(layer, kept).install()
     try:
-        output = _try(layer, hidden)
+        output = try_out(layer, hidden)
     except (RuntimeError, IndexError) as error:
         raise UnsupportedModel(f"{layer.path}: {name} ({one_line(error)})") from error
     finally:
@@ -144,14 +144,14 @@ def refuse_unroutable(layer: MoELayer, kept: np.ndarray) -> None:
             )
 
 
-def _trial_input(layer: MoELayer) -> torch.Tensor | None:
+def trial_input(layer: MoELayer) -> torch.Tensor | None:
     """Random tokens, with or without a batch dimension as the router takes them; else None."""
     tensors = (t.value for t in layer.router_tensors if t.value.dim() == 2 and t.dim == 0)
     width = next(tensors).shape[1]
     tokens = torch.randn(1, TRIAL_TOKENS, width, generator=torch.Generator().manual_seed(0))
     for hidden in (tokens, tokens[0]):
         try:
-            _try(layer, hidden)
+            try_out(layer, hidden)
         except Exception:
             # A router may raise anything for a shape that it does not take.
             continue
@@ -160,7 +160,7 @@ def _trial_input(layer: MoELayer) -> torch.Tensor | None:
 
 
 @torch.no_grad()
-def _try(layer: MoELayer, hidden: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def try_out(layer: MoELayer, hidden: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Run the router as it is now, but with random weights in float32."""
     generator = torch.Generator().manual_seed(0)
     device = next(layer.router.parameters()).device

@@ -128,10 +128,12 @@ class ModelIdentity:
     """Hash of its files, or the hub's commit."""
     dtype: str
     """As the suite asks for it."""
+    attention: str = "auto"
+    """Likewise."""
 
     def parts(self) -> dict[str, str]:
         """Plain values that decide what the model computes."""
-        return {"content": self.content, "dtype": self.dtype}
+        return {"content": self.content, "dtype": self.dtype, "attention": self.attention}
 
 
 def statistic_key(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mbench.core.errors import ModelNotFound
+from mbench.core.errors import ModelNotFound, UnsupportedModel
 from mbench.core.interfaces import ExpertMask
 from mbench.core.model_facts import ModelFacts
-from mbench.core.suite import DtypeName, Expected, ModelSpec
+from mbench.core.suite import AttentionName, DtypeName, Expected, ModelSpec
 from mbench.plan.keys import Code, ModelIdentity, model_facts_key
 from mbench.plan.registry import Registry
 from mbench.plan.yaml_source import Place, YamlSource
@@ -33,13 +33,15 @@ class PlannedModel:
     facts: ModelFacts
     trust_remote_code: bool = False
     """Whether code that comes with the model may run."""
+    attention: AttentionName = "auto"
+    """As the suite asks for it."""
     files_available: bool = True
     """False where the model's files are out of reach and its facts are what the suite expects."""
 
     @property
     def identity(self) -> ModelIdentity:
         """The model as keys know it."""
-        return ModelIdentity(self.name, self.key, self.dtype)
+        return ModelIdentity(self.name, self.key, self.dtype, self.attention)
 
     @property
     def computed_in(self) -> str:
@@ -81,6 +83,7 @@ def find_model(
         revision=spec.revision,
         dtype=spec.dtype,
         trust_remote_code=spec.trust_remote_code,
+        attention=spec.attention,
     )
     try:
         key = model_key(where, spec.revision, remote_code=spec.trust_remote_code, store=store)
@@ -92,6 +95,10 @@ def find_model(
         return planned(key=f"commit:{spec.revision}", facts=expected, files_available=False)
     if spec.expect is not None:
         _refuse_another_model(spec.expect, facts, (*place, "expect"), source)
+    try:
+        facts.attention(spec.attention)
+    except UnsupportedModel as error:
+        raise source.error((*place, "attention"), str(error)) from None
     return planned(key=key, facts=facts)
 
 

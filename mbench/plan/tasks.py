@@ -16,7 +16,7 @@ from mbench.plan.yaml_source import Place, YamlSource
 from mbench.storage.texts import Text
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
     from mbench.core.evaluation import Evaluator
 
@@ -35,14 +35,17 @@ class PlannedTask:
     directories: tuple[Path, ...] = ()
     """Of an lm-eval task: the folders of local task files, the suite's own before plugins'."""
 
-    def prepare(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Evaluator:
-        """Build and tokenise it; raises `TaskError` or `CorpusError` where that fails."""
+    def prepare(self, positions: int | None, tokenizer: PreTrainedTokenizerBase) -> Evaluator:
+        """Build and tokenise it for a model that accepts so many tokens; None: any number.
+
+        Raises `TaskError` or `CorpusError` where that fails.
+        """
         from mbench.evaluate.prepare import prepare_task, prepare_text
 
         if isinstance(self.spec, LmEvalTask):
-            return prepare_task(self.name, self.spec, self.directories, model, tokenizer)
+            return prepare_task(self.name, self.spec, self.directories, positions, tokenizer)
         assert self.text is not None
-        return prepare_text(self.name, self.spec, self.text, tokenizer)
+        return prepare_text(self.name, self.spec, self.text, positions, tokenizer)
 
     @property
     def metric(self) -> str:

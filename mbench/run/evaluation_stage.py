@@ -129,7 +129,7 @@ class EvaluationStage:
     def _prepare(self, task: PlannedTask) -> None:
         session = self._session
         loaded = session.load()
-        evaluator = task.prepare(loaded.model, loaded.tokenizer)
+        evaluator = task.prepare(loaded.facts.positions, loaded.tokenizer)
         if task.metric not in evaluator.metrics:
             raise TaskError(unknown("metric", task.metric, evaluator.metrics))
         if task.expected_items not in (None, evaluator.items):

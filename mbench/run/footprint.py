@@ -20,7 +20,8 @@ from mbench.core.errors import MbenchError
 from mbench.core.model_facts import DTYPE_BYTES, ModelFacts
 from mbench.core.results import Footprint, Spread
 from mbench.moe.adapter import MoELayer
-from mbench.moe.load import count_parameters, positions_of
+from mbench.moe.config import positions_of
+from mbench.moe.load import count_parameters
 
 if TYPE_CHECKING:
     from mbench.core.suite import EfficiencySpec
@@ -64,10 +65,10 @@ def compare(
     Raises `MbenchError` for sequences longer than the model's context.
     """
     config = model.config.get_text_config()
-    longest = positions_of(model)
-    room = longest - spec.new_tokens
-    prompt = spec.prompt_tokens or int(min(PROMPT, max(1, room)))
-    if prompt > room:
+    longest = positions_of(model.config)
+    room = None if longest is None else longest - spec.new_tokens
+    prompt = spec.prompt_tokens or (PROMPT if room is None else min(PROMPT, max(1, room)))
+    if room is not None and prompt > room:
         raise MbenchError(
             f"{prompt} prompt_tokens and {spec.new_tokens} new_tokens exceed the model's {longest}"
         )

@@ -75,6 +75,7 @@ class ModelSession:
                         model.place,
                         revision=model.revision,
                         dtype=model.dtype,
+                        attention=model.attention,
                         trust_remote_code=model.trust_remote_code,
                     )
             except Exception as error:

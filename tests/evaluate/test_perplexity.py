@@ -20,7 +20,8 @@ from transformers import (
 from mbench.core.errors import CorpusError, TaskError
 from mbench.core.suite import PerplexityTask, TextSource
 from mbench.evaluate import lm_head
-from mbench.evaluate.perplexity import lay_out, prepare, tokenise
+from mbench.evaluate.perplexity import prepare
+from mbench.evaluate.windows import lay_out, tokenise, windows_of
 
 SIZES = {
     "vocab_size": 320,
@@ -92,35 +93,60 @@ def naive(model, ids, first, stop):
     return sum(losses)
 
 
-def naive_windows(spec, texts):
-    """(text, first token read, first token scored, stop) by the words of `PerplexityTask`."""
+BOS = 0
+
+
+def naive_texts(tokenizer, spec, documents, where):
+    """Token ids of every text, by the words of `PerplexityTask`."""
+
+    def ids(text):
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    if spec.protocol == "document":
+        texts = [ids(document) for document in documents]
+        return [[BOS, *text] for text in texts] if where in ("document", "text") else texts
+    if where == "document":
+        whole = []
+        for number, document in enumerate(documents):
+            after = "" if number == len(documents) - 1 else spec.join
+            whole += [BOS] * bool(document.strip()) + ids(document + after)
+        return [whole]
+    return [[BOS] * (where == "text") + ids(spec.join.join(documents))]
+
+
+def naive_windows(spec, texts, where):
+    """(tokens, places in them that are predicted) of each window, by the same words."""
+    begin = [BOS] if where == "window" else []
+    context = 0 if begin else 1
+    room = spec.window - len(begin)
     windows = []
-    for number, ids in enumerate(texts):
-        count = len(ids)
+    for ids in texts:
         if spec.protocol == "document":
-            at = 1
-            while at < count:
-                stop = min(at + spec.window, count)
-                windows.append((number, at - 1, at, stop))
+            at = context
+            while at < len(ids):
+                stop = min(at + spec.window, len(ids))
+                windows.append((ids[at - context : stop], context))
                 at = stop
         elif spec.protocol == "gptq":
-            for start in range(0, count - spec.window + 1, spec.window):
-                windows.append((number, start, start + 1, start + spec.window))
-        else:
-            start, done = 0, 1
-            while done < count:
-                stop = min(start + spec.window, count)
-                windows.append((number, start, done, stop))
+            for start in range(0, len(ids) - room + 1, room):
+                windows.append((ids[start : start + room], context))
+        elif len(ids) >= room:
+            start, done = 0, context
+            while done < len(ids):
+                stop = min(start + room, len(ids))
+                windows.append((ids[start:stop], done - start))
                 start, done = start + spec.stride, stop
-    return windows[: spec.max_windows]
+    found = []
+    for own, first in windows:
+        places = [at for at in range(first, len(own)) if own[at] != BOS]
+        found.append((begin + own, [at + len(begin) for at in places]))
+    return [window for window in found if window[1]][: spec.max_windows]
 
 
-def encoded(tokenizer, spec, documents):
-    texts = documents if spec.protocol == "document" else [spec.join.join(documents)]
-    return texts, [tokenizer(text)["input_ids"] for text in texts]
+PLACEMENTS = ["none", "text", "document", "window"]
 
 
-@pytest.mark.parametrize("bos", [False, True])
+@pytest.mark.parametrize("where", PLACEMENTS)
 @pytest.mark.parametrize(
     "spec",
     [
@@ -131,28 +157,53 @@ def encoded(tokenizer, spec, documents):
     ],
     ids=lambda spec: f"{spec.protocol}-{spec.stride}",
 )
-def test_equals_a_token_by_token_loop(spec, bos, model, monkeypatch):
+def test_equals_a_token_by_token_loop(spec, where, model, monkeypatch):
     monkeypatch.setattr(lm_head, "MOST_LOGITS", 5 * SIZES["vocab_size"])  # the head in many pieces
+    spec = spec.model_copy(update={"bos": where})
     seen = []
-    prepared = prepare("x", spec, DOCUMENTS, TOKENIZERS[bos])
+    prepared = prepare("x", spec, DOCUMENTS, TOKENIZERS[False], None)
     found = prepared.evaluate(model, batch_tokens=60, advance=seen.append)
-    _, texts = encoded(TOKENIZERS[bos], spec, DOCUMENTS)
-    windows = naive_windows(spec, texts)
-    losses = [
-        naive(model, texts[number][start:stop], first - start, stop - start)
-        for number, start, first, stop in windows
-    ]
+    windows = naive_windows(spec, naive_texts(TOKENIZERS[False], spec, DOCUMENTS, where), where)
+    losses = [sum(naive(model, ids, at, at + 1) for at in places) for ids, places in windows]
     assert prepared.scoring == "split"
     assert list(found.items["nll"]) == pytest.approx(losses, rel=1e-9)
-    assert list(found.items["tokens"]) == [stop - first for _, _, first, stop in windows]
+    assert list(found.items["tokens"]) == [len(places) for _, places in windows]
     figures = {metric.name: metric.value for metric in found.metrics}
-    tokens = sum(stop - first for _, _, first, stop in windows)
+    tokens = sum(len(places) for _, places in windows)
     assert figures["perplexity"] == pytest.approx(math.exp(sum(losses) / tokens), rel=1e-9)
-    assert sum(seen) == prepared.tokens
+    assert sum(seen) == prepared.tokens == sum(len(ids) - 1 for ids, _ in windows)
     assert found.items["item"].is_unique
     # Batches of other sizes change nothing but rounding.
     again = prepared.evaluate(model, batch_tokens=1).items["nll"]
     assert list(again) == pytest.approx(losses, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "expected"), [("gptq", "text"), ("sliding", "window"), ("document", "window")]
+)
+def test_bos_stands_where_the_tokenizer_and_the_protocol_put_it(protocol, expected):
+    stride = 5 if protocol == "sliding" else None
+    spec = described(protocol, window=12, stride=stride)
+    for bos, where in ((False, "none"), (True, expected)):
+        found = windows_of("x", spec, DOCUMENTS, TOKENIZERS[bos])
+        asked = windows_of("x", spec.model_copy(update={"bos": where}), DOCUMENTS, TOKENIZERS[bos])
+        naively = naive_windows(spec, naive_texts(TOKENIZERS[bos], spec, DOCUMENTS, where), where)
+        assert found.windows == asked.windows
+        assert found.begin_with_bos == sum(ids[0] == BOS for ids, _ in naively)
+    none = make_tokenizer()
+    none.bos_token = None
+    with pytest.raises(CorpusError, match="`bos: window` is asked for, but the tokenizer has no"):
+        windows_of("x", spec.model_copy(update={"bos": "window"}), DOCUMENTS, none)
+
+
+def test_the_published_protocol_is_that_of_a_text_encoded_by_the_tokenizers_defaults():
+    spec = described("gptq", window=17)
+    found = windows_of("x", spec, DOCUMENTS, TOKENIZERS[True])
+    ids = TOKENIZERS[True]("\n\n".join(DOCUMENTS))["input_ids"]
+    read = [found.texts[0].ids[w.start : w.stop].tolist() for w in found.windows]
+    assert read == [ids[at : at + 17] for at in range(0, len(ids) - 16, 17)]
+    assert found.bos is None
+    assert found.begin_with_bos == 1
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -161,42 +212,42 @@ def test_equals_a_token_by_token_loop(spec, bos, model, monkeypatch):
     window=st.integers(2, 20),
     stride=st.integers(1, 19),
     protocol=st.sampled_from(["sliding", "gptq", "document"]),
-    bos=st.booleans(),
+    where=st.sampled_from(PLACEMENTS),
 )
-@example(["🙂🙂"], 4, 1, "sliding", False)
-def test_every_token_is_scored_once_and_bytes_add_up(documents, window, stride, protocol, bos):
+@example(["🙂🙂"], 4, 1, "sliding", "none")
+def test_every_token_is_scored_once_and_bytes_add_up(documents, window, stride, protocol, where):
     stride = min(stride, window - 1) if protocol == "sliding" else None
-    spec = described(protocol, window=window, stride=stride)
-    tokenizer = TOKENIZERS[bos]
-    texts, ids = encoded(tokenizer, spec, documents)
-    for number, (text, expected) in enumerate(zip(texts, ids, strict=True)):
-        tokens = tokenise(text, tokenizer)
-        assert tokens.ids.tolist() == expected
-        assert tokens.size.sum() == len(text.encode())
-        assert (tokens.size >= 0).all()
-        windows = list(lay_out(spec, number, tokens))
+    spec = described(protocol, window=window, stride=stride, bos=where)
+    begun = where == "window"
+    for number, text in enumerate(naive_texts(TOKENIZERS[False], spec, documents, where)):
+        count = len(text)
+        windows = list(lay_out(spec, number, count, begun=begun))
         scored = [at for w in windows for at in range(w.stop - w.scored, w.stop)]
-        count = len(expected)
-        if protocol == "document":
-            wanted = list(range(1, count))
-        elif count < window:
+        room = window - begun
+        if protocol == "gptq":
+            wanted = [at for at in range(count - count % room) if at % room or begun]
+        elif protocol == "sliding" and count < room:
             wanted = []
-        elif protocol == "sliding":
-            wanted = list(range(1, count))
         else:
-            wanted = [at for at in range(count - count % window) if at % window]
+            wanted = list(range(0 if begun else 1, count))
         assert scored == wanted
-        assert all(w.start < w.stop - w.scored and w.read <= window for w in windows)
+        assert all(w.start <= w.stop - w.scored - (not begun) for w in windows)
+        most = window + (protocol == "document" and not begun)
+        assert all(w.stop - w.start + begun <= max(most, window + 1) for w in windows)
         if protocol == "sliding":
             assert all(b.start - a.start == stride for a, b in pairwise(windows))
-        if bos and wanted and protocol != "gptq":
-            size = sum(int(tokens.size[w.stop - w.scored : w.stop].sum()) for w in windows)
-            assert size == len(text.encode())
+    try:
+        found = windows_of("x", spec, documents, TOKENIZERS[False])
+    except CorpusError:
+        return
+    texts = documents if protocol == "document" else [spec.join.join(documents)]
+    assert [int(text.size.sum()) for text in found.texts] == [len(each.encode()) for each in texts]
+    assert all((text.size >= 0).all() for text in found.texts)
 
 
 def test_a_character_of_several_tokens_counts_for_the_first():
-    tokens = tokenise("a🙂b", TOKENIZERS[False])
-    assert tokens.size.tolist() == [1, 4, 0, 0, 0, 1]
+    _, size = tokenise("a🙂b", TOKENIZERS[False])
+    assert size.tolist() == [1, 4, 0, 0, 0, 1]
 
 
 class Slow:
@@ -210,8 +261,8 @@ class Slow:
 
 
 def test_without_offsets_bytes_are_shared_out():
-    assert tokenise("ab cd ef é", Slow()).size.tolist() == [2, 3, 3, 3]
-    assert tokenise("", Slow()).size.tolist() == []
+    assert tokenise("ab cd ef é", Slow())[1].tolist() == [2, 3, 3, 3]
+    assert tokenise("", Slow())[1].tolist() == []
 
 
 def test_logits_that_are_more_than_the_head_take_the_whole_model():
@@ -219,7 +270,7 @@ def test_logits_that_are_more_than_the_head_take_the_whole_model():
     config = GraniteMoeConfig(**SIZES, num_local_experts=4, logits_scaling=3.0)
     model = GraniteMoeForCausalLM(config).eval().double()
     model.set_experts_implementation("eager")
-    prepared = prepare("x", described("gptq", window=20), DOCUMENTS, TOKENIZERS[False])
+    prepared = prepare("x", described("gptq", window=20), DOCUMENTS, TOKENIZERS[False], None)
     found = prepared.evaluate(model)
     assert prepared.scoring == "reference"
     ids = TOKENIZERS[False]("\n\n".join(DOCUMENTS))["input_ids"][:20]
@@ -229,7 +280,7 @@ def test_logits_that_are_more_than_the_head_take_the_whole_model():
 def test_one_mask_never_sees_another_and_nan_is_an_error():
     model = make_model()
     prepared = prepare(
-        "wiki", described("sliding", window=20, stride=10), DOCUMENTS, TOKENIZERS[False]
+        "wiki", described("sliding", window=20, stride=10), DOCUMENTS, TOKENIZERS[False], None
     )
     before = prepared.evaluate(model).items
     weights = model.model.layers[0].mlp.experts.down_proj
@@ -247,17 +298,18 @@ def test_one_mask_never_sees_another_and_nan_is_an_error():
         prepared.evaluate(model)
 
 
-def test_too_little_text_and_too_long_windows_are_one_line(model):
+def test_too_little_text_and_too_long_windows_are_one_line():
     for spec in (
         described("sliding", window=500, stride=250),
         described("gptq", window=500),
     ):
         with pytest.raises(CorpusError, match=r"'short': the text has \d+ tokens, .* at least 500"):
-            prepare("short", spec, DOCUMENTS, TOKENIZERS[False])
+            prepare("short", spec, DOCUMENTS, TOKENIZERS[False], None)
     with pytest.raises(CorpusError, match="at least 2 in one document"):
-        prepare("short", described("document", window=9), ["", "a"], TOKENIZERS[False])
-    long = make_model()
-    long.config.max_position_embeddings = 8
-    prepared = prepare("x", described("gptq", window=20), DOCUMENTS, TOKENIZERS[False])
-    with pytest.raises(TaskError, match="the model has 8 positions"):
-        prepared.evaluate(long)
+        prepare("short", described("document", window=9), ["", "a"], TOKENIZERS[False], None)
+    for protocol, read in (("gptq", 19), ("document", 20)):
+        spec = described(protocol, window=20)
+        message = f"'x' has windows of {read} tokens, but the model has {read - 1} positions"
+        with pytest.raises(TaskError, match=message):
+            prepare("x", spec, DOCUMENTS, TOKENIZERS[False], read - 1)
+        prepare("x", spec, DOCUMENTS, TOKENIZERS[False], read)

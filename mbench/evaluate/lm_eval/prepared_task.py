@@ -23,7 +23,7 @@ from mbench.evaluate.lm_eval.loading import load
 from mbench.evaluate.lm_eval.loglikelihood import LoglikelihoodRequests
 from mbench.evaluate.lm_eval.quiet import quiet
 from mbench.evaluate.meter import Meter
-from mbench.moe.load import positions_of
+from mbench.moe.config import positions_of
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
@@ -145,10 +145,11 @@ class PreparedTask:
         advance: Callable[[int], None] | None = None,
     ) -> Evaluation:
         """Score all items with the model as it is now; see `Evaluator.evaluate`."""
-        if self.longest > positions_of(model):
+        positions = positions_of(model.config)
+        if positions is not None and self.longest > positions:
             raise TaskError(
                 f"task {self.name!r} has requests of {self.longest} tokens, but the model has "
-                f"{positions_of(model)} positions: it must be prepared with that max_length"
+                f"{positions} positions: it must be prepared with that max_length"
             )
         meter = Meter(self.tokens, advance)
         responses = self._requests.answer(model, batch_tokens, meter)

@@ -1,0 +1,235 @@
+"""A checkpoint's configuration: read, refused where it cannot be computed, freed of the needless.
+
+A configuration also says how its publisher trained the model and looked into it. What decides no
+logit is set to what inference needs, and `Checkpoint.normalised` says so. Dropout and router noise
+need nothing: a model in eval mode has neither.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import transformers
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
+from transformers.utils.hub import cached_file
+
+from mbench.core.errors import UnsupportedModel
+from mbench.moe import deepseek
+from mbench.moe.load_errors import naming, reachable, unsupported_in_one_line
+from mbench.storage.checkpoints import config_file, local_directory, model_commit
+
+NEEDED: Mapping[str, bool] = {
+    "output_router_logits": False,
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "return_dict": True,
+    "use_cache": True,
+}
+"""Fields that only decide what a forward pass hands out, with the values that mbench needs.
+
+Some matter: with `output_router_logits` most families compute a loss of the router even where
+nothing is trained, and fail once experts are gone.
+"""
+ATTENTION = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
+EXPERTS = ("experts_implementation", "_experts_implementation", "_experts_implementation_internal")
+REFUSED: Mapping[str, str] = {
+    "pruned_heads": "attention heads were pruned, which transformers no longer does",
+    "is_encoder_decoder": "an encoder comes before the language model",
+    "add_cross_attention": "an encoder is attended to",
+}
+"""Fields that change what is computed, and what a value other than none or false stands for."""
+TOKENS = ("bos_token_id", "eos_token_id")
+HARMLESS = {*TOKENS, "pad_token_id", "transformers_version", "use_cache", "max_length"}
+"""What lm-eval gives for every request, or what decides no token."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose configuration has been read."""
+
+    place: str
+    """Directory or hub id."""
+    revision: str | None
+    model_type: str
+    """`model_type` in its config.json."""
+    config: PreTrainedConfig
+    """For the class of transformers that computes the model."""
+    generation: GenerationConfig
+    """The tokens that generation starts and ends with, and nothing else: decoding is greedy."""
+    code: dict[str, Any]
+    """Options of `from_pretrained`: whether the model's own code may run, and of which commit."""
+    normalised: tuple[str, ...]
+    """What its files ask for and does not happen, in words."""
+
+    @property
+    def is_deepseek(self) -> bool:
+        """Whether it is the first DeepSeek-MoE, which transformers has no class for."""
+        return self.model_type == deepseek.MODEL_TYPE
+
+
+def read_config(path_or_id: str, revision: str | None, trust_remote_code: bool) -> Checkpoint:
+    """Read config.json and generation_config.json; no weights.
+
+    Raises `ModelNotFound` if there is no configuration, `UnsupportedModel` for one that cannot be
+    treated.
+    """
+    directory = local_directory(path_or_id)
+    if directory is not None:
+        config_file(directory)
+        revision = None
+    else:
+        # All files come from the same commit, and a hub that cannot be reached is noticed at once,
+        # where downloading would retry for long.
+        revision = model_commit(path_or_id, revision)
+    code: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if trust_remote_code:
+        code["code_revision"] = revision
+    with reachable(path_or_id), unsupported_in_one_line(path_or_id):
+        raw, _ = PreTrainedConfig.get_config_dict(path_or_id, revision=revision)
+        _refuse(path_or_id, raw, trust_remote_code)
+        config: PreTrainedConfig
+        if deepseek.is_deepseek(raw):
+            if trust_remote_code:
+                raise UnsupportedModel(
+                    f"model {path_or_id} is computed by transformers' own code and never by the "
+                    "code that comes with it; leave trust_remote_code out"
+                )
+            with naming(path_or_id):
+                config = deepseek.qwen2_moe_config(raw)
+        else:
+            if trust_remote_code:
+                _refuse_code_from_elsewhere(path_or_id, revision, raw)
+            # Given here because some values are refused while the configuration is built.
+            needless = {"attn_implementation": None, "output_attentions": False}
+            config = AutoConfig.from_pretrained(path_or_id, revision=revision, **needless, **code)
+        generation, dropped = _generation(path_or_id, revision, raw, config)
+        normalised = (*_normalise(config, raw), *dropped)
+    model_type = raw.get("model_type", config.model_type)
+    return Checkpoint(path_or_id, revision, model_type, config, generation, code, normalised)
+
+
+def positions_of(config: PreTrainedConfig) -> int | None:
+    """The most tokens that a model accepts; None where its configuration has no limit.
+
+    Beyond `max_position_embeddings` where rope scaling says so: YaRN and dynamic scaling start from
+    the positions before it, other kinds from those after it. A sliding window is no limit.
+    """
+    text = config.get_text_config()
+    known: int | None = getattr(text, "max_position_embeddings", None)
+    rope = getattr(text, "rope_parameters", None)
+    if known is None or not isinstance(rope, dict) or not rope.get("factor"):
+        return known
+    original = rope.get("original_max_position_embeddings") or known
+    extended = rope.get("rope_type") in ("yarn", "dynamic")
+    return max(known, math.floor(original * rope["factor"])) if extended else known
+
+
+def _refuse(path_or_id: str, raw: Mapping[str, Any], trust_remote_code: bool) -> None:
+    text = {**raw, **(raw.get("text_config") or {})}
+    quantization = text.get("quantization_config")
+    if quantization is not None:
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+        raise UnsupportedModel(
+            f"model {path_or_id} is quantized ({method or 'unknown method'}): its experts "
+            "cannot be profiled; use the unquantized checkpoint"
+        )
+    for field, meaning in REFUSED.items():
+        if text.get(field):
+            raise UnsupportedModel(f"model {path_or_id} with {field} in config.json: {meaning}")
+    model_type = raw.get("model_type")
+    known = deepseek.is_deepseek(raw) or model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if not known and not trust_remote_code and raw.get("auto_map"):
+        raise UnsupportedModel(
+            f"model {path_or_id}: transformers {transformers.__version__} cannot build it without "
+            f"the model's own code, which the suite does not trust (no class for {model_type!r})"
+        )
+
+
+def _refuse_code_from_elsewhere(
+    path_or_id: str, revision: str | None, config: dict[str, Any]
+) -> None:
+    """Neither the model's commit nor a hash of its files pins another repository's code."""
+    for settings in (config, get_tokenizer_config(path_or_id, revision=revision)):
+        auto_map = settings.get("auto_map") or {}
+        for entry in auto_map.values() if isinstance(auto_map, dict) else auto_map:
+            for reference in entry if isinstance(entry, list | tuple) else (entry,):
+                if reference and "--" in reference:
+                    raise UnsupportedModel(
+                        f"model {path_or_id}: its code is in another repository "
+                        f"({reference.partition('--')[0]}), at a commit that the model does not pin"
+                    )
+
+
+def _normalise(config: PreTrainedConfig, raw: Mapping[str, Any]) -> Iterator[str]:
+    """Change what inference does not need; yields it in words, where config.json asked for it."""
+    text = {**raw, **(raw.get("text_config") or {})}
+    config._attn_implementation = None
+    config._experts_implementation = None
+    for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
+        if part is None:
+            continue
+        for field, value in NEEDED.items():
+            if hasattr(part, field):
+                setattr(part, field, value)
+        pad, rows = getattr(part, "pad_token_id", None), getattr(part, "vocab_size", None)
+        if isinstance(pad, int) and isinstance(rows, int) and not 0 <= pad < rows:
+            # Rows of padding are never looked up: transformers only keeps them out of training.
+            part.pad_token_id = None
+            yield f"pad_token_id {pad} is ignored: the embedding has {rows} rows"
+    for field, value in NEEDED.items():
+        if text.get(field, value) not in (value, None):
+            yield f"{field}: {json.dumps(text[field])} is ignored: it changes no figure"
+    for fields, instead in (
+        (ATTENTION, "`attention` in the suite decides"),
+        (EXPERTS, "experts are computed as transformers does by default"),
+    ):
+        asked = next((text[field] for field in fields if text.get(field)), None)
+        if asked is not None:
+            yield f"{fields[0]}: {json.dumps(asked)} is ignored: {instead}"
+
+
+def _generation(
+    path_or_id: str, revision: str | None, raw: Mapping[str, Any], config: PreTrainedConfig
+) -> tuple[GenerationConfig, tuple[str, ...]]:
+    """The special tokens of generation, and in words what else its configuration asks for.
+
+    lm-eval passes what a task asks for; whatever else a checkpoint sets would change the answers
+    of some models and not of others.
+    """
+    name = "generation_config.json"
+    file = cached_file(
+        path_or_id, name, revision=revision, _raise_exceptions_for_missing_entries=False
+    )
+    settings = dict(raw)
+    if file is None:
+        name = "config.json"
+    else:
+        try:
+            with open(file, encoding="utf-8") as stream:
+                settings = json.load(stream)
+            if not isinstance(settings, dict):
+                raise ValueError("not an object")
+        except ValueError as error:
+            raise UnsupportedModel(f"model {path_or_id}: {name} is not JSON ({error})") from None
+    for token in TOKENS:
+        ids = settings.get(token)
+        for each in ids if isinstance(ids, list) else [ids]:
+            if each is not None and type(each) is not int:
+                raise UnsupportedModel(f"model {path_or_id}: {name}: {token} is {each!r}, no id")
+    defaults = GenerationConfig._get_default_generation_params()
+    asked = [
+        f"{field} {json.dumps(settings[field])}"
+        for field in sorted(set(GenerationConfig().to_dict()) - HARMLESS)
+        if settings.get(field) not in (None, False, defaults.get(field))
+        # Some families have a field of the same name: `top_k`.
+        and not (file is None and hasattr(config, field))
+    ]
+    words = f"{', '.join(asked)} in {name}: ignored, decoding is greedy unless a task asks"
+    tokens = GenerationConfig(**{token: settings.get(token) for token in TOKENS})
+    return tokens, (words,) if asked else ()

@@ -1,0 +1,113 @@
+"""A checkpoint's tokenizer: loaded, compared with the embedding, and where it puts BOS."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from transformers import AutoTokenizer
+
+from mbench.core.errors import MOST_CHARACTERS, CorpusError, MbenchError, UnsupportedModel
+from mbench.moe import deepseek
+from mbench.moe.config import Checkpoint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PROBE = "The 3 cafés, ¿qué? 日本語 🙂\n\tdef f(x): return 'x'\x00"
+"""A text that needs many kinds of tokens."""
+
+
+def load_tokenizer(checkpoint: Checkpoint, rows: int) -> PreTrainedTokenizerBase:
+    """Load a tokenizer whose every token the model has an embedding for.
+
+    It pads with a token that the model has too: what is padded is masked, so that which one it is
+    changes no figure.
+
+    Args:
+        checkpoint: whose tokenizer.
+        rows: of the embedding; ids from there on have none.
+
+    Raises:
+        UnsupportedModel: it cannot be loaded, or gives ids that the model does not have.
+        OSError: its files are missing.
+    """
+    place = checkpoint.place
+    tokenizer: PreTrainedTokenizerBase
+    try:
+        if checkpoint.is_deepseek:
+            tokenizer = deepseek.load_tokenizer(place, checkpoint.revision)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(
+                place, revision=checkpoint.revision, **checkpoint.code
+            )
+        pad = tokenizer.pad_token_id
+        used = {*tokenizer.get_vocab().values(), *tokenizer(PROBE)["input_ids"]} - {pad}
+    except (MbenchError, OSError):
+        raise
+    except ImportError as error:
+        # transformers shows the ways to install a library on many lines.
+        missing = error.name or next(
+            (name for name in ("sentencepiece", "tiktoken", "protobuf") if name in str(error)), ""
+        )
+        needs = f"needs the package {missing}" if missing else _flat(error)
+        raise UnsupportedModel(f"model {place}: its tokenizer {needs}") from error
+    except Exception as error:
+        # Damaged files surface as whatever their readers raise, a bare `Exception` included.
+        cause = f"{type(error).__name__}: {_flat(error)}"
+        raise UnsupportedModel(
+            f"model {place}: its tokenizer cannot be loaded ({cause})"
+        ) from error
+    if not used:
+        raise UnsupportedModel(f"model {place}: its tokenizer has no tokens")
+    if max(used) >= rows:
+        token = tokenizer.convert_ids_to_tokens(max(used))
+        raise UnsupportedModel(
+            f"model {place}: its tokenizer has token ids up to {max(used)} ({token!r}), but the"
+            f" embedding has {rows} rows, for ids up to {rows - 1}"
+        )
+    if pad is None or not 0 <= pad < rows:
+        _pad_with_a_valid_token(tokenizer, rows)
+    return tokenizer
+
+
+def _flat(error: Exception) -> str:
+    return " ".join(str(error).split())[:MOST_CHARACTERS]
+
+
+def _pad_with_a_valid_token(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    """Choose a special token, in lm-eval's order: an ordinary one would be left out of answers."""
+    for name in ("unk_token", "eos_token", "bos_token"):
+        token = getattr(tokenizer, f"{name}_id")
+        if token is not None and 0 <= token < rows:
+            tokenizer.pad_token = getattr(tokenizer, name)
+            return
+    if tokenizer.pad_token_id is not None:
+        tokenizer.pad_token = None
+
+
+def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer by default begins a text with its BOS token."""
+    bos = tokenizer.bos_token_id
+    return bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
+
+
+def bos_at(
+    tokenizer: PreTrainedTokenizerBase, asked: str | None, usual: str
+) -> tuple[str, int | None]:
+    """Where BOS stands, and its id; `none` has no id.
+
+    Args:
+        tokenizer: of the model.
+        asked: by the suite; None: as `usual` if the tokenizer by default begins a text with BOS,
+            else `none`.
+        usual: `document`, `window` or `text`.
+
+    Raises:
+        CorpusError: BOS is asked of a tokenizer that has none.
+    """
+    where = asked or (usual if adds_bos(tokenizer) else "none")
+    if where == "none":
+        return where, None
+    if tokenizer.bos_token_id is None:
+        raise CorpusError(f"`bos: {where}` is asked for, but the tokenizer has no BOS token")
+    return where, int(tokenizer.bos_token_id)
