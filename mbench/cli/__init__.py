@@ -22,7 +22,6 @@ VERBS = {
 }
 
 USER_ERROR = 2
-INTERRUPTED = 130
 
 
 class _Verbs(click.Group):
@@ -79,25 +78,45 @@ def group() -> None:
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one line and exit status 2."""
+    """Run the command line; a user's mistake is one line and exit status 2.
+
+    Ctrl-C, SIGTERM and SIGHUP are one line and 128 and the signal's number.
+    """
+    from mbench.core import interruption
+
+    try:
+        with interruption.watched():
+            sys.exit(_status())
+    # Between the handling of one signal and the end, another may arrive.
+    except KeyboardInterrupt:
+        sys.exit(interruption.exit_status())
+
+
+def _status() -> int:
     from mbench.core.errors import MbenchError, tracebacks_shown
+    from mbench.core.interruption import exit_status, interrupted
 
     words = [word for word in sys.argv[1:] if word != DEBUG]
     debug = DEBUG in sys.argv
     try:
         with tracebacks_shown() if debug else contextlib.nullcontext():
             # Otherwise click turns Ctrl-C into exit status 1.
-            sys.exit(group(words, prog_name="mbench", standalone_mode=False))
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        sys.exit(INTERRUPTED)
-    except MbenchError as error:
+            return group(words, prog_name="mbench", standalone_mode=False) or 0
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException as error:
         if debug:
             import traceback
 
             traceback.print_exc()
-        click.echo(f"error: {error}", err=True)
-        sys.exit(USER_ERROR)
+        if isinstance(error, (click.Abort, KeyboardInterrupt)) or interrupted():
+            # Whatever a signal made of the code that it met, e.g. of an import.
+            click.echo("interrupted; run the same command again to continue", err=True)
+            return exit_status()
+        if isinstance(error, click.ClickException):
+            error.show()
+            return error.exit_code
+        if isinstance(error, MbenchError):
+            click.echo(f"error: {error}", err=True)
+            return USER_ERROR
+        raise

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mbench.cli import INTERRUPTED
 from mbench.cli.options import request, suite_options, warn_of_failures
+from mbench.core import interruption
 
 if TYPE_CHECKING:
     from mbench.plan.cells import Plan
@@ -36,8 +36,10 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
 
     What is in the store is not computed again; an interrupted run continues where it stopped.
 
-    Exit status: 0 all done, 2 a mistake in the suite or its inputs, 3 something failed, 130
-    interrupted.
+    Ctrl-C, SIGTERM and SIGHUP end a run: what is finished is stored, and a report of it is written.
+
+    Exit status: 0 all done, 2 a mistake in the suite or its inputs or a file that cannot be
+    written, 3 something failed, 130, 143 and 129 ended by Ctrl-C, SIGTERM and SIGHUP.
     """
     from mbench.cli.display import json_only, watching
     from mbench.cli.summary import list_problems, show_end, show_notes, show_plan
@@ -65,10 +67,11 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
         progress.event("plan", **cost.to_json())
         executor = Processes(asked.plan, asked.store)
         outcome = Runner(asked.plan, asked.store, progress, executor).run()
-    words = ["mbench", *sys.argv[1:]]
-    provenance = gather(asked.plan, outcome, asked.path, words, asked.changes)
-    results = assemble(asked.plan, outcome, provenance, findings)
-    published = publish(results, directory, asked.registry.panels, files={})
+    with interruption.finishing():
+        words = ["mbench", *sys.argv[1:]]
+        provenance = gather(asked.plan, outcome, asked.path, words, asked.changes)
+        results = assemble(asked.plan, outcome, provenance, findings)
+        published = publish(results, directory, asked.registry.panels, files={})
     for text in published.warnings:
         progress.warning(text)
     if as_json:
@@ -82,7 +85,7 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     warn_of_failures(asked.registry, asked.registry.rejected_files)
     if outcome.interrupted:
         click.echo("interrupted; run the same command again to continue", err=True)
-        sys.exit(INTERRUPTED)
+        sys.exit(interruption.exit_status())
     if failed or asked.registry.rejected_files:
         sys.exit(SOME_FAILED)
 

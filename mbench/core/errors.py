@@ -7,6 +7,8 @@ import difflib
 import logging
 from collections.abc import Iterable, Iterator
 
+from mbench.core.interruption import stop_if_asked
+
 MOST_LISTED = 100
 """More valid choices than this are not listed in an error, e.g. the names of lm-eval's tasks."""
 
@@ -97,7 +99,11 @@ def tracebacks_shown() -> Iterator[None]:
 
 
 def caught(error: BaseException) -> str:
-    """`one_line` of an error that is not raised further; `--debug` shows its traceback."""
+    """`one_line` of an error that is not raised further; `--debug` shows its traceback.
+
+    After a signal it raises `Interrupted`: what failed then is not believed to be broken.
+    """
+    stop_if_asked()
     _log.debug("%s", one_line(error), exc_info=error)
     return one_line(error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 from ruamel.yaml.comments import CommentedMap
 
+from mbench.core.child_process import end_with_parent
 from mbench.core.suite import Suite
 from mbench.plan.cells import Plan, make_plan
 from mbench.plan.plugin_loading import load_registry
@@ -24,7 +26,7 @@ from mbench.storage.store import Store
 
 
 class Order(BaseModel):
-    """What a worker needs to know, as JSON on its standard input."""
+    """What a worker needs to know, as one line of JSON on its standard input."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -74,8 +76,11 @@ class Processes:
             yield
         finally:
             for process in running:
-                process.terminate()
+                process.kill()
+            for process in running:
                 process.wait()
+                if process.stdin is not None:
+                    process.stdin.close()
 
     def order(self, model: str, number: int) -> Order:
         """What worker `number` reads on its standard input."""
@@ -98,8 +103,10 @@ def _start(order: Order) -> subprocess.Popen[str]:
         text=True,
     )
     if process.stdin is not None:
-        process.stdin.write(order.to_json())
-        process.stdin.close()
+        # It stays open: its end tells the worker that this process has ended.
+        with contextlib.suppress(BrokenPipeError):  # the worker could not start
+            process.stdin.write(order.to_json() + "\n")
+            process.stdin.flush()
     return process
 
 
@@ -126,4 +133,6 @@ if __name__ == "__main__":
     from mbench.run.environment import set_up_libraries
 
     set_up_libraries()
-    work(Order.model_validate_json(sys.stdin.read()))
+    line = sys.stdin.readline()
+    end_with_parent(sys.stdin)
+    work(Order.model_validate_json(line))

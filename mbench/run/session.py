@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mbench.core.evaluation import Evaluation
 from mbench.core.interfaces import ExpertMask
+from mbench.core.interruption import stop_if_asked
 from mbench.core.provenance import CorpusProfile
 from mbench.core.results import CellKey, Saving, TaskStatus
 from mbench.plan.cells import Plan
@@ -90,6 +91,7 @@ class ModelSession:
 
     def advance(self, tokens: int) -> None:
         """Count forward tokens, and show them."""
+        stop_if_asked()
         self.outcome.forward_tokens += tokens
         self.progress.advance(tokens)
 

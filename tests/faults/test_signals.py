@@ -1,0 +1,155 @@
+"""SIGTERM and SIGHUP end a run as Ctrl-C does, in whatever it is doing, and nothing outlives it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from helpers.tiny_suite import SUITE
+from mbench.storage.results_folder import read
+
+CONTINUE = "interrupted; run the same command again to continue"
+
+SLOW_PANEL = """
+import os, pathlib, time
+import mbench
+
+@mbench.hookimpl
+def mbench_panels(results):
+    pathlib.Path("writing").touch()
+    while not os.path.exists("go on"):
+        time.sleep(0.05)
+    return [mbench.Panel("Slow", "done")]
+"""
+
+
+@contextmanager
+def started(folder, *words, verb="run"):
+    """A run in a session of its own, whose processes are all gone at the end."""
+    (folder / "tiny.yaml").write_text(SUITE + "processes: 2\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mbench", verb, "tiny.yaml", *words],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MBENCH_STORE": str(folder / "store")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def ended(process):
+    """(Status, lines of standard error); no process of its session may be left."""
+    _, errors = process.communicate(timeout=60)
+    assert "Traceback" not in errors
+    assert_nothing_left(process)
+    return process.returncode, errors.splitlines()
+
+
+def assert_nothing_left(process):
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    raise AssertionError("a process outlived its run")
+
+
+def wait_for_event(process, kind):
+    for line in process.stdout:
+        if json.loads(line)["event"] == kind:
+            return
+    raise AssertionError(f"no event {kind}: {process.stderr.read()}")
+
+
+def wait_for_file(path):
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_during_evaluation_leaves_a_report_and_helpers_end(tmp_path, number):
+    with started(tmp_path, "--json") as process:
+        wait_for_event(process, "evaluation")
+        process.send_signal(number)
+        status, lines = ended(process)
+    assert status == 128 + number
+    assert lines[-1] == CONTINUE
+    results = read(tmp_path / "reports" / "tiny")
+    statuses = {cell.task_status(task).status for cell in results.cells for task in ("ppl-wiki",)}
+    assert statuses == {"ok", "interrupted"}
+    assert results.provenance.runs[0].cost.interrupted
+
+
+def test_one_signal_while_the_report_is_written_is_answered_and_a_second_ends_it(tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW_PANEL)
+    with started(tmp_path, "--plugin", "slow.py", "--limit", "2") as process:
+        wait_for_file(tmp_path / "writing")
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr.readline()  # the plan
+        (tmp_path / "go on").touch()
+        status, lines = ended(process)
+    assert status == 0
+    assert "the report is being written; once more to end without it" in lines
+    page = (tmp_path / "reports" / "tiny" / "index.html").read_bytes()
+
+    (tmp_path / "go on").unlink()
+    (tmp_path / "writing").unlink()
+    words = ("--plugin", "slow.py", "--limit", "2", "--retain", "0.5")
+    with started(tmp_path, *words) as process:
+        wait_for_file(tmp_path / "writing")
+        process.send_signal(signal.SIGTERM)
+        time.sleep(1.2)  # sooner it would be the same wish
+        process.send_signal(signal.SIGHUP)
+        status, lines = ended(process)
+    assert status == 128 + signal.SIGTERM
+    assert lines[-1] == CONTINUE
+    assert (tmp_path / "reports" / "tiny" / "index.html").read_bytes() == page
+    assert not [path for path in (tmp_path / "reports").iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.7, 1.5, 3.0])
+def test_a_signal_at_any_moment_is_at_most_one_line(tmp_path, seconds):
+    with started(tmp_path) as process:
+        time.sleep(seconds)
+        process.send_signal(signal.SIGTERM)
+        status, lines = ended(process)
+    # Until the command line is loaded, the signal itself ends the process.
+    assert status in (-signal.SIGTERM, 128 + signal.SIGTERM)
+    assert lines[-1:] == ([CONTINUE] if status > 0 else [])
+
+
+def test_a_signal_that_is_ignored_already_stays_ignored(tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with started(tmp_path, verb="plan") as process:
+            time.sleep(0.5)
+            process.send_signal(signal.SIGHUP)
+            assert ended(process)[0] == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_workers_end_with_a_run_that_is_killed(tmp_path):
+    with started(tmp_path, "--json") as process:
+        wait_for_event(process, "evaluation")
+        process.kill()
+        process.wait()
+        assert_nothing_left(process)
