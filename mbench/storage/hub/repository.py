@@ -107,7 +107,7 @@ def resolve(
     if store is not None:
         today = datetime.date.today().isoformat()
         resolution = to_plain(_Resolution(commit, today))
-        store.write_json(_resolution_key(kind, name, revision), resolution)
+        store.write_json(_resolution_key(kind, name, revision), resolution, replace=True)
         store.write_json(_listing_key(kind, name, commit), to_plain(_Listing(files)))
     return Repository(kind, name, revision, commit, files)
 
