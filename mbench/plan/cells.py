@@ -25,7 +25,7 @@ from mbench.plan.keys import (
 from mbench.plan.methods import ResolvedMethod, resolve_methods
 from mbench.plan.models import PlannedModel, find_model
 from mbench.plan.registry import Registry
-from mbench.plan.tasks import PlannedTask, find_text, plan_tasks
+from mbench.plan.tasks import PlannedTask, find_text, identity_of, plan_tasks
 from mbench.plan.yaml_source import YamlSource
 from mbench.storage.store import Key, Store
 from mbench.storage.texts import Text
@@ -131,7 +131,7 @@ def make_plan(
     code = (code or installed_code()).remembering()
     methods = {name: resolve_methods(suite, name, registry, source) for name in suite.models}
     texts = {
-        name: find_text(("corpora", name), spec.source, source, registry, code)
+        name: find_text(("corpora", name), spec.source, source, registry, code, store)
         for name, spec in suite.corpora.items()
     }
     # Models first: they are the likeliest to be missing, and no text is read to find that out.
@@ -139,12 +139,14 @@ def make_plan(
         find_model(name, spec, source, registry, store, code, trust_expected)
         for name, spec in suite.models.items()
     )
-    tasks = plan_tasks(suite, source, registry, code)
+    tasks = plan_tasks(suite, source, registry, code, store)
     cells: list[Cell] = []
     for model in models:
         used = {c for method in methods[model.name].values() for c in method.corpora}
         identities = {
-            corpus: texts[corpus].identity() for corpus in suite.corpora if corpus in used
+            corpus: identity_of(texts[corpus], ("corpora", corpus), source)
+            for corpus in suite.corpora
+            if corpus in used
         }
         planner = _Planner(suite, source, registry, code, model, identities)
         cells += planner.cells(methods[model.name])

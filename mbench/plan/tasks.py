@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mbench.core.errors import TaskError
+from mbench.core.errors import CorpusError, TaskError
 from mbench.core.suite import ExpectedWork, LmEvalTask, PerplexityTask, Suite, TextSource
 from mbench.evaluate.lm_eval.fingerprint import task_fingerprint
-from mbench.plan.keys import READER, Code
+from mbench.plan.keys import Code
 from mbench.plan.registry import Registry
 from mbench.plan.yaml_source import Place, YamlSource
+from mbench.storage.store import Store
 from mbench.storage.texts import Text
 
 if TYPE_CHECKING:
@@ -78,37 +79,51 @@ class PlannedTask:
 
 
 def plan_tasks(
-    suite: Suite, source: YamlSource, registry: Registry, code: Code
+    suite: Suite, source: YamlSource, registry: Registry, code: Code, store: Store
 ) -> tuple[PlannedTask, ...]:
     """The suite's perplexity texts and lm-eval tasks, in its order.
 
     Raises the user's first mistake as an `MbenchError`.
     """
-    texts = _perplexities(suite, source, registry, code)
+    texts = _perplexities(suite, source, registry, code, store)
     return (*texts, *_lm_eval_tasks(suite, source, registry))
 
 
 def find_text(
-    place: Place, spec: TextSource, source: YamlSource, registry: Registry, code: Code
+    place: Place,
+    spec: TextSource,
+    source: YamlSource,
+    registry: Registry,
+    code: Code,
+    store: Store,
 ) -> Text:
     """The text that a suite names at `place`; no document is read yet."""
     if spec.plugin is not None and spec.plugin not in registry.corpora:
         at = (*place, "source", "plugin")
         raise source.unknown(at, "plugin corpus", spec.plugin, registry.corpora)
-    made_by = code.hashes[READER]
+    made_by: str | dict[str, str] = code.of("text")
     if spec.plugin is not None:
         made_by = code.source_of([registry.origins["corpus", spec.plugin].module]).sha256
-    return Text(".".join(place), spec, registry.corpora, made_by)
+    return Text(".".join(place), spec, registry.corpora, made_by, store)
+
+
+def identity_of(text: Text, place: Place, source: YamlSource) -> dict[str, Any]:
+    """What determines a text; what is wrong with its files is told with the suite's line."""
+    try:
+        return text.identity()
+    except CorpusError as error:
+        raise source.error(place, str(error)) from None
 
 
 def _perplexities(
-    suite: Suite, source: YamlSource, registry: Registry, code: Code
+    suite: Suite, source: YamlSource, registry: Registry, code: Code, store: Store
 ) -> Iterator[PlannedTask]:
     for name, spec in suite.perplexity.items():
-        text = find_text(("perplexity", name), spec.source, source, registry, code)
+        place = ("perplexity", name)
+        text = find_text(place, spec.source, source, registry, code, store)
         # All but what decides no figure: a key that suites gain some day counts from its first day.
         settings = spec.model_dump(exclude={"source", "expect_tokens"})
-        fingerprint = {"kind": "perplexity", "text": text.identity(), **settings}
+        fingerprint = {"kind": "perplexity", "text": identity_of(text, place, source), **settings}
         yield PlannedTask(name, spec, fingerprint, text=text)
 
 

@@ -27,7 +27,7 @@ def registry():
 
 
 @pytest.fixture
-def planned(tmp_path, registry):
+def planned(tmp_path, registry, store):
     """The text and the task of the suite with other settings."""
     (tmp_path / "text.txt").write_text("some words")
     (tmp_path / "other.txt").write_text("other words")
@@ -36,7 +36,7 @@ def planned(tmp_path, registry):
 
     def plan(*set_values):
         suite, source = load_suite(path, set_values=set_values)
-        return plan_tasks(suite, source, registry, installed_code())
+        return plan_tasks(suite, source, registry, installed_code(), store)
 
     return plan
 

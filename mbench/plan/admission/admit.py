@@ -12,6 +12,7 @@ from mbench.core.admission import Finding
 from mbench.core.errors import AdmissionError
 from mbench.plan.admission.budgets import budget_checks
 from mbench.plan.admission.check import Check
+from mbench.plan.admission.texts import text_checks
 from mbench.plan.cells import Plan
 from mbench.plan.yaml_source import YamlSource
 from mbench.storage.records import from_plain, to_plain
@@ -35,6 +36,7 @@ def refuse(findings: tuple[Finding, ...], source: YamlSource) -> None:
 
 def _checks(plan: Plan) -> Iterator[Check]:
     yield from budget_checks(plan)
+    yield from text_checks(plan)
 
 
 def _findings(check: Check, store: Store) -> tuple[Finding, ...]:
