@@ -17,6 +17,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pytest
 
 from helpers.browsing import browser, tab, written  # noqa: F401
+from helpers.hub_server import HubServer
 from mbench.storage.store import Store
 
 
@@ -33,3 +34,28 @@ def _own_store(tmp_path, monkeypatch):
 @pytest.fixture
 def store(tmp_path) -> Store:
     return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def hub():
+    with HubServer() as hub:
+        yield hub
+
+
+@pytest.fixture
+def online(hub, monkeypatch, tmp_path):
+    """Lets this process ask `hub`, with an empty cache and short waits."""
+    from huggingface_hub import close_session, constants
+
+    from mbench.storage.hub import client
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.2)
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
+    monkeypatch.setattr(client, "WAITS", (0.01, 0.01, 0.01))
+    yield hub
+    close_session()

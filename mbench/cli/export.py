@@ -49,14 +49,17 @@ def command(
     from mbench.export.write import export
     from mbench.plan.plugin_loading import load_registry
     from mbench.run.environment import set_up_libraries
+    from mbench.storage.inputs import Inputs
     from mbench.storage.results_folder import read
+    from mbench.storage.store import Store, default_root
 
     set_up_libraries()
     results = read(result)
     name, _, place = (model or "").partition("=")
     cell = choose(results, model=name or None, method=method, retain=retain, seed=seed)
     registry = load_registry(plugin_files)
-    source = find_checkpoint(results, cell.model, place or None, registry.models)
+    store = Store(default_root())
+    source = find_checkpoint(results, cell.model, place or None, registry.models, Inputs(store))
     written = export(results, cell, source, out, form)
     for full, pruned, size in (
         (written.num_experts, written.kept, "experts per layer"),

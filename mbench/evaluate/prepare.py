@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mbench.core.evaluation import Evaluator
 from mbench.core.suite import LmEvalTask, PerplexityTask
+from mbench.evaluate.lm_eval.task_data import LeafData
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,6 +36,7 @@ def prepare_task(
     name: str,
     spec: LmEvalTask,
     directories: Sequence[Path],
+    data: Sequence[LeafData],
     positions: int | None,
     tokenizer: PreTrainedTokenizerBase,
 ) -> Evaluator:
@@ -44,4 +46,4 @@ def prepare_task(
     """
     from mbench.evaluate.lm_eval.prepared_task import prepare
 
-    return prepare(name, spec, directories, tokenizer, max_length=positions)
+    return prepare(name, spec, directories, tokenizer, data, max_length=positions)

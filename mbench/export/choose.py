@@ -9,11 +9,10 @@ from typing import Any
 from mbench.core.errors import MbenchError, ModelNotFound, UnsupportedModel, unknown
 from mbench.core.provenance import ModelSource
 from mbench.core.results import UNPRUNED, CellResult, Results
-from mbench.storage.checkpoints import local_directory, model_key
-from mbench.storage.hub import commits
-from mbench.storage.hub.answers import HubRefusal
+from mbench.storage import checkpoints
+from mbench.storage.checkpoints import model_key
+from mbench.storage.inputs import Inputs
 
-MODEL_FILES = ("model*.safetensors", "model.safetensors.index.json")
 OTHER_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.py", "LICENSE*", "NOTICE*")
 """Tokenizer, generation configuration, chat template, code that a configuration refers to (never
 run here), and the terms under which the weights may be passed on."""
@@ -56,9 +55,13 @@ def _text(value: Any) -> str:
 
 
 def find_checkpoint(
-    results: Results, model: str, place: str | None, plugin_models: Mapping[str, Path]
+    results: Results,
+    model: str,
+    place: str | None,
+    plugin_models: Mapping[str, Path],
+    inputs: Inputs,
 ) -> Path:
-    """Return the folder of the full checkpoint, exactly the one that was evaluated.
+    """Return a folder of the full checkpoint, exactly the one that was evaluated.
 
     `place` is another directory or hub id to take it from. Raises `ModelNotFound` if it is not
     there or is another model, and `UnsupportedModel` if the model's own code was run.
@@ -69,29 +72,13 @@ def find_checkpoint(
             f"{model!r} was run with its own code (trust_remote_code): an export does not run it, "
             "and without it the experts' tensors cannot be identified"
         )
+    revision = recorded.revision if place in (None, recorded.source.name) else None
     place = place or _recorded_place(recorded.source, plugin_models)
-    directory = local_directory(place)
-    kind, _, value = recorded.content.partition(":")
-    if directory is None and kind == "commit":
-        try:
-            return commits.snapshot(place, value, [*MODEL_FILES, *OTHER_FILES, "README.md"])
-        except HubRefusal as error:
-            raise ModelNotFound(f"model {place}: {error}") from error
-    if directory is None:
-        raise ModelNotFound(
-            f"the results record {model!r} by the hash of its files, which cannot be compared with "
-            f"the hub id {place}: give its directory with --model {model}=PATH"
-        )
-    if kind == "commit":
-        raise ModelNotFound(
-            f"the results record {model!r} by its commit {value}, which cannot be compared with "
-            f"the directory {place}: download that commit and give --model {model}=ID, or run the "
-            "suite on the directory"
-        )
-    if model_key(place) != recorded.content:
+    checkpoint = checkpoints.find_checkpoint(place, revision, inputs)
+    if model_key(checkpoint) != recorded.content:
         short = recorded.content[:19]
         raise ModelNotFound(f"{place} is not the model {model!r} of the results ({short})")
-    return directory
+    return checkpoint.all_files((*OTHER_FILES, "README.md"))
 
 
 def _recorded_place(source: ModelSource, plugin_models: Mapping[str, Path]) -> str:

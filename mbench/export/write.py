@@ -33,7 +33,7 @@ from mbench.core.results import CellResult, Results
 from mbench.export.choose import OTHER_FILES
 from mbench.export.written import Export, Form, Size
 from mbench.storage.atomic import new_folder
-from mbench.storage.checkpoints import weight_files
+from mbench.storage.checkpoints import Directory
 from mbench.storage.mask_json import mask_to_json
 
 if TYPE_CHECKING:
@@ -116,8 +116,8 @@ def _prune(source: Path, mask: np.ndarray, form: Form) -> _PrunedCheckpoint:
     from mbench.moe.prune import experts_kept
     from mbench.storage.safetensor_files import NewTensor, read_headers
 
-    files = [path for path in weight_files(source) if path.suffix == ".safetensors"]
-    if not files:
+    files = [source / name for name in Directory(source).names.weights]
+    if not files[0].name.endswith(".safetensors"):
         raise UnsupportedModel(f"{source}: its weights are no safetensors files; convert them")
     model = skeleton(str(source))
     layers = find_moe_layers(model)

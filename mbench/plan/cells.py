@@ -25,8 +25,9 @@ from mbench.plan.keys import (
 from mbench.plan.methods import ResolvedMethod, resolve_methods
 from mbench.plan.models import PlannedModel, find_model
 from mbench.plan.registry import Registry
-from mbench.plan.tasks import PlannedTask, find_text, identity_of, plan_tasks
+from mbench.plan.tasks import PlannedTask, find_text, plan_tasks
 from mbench.plan.yaml_source import YamlSource
+from mbench.storage.inputs import Inputs
 from mbench.storage.store import Key, Store
 from mbench.storage.texts import Text
 
@@ -87,6 +88,8 @@ class Plan:
     registry: Registry = field(repr=False)
     code: Code = field(repr=False)
     """The code and the versions that enter the keys."""
+    inputs: Inputs = field(repr=False)
+    """What was taken from the hub."""
 
     def cells_of(self, model: str) -> list[Cell]:
         """A model's cells, candidates before those that build on them."""
@@ -118,39 +121,39 @@ def make_plan(
     *,
     trust_expected: bool = False,
     code: Code | None = None,
+    inputs: Inputs | None = None,
 ) -> Plan:
     """Resolve every name, check every budget, and key every artefact.
 
     With `trust_expected`, a model whose files are out of reach is planned by what the suite
     expects of it, which is enough to see a plan and not enough to run it. `code` is what computes;
-    None: the code that is installed.
+    None: the code that is installed. `inputs` resolves what is on the hub; None: as it is now.
 
     Raises the user's first mistake as an `MbenchError`; a plugin's own failure only marks its
     cells.
     """
     code = (code or installed_code()).remembering()
+    inputs = inputs or Inputs(store)
     methods = {name: resolve_methods(suite, name, registry, source) for name in suite.models}
     texts = {
-        name: find_text(("corpora", name), spec.source, source, registry, code, store)
+        name: find_text(("corpora", name), spec.source, source, registry, code, inputs)
         for name, spec in suite.corpora.items()
     }
     # Models first: they are the likeliest to be missing, and no text is read to find that out.
     models = tuple(
-        find_model(name, spec, source, registry, store, code, trust_expected)
+        find_model(name, spec, source, registry, inputs, code, trust_expected)
         for name, spec in suite.models.items()
     )
-    tasks = plan_tasks(suite, source, registry, code, store)
+    tasks = plan_tasks(suite, source, registry, code, inputs)
     cells: list[Cell] = []
     for model in models:
         used = {c for method in methods[model.name].values() for c in method.corpora}
         identities = {
-            corpus: identity_of(texts[corpus], ("corpora", corpus), source)
-            for corpus in suite.corpora
-            if corpus in used
+            corpus: texts[corpus].identity() for corpus in suite.corpora if corpus in used
         }
         planner = _Planner(suite, source, registry, code, model, identities)
         cells += planner.cells(methods[model.name])
-    return Plan(suite, models, tuple(cells), tasks, texts, registry, code)
+    return Plan(suite, models, tuple(cells), tasks, texts, registry, code, inputs)
 
 
 def kept_experts(retain: float, num_experts: int) -> int:

@@ -13,13 +13,11 @@ plugins and these inputs would give:
 | model facts | moe/                   | torch, transformers | model                              |
 | task cost   | evaluate/              |                     | model, task                        |
 | admission   | evaluate/, moe/,       | torch, transformers | the inputs that are looked at      |
-|             | plan/admission/, text  |                     |                                    |
-| text        | storage/texts.py,      |                     | its files, or its commit           |
-|             | storage/text_files/    |                     |                                    |
+|             | plan/admission/,       |                     |                                    |
+|             | storage/texts.py       |                     |                                    |
 
-A text counts by the content of its files, or by its commit, and by the code that reads it or the
-plugin that gives it; so nothing of it is read for a key but the bytes of files, once. The stages
-in run/ only pass on what the suite says, so that an edit there moves no key.
+A text counts by its content, or by its commit and the code that reads it (storage/texts.py, a
+plugin). The stages in run/ only pass on what the suite says, so that an edit there moves no key.
 
 No key holds a version of mbench: a release throws nothing away. None holds paths, the order of
 anything, the device or the batch size, but for measurements of speed. lm-eval's version is part of
@@ -40,7 +38,7 @@ from mbench.core.provenance import release
 from mbench.storage.source_code import Source, code_hash, source_of
 from mbench.storage.store import Key
 
-READERS = ("storage/text_files", "storage/texts.py")
+READER = "storage/texts.py"
 """What reads texts."""
 
 COMPUTED_BY: Mapping[str, tuple[str, ...]] = {
@@ -50,8 +48,7 @@ COMPUTED_BY: Mapping[str, tuple[str, ...]] = {
     "efficiency": ("moe", "run/footprint.py"),
     "model facts": ("moe",),
     "task cost": ("evaluate",),
-    "admission": ("evaluate", "moe", "plan/admission", *READERS),
-    "text": READERS,
+    "admission": ("evaluate", "moe", "plan/admission", READER),
 }
 """Folders and files of mbench whose code computes a kind of thing."""
 
@@ -90,7 +87,7 @@ class Code:
 @cache
 def installed_code(home: Path = Path(__file__).parents[1]) -> Code:
     """The code that runs here and now; `home` is the folder of the package."""
-    parts = sorted({part for parts in COMPUTED_BY.values() for part in parts})
+    parts = sorted({READER, *(part for parts in COMPUTED_BY.values() for part in parts)})
     return Code(
         {part: code_hash(home / part) for part in parts},
         {package: release(version(package)) for package in PACKAGES},

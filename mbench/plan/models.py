@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,11 +15,9 @@ from mbench.core.suite import AttentionName, DtypeName, Expected, ModelSpec
 from mbench.plan.keys import Code, ModelIdentity, model_facts_key
 from mbench.plan.registry import Registry
 from mbench.plan.yaml_source import Place, YamlSource
-from mbench.storage.checkpoints import model_key
+from mbench.storage.checkpoints import Checkpoint, find_checkpoint, model_key, naming_place
+from mbench.storage.inputs import Inputs
 from mbench.storage.store import Store
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -31,16 +28,22 @@ class PlannedModel:
     place: str
     """Directory or hub id."""
     revision: str | None
+    """Commit of the hub repository."""
     dtype: DtypeName
     key: str
-    """Hash of the weights, or the hub's commit."""
+    """Hash of its files."""
     facts: ModelFacts
     trust_remote_code: bool = False
     """Whether code that comes with the model may run."""
     attention: AttentionName = "auto"
     """As the suite asks for it."""
-    files_available: bool = True
-    """False where the model's files are out of reach and its facts are what the suite expects."""
+    checkpoint: Checkpoint | None = field(default=None, repr=False, compare=False)
+    """Its files; None where they are out of reach and its facts are what the suite expects."""
+
+    @property
+    def files_available(self) -> bool:
+        """Whether its files are within reach."""
+        return self.checkpoint is not None
 
     @property
     def identity(self) -> ModelIdentity:
@@ -51,26 +54,6 @@ class PlannedModel:
     def computed_in(self) -> str:
         """The dtype of the forward passes."""
         return self.facts.computed_in(self.dtype)
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Its tokenizer, as the loaded model has it; raises what `tokenizer_and_padding` raises."""
-        return self.tokenizer_and_padding[0]
-
-    @cached_property
-    def tokenizer_and_padding(self) -> tuple[PreTrainedTokenizerBase, str]:
-        """See `mbench.moe.tokenizer.load_tokenizer`; read when it is first needed, no weights.
-
-        Raises `UnsupportedModel` or `ModelNotFound` where it cannot be used.
-        """
-        from mbench.moe.tokenizer import tokenizer_of
-
-        return tokenizer_of(
-            self.place,
-            self.revision,
-            self.facts.vocabulary,
-            trust_remote_code=self.trust_remote_code,
-        )
 
     @cached_property
     def unpruned_mask(self) -> ExpertMask:
@@ -83,11 +66,11 @@ def find_model(
     spec: ModelSpec,
     source: YamlSource,
     registry: Registry,
-    store: Store,
+    inputs: Inputs,
     code: Code,
     trust_expected: bool,
 ) -> PlannedModel:
-    """Find one model of the suite without loading it.
+    """Find one model of the suite without loading it, or fetching its weights.
 
     With `trust_expected`, one whose files are out of reach is what the suite expects of it.
     Raises `ModelNotFound`, or `SuiteError` where the suite expects another model.
@@ -104,26 +87,27 @@ def find_model(
         PlannedModel,
         name=name,
         place=where,
-        revision=spec.revision,
         dtype=spec.dtype,
         trust_remote_code=spec.trust_remote_code,
         attention=spec.attention,
     )
+    trusted = spec.trust_remote_code
     try:
-        key = model_key(where, spec.revision, remote_code=spec.trust_remote_code, store=store)
-        facts = _facts(name, where, spec, key, store, code)
+        checkpoint = find_checkpoint(where, spec.revision, inputs, remote_code=trusted)
+        key = model_key(checkpoint, remote_code=trusted)
+        facts = _facts(name, checkpoint, trusted, key, inputs.store, code)
     except ModelNotFound as error:
         expected = _expected_facts(spec) if trust_expected else None
         if expected is None:
             raise ModelNotFound(f"model {name!r}: {error}") from error
-        return planned(key=f"commit:{spec.revision}", facts=expected, files_available=False)
+        return planned(revision=spec.revision, key=f"commit:{spec.revision}", facts=expected)
     if spec.expect is not None:
         _refuse_another_model(spec.expect, facts, (*place, "expect"), source)
     try:
         facts.attention(spec.attention)
     except UnsupportedModel as error:
         raise source.error((*place, "attention"), str(error)) from None
-    return planned(key=key, facts=facts)
+    return planned(revision=checkpoint.revision, key=key, facts=facts, checkpoint=checkpoint)
 
 
 def _refuse_another_model(
@@ -158,7 +142,7 @@ def _expected_facts(spec: ModelSpec) -> ModelFacts | None:
 
 
 def _facts(
-    name: str, where: str, spec: ModelSpec, content: str, store: Store, code: Code
+    name: str, checkpoint: Checkpoint, trusted: bool, content: str, store: Store, code: Code
 ) -> ModelFacts:
     key = model_facts_key(code, name, content, [field.name for field in fields(ModelFacts)])
     known = store.read_json(key)
@@ -166,7 +150,9 @@ def _facts(
         return ModelFacts.from_json(known)
     from mbench.moe.load import describe
 
-    described = describe(where, spec.revision, trust_remote_code=spec.trust_remote_code)
+    folder = checkpoint.small_files()
+    with naming_place(folder, checkpoint.place):
+        described = describe(str(folder), trust_remote_code=trusted)
     facts = ModelFacts.from_json(asdict(described))
     store.write_json(key, facts.to_json())
     return facts

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mbench.core.errors import CorpusError, TaskError
+from mbench.core.errors import TaskError
 from mbench.core.suite import ExpectedWork, LmEvalTask, PerplexityTask, Suite, TextSource
 from mbench.evaluate.lm_eval.fingerprint import task_fingerprint
-from mbench.plan.keys import Code
+from mbench.evaluate.lm_eval.task_data import LeafData, data_of
+from mbench.plan.keys import READER, Code
 from mbench.plan.registry import Registry
 from mbench.plan.yaml_source import Place, YamlSource
-from mbench.storage.store import Store
+from mbench.storage.inputs import Inputs
 from mbench.storage.texts import Text
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class PlannedTask:
     """Of perplexity: the documents."""
     directories: tuple[Path, ...] = ()
     """Of an lm-eval task: the folders of local task files, the suite's own before plugins'."""
+    data: tuple[LeafData, ...] = ()
+    """Of an lm-eval task: that of all its leaves."""
 
     def prepare(self, positions: int | None, tokenizer: PreTrainedTokenizerBase) -> Evaluator:
         """Build and tokenise it for a model that accepts so many tokens; None: any number.
@@ -44,7 +47,9 @@ class PlannedTask:
         from mbench.evaluate.prepare import prepare_task, prepare_text
 
         if isinstance(self.spec, LmEvalTask):
-            return prepare_task(self.name, self.spec, self.directories, positions, tokenizer)
+            return prepare_task(
+                self.name, self.spec, self.directories, self.data, positions, tokenizer
+            )
         assert self.text is not None
         return prepare_text(self.name, self.spec, self.text, positions, tokenizer)
 
@@ -79,14 +84,14 @@ class PlannedTask:
 
 
 def plan_tasks(
-    suite: Suite, source: YamlSource, registry: Registry, code: Code, store: Store
+    suite: Suite, source: YamlSource, registry: Registry, code: Code, inputs: Inputs
 ) -> tuple[PlannedTask, ...]:
     """The suite's perplexity texts and lm-eval tasks, in its order.
 
     Raises the user's first mistake as an `MbenchError`.
     """
-    texts = _perplexities(suite, source, registry, code, store)
-    return (*texts, *_lm_eval_tasks(suite, source, registry))
+    texts = _perplexities(suite, source, registry, code, inputs)
+    return (*texts, *_lm_eval_tasks(suite, source, registry, inputs))
 
 
 def find_text(
@@ -95,44 +100,39 @@ def find_text(
     source: YamlSource,
     registry: Registry,
     code: Code,
-    store: Store,
+    inputs: Inputs,
 ) -> Text:
     """The text that a suite names at `place`; no document is read yet."""
     if spec.plugin is not None and spec.plugin not in registry.corpora:
         at = (*place, "source", "plugin")
         raise source.unknown(at, "plugin corpus", spec.plugin, registry.corpora)
-    made_by: str | dict[str, str] = code.of("text")
+    made_by = code.hashes[READER]
     if spec.plugin is not None:
         made_by = code.source_of([registry.origins["corpus", spec.plugin].module]).sha256
-    return Text(".".join(place), spec, registry.corpora, made_by, store)
-
-
-def identity_of(text: Text, place: Place, source: YamlSource) -> dict[str, Any]:
-    """What determines a text; what is wrong with its files is told with the suite's line."""
-    try:
-        return text.identity()
-    except CorpusError as error:
-        raise source.error(place, str(error)) from None
+    return Text(".".join(place), spec, registry.corpora, made_by, inputs)
 
 
 def _perplexities(
-    suite: Suite, source: YamlSource, registry: Registry, code: Code, store: Store
+    suite: Suite, source: YamlSource, registry: Registry, code: Code, inputs: Inputs
 ) -> Iterator[PlannedTask]:
     for name, spec in suite.perplexity.items():
-        place = ("perplexity", name)
-        text = find_text(place, spec.source, source, registry, code, store)
+        text = find_text(("perplexity", name), spec.source, source, registry, code, inputs)
         # All but what decides no figure: a key that suites gain some day counts from its first day.
         settings = spec.model_dump(exclude={"source", "expect_tokens"})
-        fingerprint = {"kind": "perplexity", "text": identity_of(text, place, source), **settings}
+        fingerprint = {"kind": "perplexity", "text": text.identity(), **settings}
         yield PlannedTask(name, spec, fingerprint, text=text)
 
 
-def _lm_eval_tasks(suite: Suite, source: YamlSource, registry: Registry) -> Iterator[PlannedTask]:
+def _lm_eval_tasks(
+    suite: Suite, source: YamlSource, registry: Registry, inputs: Inputs
+) -> Iterator[PlannedTask]:
     for name, spec in suite.tasks.items():
         of_suite = [Path(spec.directory).expanduser()] if spec.directory else []
         directories = (*of_suite, *registry.task_directories)
         try:
-            fingerprint = task_fingerprint(name, spec, directories)
+            data = data_of(spec.lm_eval_name(name), directories, inputs)
+            identities = [each.identity(inputs) for each in data]
+            fingerprint = task_fingerprint(name, spec, directories, identities)
         except TaskError as error:
             raise source.error(("tasks", name), str(error)) from None
-        yield PlannedTask(name, spec, fingerprint, directories=directories)
+        yield PlannedTask(name, spec, fingerprint, directories=directories, data=data)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from mbench.core.errors import ModelNotFound
 from mbench.core.evaluation import Evaluation
 from mbench.core.interfaces import ExpertMask
 from mbench.core.interruption import stop_if_asked
@@ -16,6 +17,7 @@ from mbench.core.results import CellKey, Saving, TaskStatus
 from mbench.plan.cells import Plan
 from mbench.plan.models import PlannedModel
 from mbench.run.progress import Progress
+from mbench.storage.checkpoints import naming_place
 from mbench.storage.store import Key, Store
 
 if TYPE_CHECKING:
@@ -72,13 +74,16 @@ class ModelSession:
             try:
                 with self.timed("load"):
                     model = self.model
-                    self._loaded = load(
-                        model.place,
-                        revision=model.revision,
-                        dtype=model.dtype,
-                        attention=model.attention,
-                        trust_remote_code=model.trust_remote_code,
-                    )
+                    if model.checkpoint is None:
+                        raise ModelNotFound(f"model {model.name!r}: its files are out of reach")
+                    folder = model.checkpoint.all_files()
+                    with naming_place(folder, model.place):
+                        self._loaded = load(
+                            str(folder),
+                            dtype=model.dtype,
+                            attention=model.attention,
+                            trust_remote_code=model.trust_remote_code,
+                        )
             except Exception as error:
                 self._loaded = error
         if isinstance(self._loaded, Exception):

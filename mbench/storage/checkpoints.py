@@ -2,29 +2,282 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import fnmatch
 import hashlib
 import json
 import re
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 
-from mbench.core.errors import ModelNotFound
+from mbench.core.errors import MbenchError, ModelNotFound
 from mbench.storage.file_hash import file_hash
-from mbench.storage.hub import commits
 from mbench.storage.hub.answers import HubRefusal
+from mbench.storage.hub.fetch import Advance
+from mbench.storage.hub.repository import Repository
+from mbench.storage.inputs import Inputs
 from mbench.storage.store import Store
 
-TOKENIZER_FILES = (
+VOCABULARIES = (
     "tokenizer.json",
     "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
     "vocab.json",
     "vocab.txt",
-    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tekken.json",
+    "*.tiktoken",
 )
-VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+TOKENIZER_FILES = (
+    *VOCABULARIES,
+    "tokenizer_config.json",
+    "tokenizer.*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "additional_chat_templates/*.jinja",
+)
+"""What transformers may make a tokenizer of."""
+READ_BY_CODE = ("*.py", "*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja")
+"""What a model's own code is, or may read."""
 HINT = "give a local directory with --model NAME=PATH; `mbench run quickstart` needs no hub"
+
+
+@dataclass(frozen=True)
+class FileNames:
+    """The files of a checkpoint that decide what it computes."""
+
+    small: tuple[str, ...]
+    """Configuration, tokenizer, code, and the index of the weights."""
+    weights: tuple[str, ...]
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Sorted."""
+        return tuple(sorted((*self.small, *self.weights)))
+
+
+def file_names(
+    names: Collection[str], read: Callable[[str], str], *, remote_code: bool = False
+) -> FileNames:
+    """Choose from all files of a checkpoint; `read` gives the text of one.
+
+    Raises `ModelNotFound` if there is no configuration, no vocabulary or no weights, or if an index
+    names weights that are missing.
+    """
+    if "config.json" not in names:
+        raise ModelNotFound("config.json is missing")
+    if not _matching(names, VOCABULARIES):
+        raise ModelNotFound(f"no tokenizer (none of {', '.join(VOCABULARIES)})")
+    small = {"config.json", *_matching(names, TOKENIZER_FILES)}
+    small |= {"generation_config.json"} & set(names)
+    if remote_code:
+        small |= _matching(names, READ_BY_CODE)
+    index, weights = _weights(names, read)
+    small = {name for name in small if not name.endswith(".index.json")}
+    return FileNames(tuple(sorted(small | index)), tuple(weights))
+
+
+def _matching(names: Collection[str], patterns: Collection[str]) -> set[str]:
+    """The names that match; a pattern without a folder matches at the top, code everywhere."""
+    return {
+        name
+        for name in names
+        for pattern in patterns
+        if fnmatch.fnmatchcase(name, pattern)
+        and (pattern == "*.py" or name.count("/") == pattern.count("/"))
+    }
+
+
+def _weights(names: Collection[str], read: Callable[[str], str]) -> tuple[set[str], list[str]]:
+    """Their index, if there is one, and the weight files that would be loaded, sorted by name."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        index = f"{name}.index.json"
+        if name in names:
+            return set(), [name]
+        if index in names:
+            try:
+                parts = sorted(set(json.loads(read(index))["weight_map"].values()))
+            except (ValueError, KeyError, AttributeError, TypeError):
+                raise ModelNotFound(f"{index} is not an index of weight files") from None
+            missing = [part for part in parts if part not in names]
+            if missing:
+                raise ModelNotFound(
+                    f"{len(missing)} of {len(parts)} weight files are missing, e.g. {missing[0]}"
+                )
+            return {index}, parts
+    raise ModelNotFound(
+        "no weights (neither model.safetensors nor pytorch_model.bin, nor an index of them)"
+    )
+
+
+class Directory:
+    """A checkpoint in a folder of this machine."""
+
+    def __init__(
+        self, folder: Path, *, remote_code: bool = False, store: Store | None = None
+    ) -> None:
+        """Nothing is read yet; `store` remembers hashes, so that weights are read once."""
+        self.folder = folder
+        self.revision: str | None = None
+        self._remote_code = remote_code
+        self._store = store
+
+    @property
+    def place(self) -> str:
+        """How errors name it."""
+        return str(self.folder)
+
+    @cached_property
+    def names(self) -> FileNames:
+        """Its files; raises `ModelNotFound` if some are missing."""
+        # Code may lie anywhere below, all else at the top or in a folder there.
+        patterns = ("*", "*/*", "**/*.py") if self._remote_code else ("*", "*/*")
+        paths = (path for pattern in patterns for path in self.folder.glob(pattern))
+        names = {path.relative_to(self.folder).as_posix() for path in paths if path.is_file()}
+
+        def read(name: str) -> str:
+            return (self.folder / name).read_text(encoding="utf-8")
+
+        with _named(self.place):
+            return file_names(names, read, remote_code=self._remote_code)
+
+    def sha256(self, name: str) -> str:
+        """The hash of a file's content; raises `ModelNotFound` if it cannot be read."""
+        with _named(self.place):
+            return file_hash(self.folder / name, self._store)
+
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        return (self.folder / name).stat().st_size
+
+    def small_files(self) -> Path:
+        """The folder itself."""
+        return self.folder
+
+    def all_files(self, others: Sequence[str] = ()) -> Path:
+        """The folder itself."""
+        return self.folder
+
+    def missing(self) -> int:
+        """Nothing: it is all here."""
+        return 0
+
+    def fetch(self, advance: Advance) -> None:
+        """Nothing to do."""
+
+
+class OnHub:
+    """A checkpoint in a repository of the hub, at one commit."""
+
+    def __init__(
+        self, inputs: Inputs, repository: Repository, *, remote_code: bool = False
+    ) -> None:
+        """Nothing is fetched yet."""
+        self.repository = repository
+        self._inputs = inputs
+        self._remote_code = remote_code
+        self._refusal: HubRefusal | None = None
+
+    @property
+    def place(self) -> str:
+        """How errors name it."""
+        return self.repository.name
+
+    @property
+    def revision(self) -> str:
+        """The commit."""
+        return self.repository.commit
+
+    @cached_property
+    def names(self) -> FileNames:
+        """Its files; raises `ModelNotFound` if some are missing, or their index is out of reach."""
+
+        def read(name: str) -> str:
+            folder = self._inputs.fetch(self.repository, [name])
+            return (folder / name).read_text(encoding="utf-8")
+
+        with _named(self.place):
+            listed = {file.name for file in self.repository.files}
+            return file_names(listed, read, remote_code=self._remote_code)
+
+    def sha256(self, name: str) -> str:
+        """The hash of a file's content; raises `ModelNotFound` if it is out of reach."""
+        with _named(self.place):
+            return self._inputs.sha256(self.repository, name)
+
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        return self.repository.file(name).size
+
+    def small_files(self) -> Path:
+        """A folder with all but the weights."""
+        return self._folder(self.names.small)
+
+    def all_files(self, others: Sequence[str] = ()) -> Path:
+        """A folder with everything, and with other files at the top that match these patterns."""
+        listed = [file.name for file in self.repository.files]
+        return self._folder(sorted({*self.names.all, *_matching(listed, others)}))
+
+    def _folder(self, names: Collection[str]) -> Path:
+        """A folder with these files and no others, whatever else was fetched some time."""
+        with _named(self.place):
+            if self._refusal is not None:
+                raise self._refusal
+            cache = self._inputs.fetch(self.repository, names)
+        # Some libraries tell models apart by the last part of their path.
+        kind = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
+        folder = _links() / f"{self.revision}-{kind}"
+        for name in names:
+            link = folder / name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.is_symlink():
+                link.symlink_to((cache / name).resolve())
+        return folder
+
+    def missing(self) -> int:
+        """Bytes that are not on disk yet."""
+        return self._inputs.missing(self.repository, self.names.all)
+
+    def fetch(self, advance: Advance) -> None:
+        """Have all files on disk; what goes wrong is raised by `all_files`."""
+        try:
+            self._inputs.fetch(self.repository, self.names.all, advance)
+        except HubRefusal as error:
+            self._refusal = error
+
+
+@cache
+def _links() -> Path:
+    """A folder that lives as long as the process."""
+    folder = tempfile.mkdtemp(prefix="mbench-models-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+Checkpoint = Directory | OnHub
+
+
+def find_checkpoint(
+    path_or_id: str, revision: str | None, inputs: Inputs, *, remote_code: bool = False
+) -> Checkpoint:
+    """The checkpoint in a directory, or of a model id of the hub as `inputs` resolves it.
+
+    Raises `ModelNotFound` if there is none.
+    """
+    directory = local_directory(path_or_id)
+    if directory is not None:
+        return Directory(directory, remote_code=remote_code, store=inputs.store)
+    with _named(path_or_id):
+        repository = inputs.repository("model", path_or_id, revision)
+    return OnHub(inputs, repository, remote_code=remote_code)
 
 
 def local_directory(path_or_id: str) -> Path | None:
@@ -39,6 +292,40 @@ def local_directory(path_or_id: str) -> Path | None:
     if path.exists() or not is_id:
         raise ModelNotFound(f"model {path_or_id}: no such directory")
     return None
+
+
+def model_key(checkpoint: Checkpoint, *, remote_code: bool = False) -> str:
+    """Return what identifies a model's content: equal on the hub and in a directory.
+
+    It covers every byte of configuration, tokenizer and weights, and no path or commit; with
+    `remote_code` (whether the model's own code may run) the code too. Weights on the hub are not
+    fetched for it where the hub states their hashes. Raises `ModelNotFound` if files are missing.
+    """
+    total = hashlib.sha256()
+    for name in checkpoint.names.all:
+        total.update(f"{name} {checkpoint.sha256(name)}\n".encode())
+    return f"sha256:{total.hexdigest()}" + (":remote-code" if remote_code else "")
+
+
+@contextlib.contextmanager
+def _named(place: str) -> Iterator[None]:
+    """Put the model's name in front of an error's text."""
+    try:
+        yield
+    except HubRefusal as error:
+        reason = str(error).removeprefix(f"model {place}: ").removeprefix(f"model {place}, ")
+        raise ModelNotFound(f"model {place}: {reason}; {HINT}") from error
+    except (ModelNotFound, OSError, UnicodeDecodeError) as error:
+        raise ModelNotFound(f"model {place}: {error}") from error
+
+
+@contextlib.contextmanager
+def naming_place(folder: Path, place: str) -> Iterator[None]:
+    """Let errors name where a model comes from instead of the folder that it is read from."""
+    try:
+        yield
+    except MbenchError as error:
+        raise type(error)(str(error).replace(str(folder), place)) from error
 
 
 def config_file(directory: Path) -> Path:
@@ -85,37 +372,10 @@ def tokenizer_files(directory: Path) -> list[Path]:
     return [directory / name for name in TOKENIZER_FILES if (directory / name).is_file()]
 
 
-def model_key(
-    path_or_id: str,
-    revision: str | None = None,
-    *,
-    remote_code: bool = False,
-    store: Store | None = None,
-) -> str:
-    """Return what identifies the model's content: a hash of its files, or the hub's commit.
-
-    The hash covers every byte of a directory's configuration, tokenizer and weights, and not its
-    path; with `remote_code` (whether the model's own code may run) its Python files too. `store`
-    caches the hashes of files, so that weights are read once and not for every plan.
-    Raises `ModelNotFound` if files are missing, or if the hub is needed and cannot be reached.
-    """
-    suffix = ":remote-code" if remote_code else ""
-    directory = local_directory(path_or_id)
-    if directory is None:
-        return f"commit:{model_commit(path_or_id, revision)}{suffix}"
-    generation = directory / "generation_config.json"
-    files = [config_file(directory), *tokenizer_files(directory), *weight_files(directory)]
-    files += [generation] if generation.is_file() else []
-    files += directory.rglob("*.py") if remote_code else []
-    total = hashlib.sha256()
-    for path in sorted(files, key=lambda path: path.relative_to(directory).as_posix()):
-        name = path.relative_to(directory).as_posix()
-        total.update(f"{name} {file_hash(path, store)}\n".encode())
-    return f"sha256:{total.hexdigest()}{suffix}"
-
-
 def model_commit(repository: str, revision: str | None) -> str:
     """Return the commit that `revision` of a model on the hub stands for; see `commits.commit`."""
+    from mbench.storage.hub import commits
+
     try:
         return commits.commit(repository, revision, "model", "config.json")
     except HubRefusal as error:

@@ -21,7 +21,7 @@ from mbench.core.interfaces import ExpertMask
 from mbench.export import write as module
 from mbench.moe.load import load
 from mbench.moe.mask import masked
-from mbench.storage.checkpoints import model_key
+from mbench.storage.checkpoints import Directory, model_key
 from mbench_plugins.demo.plugin import MODEL
 
 STOCK = """
@@ -139,7 +139,7 @@ def test_the_folder_says_what_it_is(exported):
     assert mask["kept"][path] == np.flatnonzero(keep[1]).tolist()
     assert (mask["num_experts"], mask["experts_kept"], mask["method"]) == (8, 2, "a")
     assert mask["content_hash"] == ExpertMask(keep).content_hash
-    assert mask["model"] == {"name": "tiny", "content": model_key(str(full))}
+    assert mask["model"] == {"name": "tiny", "content": model_key(Directory(full))}
     card = (folder / "README.md").read_text()
     assert "| experts per token | 3 | 2 |" in card
     assert "A token gets 2 experts instead of the full model's 3" in card

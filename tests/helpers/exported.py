@@ -13,7 +13,7 @@ from mbench.core.provenance import ModelSource
 from mbench.core.results import CellResult, ProtocolEntry, Results, TaskStatus
 from mbench.export.choose import choose
 from mbench.export.write import export
-from mbench.storage.checkpoints import model_key
+from mbench.storage.checkpoints import Directory, model_key
 
 
 def results(folder, keep, router="sliced", **recorded):
@@ -41,7 +41,7 @@ def results(folder, keep, router="sliced", **recorded):
     cells = [cell(*each) for each in zip(("none", "a", "a"), (None, 0, 1), masks, strict=True)]
     recorded.setdefault("source", ModelSource("path", str(folder)))
     if "content" not in recorded:
-        recorded["content"] = model_key(str(folder))
+        recorded["content"] = model_key(Directory(folder))
     model = records.model("tiny", *keep.shape, **recorded)
     return Results(
         suite="little",

@@ -25,8 +25,7 @@ MOVED_BY = {
     "moe/": {"statistic", "evaluation", "efficiency", "model facts", "admission"},
     "evaluate/": {"evaluation", "task cost", "admission"},
     "plan/admission/": {"admission"},
-    "storage/texts.py": {"admission", "text"},
-    "storage/text_files/": {"admission", "text"},
+    "storage/texts.py": {"admission"},
     "run/mask_stage.py": {"mask"},
     "run/footprint.py": {"efficiency"},
 }

@@ -8,6 +8,7 @@ from mbench.plan.keys import installed_code
 from mbench.plan.plugin_loading import load_registry
 from mbench.plan.suite_file import load_suite
 from mbench.plan.tasks import plan_tasks
+from mbench.storage.inputs import Inputs
 
 SUITE = """\
 name: tiny
@@ -36,7 +37,7 @@ def planned(tmp_path, registry, store):
 
     def plan(*set_values):
         suite, source = load_suite(path, set_values=set_values)
-        return plan_tasks(suite, source, registry, installed_code(), store)
+        return plan_tasks(suite, source, registry, installed_code(), Inputs(store))
 
     return plan
 

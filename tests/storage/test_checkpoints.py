@@ -9,8 +9,13 @@ import time
 import pytest
 
 from mbench.storage import file_hash as identity
-from mbench.storage.checkpoints import model_key
+from mbench.storage.checkpoints import Directory, model_key
 from mbench.storage.store import Store
+
+
+def key_of(directory, store=None, *, remote_code=False):
+    checkpoint = Directory(directory, remote_code=remote_code, store=store)
+    return model_key(checkpoint, remote_code=remote_code)
 
 
 @pytest.fixture
@@ -49,12 +54,12 @@ def settled(monkeypatch):
 
 @pytest.mark.usefixtures("settled")
 def test_a_file_is_read_once(directory, store, read):
-    key = model_key(str(directory), store=store)
+    key = key_of(directory, store)
     assert sorted(read) == ["config.json", "model.safetensors", "tokenizer.json"]
     read.clear()
-    assert model_key(str(directory), store=Store(store.root)) == key
+    assert key_of(directory, Store(store.root)) == key
     assert read == []
-    assert model_key(str(directory)) == key
+    assert key_of(directory) == key
     assert len(read) == 3
 
 
@@ -89,19 +94,19 @@ def redirect(path):
 )
 def test_a_changed_file_is_read_again(directory, store, read, change):
     path = directory / "model.safetensors"
-    size, key = path.stat().st_size, model_key(str(directory), store=store)
+    size, key = path.stat().st_size, key_of(directory, store)
     read.clear()
     time.sleep(0.02)  # longer than a tick of the file system's clock
     change(path)
     assert path.stat().st_size == size
-    changed = model_key(str(directory), store=store)
-    assert changed == model_key(str(directory)) != key
+    changed = key_of(directory, store)
+    assert changed == key_of(directory) != key
     assert len(read) == 1 + 3
 
 
 def test_a_file_of_this_moment_is_not_remembered(directory, store, read):
-    model_key(str(directory), store=store)
-    model_key(str(directory), store=store)
+    key_of(directory, store)
+    key_of(directory, store)
     assert len(read) == 6
 
 
@@ -116,16 +121,16 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered(directory, store
         return found
 
     monkeypatch.setattr(identity.hashlib, "file_digest", meanwhile)
-    model_key(str(directory), store=store)
+    key_of(directory, store)
     monkeypatch.undo()
-    assert model_key(str(directory), store=store) == model_key(str(directory))
+    assert key_of(directory, store) == key_of(directory)
 
 
 def test_code_enters_only_where_it_may_run(directory):
-    without, trusted = (model_key(str(directory), remote_code=each) for each in (False, True))
+    without, trusted = (key_of(directory, remote_code=each) for each in (False, True))
     assert trusted != without
     (directory / "modeling.py").write_text("one")
-    assert model_key(str(directory)) == without
-    first = model_key(str(directory), remote_code=True)
+    assert key_of(directory) == without
+    first = key_of(directory, remote_code=True)
     (directory / "modeling.py").write_text("two")
-    assert len({trusted, first, model_key(str(directory), remote_code=True)}) == 3
+    assert len({trusted, first, key_of(directory, remote_code=True)}) == 3

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
-import importlib.util
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,23 +11,27 @@ from typing import Any
 from mbench.core.errors import TaskError
 from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval import task_files
-from mbench.evaluate.lm_eval.task_files import Function, TaskFile
+from mbench.evaluate.lm_eval.task_files import Function, TaskFile, module_of
 from mbench.storage.source_code import files_behind
 
 
-def task_fingerprint(name: str, spec: LmEvalTask, directories: Sequence[Path]) -> dict[str, Any]:
+def task_fingerprint(
+    name: str,
+    spec: LmEvalTask,
+    directories: Sequence[Path],
+    data: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
     """Equal for tasks that score the same items in the same way, whatever a suite calls them.
 
     Local task files count by content: the YAML with all it includes, the Python files in the
-    folder of each `!function` module and what the module imports, and the data files. Built-in
-    tasks count by name and lm-eval's version, which also decides how any task is scored. Data that
-    code fetches by itself, or that a hub dataset without a pinned revision holds, cannot be seen
-    from here.
+    folder of each `!function` module and what the module imports. Built-in tasks count by name and
+    lm-eval's version, which also decides how any task is scored.
 
     Args:
         name: the suite's name of the task, which is lm-eval's too where `spec` gives none.
         spec: which task, and what of it.
         directories: folders of local task files.
+        data: what identifies the data of each of its leaves (see `task_data`).
 
     Raises:
         TaskError: the name is unknown, a local task file is malformed, or a file it needs is
@@ -49,26 +51,20 @@ def task_fingerprint(name: str, spec: LmEvalTask, directories: Sequence[Path]) -
         "builtin": sorted(definition.builtin),
         "yaml": _digests(chain),
         "code": _digests(code),
-        "data": [_data(file) for file in definition.files],
+        "data": [dict(identity) for identity in data],
     }
 
 
-def _data(file: TaskFile) -> dict[str, list[str]]:
-    """Digests of the data files by split; of URLs, the address."""
-    located = task_files.locate(file.config, file.chain) or {}
-    return {
-        split: [
-            part if "://" in pattern else _digest(Path(part))
-            for pattern in patterns
-            for part in (sorted(glob.glob(pattern, recursive=True)) or [pattern])
-        ]
-        for split, patterns in located.items()
-    }
+def local_files(name: str, spec: LmEvalTask, directories: Sequence[Path]) -> list[Path]:
+    """The local task files and all code that they refer to, sorted; raises as above."""
+    files = task_files.find(spec.lm_eval_name(name), directories).files
+    chain = {path for file in files for path in file.chain}
+    return sorted(chain | {path for file in files for path in _code(file)})
 
 
 def _code(file: TaskFile) -> Iterator[Path]:
     for function in _functions(file.config):
-        module = _module(function, file)
+        module = module_of(function)
         yield from module.parent.glob("*.py")
         yield from files_behind(module)
 
@@ -82,27 +78,6 @@ def _functions(value: Any) -> Iterator[Function]:
     elif isinstance(value, list):
         for part in value:
             yield from _functions(part)
-
-
-def _module(function: Function, file: TaskFile) -> Path:
-    """The file of a function's module, found without importing anything."""
-    *parts, _ = function.reference.split(".")
-    stems = [function.folder.joinpath(*parts)]
-    if parts and not stems[0].with_suffix(".py").exists():
-        package = importlib.util.find_spec(parts[0])
-        # A package's folder may have another name than the package.
-        if package is not None and package.submodule_search_locations is not None:
-            stems = [Path(p).joinpath(*parts[1:]) for p in package.submodule_search_locations]
-        elif package is not None and package.origin is not None:
-            stems = [Path(package.origin).parent.joinpath(*parts)]
-    for stem in stems:
-        for path in (stem.with_suffix(".py"), stem / "__init__.py"):
-            if path.is_file():
-                return path
-    raise TaskError(
-        f"{file.path}: the module of !function {function.reference} is neither in"
-        f" {function.folder} nor installed"
-    )
 
 
 def _digests(paths: Iterable[Path]) -> list[str]:

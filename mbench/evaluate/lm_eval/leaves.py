@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mbench.core.errors import TaskError
+from mbench.core.errors import TaskError, unknown
 from mbench.evaluate.lm_eval import builtin, task_files
 from mbench.evaluate.lm_eval.task_files import Catalogue, TaskFile
 
@@ -120,5 +120,6 @@ class _Names:
                 names.add(str(file.config.get("task")))
         names |= set(self.local.tags.get(tag, ()))
         if not names:
-            raise TaskError(f"unknown lm-eval task, group or tag {tag!r}")
+            known = {*self.local.names, *builtin.index().names}
+            raise TaskError(unknown("lm-eval task, group or tag", tag, known))
         return sorted(names)

@@ -15,7 +15,10 @@ from lm_eval.tasks._factory import TaskFactory
 from mbench.core.errors import MbenchError, TaskError, one_line
 from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval import task_files
+from mbench.evaluate.lm_eval.datasets_from_disk import loaded_from
 from mbench.evaluate.lm_eval.quiet import quiet
+from mbench.evaluate.lm_eval.task_data import LeafData
+from mbench.storage.hub.answers import HubRefusal
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
@@ -48,33 +51,36 @@ class _Factory(TaskFactory):  # type: ignore[misc]  # lm-eval is not typed
         return config
 
 
-def load(name: str, spec: LmEvalTask, directories: Sequence[Path]) -> dict[str, Task]:
+def load(
+    name: str, spec: LmEvalTask, directories: Sequence[Path], data: Sequence[LeafData] = ()
+) -> dict[str, Task]:
     """The tasks that a name stands for, by lm-eval's names: one, or the members of a group or tag.
 
     Args:
         name: the suite's name of the task, which is lm-eval's too where `spec` gives none.
         spec: which task, and what of it.
         directories: folders of local task files.
+        data: of its leaves; a dataset that is not among them is not fetched.
 
     Raises:
         TaskError: the name is unknown, a task file is malformed, or data cannot be loaded.
     """
     wanted = spec.lm_eval_name(name)
     definition = task_files.find(wanted, directories)
-    with quiet():
+    with quiet(), loaded_from(data):
         places = tuple(path.expanduser().resolve() for path in directories)
         manager = _manager(places, bool(definition.builtin))
         manager._factory = factory = _Factory({file.path: file.chain for file in definition.files})
         try:
             loaded = manager.load(wanted)
+        except HubRefusal as error:
+            raise TaskError(f"task {wanted!r}: {error}") from error
         except MbenchError:
             raise
         except UNREACHABLE as error:
             dataset = f"the dataset {factory.dataset}" if factory.dataset else "a dataset"
             raise TaskError(
-                f"task {wanted!r} needs {dataset}, which is neither in the local cache nor "
-                f"reachable ({one_line(error)}); connect to the Hugging Face hub once, or set "
-                "`directory` to a folder of task files whose data_files are local"
+                f"task {wanted!r} needs {dataset}, which cannot be read ({one_line(error)})"
             ) from error
         except Exception as error:
             raise TaskError(f"task {wanted!r} cannot be loaded: {one_line(error)}") from error

@@ -22,6 +22,7 @@ from mbench.evaluate.lm_eval.items import Columns, Item, columns_of, read_items
 from mbench.evaluate.lm_eval.loading import load
 from mbench.evaluate.lm_eval.loglikelihood import LoglikelihoodRequests
 from mbench.evaluate.lm_eval.quiet import quiet
+from mbench.evaluate.lm_eval.task_data import LeafData
 from mbench.evaluate.meter import Meter
 from mbench.moe.config import positions_of
 
@@ -37,6 +38,7 @@ def prepare(
     spec: LmEvalTask,
     directories: Sequence[Path],
     tokenizer: PreTrainedTokenizerBase,
+    data: Sequence[LeafData] = (),
     *,
     max_length: int | None = None,
 ) -> PreparedTask:
@@ -48,13 +50,14 @@ def prepare(
         directories: folders of local task files; their tasks go before lm-eval's own of the same
             name. `spec.directory` is ignored.
         tokenizer: of the model.
+        data: of its leaves.
         max_length: most tokens of a request, e.g. the model's positions; longer ones are
             truncated on the left. None: the tokenizer's own limit.
 
     Raises:
         TaskError: the name, the task file, its data, a metric or the lengths are not usable.
     """
-    tasks = load(name, spec, directories)
+    tasks = load(name, spec, directories, data)
     items: list[Item] = []
     with quiet():
         for subtask, task in tasks.items():

@@ -7,6 +7,7 @@ here these are errors, because otherwise another task may run than the suite mea
 from __future__ import annotations
 
 import glob
+import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -256,3 +257,24 @@ def locate(config: Mapping[str, Any], chain: Sequence[Path]) -> dict[str, list[s
         str(split): [absolute(part) for part in ([parts] if isinstance(parts, str) else parts)]
         for split, parts in splits.items()
     }
+
+
+def module_of(function: Function) -> Path:
+    """The file of a function's module, found without importing anything; raises `TaskError`."""
+    *parts, _ = function.reference.split(".")
+    stems = [function.folder.joinpath(*parts)]
+    if parts and not stems[0].with_suffix(".py").exists():
+        package = importlib.util.find_spec(parts[0])
+        # A package's folder may have another name than the package.
+        if package is not None and package.submodule_search_locations is not None:
+            stems = [Path(p).joinpath(*parts[1:]) for p in package.submodule_search_locations]
+        elif package is not None and package.origin is not None:
+            stems = [Path(package.origin).parent.joinpath(*parts)]
+    for stem in stems:
+        for path in (stem.with_suffix(".py"), stem / "__init__.py"):
+            if path.is_file():
+                return path
+    raise TaskError(
+        f"the module of !function {function.reference} is neither in {function.folder} nor"
+        " installed"
+    )

@@ -23,7 +23,9 @@ from mbench.core.errors import TaskError
 from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval import builtin
 from mbench.evaluate.lm_eval.fingerprint import task_fingerprint
+from mbench.evaluate.lm_eval.task_data import data_of
 from mbench.evaluate.lm_eval.task_files import read
+from mbench.storage.inputs import Inputs
 
 needs_data = pytest.mark.skipif(
     not (DATA / "tasks").is_dir(), reason=f"no sample of the real task files in {DATA}"
@@ -397,37 +399,45 @@ def test_a_local_task_goes_before_a_builtin_of_its_name(folder, model, tokenizer
     assert len(found.items) == len(ITEMS)
 
 
-def test_fingerprint_follows_content_alone(folder, tmp_path_factory):
+def fingerprint(name, spec, folders, store):
+    inputs = Inputs(store)
+    data = data_of(spec.lm_eval_name(name), folders, inputs)
+    return task_fingerprint(name, spec, folders, [each.identity(inputs) for each in data])
+
+
+def test_fingerprint_follows_content_alone(folder, tmp_path_factory, store):
     (folder / "toy.yaml").rename(folder / "_toy.yaml")
     text = (folder / "_toy.yaml").read_text().replace("task: toy\n", "")
     (folder / "_toy.yaml").write_text(text + "process_docs: !function code.process\n")
     (folder / "toy.yaml").write_text("include: _toy.yaml\ntask: toy\n")
     (folder / "code.py").write_text("from other import process\n")
     (folder / "other.py").write_text("def process(docs):\n    return docs\n")
-    first = task_fingerprint("toy", LmEvalTask(), [folder])
+    first = fingerprint("toy", LmEvalTask(), [folder], store)
     assert json.loads(json.dumps(first)) == first
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "moved"
     folder.parent.rename(elsewhere)
     moved = [elsewhere / "tasks"]
     other_words = LmEvalTask(task="toy", metric="acc_norm", directory="unread")
-    assert task_fingerprint("another name", other_words, moved) == first
+    assert fingerprint("another name", other_words, moved, store) == first
     for path in ("toy.jsonl", "tasks/_toy.yaml", "tasks/code.py", "tasks/other.py"):
         with (elsewhere / path).open("a") as stream:
             stream.write("\n# changed\n")
-        changed = task_fingerprint("toy", TOY, moved)
+        changed = fingerprint("toy", TOY, moved, store)
         assert changed != first
         first = changed
     for setting in ({"limit": 1}, {"num_fewshot": 0}, {"max_gen_toks": 1}):
-        assert task_fingerprint("toy", LmEvalTask(**setting), moved) != first
-    assert task_fingerprint("x", LmEvalTask(task="arc_easy"), [])["builtin"] == ["arc_easy"]
+        assert fingerprint("toy", LmEvalTask(**setting), moved, store) != first
+    assert task_fingerprint("x", LmEvalTask(task="arc_easy"), [], [])["builtin"] == ["arc_easy"]
 
 
 def test_fingerprints_need_no_heavy_import(folder):
     code = (
         "import sys; from pathlib import Path\n"
         "from mbench.evaluate.lm_eval.fingerprint import task_fingerprint\n"
+        "from mbench.evaluate.lm_eval.task_data import data_of\n"
         "from mbench.core.suite import LmEvalTask\n"
-        f"task_fingerprint('toy', LmEvalTask(), [Path({str(folder)!r})])\n"
+        f"task_fingerprint('toy', LmEvalTask(), [Path({str(folder)!r})], [])\n"
+        f"data_of('toy', [Path({str(folder)!r})], None)\n"
         "print(sorted({'lm_eval', 'torch', 'transformers', 'pandas'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
