@@ -18,6 +18,7 @@ VERBS = {
     "compare": "Compare two runs, or two methods, on the same items.",
     "export": "Write the pruned checkpoint of one mask of a finished run.",
     "suites": "List the suites that come with mbench.",
+    "store": "Look at the store, check it, thin it out, copy from it.",
     "plugins": "List what plugins offer, and those that failed to load.",
 }
 

@@ -15,13 +15,11 @@ stored, so they are tried again. Many runs may use a store at once: what exists 
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import json
 import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,15 +29,8 @@ from mbench.core.errors import Damaged, StoreError
 from mbench.core.provenance import CorpusProfile
 from mbench.storage import artefacts
 from mbench.storage.artefacts import KINDS, Kind, canonical, digest_of, file_name
-from mbench.storage.atomic import (
-    AlreadyThere,
-    new_folder,
-    remove,
-    sweep,
-    take_name,
-    write_atomically,
-    write_new,
-)
+from mbench.storage.atomic import AlreadyThere, new_folder, sweep, write_atomically, write_new
+from mbench.storage.damaged_folder import DamagedFolder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,9 +38,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ENVIRONMENT_VARIABLE = "MBENCH_STORE"
-
-DAMAGED = "damaged"
-"""The folder of what was set aside."""
 
 ATTEMPTS = 5
 """Times that a name is tried which other runs take and set aside at the same time."""
@@ -61,8 +49,6 @@ SINGULAR: Mapping[Kind, str] = {
     "efficiency": "measurement",
     "facts": "fact",
 }
-
-_numbers = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -103,10 +89,8 @@ class Store:
         self.root = root
         self.asked: set[Key] = set()
         """Everything that was read, found or not, or written."""
-        self._unheard: list[str] = []
-        self._report: Callable[[str], None] = self._unheard.append
-        self._reported: set[str] = set()
-        self._moved: set[Key] = set()
+        self._damaged = DamagedFolder(root)
+        self._set_aside: set[Key] = set()
         try:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -120,14 +104,11 @@ class Store:
         for kind in KINDS:
             folder = root / kind
             if os.path.lexists(folder) and not os.path.isdir(folder):
-                self._set_aside(folder, f"folder {kind!r}", Damaged("it is no folder"))
+                self._damaged.take(folder, f"folder {kind!r}", Damaged("it is no folder"))
 
     def listen(self, report: Callable[[str], None]) -> None:
         """Have every damaged artefact reported as one line, those found by now at once."""
-        self._report = report
-        for text in self._unheard:
-            report(text)
-        self._unheard.clear()
+        self._damaged.listen(report)
 
     def require_writable(self, lacking: str) -> None:
         """Raise `StoreError` where nothing can be stored; `lacking` says what is to be."""
@@ -149,7 +130,7 @@ class Store:
 
     def was_set_aside(self, key: Key) -> bool:
         """Whether the artefact was damaged when it was read, since this store was opened."""
-        return key in self._moved
+        return key in self._set_aside
 
     def read_json(self, key: Key) -> Any | None:
         """An artefact's JSON, or None if it is absent or damaged."""
@@ -167,7 +148,8 @@ class Store:
         if replace:
             write_atomically(self.path(key), lambda path: path.write_bytes(data))
             return content
-        return content if self._publish(key, data) else self.read_json(key)
+        new = self.publish(key, lambda path: write_new(path, data))
+        return content if new else self.read_json(key)
 
     def has_items(self, key: Key) -> bool:
         """Whether there is a file of an evaluation's outcomes, which is not read."""
@@ -190,7 +172,7 @@ class Store:
         data = artefacts.table_bytes(key.record(), items)
         if before is not None:
             write_atomically(self.path(key), lambda path: path.write_bytes(data))
-        elif not self._publish(key, data):
+        elif not self.publish(key, lambda path: write_new(path, data)):
             return self.write_items(key, items)
         return items
 
@@ -221,15 +203,12 @@ class Store:
         Raises:
             StoreError: the folder cannot be written, e.g. because the disk is full.
         """
-        for _ in range(ATTEMPTS):
-            try:
-                with new_folder(self.path(key)) as folder:
-                    artefacts.write_statistic(folder, key.record(), profile, sums, samples)
-                return
-            except AlreadyThere:
-                if self._read(key, _whole_statistic) is not None:
-                    return
-        raise StoreError(f"cannot write {self.path(key)}: what is there cannot be moved")
+
+        def write(path: Path) -> None:
+            with new_folder(path) as folder:
+                artefacts.write_statistic(folder, key.record(), profile, sums, samples)
+
+        self.publish(key, write)
 
     def read_sums(self, key: Key) -> dict[str, np.ndarray]:
         """A statistic's sums [shards, layers, ...] by array name; raises `Damaged` without them."""
@@ -238,6 +217,25 @@ class Store:
     def read_samples(self, key: Key, layer: int) -> dict[str, np.ndarray]:
         """A statistic's samples [t, ...] in one layer by array name; raises `Damaged`."""
         return self._arrays(key, artefacts.layer_file(layer))
+
+    def publish(self, key: Key, write: Callable[[Path], None]) -> bool:
+        """Have `write` give a name to an artefact; False where a whole one has it by then.
+
+        `write` raises `AlreadyThere` where the name is taken. Raises `StoreError` where what has
+        the name is damaged and cannot be moved.
+        """
+        for _ in range(ATTEMPTS):
+            try:
+                write(self.path(key))
+                return True
+            except AlreadyThere:
+                if self.verify(key) is not None:
+                    return False
+        raise StoreError(f"cannot write {self.path(key)}: what is there cannot be moved")
+
+    def verify(self, key: Key) -> Mapping[str, Any] | None:
+        """Read every byte of an artefact; returns what made it, or None if absent or damaged."""
+        return self._read(key, partial(artefacts.verify, key.kind))
 
     def _arrays(self, key: Key, name: str) -> dict[str, np.ndarray]:
         arrays = self._read(key, lambda path, digest: artefacts.read_arrays(path, digest, name))
@@ -256,82 +254,12 @@ class Store:
             except FileNotFoundError:
                 return None
             except Damaged as damage:
-                if not self._set_aside(path, what, damage, lambda moved: read(moved, key.digest)):
-                    if not os.path.lexists(path):
-                        self._moved.add(key)
-                    return None
+                if self._damaged.take(path, what, damage, lambda moved: read(moved, key.digest)):
+                    continue
+                if not os.path.lexists(path):
+                    self._set_aside.add(key)
+                return None
         return None
-
-    def _set_aside(
-        self,
-        path: Path,
-        what: str,
-        damage: Damaged,
-        read: Callable[[Path], object] | None = None,
-    ) -> bool:
-        """Move a damaged artefact away, and say so; returns whether to look again.
-
-        That is so where another run has moved it already, and maybe put a whole one in its place:
-        what was moved is read once more, and goes back if it is whole.
-        """
-        try:
-            moved = self._move(path)
-        except FileNotFoundError:
-            return True
-        except OSError as error:
-            why = f"and cannot be moved: {error.strerror}"
-            self._say(f"the stored {what} is damaged ({damage}) {why}")
-            return False
-        if read is not None:
-            with contextlib.suppress(Damaged, FileNotFoundError):
-                read(moved)
-                _put_back(moved, path)
-                return True
-        place = moved.relative_to(self.root).as_posix()
-        self._say(f"the stored {what} is damaged ({damage}): set aside as {place}")
-        return False
-
-    def _move(self, path: Path) -> Path:
-        kind = path.relative_to(self.root).parts[0]
-        number = f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}-{next(_numbers)}"
-        moved = self.root / DAMAGED / kind / f"{path.name}.{number}"
-        if os.path.lexists(path):
-            moved.parent.mkdir(parents=True, exist_ok=True)
-        path.rename(moved)
-        return moved
-
-    def _say(self, text: str) -> None:
-        if text not in self._reported:
-            self._reported.add(text)
-            self._report(text)
-
-    def _publish(self, key: Key, data: bytes) -> bool:
-        """Write a file; False where another run has written the artefact meanwhile."""
-        kind = key.kind
-        for _ in range(ATTEMPTS):
-            try:
-                write_new(self.path(key), data)
-                return True
-            except AlreadyThere:
-                found = self._read(key, lambda path, digest: artefacts.verify(kind, path, digest))
-                if found is not None:
-                    return False
-        raise StoreError(f"cannot write {self.path(key)}: what is there cannot be moved")
-
-
-def _whole_statistic(path: Path, digest: str) -> Mapping[str, Any]:
-    return artefacts.verify("statistics", path, digest)
-
-
-def _put_back(moved: Path, path: Path) -> None:
-    """Give a whole artefact its name again, unless there is another by now."""
-    try:
-        if moved.is_dir():
-            moved.rename(path)
-        else:
-            take_name(moved, path)
-    except (OSError, AlreadyThere):
-        remove(moved)
 
 
 def _same_items(one: pd.DataFrame, other: pd.DataFrame) -> bool:

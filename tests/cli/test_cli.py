@@ -121,7 +121,10 @@ def test_export_writes_the_model_that_was_chosen(folder, call_there):
     ("words", "message"),
     [
         (["rnu", "tiny.yaml"], "unknown command 'rnu'; did you mean 'run'? (valid: check, "),
-        (["leaderboard"], "(valid: check, compare, export, plan, plugins, report, run, suites)"),
+        (
+            ["leaderboard"],
+            "(valid: check, compare, export, plan, plugins, report, run, store, suites)",
+        ),
         (["run", "none.yaml"], "none.yaml: no such suite file (there: tiny.yaml)"),
         (["plan", "quikstart"], "unknown suite 'quikstart'; did you mean 'quickstart'?"),
         (["run", "tiny.yaml", "--set", "retian=[0.5]"], "unknown key 'retian'; did you mean"),

@@ -1,0 +1,65 @@
+"""What a plan needs of a store: all that its run would take from it, were it there."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mbench.plan.cells import Plan
+from mbench.plan.keys import efficiency_key, speed_key
+from mbench.plan.models import PlannedModel
+from mbench.storage.housekeeping import contents, describe
+from mbench.storage.mask_json import mask_from_json
+from mbench.storage.store import Key, Store
+
+
+def needed(plan: Plan, store: Store) -> set[Key]:
+    """Keys of everything that the plan was made of, and that its run would read or write.
+
+    `store` is the one that the plan was made with. The evaluations of masks that are not made yet
+    are unknown, and are not there. Measurements count whatever machine they were made on.
+    """
+    keys = set(store.asked)
+    for model in plan.models:
+        keys |= set(_of_model(plan, model, store))
+    return keys | set(_measurements(plan, store))
+
+
+def _of_model(plan: Plan, model: PlannedModel, store: Store) -> Iterator[Key]:
+    masks = {(model.unpruned_mask.content_hash, plan.suite.router)}
+    for cell in plan.cells_of(model.name):
+        for jobs in cell.statistics.values():
+            yield from (job.key for job in jobs)
+        stored = store.read_json(cell.mask_key) if cell.mask_key else None
+        if cell.mask_key is not None and stored is not None:
+            yield cell.mask_key
+            mask = mask_from_json(stored, model.facts.layers)
+            masks.add((mask.content_hash, cell.budget.router))
+    for task in plan.tasks:
+        yield plan.task_cost_key(model, task)
+        yield from (plan.evaluation_key(model, *mask, task) for mask in masks)
+    yield speed_key(model.identity, platform.node())
+
+
+def _measurements(plan: Plan, store: Store) -> Iterator[Key]:
+    spec = plan.suite.efficiency
+    if spec is None:
+        return
+    wanted = [
+        _anywhere(
+            efficiency_key(
+                plan.code, model.identity, plan.kept(model, retain), spec.model_dump(), ""
+            ).record()
+        )
+        for model in plan.models
+        for retain in plan.suite.retain
+    ]
+    for stored in contents(store, ["efficiency"]):
+        described = describe(stored, whole=False)
+        if described is not None and _anywhere(described.record) in wanted:
+            yield stored.key
+
+
+def _anywhere(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in ("device", "label")}
