@@ -16,11 +16,16 @@ _SIGKILL = 9
 def end_with_parent(stream: TextIO) -> None:
     """End this process when its parent ends; `stream` is a pipe that only the parent holds open.
 
-    The pipe serves everywhere, and on Linux the system watches too, also while native code runs.
+    The pipe serves everywhere; on Linux the system watches, too, even where the pipe got copied.
     """
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL)
+    end_with_parent_on_linux()
     threading.Thread(target=_wait_for_end, args=(stream,), daemon=True).start()
+
+
+def end_with_parent_on_linux() -> None:
+    """Have the system end this process with the thread that started it; elsewhere do nothing."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL)
 
 
 def _wait_for_end(stream: TextIO) -> None:

@@ -66,6 +66,8 @@ def publish(
         render(run, replacement.folder, cleaned(shown.parts))
         verdicts = json.dumps(to_json(run), indent=1, ensure_ascii=False) + "\n"
         write_text_atomically(replacement.folder / VERDICT, verdicts)
+    if drawing.problem():
+        warnings.append(f"the page has no picture of a chart: {drawing.problem()}")
     if replacement.one_by_one:
         warnings.append(
             f"the files of {directory} were replaced one by one: {replacement.one_by_one}"

@@ -1,10 +1,8 @@
-"""Vega-Lite specifications as SVG text, compiled in the background while a page is computed.
-
-The compiler comes with its package, JavaScript engine included, and needs no network.
-"""
+"""Vega-Lite specifications as SVG text, compiled in the background while a page is computed."""
 
 from __future__ import annotations
 
+import atexit
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -15,7 +13,10 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
+from markupsafe import Markup
+
 from mbench.core.clean_text import visible
+from mbench.report.charts.compiler import Compiler, NoPicture
 
 GEOMETRY = frozenset(("d", "transform", "x1", "x2", "y1", "y2", "width", "height"))
 INHERITED = frozenset(
@@ -32,19 +33,32 @@ class Drawing:
     """A chart that is being compiled; a template that inserts it waits for it."""
 
     svg: Future[str]
+    description: str
+    """What it shows, in words, which stand in its place where there is no picture."""
 
     def __html__(self) -> str:
-        return self.svg.result()
+        try:
+            return self.svg.result()
+        except NoPicture as error:
+            text = f"No picture: {visible(str(error))}. {visible(self.description)}"
+            return Markup('<p class="meta">{}</p>').format(text)
 
 
 def draw(spec: Mapping[str, Any], id: str, title: str, description: str) -> Drawing:
     """Start compiling a specification; `title` and `description` are its text alternative."""
-    return Drawing(_compiler().submit(_svg, spec, id, title, description))
+    _compiler().start()
+    return Drawing(_thread().submit(_svg, spec, id, title, description), description)
 
 
 def warm_up() -> None:
     """Start the compiler, which takes longer than any chart."""
-    _compiler().submit(_compile, {"data": {"values": [{}]}, "mark": "point"})
+    _compiler().start(again=True)
+    _thread().submit(_compiler().compile, {"data": {"values": [{}]}, "mark": "point"})
+
+
+def problem() -> str:
+    """Why a chart since `warm_up` has no picture; empty if all that are finished have one."""
+    return _compiler().problem
 
 
 def note(method: str, text: str = "") -> str:
@@ -53,19 +67,19 @@ def note(method: str, text: str = "") -> str:
 
 
 @cache
-def _compiler() -> ThreadPoolExecutor:
+def _compiler() -> Compiler:
+    compiler = Compiler()
+    atexit.register(compiler.stop)
+    return compiler
+
+
+@cache
+def _thread() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, thread_name_prefix="charts")
 
 
-def _compile(spec: Mapping[str, Any]) -> str:
-    import vl_convert
-
-    svg: str = vl_convert.vegalite_to_svg(dict(spec))
-    return svg
-
-
 def _svg(spec: Mapping[str, Any], id: str, title: str, description: str) -> str:
-    root = ElementTree.fromstring(_compile(spec))
+    root = ElementTree.fromstring(_compiler().compile(spec))
     made = Element(
         "svg",
         {
