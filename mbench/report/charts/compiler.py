@@ -147,16 +147,16 @@ def serve() -> None:
         signal.signal(number, signal.SIG_IGN)
     end_with_parent_on_linux()
     _allow_addresses()
-    answers = open(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever the engine prints is no answer
-    for line in sys.stdin:
-        try:
-            import vl_convert
+    with open(os.dup(1), "w", encoding="utf-8", buffering=1) as answers:
+        os.dup2(2, 1)  # whatever the engine prints is no answer
+        for line in sys.stdin:
+            try:
+                import vl_convert
 
-            answer = {"svg": vl_convert.vegalite_to_svg(json.loads(line))}
-        except Exception as error:
-            answer = {"error": one_line(error)}
-        print(json.dumps(answer), file=answers, flush=True)
+                answer = {"svg": vl_convert.vegalite_to_svg(json.loads(line))}
+            except Exception as error:
+                answer = {"error": one_line(error)}
+            print(json.dumps(answer), file=answers)
 
 
 if __name__ == "__main__":
