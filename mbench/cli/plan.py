@@ -19,7 +19,8 @@ def command(as_json: bool, **options: Any) -> None:
     SUITE is a file, or the name of a suite that comes with mbench (`mbench suites`).
     """
     from mbench.cli.display import json_only
-    from mbench.cli.summary import show_plan
+    from mbench.cli.summary import show_notes, show_plan
+    from mbench.plan.admission.budgets import budget_findings
     from mbench.plan.cost import estimate
     from mbench.plan.in_words import methods_in_words, protocol_in_words
 
@@ -34,3 +35,4 @@ def command(as_json: bool, **options: Any) -> None:
     for entry in (*protocol_in_words(suite), *methods_in_words(planned.plan)):
         click.echo(f"  {entry.name}: {entry.text}")
     show_plan(cost, suite, err=False)
+    show_notes(budget_findings(planned.plan), err=False)

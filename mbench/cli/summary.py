@@ -45,11 +45,11 @@ def show_plan(estimate: Estimate, suite: Suite, *, err: bool) -> None:
             click.echo(f"  on accelerators, roughly: {_on_accelerators(cost)}", err=err)
 
 
-def show_notes(findings: Iterable[Finding]) -> None:
-    """On standard error, what a reader of the figures should know of the inputs."""
+def show_notes(findings: Iterable[Finding], *, err: bool = True) -> None:
+    """What a reader of the figures should know of the inputs."""
     for finding in findings:
         if finding.level == "note":
-            click.echo(f"note: {finding.subject}, {finding.fact}: {finding.words}", err=True)
+            click.echo(f"note: {finding.subject}, {finding.fact}: {finding.words}", err=err)
 
 
 def show_findings(findings: Iterable[Finding]) -> None:

@@ -81,7 +81,9 @@ class TextSource(_Strict):
     hub: str | None = None
     """Id of a hub dataset; exactly one of `hub`, `files` and `plugin` is given."""
     files: tuple[str, ...] | None = None
-    """Text files (one document each) or JSON-lines files; relative to the working directory."""
+    """Plain text (one document each), JSON lines, a JSON list, CSV, TSV, parquet or Arrow, by name
+    and content, all but the last two also compressed (gzip, zstd, xz, bzip2); relative to the
+    working directory."""
     plugin: str | None = None
     """Name of a corpus that a plugin ships."""
     split: str = "train"
@@ -93,7 +95,10 @@ class TextSource(_Strict):
     revision: str | None = None
     """Commit of the dataset."""
     field: str = "text"
-    """Field of a record that holds the text."""
+    """Field of a record that holds the text. A record without it, or where it is no string, is
+    refused."""
+    nulls: Literal["refuse", "skip"] = "refuse"
+    """`skip`: leave out records in which the field is null, and count them."""
 
     @model_validator(mode="after")
     def _one_source(self) -> TextSource:

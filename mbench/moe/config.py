@@ -45,7 +45,7 @@ REFUSED: Mapping[str, str] = {
 }
 """Fields that change what is computed, and what a value other than none or false stands for."""
 TOKENS = ("bos_token_id", "eos_token_id")
-HARMLESS = {*TOKENS, "pad_token_id", "transformers_version", "use_cache", "max_length"}
+HARMLESS = {*TOKENS, "pad_token_id", "use_cache", "max_length"}
 """What lm-eval gives for every request, or what decides no token."""
 
 
@@ -226,7 +226,8 @@ def _generation(
     asked = [
         f"{field} {json.dumps(settings[field])}"
         for field in sorted(set(GenerationConfig().to_dict()) - HARMLESS)
-        if settings.get(field) not in (None, False, defaults.get(field))
+        if not field.startswith(("_", "transformers"))
+        and settings.get(field) not in (None, False, defaults.get(field))
         # Some families have a field of the same name: `top_k`.
         and not (file is None and hasattr(config, field))
     ]

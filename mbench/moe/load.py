@@ -99,7 +99,7 @@ def load(
         weight_files(directory)
         tokenizer_files(directory)
     with reachable(path_or_id):
-        tokenizer = load_tokenizer(checkpoint, facts.vocabulary)
+        tokenizer, _ = load_tokenizer(checkpoint, facts.vocabulary)
     bits = torch.finfo(getattr(torch, facts.computed_in(dtype))).bits
     device_map = device_map_for(device, facts.parameters * bits // 8)
     with naming(path_or_id):

@@ -8,7 +8,8 @@ from transformers import AutoTokenizer
 
 from mbench.core.errors import MOST_CHARACTERS, CorpusError, MbenchError, UnsupportedModel
 from mbench.moe import deepseek
-from mbench.moe.config import Checkpoint
+from mbench.moe.config import Checkpoint, read_config
+from mbench.moe.load_errors import reachable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -17,11 +18,19 @@ PROBE = "The 3 cafés, ¿qué? 日本語 🙂\n\tdef f(x): return 'x'\x00"
 """A text that needs many kinds of tokens."""
 
 
-def load_tokenizer(checkpoint: Checkpoint, rows: int) -> PreTrainedTokenizerBase:
+def tokenizer_of(
+    path_or_id: str, revision: str | None, rows: int, *, trust_remote_code: bool = False
+) -> tuple[PreTrainedTokenizerBase, str]:
+    """The tokenizer of a model that is not loaded; see `load_tokenizer` and `read_config`."""
+    with reachable(path_or_id):
+        return load_tokenizer(read_config(path_or_id, revision, trust_remote_code), rows)
+
+
+def load_tokenizer(checkpoint: Checkpoint, rows: int) -> tuple[PreTrainedTokenizerBase, str]:
     """Load a tokenizer whose every token the model has an embedding for.
 
-    It pads with a token that the model has too: what is padded is masked, so that which one it is
-    changes no figure.
+    It pads with a token that the model has too: padding is masked, so that which one it is changes
+    no figure. In words, what it pads with in place of its own; empty where that is fine.
 
     Args:
         checkpoint: whose tokenizer.
@@ -65,9 +74,18 @@ def load_tokenizer(checkpoint: Checkpoint, rows: int) -> PreTrainedTokenizerBase
             f"model {place}: its tokenizer has token ids up to {max(used)} ({token!r}), but the"
             f" embedding has {rows} rows, for ids up to {rows - 1}"
         )
-    if pad is None or not 0 <= pad < rows:
+    if pad is None:
         _pad_with_a_valid_token(tokenizer, rows)
-    return tokenizer
+        return tokenizer, ""
+    if 0 <= pad < rows:
+        return tokenizer, ""
+    own = f"{tokenizer.pad_token!r} has id {pad}, but the embedding has {rows} rows"
+    tokenizer.pad_token = None
+    _pad_with_a_valid_token(tokenizer, rows)
+    instead = (
+        "" if tokenizer.pad_token is None else f": {tokenizer.pad_token!r} is used, and masked"
+    )
+    return tokenizer, own + instead
 
 
 def _flat(error: Exception) -> str:
@@ -81,8 +99,8 @@ def _pad_with_a_valid_token(tokenizer: PreTrainedTokenizerBase, rows: int) -> No
         if token is not None and 0 <= token < rows:
             tokenizer.pad_token = getattr(tokenizer, name)
             return
-    if tokenizer.pad_token_id is not None:
-        tokenizer.pad_token = None
+    if len(tokenizer) < rows:
+        tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
 
 
 def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -25,7 +25,7 @@ from mbench.plan.keys import (
 from mbench.plan.methods import ResolvedMethod, resolve_methods
 from mbench.plan.models import PlannedModel, find_model
 from mbench.plan.registry import Registry
-from mbench.plan.tasks import PlannedTask, find_text, plan_tasks
+from mbench.plan.tasks import PlannedTask, find_text, identity_of, plan_tasks
 from mbench.plan.yaml_source import YamlSource
 from mbench.storage.inputs import Inputs
 from mbench.storage.store import Key, Store
@@ -149,7 +149,9 @@ def make_plan(
     for model in models:
         used = {c for method in methods[model.name].values() for c in method.corpora}
         identities = {
-            corpus: texts[corpus].identity() for corpus in suite.corpora if corpus in used
+            corpus: identity_of(texts[corpus], ("corpora", corpus), source)
+            for corpus in suite.corpora
+            if corpus in used
         }
         planner = _Planner(suite, source, registry, code, model, identities)
         cells += planner.cells(methods[model.name])

@@ -13,11 +13,13 @@ plugins and these inputs would give:
 | model facts | moe/                   | torch, transformers | model                              |
 | task cost   | evaluate/              |                     | model, task                        |
 | admission   | evaluate/, moe/,       | torch, transformers | the inputs that are looked at      |
-|             | plan/admission/,       |                     |                                    |
-|             | storage/texts.py       |                     |                                    |
+|             | plan/admission/, text  |                     |                                    |
+| text        | storage/texts.py,      |                     | its files, or its commit           |
+|             | storage/text_files/    |                     |                                    |
 
-A text counts by its content, or by its commit and the code that reads it (storage/texts.py, a
-plugin). The stages in run/ only pass on what the suite says, so that an edit there moves no key.
+A text counts by the content of its files, or by its commit, and by the code that reads it or the
+plugin that gives it; so nothing of it is read for a key but the bytes of files, once. The stages
+in run/ only pass on what the suite says, so that an edit there moves no key.
 
 No key holds a version of mbench: a release throws nothing away. None holds paths, the order of
 anything, the device or the batch size, but for measurements of speed. lm-eval's version is part of
@@ -38,7 +40,7 @@ from mbench.core.provenance import release
 from mbench.storage.source_code import Source, code_hash, source_of
 from mbench.storage.store import Key
 
-READER = "storage/texts.py"
+READERS = ("storage/text_files", "storage/texts.py")
 """What reads texts."""
 
 COMPUTED_BY: Mapping[str, tuple[str, ...]] = {
@@ -48,7 +50,8 @@ COMPUTED_BY: Mapping[str, tuple[str, ...]] = {
     "efficiency": ("moe", "run/footprint.py"),
     "model facts": ("moe",),
     "task cost": ("evaluate",),
-    "admission": ("evaluate", "moe", "plan/admission", READER),
+    "admission": ("evaluate", "moe", "plan/admission", *READERS),
+    "text": READERS,
 }
 """Folders and files of mbench whose code computes a kind of thing."""
 
@@ -87,7 +90,7 @@ class Code:
 @cache
 def installed_code(home: Path = Path(__file__).parents[1]) -> Code:
     """The code that runs here and now; `home` is the folder of the package."""
-    parts = sorted({READER, *(part for parts in COMPUTED_BY.values() for part in parts)})
+    parts = sorted({part for parts in COMPUTED_BY.values() for part in parts})
     return Code(
         {part: code_hash(home / part) for part in parts},
         {package: release(version(package)) for package in PACKAGES},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from mbench.plan.yaml_source import Place, YamlSource
 from mbench.storage.checkpoints import Checkpoint, find_checkpoint, model_key, naming_place
 from mbench.storage.inputs import Inputs
 from mbench.storage.store import Store
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,26 @@ class PlannedModel:
     def computed_in(self) -> str:
         """The dtype of the forward passes."""
         return self.facts.computed_in(self.dtype)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Its tokenizer, as the loaded model has it; raises what `tokenizer_and_padding` raises."""
+        return self.tokenizer_and_padding[0]
+
+    @cached_property
+    def tokenizer_and_padding(self) -> tuple[PreTrainedTokenizerBase, str]:
+        """See `mbench.moe.tokenizer.load_tokenizer`; read when it is first needed, no weights.
+
+        Raises `UnsupportedModel` or `ModelNotFound` where it cannot be used.
+        """
+        from mbench.moe.tokenizer import tokenizer_of
+
+        return tokenizer_of(
+            self.place,
+            self.revision,
+            self.facts.vocabulary,
+            trust_remote_code=self.trust_remote_code,
+        )
 
     @cached_property
     def unpruned_mask(self) -> ExpertMask:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mbench.core.errors import TaskError
+from mbench.core.errors import CorpusError, TaskError
 from mbench.core.suite import ExpectedWork, LmEvalTask, PerplexityTask, Suite, TextSource
 from mbench.evaluate.lm_eval.fingerprint import task_fingerprint
 from mbench.evaluate.lm_eval.task_data import LeafData, data_of
-from mbench.plan.keys import READER, Code
+from mbench.plan.keys import Code
 from mbench.plan.registry import Registry
 from mbench.plan.yaml_source import Place, YamlSource
 from mbench.storage.inputs import Inputs
@@ -106,20 +106,29 @@ def find_text(
     if spec.plugin is not None and spec.plugin not in registry.corpora:
         at = (*place, "source", "plugin")
         raise source.unknown(at, "plugin corpus", spec.plugin, registry.corpora)
-    made_by = code.hashes[READER]
+    made_by: str | dict[str, str] = code.of("text")
     if spec.plugin is not None:
         made_by = code.source_of([registry.origins["corpus", spec.plugin].module]).sha256
     return Text(".".join(place), spec, registry.corpora, made_by, inputs)
+
+
+def identity_of(text: Text, place: Place, source: YamlSource) -> dict[str, Any]:
+    """What determines a text; what is wrong with its files is told with the suite's line."""
+    try:
+        return text.identity()
+    except CorpusError as error:
+        raise source.error(place, str(error)) from None
 
 
 def _perplexities(
     suite: Suite, source: YamlSource, registry: Registry, code: Code, inputs: Inputs
 ) -> Iterator[PlannedTask]:
     for name, spec in suite.perplexity.items():
-        text = find_text(("perplexity", name), spec.source, source, registry, code, inputs)
+        place = ("perplexity", name)
+        text = find_text(place, spec.source, source, registry, code, inputs)
         # All but what decides no figure: a key that suites gain some day counts from its first day.
         settings = spec.model_dump(exclude={"source", "expect_tokens"})
-        fingerprint = {"kind": "perplexity", "text": text.identity(), **settings}
+        fingerprint = {"kind": "perplexity", "text": identity_of(text, place, source), **settings}
         yield PlannedTask(name, spec, fingerprint, text=text)
 
 

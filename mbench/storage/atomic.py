@@ -44,7 +44,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises `AlreadyThere` where there is something by then, which stays; `StoreError` where the
     folder cannot be written.
     """
-    with _temporary(path, os.mkdir) as folder:
+    with unfinished(path, os.mkdir) as folder:
         yield folder
         for file in folder.rglob("*"):
             if file.is_file():
@@ -59,7 +59,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, then move it there; raises `StoreError`."""
-    with _temporary(path, _make_file) as temporary:
+    with unfinished(path, _make_file) as temporary:
         write(temporary)
         _to_disk(temporary)
         temporary.replace(path)
@@ -76,7 +76,7 @@ def write_new(path: Path, content: bytes) -> None:
     Raises `AlreadyThere` where there is something by then, which stays; `StoreError` where it
     cannot be written.
     """
-    with _temporary(path, _make_file) as temporary:
+    with unfinished(path, _make_file) as temporary:
         temporary.write_bytes(content)
         _to_disk(temporary)
         take_name(temporary, path)
@@ -163,8 +163,11 @@ def _free_name(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _temporary(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
-    """Yield what `make` makes beside `path`; removed at the end unless it got another name."""
+def unfinished(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    """Yield what `make` makes beside `path`; whatever has its name at the end is removed.
+
+    Raises `StoreError` for whatever cannot be read or written in the block.
+    """
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ def file_hash(path: Path, store: Store | None) -> str:
     another of the same size and modification time. A file that changed a moment ago may do so
     again within the same tick of its time stamps, so its hash is not stored yet.
     """
-    before = _state(path)
+    before = state_of(path)
     newest = max(before["mtime_ns"], before["ctime_ns"])
     stored = store.read_json(_state_key(before)) if store else None
     if stored is not None:
@@ -28,7 +28,7 @@ def file_hash(path: Path, store: Store | None) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     settled = time.time_ns() - newest > SETTLED
-    if store and settled and _state(path) == before:
+    if store and settled and state_of(path) == before:
         store.write_json(_state_key(before), {"sha256": digest})
     return digest
 
@@ -39,7 +39,8 @@ def git_blob_id(path: Path) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-def _state(path: Path) -> dict[str, Any]:
+def state_of(path: Path) -> dict[str, Any]:
+    """Return what changes with a file: its place on disk, its size and its times."""
     status = path.stat()
     fields = {name: getattr(status, f"st_{name}") for name in ("size", "mtime_ns", "ctime_ns")}
     return {"path": str(path.resolve()), "inode": status.st_ino, **fields}

@@ -10,23 +10,14 @@ import contextlib
 import ctypes
 import errno
 import os
-import re
-import secrets
 import shutil
-import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from mbench.core.errors import StoreError
-from mbench.storage.atomic import write_atomically
-
-NEW, OLD = "new", "old"
-"""How the hidden names end of folders that are being filled, and of those that were replaced."""
-
-AGE = 86_400
-"""Seconds after which a leftover is removed where the file system knows no locks."""
+from mbench.storage.atomic import sweep, unfinished, write_atomically
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
@@ -54,46 +45,49 @@ def replacing(directory: Path, ours: Collection[str]) -> Iterator[Replacement]:
     Raises `StoreError` where something cannot be written.
     """
     place = Path(os.path.realpath(directory))
-    try:
-        with _beside(place) as replacement:
-            yield replacement
-            _refuse_folders(place, ours)
-            if not replacement.one_by_one:
-                replacement.one_by_one = _exchange_all(place, replacement.folder, ours)
-            if replacement.one_by_one:
-                _replace_files(place, replacement.folder, ours)
-    except OSError as error:
-        raise StoreError(f"cannot write {directory}: {error.strerror or error}") from error
+    with _beside(directory, place) as replacement:
+        yield replacement
+        _refuse_folders(place, ours)
+        if not replacement.one_by_one:
+            replacement.one_by_one = _exchange_all(place, replacement.folder, ours)
+        if replacement.one_by_one:
+            _replace_files(place, replacement.folder, ours)
 
 
 def check_replaceable(directory: Path) -> None:
     """Raise `StoreError` where nothing can be written, before hours of work rather than after."""
-    try:
-        with _beside(Path(os.path.realpath(directory))) as replacement:
-            (replacement.folder / "probe").touch()
-    except OSError as error:
-        raise StoreError(f"cannot write {directory}: {error.strerror or error}") from error
+    with _beside(directory, Path(os.path.realpath(directory))) as replacement:
+        (replacement.folder / "probe").touch()
 
 
 @contextlib.contextmanager
-def _beside(place: Path) -> Iterator[Replacement]:
-    """A new folder on the same disk, which is removed at the end if it is still there."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if place.exists() and not place.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+def _beside(directory: Path, place: Path) -> Iterator[Replacement]:
+    """A new folder on the same disk; what has its name at the end is removed."""
     reason = _fixed(place)
-    home, prefix = (place, ".") if reason else (place.parent, f".{place.name}.")
-    with _alone(home):
-        _clear(home, prefix, place)
-        folder = home / f"{prefix}{secrets.token_hex(4)}.{NEW}"
-        folder.mkdir()
-        lock = _lock(folder)
-    try:
-        yield Replacement(folder, reason)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+    with unfinished(place / "report" if reason else place, os.mkdir) as folder:
+        try:
+            sweep(folder.parent)
+            _put_back(place)
+            if place.exists() and not place.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            yield Replacement(folder, reason)
+        except OSError as error:
+            raise StoreError(f"cannot write {directory}: {error.strerror or error}") from error
+
+
+def _put_back(place: Path) -> None:
+    """Give a folder its name again, which a process was killed without doing."""
+    moved = _moved(place)
+    if moved.exists():
+        if place.exists():
+            shutil.rmtree(moved, ignore_errors=True)
+        else:
+            moved.rename(place)
+
+
+def _moved(place: Path) -> Path:
+    """Where a folder is for a moment, if two cannot be exchanged in one step."""
+    return place.with_name(f".{place.name}.replaced")
 
 
 def _fixed(place: Path) -> str:
@@ -126,8 +120,7 @@ def _exchange_all(place: Path, folder: Path, ours: Collection[str]) -> str:
         shutil.copystat(place, folder)
         with contextlib.suppress(PermissionError):
             os.chown(folder, -1, place.stat().st_gid)
-        with _alone(place.parent):
-            _exchange(place, folder)
+        _exchange(place, folder)
     except OSError as error:
         if error.errno in _FULL:
             raise
@@ -166,7 +159,7 @@ def _exchange(place: Path, folder: Path) -> None:
         number = ctypes.get_errno()
         if number not in _NO_EXCHANGE:
             raise OSError(number, os.strerror(number))
-    old = folder.with_suffix(f".{OLD}")
+    old = _moved(place)
     place.rename(old)
     try:
         folder.rename(place)
@@ -183,51 +176,3 @@ def _replace_files(place: Path, folder: Path, ours: Collection[str]) -> None:
         write_atomically(place / path.name, partial(shutil.copyfile, path))
     for name in set(ours) - {path.name for path in made}:
         (place / name).unlink(missing_ok=True)
-
-
-def _clear(home: Path, prefix: str, place: Path) -> None:
-    """Remove what killed processes left; a folder that one of them had just moved is put back."""
-    left = re.compile(rf"{re.escape(prefix)}[0-9a-f]{{8}}\.({NEW}|{OLD})")
-    for path in list(home.iterdir()):
-        found = left.fullmatch(path.name)
-        if not found:
-            continue
-        if found[1] == OLD and not place.exists():
-            path.rename(place)
-        elif (lock := _lock(path)) is not None:
-            shutil.rmtree(path, ignore_errors=True)
-            os.close(lock)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes from clearing and exchanging in `folder` meanwhile."""
-    lock = _lock(folder, wait=True)
-    try:
-        yield
-    finally:
-        if lock is not None:
-            os.close(lock)
-
-
-def _lock(folder: Path, *, wait: bool = False) -> int | None:
-    """A lock on a folder until it is closed; None where another process has it.
-
-    Where nothing can be locked, a folder counts as another's until it is old.
-    """
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        import fcntl
-
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        return handle
-    except BlockingIOError:
-        pass
-    except (ImportError, OSError):  # not a Unix, or a file system without locks
-        if wait or time.time() - folder.stat().st_mtime > AGE:
-            return handle
-    os.close(handle)
-    return None

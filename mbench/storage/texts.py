@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mbench.core.errors import CorpusError, unknown
+from mbench.core.errors import CorpusError, PluginError, unknown
 from mbench.core.plugin_code import plugin_code
+from mbench.storage.file_hash import file_hash, state_of
 from mbench.storage.hub.answers import HubRefusal
 from mbench.storage.hub_dataset import HubDataset
 from mbench.storage.inputs import Inputs
+from mbench.storage.text_files.formats import TextFile, one_line_errors, recognise
+from mbench.storage.text_files.records import parts, place, values
+from mbench.storage.text_files.values import why_no_text
 
 if TYPE_CHECKING:
     from mbench.core.suite import TextSource
@@ -23,14 +27,14 @@ PluginCorpora = Mapping[str, Callable[[str], list[str]]]
 
 
 class Text:
-    """The documents of one source, read at most once and only if something needs them."""
+    """The documents of one source; read when something needs them, as far as it needs them."""
 
     def __init__(
         self,
         name: str,
         source: TextSource,
         plugin_corpora: PluginCorpora,
-        code: str = "",
+        code: str | Mapping[str, str] = "",
         inputs: Inputs | None = None,
     ) -> None:
         """Nothing is read yet.
@@ -39,87 +43,139 @@ class Text:
             name: its place in the suite, for errors: `corpora.c4`, `perplexity.wikitext`.
             source: where it comes from.
             plugin_corpora: functions that give documents, by name.
-            code: hash of the code that gives the documents: a plugin's, or this module.
-            inputs: resolves a dataset of the hub.
+            code: hash, or hashes, of the code that gives the documents: a plugin's, or what reads
+                files here.
+            inputs: resolves a dataset of the hub, and remembers the hashes of files.
         """
         self.name = name
         self.source = source
         self._plugin_corpora = plugin_corpora
         self._code = code
         self._inputs = inputs
-        self._documents: list[str] | None = None
 
-    @property
+    @cached_property
     def documents(self) -> list[str]:
-        """The documents in order; raises `CorpusError` where they cannot be read.
+        """The documents in order; raises `CorpusError` or `PluginError` where they are none.
 
         Blank ones stay: some datasets have one row per line, and joining needs the empty lines.
         """
-        if self._documents is None:
-            if self.source.plugin is not None:
-                documents = self._plugin()
-            elif self.source.files is not None:
-                documents = [text for path in self.source.files for text in self._file(Path(path))]
-            else:
-                documents = self._hub()
-            self._documents = documents
-            if not any(text.strip() for text in documents):
-                raise CorpusError(f"{self.name}: every document of the source is empty")
-        return self._documents
+        documents = [text for text in self.records() if text is not None]
+        if not any(text.strip() for text in documents):
+            raise CorpusError(f"{self.name}: every document of the source is empty")
+        return documents
+
+    def records(self) -> Iterator[str | None]:
+        """Read the documents anew, with None in the place of each null that is skipped."""
+        for document in self._in_parts():
+            yield None if document is None else "".join(document)
 
     def identity(self) -> dict[str, Any]:
-        """What determines the documents: the content of a dataset's files, or of the text itself.
+        """What determines the documents: the content of files, here or on the hub.
 
-        A plugin's function may have a method `identity(split) -> str`, so that nothing is read.
+        A plugin's function may have a method `identity(split) -> str`, so that it need not be
+        called; else its documents are hashed. Raises as `documents` does.
         """
         if self.source.hub is not None:
             # Unread, so the code that reads them counts in their place.
             with self._reachable():
                 identity = self.dataset.identity()
-            return {**identity, "field": self.source.field, "code": self._code}
+            read_as = {"field": self.source.field, "nulls": self.source.nulls}
+            return {**identity, **read_as, "code": self._code}
+        if self.source.files is not None:
+            with self._named():
+                files = [self._identity_of(file) for file, _ in self._files]
+            read_as = {"field": self.source.field, "nulls": self.source.nulls}
+            return {"files": files, **read_as, "code": self._code}
         identify = getattr(self._plugin_corpora.get(str(self.source.plugin)), "identity", None)
         if identify is not None:
             # Unread, so the code that would make them counts in their place.
             with self._guarded():
                 return {"identity": str(identify(self.source.split)), "code": self._code}
         digest = hashlib.sha256()
-        for document in self.documents:
+        for document in self._of_plugin:
             digest.update(json.dumps(document).encode())
         return {"documents": digest.hexdigest()}
 
-    def _plugin(self) -> list[str]:
+    def _identity_of(self, file: TextFile) -> dict[str, str]:
+        with one_line_errors(file.path):
+            return {
+                "format": file.format,
+                "sha256": file_hash(file.path, self._inputs.store if self._inputs else None),
+            }
+
+    def _in_parts(self) -> Iterator[Iterable[str] | None]:
+        """Every document in parts, or None for a null that is skipped."""
+        if self.source.plugin is not None:
+            yield from ([document] for document in self._of_plugin)
+        elif self.source.files is not None:
+            with self._named():
+                files = self._files
+            for file, state in files:
+                if file.format == "plain text":
+                    yield self._parts(file, state)
+                else:
+                    yield from self._values(file, state)
+        else:
+            yield from self._hub()
+
+    def _parts(self, file: TextFile, state: Mapping[str, Any]) -> Iterator[str]:
+        with self._named():
+            _refuse_changed(file, state)
+            yield from parts(file)
+            _refuse_changed(file, state)
+
+    def _values(self, file: TextFile, state: Mapping[str, Any]) -> Iterator[list[str] | None]:
+        with self._named():
+            _refuse_changed(file, state)
+            for number, value in values(file, self.source.field):
+                yield self._checked(value, number, partial(place, file))
+            _refuse_changed(file, state)
+
+    def _checked(self, value: Any, number: int, where: Callable[[int], str]) -> list[str] | None:
+        """The one part of a document, or None for a null that is skipped."""
+        if value is None and self.source.nulls == "skip":
+            return None
+        problem = why_no_text(value)
+        if problem is None:
+            return [value]
+        hint = "; `nulls: skip` leaves such records out" if value is None else ""
+        raise CorpusError(f"{where(number)}: field {self.source.field!r} {problem}{hint}")
+
+    @cached_property
+    def _files(self) -> list[tuple[TextFile, dict[str, Any]]]:
+        """Every file, and its state when its identity was found out."""
+        files = [recognise(Path(path).expanduser()) for path in self.source.files or ()]
+        return [(file, _state(file)) for file in files]
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except CorpusError as error:
+            raise CorpusError(f"{self.name}: {error}") from None
+
+    @cached_property
+    def _of_plugin(self) -> list[str]:
         function = self._plugin_corpora[str(self.source.plugin)]
         with self._guarded():
+            given = function(self.source.split)
             # Inside, because a generator runs only now.
-            return list(function(self.source.split))
+            documents = given if isinstance(given, str) else list(given)
+        if isinstance(documents, str):
+            raise PluginError(f"{self._plugin_corpus} gave one string, not a list of documents")
+        for number, document in enumerate(documents, 1):
+            problem = why_no_text(document)
+            if problem is not None:
+                raise PluginError(f"{self._plugin_corpus} document {number} {problem}")
+        return documents
 
     def _guarded(self) -> AbstractContextManager[None]:
-        corpus = f"plugin corpus {self.source.plugin!r}, split {self.source.split!r},"
-        return plugin_code(f"{self.name}: {corpus}")
+        return plugin_code(self._plugin_corpus)
 
-    def _file(self, path: Path) -> list[str]:
-        try:
-            text = path.expanduser().read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise CorpusError(f"{self.name}: no such file: {path}") from None
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-            raise CorpusError(f"{self.name}: cannot read {path}: {reason}") from None
-        if path.suffix not in (".jsonl", ".json"):
-            return [text]
-        documents = []
-        for number, line in enumerate(text.splitlines(), 1):
-            if not line.strip():
-                continue
-            try:
-                documents.append(str(json.loads(line)[self.source.field]))
-            except (ValueError, TypeError):
-                raise CorpusError(f"{self.name}: {path}:{number}: not a JSON object") from None
-            except KeyError:
-                raise CorpusError(
-                    f"{self.name}: {path}:{number}: no field {self.source.field!r}"
-                ) from None
-        return documents
+    @property
+    def _plugin_corpus(self) -> str:
+        corpus = f"plugin corpus {self.source.plugin!r}, split {self.source.split!r},"
+        return f"{self.name}: {corpus}"
 
     @cached_property
     def dataset(self) -> HubDataset:
@@ -145,11 +201,26 @@ class Text:
             " `mbench run quickstart` needs no hub"
         )
 
-    def _hub(self) -> list[str]:
+    def _hub(self) -> Iterator[list[str] | None]:
         source = self.source
         with self._reachable():
             loaded = self.dataset.rows()
         if source.field not in loaded.column_names:
             problem = unknown("field", source.field, loaded.column_names)
             raise CorpusError(f"{self.name}: {source.hub}: {problem}")
-        return [str(text) for text in loaded[source.field]]
+        with self._named():
+            for number, value in enumerate(loaded[source.field], 1):
+                yield self._checked(value, number, self._row)
+
+    def _row(self, number: int) -> str:
+        return f"{self.source.hub}, split {self.source.split}, row {number}"
+
+
+def _state(file: TextFile) -> dict[str, Any]:
+    with one_line_errors(file.path):
+        return state_of(file.path)
+
+
+def _refuse_changed(file: TextFile, state: Mapping[str, Any]) -> None:
+    if _state(file) != state:
+        raise CorpusError(f"{file.path}: changed since the run was planned: run again")

@@ -25,7 +25,8 @@ MOVED_BY = {
     "moe/": {"statistic", "evaluation", "efficiency", "model facts", "admission"},
     "evaluate/": {"evaluation", "task cost", "admission"},
     "plan/admission/": {"admission"},
-    "storage/texts.py": {"admission"},
+    "storage/texts.py": {"admission", "text"},
+    "storage/text_files/": {"admission", "text"},
     "run/mask_stage.py": {"mask"},
     "run/footprint.py": {"efficiency"},
 }

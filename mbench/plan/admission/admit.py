@@ -12,6 +12,9 @@ from mbench.core.admission import Finding
 from mbench.core.errors import AdmissionError
 from mbench.plan.admission.budgets import budget_checks
 from mbench.plan.admission.check import Check
+from mbench.plan.admission.lengths import sequence_checks, window_checks
+from mbench.plan.admission.models import model_checks
+from mbench.plan.admission.texts import text_checks
 from mbench.plan.cells import Plan
 from mbench.plan.yaml_source import YamlSource
 from mbench.storage.records import from_plain, to_plain
@@ -34,6 +37,10 @@ def refuse(findings: tuple[Finding, ...], source: YamlSource) -> None:
 
 
 def _checks(plan: Plan) -> Iterator[Check]:
+    yield from model_checks(plan)
+    yield from text_checks(plan)
+    yield from sequence_checks(plan)
+    yield from window_checks(plan)
     yield from budget_checks(plan)
 
 
@@ -45,6 +52,7 @@ def _findings(check: Check, store: Store) -> tuple[Finding, ...]:
         return tuple(from_plain(Finding, finding) for finding in stored)
     findings = tuple(check.run())
     # A refusal may name what is not part of the key, such as the line of a file.
-    if all(finding.level != "refused" for finding in findings):
+    # Nothing is found where another check refuses what this one would look at.
+    if findings and all(finding.level != "refused" for finding in findings):
         store.write_json(check.key, to_plain(findings))
     return findings

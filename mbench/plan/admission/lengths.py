@@ -1,0 +1,108 @@
+"""Calibration sequences and perplexity windows on each model: how long, and where BOS stands.
+
+Texts are tokenised here as a run would do it, so that one that is too short is refused at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from mbench.core.admission import Finding
+from mbench.core.errors import CorpusError, MbenchError, PluginError
+from mbench.core.suite import CorpusSpec, PerplexityTask
+from mbench.plan.admission.check import Check
+from mbench.plan.admission.models import model_inputs
+from mbench.plan.cells import Plan
+from mbench.plan.keys import admission_key
+from mbench.plan.models import PlannedModel
+from mbench.plan.tasks import PlannedTask
+from mbench.storage.texts import Text
+
+
+def sequence_checks(plan: Plan) -> Iterator[Check]:
+    """Every corpus on every model whose methods look at it."""
+    for model in _present(plan):
+        used = {corpus for cell in plan.cells_of(model.name) for corpus in cell.statistics}
+        for name in (name for name in plan.suite.corpora if name in used):
+            spec, text = plan.suite.corpora[name], plan.texts[name]
+            inputs = {
+                **model_inputs(model),
+                "corpus": name,
+                "text": text.identity(),
+                **spec.model_dump(mode="json", exclude={"source"}),
+            }
+            key = admission_key(plan.code, f"{name} on {model.name}", inputs)
+            yield Check(partial(_sequences, model, name, spec, text), key)
+
+
+def window_checks(plan: Plan) -> Iterator[Check]:
+    """Every perplexity text on every model."""
+    for task in plan.tasks:
+        if not isinstance(task.spec, PerplexityTask):
+            continue
+        for model in _present(plan):
+            inputs: dict[str, Any] = {**model_inputs(model), "task": dict(task.fingerprint)}
+            inputs["perplexity"] = task.name
+            key = admission_key(plan.code, f"{task.name} on {model.name}", inputs)
+            yield Check(partial(_windows, model, task), key)
+
+
+def _present(plan: Plan) -> list[PlannedModel]:
+    """The models whose files are here."""
+    return [model for model in plan.models if model.files_available]
+
+
+def _sequences(model: PlannedModel, name: str, spec: CorpusSpec, text: Text) -> Iterator[Finding]:
+    from mbench.moe.calibration import refuse_too_long, sequences
+
+    try:
+        refuse_too_long(text.name, spec, model.facts.positions)
+        if not _readable(text):
+            return
+        cut = sequences(text, spec, model.tokenizer)
+    except MbenchError as error:
+        yield Finding("corpora", name, "sequences", _words(error, text), "refused", model.name)
+        return
+    count = len(cut.ids)
+    bos = model.tokenizer.bos_token_id
+    begin = 0 if bos is None else cut.beginning_with(bos)
+    words = f"{count} of up to {int(cut.lengths.max())} tokens, BOS first in {begin or 'none'}"
+    yield Finding("corpora", name, "sequences", words, model=model.name)
+
+
+def _readable(text: Text) -> bool:
+    """Whether there are documents; where there are not, the text itself is refused."""
+    try:
+        return bool(text.documents)
+    except (CorpusError, PluginError):
+        return False
+
+
+def _words(error: MbenchError, text: Text) -> str:
+    return str(error).removeprefix(f"{text.name}: ")
+
+
+def _windows(model: PlannedModel, task: PlannedTask) -> Iterator[Finding]:
+    from mbench.evaluate.perplexity import refuse_too_long
+    from mbench.evaluate.windows import windows_of
+    from mbench.moe.tokenizer import adds_bos
+
+    assert isinstance(task.spec, PerplexityTask)
+    assert task.text is not None
+    try:
+        refuse_too_long(task.name, task.spec, model.facts.positions)
+        if not _readable(task.text):
+            return
+        found = windows_of(task.name, task.spec, task.text.documents, model.tokenizer)
+    except MbenchError as error:
+        yield Finding("perplexity", task.name, "windows", str(error), "refused", model.name)
+        return
+    count, begin = len(found.windows), found.begin_with_bos
+    longest = max(map(found.read, found.windows))
+    words = f"{count} of up to {longest} tokens, BOS first in {begin or 'none'}"
+    few = begin < count and task.spec.bos is None and adds_bos(model.tokenizer)
+    if few:
+        words += f", as published figures of {task.spec.protocol} have it (`bos: window`: all)"
+    yield Finding("perplexity", task.name, "windows", words, "note" if few else "fine", model.name)

@@ -1,0 +1,189 @@
+"""Texts: whether every record is one, how many there are, and which of them stand there twice."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+
+import numpy as np
+
+from mbench.core.admission import Finding, Level
+from mbench.core.errors import CorpusError, PluginError
+from mbench.core.suite import CorpusSpec, PerplexityTask
+from mbench.plan.admission.check import Check
+from mbench.plan.cells import Plan
+from mbench.plan.keys import admission_key
+from mbench.storage.texts import Text
+
+NOTED = 0.01
+"""Share of a text's characters from which on repeated documents are worth a note."""
+
+LOOKED_AT = 2**28
+"""Characters of a text that are looked at, if no more than its first windows are read of it."""
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What reading a text found."""
+
+    nulls: int
+    """Records that are skipped."""
+    digests: np.ndarray
+    """uint64, of each document without the white space around it; 0 for a blank one."""
+    characters: np.ndarray
+    """int64, of each document."""
+    whole: bool
+    """Whether it was read to its end."""
+
+    @property
+    def documents(self) -> int:
+        return len(self.digests)
+
+    @property
+    def blank(self) -> int:
+        return int((self.digests == 0).sum())
+
+    def repeated(self, among: np.ndarray) -> tuple[int, float]:
+        """How many documents are `among` others that are not blank, and their share of the text."""
+        hits = np.isin(self.digests, among) & (self.digests != 0)
+        return int(hits.sum()), self._share(hits)
+
+    def copies(self) -> tuple[int, float]:
+        """How many documents stand somewhere before, and their share of the text."""
+        hits = np.ones(self.documents, dtype=bool)
+        hits[np.unique(self.digests, return_index=True)[1]] = False
+        hits &= self.digests != 0
+        return int(hits.sum()), self._share(hits)
+
+    def _share(self, documents: np.ndarray) -> float:
+        return float(self.characters[documents].sum() / max(1, self.characters.sum()))
+
+
+def text_checks(plan: Plan) -> Iterator[Check]:
+    """Look through the texts that the plan uses; each is read once."""
+    look = cache(_look)
+    used = {corpus for cell in plan.cells for corpus in cell.method.corpora}
+    corpora = {name: text for name, text in plan.texts.items() if name in used}
+    held_out = {task.name: task.text for task in plan.tasks if task.text is not None}
+    identities = {text: text.identity() for text in [*corpora.values(), *held_out.values()]}
+    for name, text in corpora.items():
+        corpus = plan.suite.corpora[name]
+        inputs = {"text": identities[text], "packing": corpus.packing, "of": corpus.sequences}
+        key = admission_key(plan.code, text.name, inputs)
+        yield Check(partial(_corpus, look, name, text, corpus), key)
+    for name, text in held_out.items():
+        task = plan.suite.perplexity[name]
+        settings = task.model_dump(mode="json", exclude={"source", "expect_tokens"})
+        key = admission_key(plan.code, text.name, {"text": identities[text], **settings})
+        yield Check(partial(_held_out, look, name, text, task), key)
+        both = {"text": identities[text], "corpora": {c: identities[corpora[c]] for c in corpora}}
+        key = admission_key(plan.code, f"{text.name} beside the corpora", both)
+        yield Check(partial(_leaks, look, name, text, task, corpora), key)
+
+
+_Looker = Callable[[Text, "int | None"], _Look]
+
+
+def _corpus(look: _Looker, name: str, text: Text, spec: CorpusSpec) -> Iterator[Finding]:
+    tell = partial(Finding, "corpora", name)
+    try:
+        found = look(text, None)
+    except (CorpusError, PluginError) as error:
+        yield tell("documents", str(error).removeprefix(f"{text.name}: "), "refused")
+        return
+    joined = spec.packing == "contiguous"
+    blank = "they count where documents are joined" if joined else "they are left out"
+    yield from _amounts(found, tell, blank)
+    written = found.documents - found.blank
+    if not joined and written == 1:
+        words = "there is one document: `seed` changes nothing, every seed gives the same sequences"
+        yield tell("seed", words, "note")
+    elif spec.packing == "document" and written == spec.sequences:
+        yield tell("seed", "every document is taken: `seed` changes their order alone", "note")
+
+
+def _held_out(look: _Looker, name: str, text: Text, spec: PerplexityTask) -> Iterator[Finding]:
+    tell = partial(Finding, "perplexity", name)
+    try:
+        found = look(text, _enough(spec))
+    except (CorpusError, PluginError) as error:
+        yield tell("documents", str(error).removeprefix(f"{text.name}: "), "refused")
+        return
+    alone = spec.protocol == "document"
+    blank = "nothing of them is scored" if alone else "they count where documents are joined"
+    yield from _amounts(found, tell, blank)
+
+
+def _leaks(
+    look: _Looker, name: str, text: Text, spec: PerplexityTask, corpora: Mapping[str, Text]
+) -> Iterator[Finding]:
+    for corpus, other in corpora.items():
+        try:
+            found, read = look(text, _enough(spec)), look(other, None)
+        except (CorpusError, PluginError):
+            continue  # refused already
+        count, share = found.repeated(among=read.digests)
+        if count:
+            words = f"{_of(count, found.documents)} are also in the corpus {corpus} ({share:.1%})"
+            more = ": it is calibrated on what it is tested with" if share >= NOTED else ""
+            level: Level = "note" if share >= NOTED else "fine"
+            yield Finding("perplexity", name, "held out", f"{words}{more}", level)
+
+
+def _amounts(found: _Look, tell: Callable[..., Finding], blank: str) -> Iterator[Finding]:
+    whole = "" if found.whole else "; no more was looked at, as only the first windows are read"
+    characters = f"{found.characters.sum():,} characters"
+    if not found.documents - found.blank:
+        yield tell("documents", "every document of the source is empty", "refused")
+        return
+    yield tell("documents", f"{_of(found.documents)}, {characters}{whole}")
+    if found.nulls:
+        records = found.documents + found.nulls
+        words = f"{found.nulls:,} of {records:,} records are null and skipped (`nulls: skip`)"
+        yield tell("nulls", words, "note")
+    if found.blank:
+        yield tell("blank", f"{_of(found.blank, found.documents)} are blank: {blank}")
+    copies, share = found.copies()
+    if copies:
+        words = f"{_of(copies, found.documents)} are copies of others ({share:.1%} of the text)"
+        yield tell("copies", words, "note" if share >= NOTED else "fine")
+
+
+def _of(count: int, total: int | None = None) -> str:
+    among = f"{count:,} of {total:,}" if total is not None else f"{count:,}"
+    return f"{among} document{'s' * ((total or count) != 1)}"
+
+
+def _enough(spec: PerplexityTask) -> int | None:
+    """Characters after which no window follows that is read; None: the end of the text."""
+    if spec.max_windows is None:
+        return None
+    return max(LOOKED_AT, 64 * spec.max_windows * spec.window)
+
+
+def _look(text: Text, most: int | None) -> _Look:
+    """Read a text, or at least its first `most` characters."""
+    nulls = read = 0
+    digests, characters = array("Q"), array("q")
+    whole = True
+    for document in text.records():
+        if document is None:
+            nulls += 1
+            continue
+        if most is not None and read >= most:
+            whole = False
+            break
+        digests.append(_digest(document.strip()))
+        characters.append(len(document))
+        read += len(document)
+    return _Look(nulls, np.array(digests, np.uint64), np.array(characters, np.int64), whole)
+
+
+def _digest(text: str) -> int:
+    """Like that of no other document in practice; 0 for none."""
+    if not text:
+        return 0
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")

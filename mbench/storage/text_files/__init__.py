@@ -1,0 +1,1 @@
+"""Local files of text: their formats, their records, and what is no text."""
