@@ -3,7 +3,8 @@
 Every metric is a pure function of the per-item table, so results can be recomputed and compared
 in pairs. A table has one row per item and a text column `item` that identifies the item whatever
 the mask, plus either
-- one column per item-wise metric (`acc`, `acc_norm`, `exact_match`, ...), values in [0, 1]; or
+- one column per item-wise metric (`acc`, `acc_norm`, `exact_match`, ...), values in [0, 1], and
+  `weight` if not all items count alike; or
 - `nll` (natural-log loss summed over the item), `tokens` and `bytes` that were scored, for
   perplexity, whose items are windows named `text:first scored token`.
 """
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 PERPLEXITY_METRICS = ("perplexity", "mean_nll", "bits_per_byte")
 
 LOWER_IS_BETTER = frozenset(PERPLEXITY_METRICS)
+
+WEIGHT = "weight"
+"""Column of what each item counts in every mean, at most 1; absent where all count alike."""
 
 
 @dataclass(frozen=True)
@@ -104,15 +108,25 @@ def evaluation(task: str, items: pd.DataFrame) -> Evaluation:
         metrics = _perplexity_metrics(items)
     else:
         numeric = items.select_dtypes("number").columns
-        metrics = tuple(_mean_metric(name, items[name]) for name in numeric)
+        weight = items[WEIGHT].to_numpy(float) if WEIGHT in numeric else np.ones(len(items))
+        metrics = tuple(
+            _mean_metric(str(name), items[name].to_numpy(float), weight)
+            for name in numeric
+            if name != WEIGHT
+        )
     return Evaluation(task, items, metrics)
 
 
-def _mean_metric(name: str, values: pd.Series) -> Metric:
-    values = values.dropna()  # in a group, not every task has every metric
+def _mean_metric(name: str, values: np.ndarray, weight: np.ndarray) -> Metric:
+    """The weighted mean; its error by linearisation, which equal weights make the usual one."""
+    there = ~np.isnan(values)  # in a group, not every task has every metric
+    values, weight = values[there], weight[there]
     count = len(values)
-    stderr = float(values.std(ddof=1) / math.sqrt(count)) if count > 1 else math.nan
-    return Metric(str(name), float(values.mean()), stderr, count)
+    mean = float((weight * values).sum() / weight.sum()) if count else math.nan
+    if count < 2:
+        return Metric(name, mean, math.nan, count)
+    squares = float((weight**2 * (values - mean) ** 2).sum())
+    return Metric(name, mean, math.sqrt(count / (count - 1) * squares) / weight.sum(), count)
 
 
 def blocks(windows: Iterable[str]) -> np.ndarray:

@@ -197,6 +197,11 @@ class LmEvalTask(_Strict):
     """Few-shot examples in the prompt; omitted: the task's own number."""
     max_gen_toks: Count | None = None
     """Most tokens that are generated per item; omitted: the task's own limit."""
+    seed: int | None = Field(default=None, ge=0)
+    """For answers that are drawn (`do_sample: true` in the task file); omitted: 0."""
+    trust_code: bool = False
+    """Whether functions that local task files refer to (`!function`) may run, with all they can do
+    on this machine; those of lm-eval and of plugins are installed and always may."""
     expect: ExpectedWork | None = None
 
     def lm_eval_name(self, name: str) -> str:

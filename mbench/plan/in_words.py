@@ -58,7 +58,9 @@ def _perplexity_in_words(text: PerplexityTask) -> str:
 def _task_in_words(name: str, task: LmEvalTask) -> str:
     shots = "the task's own shots" if task.num_fewshot is None else f"{task.num_fewshot}-shot"
     limit = f", first {task.limit} items" if task.limit else ""
-    return f"lm-eval {task.lm_eval_name(name)}, {task.metric}, {shots}{limit}"
+    seed = f", seed {task.seed}" if task.seed is not None else ""
+    code = "; functions of its files are run (trust_code)" if task.trust_code else ""
+    return f"lm-eval {task.lm_eval_name(name)}, {task.metric}, {shots}{limit}{seed}{code}"
 
 
 def _average_and_efficiency_in_words(suite: Suite) -> Iterator[ProtocolEntry]:

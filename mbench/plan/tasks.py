@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mbench.core.errors import CorpusError, TaskError
 from mbench.core.suite import ExpectedWork, LmEvalTask, PerplexityTask, Suite, TextSource
 from mbench.evaluate.lm_eval.fingerprint import task_fingerprint
+from mbench.evaluate.lm_eval.task_code import code_of
 from mbench.evaluate.lm_eval.task_data import LeafData, data_of
 from mbench.plan.keys import Code
 from mbench.plan.registry import Registry
@@ -139,9 +140,21 @@ def _lm_eval_tasks(
         of_suite = [Path(spec.directory).expanduser()] if spec.directory else []
         directories = (*of_suite, *registry.task_directories)
         try:
+            _refuse_untrusted(name, spec, directories, registry.task_directories)
             data = data_of(spec.lm_eval_name(name), directories, inputs)
             identities = [each.identity(inputs) for each in data]
             fingerprint = task_fingerprint(name, spec, directories, identities)
         except TaskError as error:
             raise source.error(("tasks", name), str(error)) from None
         yield PlannedTask(name, spec, fingerprint, directories=directories, data=data)
+
+
+def _refuse_untrusted(
+    name: str, spec: LmEvalTask, directories: Sequence[Path], installed: Sequence[Path]
+) -> None:
+    code = () if spec.trust_code else code_of(spec.lm_eval_name(name), directories, installed)
+    for path, function in code:
+        raise TaskError(
+            f"task {name!r}: {path} runs !function {function.reference}, which can do anything on"
+            " this machine: set `trust_code: true` if you trust it"
+        )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.models.huggingface import HFLM
 
 from mbench.core.errors import TaskError
+from mbench.evaluate.lm_eval.items import Prompt
 from mbench.evaluate.packing import Request, Response
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ class _Encoder(HFLM):  # type: ignore[misc]  # lm-eval is not typed
         self._tokens: dict[tuple[str, bool | None], list[int]] = {}
         self.encoded: list[tuple[list[int], list[int]]] = []
         """(context, continuation) of all requests since it was last cleared."""
+        self.spanned = False
+        """Whether a token of the last request is in its context and in its continuation."""
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **options: Any
@@ -42,6 +46,12 @@ class _Encoder(HFLM):  # type: ignore[misc]  # lm-eval is not typed
         if key not in self._tokens:
             self._tokens[key] = super().tok_encode(string, add_special_tokens, **options)
         return self._tokens[key]
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        parts: tuple[list[int], list[int]] = super()._encode_pair(context, continuation)
+        whole = self.tok_encode(context + continuation)
+        self.spanned = whole[: len(parts[0])] != parts[0]
+        return parts
 
     def _loglikelihood_tokens(self, requests: Any, **_: Any) -> list[Response]:
         """Store the tokens that would be scored; the responses are placeholders."""
@@ -66,12 +76,23 @@ def length_limit(tokenizer: PreTrainedTokenizerBase, wanted: int | None) -> int:
     return UNLIMITED if limit > UNLIMITED else int(limit)
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """Log-likelihood requests as tokens."""
+
+    requests: list[Request]
+    instances: list[int]
+    """For each request the number of its instance: a rolling one has one request per window."""
+    prompts: list[Prompt]
+    """One for each request of an instance that is not rolling."""
+
+
 def encode(
     instances: Sequence[Instance],
     groups: Sequence[Any],
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
-) -> tuple[list[Request], list[int]]:
+) -> Encoded:
     """Tokenise log-likelihood requests; too long ones are truncated on the left, as in lm-eval.
 
     Args:
@@ -80,20 +101,20 @@ def encode(
         tokenizer: of the model.
         max_length: most tokens of a request.
 
-    Returns:
-        The requests, and for each the number of its instance: a rolling instance has one request
-        per window.
-
     Raises:
         TaskError: a choice or window has no token, or more than `max_length`.
     """
     encoder = _Encoder(tokenizer, max_length)
-    requests: list[Request] = []
-    owners: list[int] = []
+    encoded = Encoded([], [], [])
     for number, (instance, group) in enumerate(zip(instances, groups, strict=True)):
         rolling = instance.request_type == "loglikelihood_rolling"
+        encoder.spanned = False
         if rolling:
             encoder.loglikelihood_rolling([instance])
+        elif not instance.args[1]:
+            raise TaskError(
+                f"task {instance.task_name!r}, item {instance.doc_id}: a choice has no text"
+            )
         else:
             encoder.loglikelihood([instance], disable_tqdm=True)
         for window, (context, continuation) in enumerate(encoder.encoded):
@@ -103,7 +124,11 @@ def encode(
                     f"{len(continuation)} tokens; it must have 1 to {max_length}"
                 )
             tokens = [*context, *continuation][-(max_length + 1) :][:-1]
-            requests.append(Request((group, window) if rolling else group, tokens, continuation))
-            owners.append(number)
+            request = Request((group, window) if rolling else group, tokens, continuation)
+            encoded.requests.append(request)
+            encoded.instances.append(number)
+            if not rolling:
+                cut = max(0, len(context) + len(continuation) - max_length - 1)
+                encoded.prompts.append(Prompt(len(context), cut, encoder.spanned))
         encoder.encoded.clear()
-    return requests, owners
+    return encoded

@@ -11,7 +11,7 @@ from typing import Any
 from mbench.core.errors import TaskError
 from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval import task_files
-from mbench.evaluate.lm_eval.task_files import Function, TaskFile, module_of
+from mbench.evaluate.lm_eval.task_files import TaskFile, module_of
 from mbench.storage.source_code import files_behind
 
 
@@ -42,7 +42,7 @@ def task_fingerprint(
     chain = {path for file in definition.files for path in file.chain}
     code = {path for file in definition.files for path in _code(file)}
     # All keys but those that affect no figure: so a key that is new in suites counts at once.
-    settings = spec.model_dump(exclude={"task", "directory", "metric", "expect"})
+    settings = spec.model_dump(exclude={"task", "directory", "metric", "expect", "trust_code"})
     return {
         "kind": "lm-eval",
         "lm_eval": version("lm_eval"),
@@ -63,21 +63,10 @@ def local_files(name: str, spec: LmEvalTask, directories: Sequence[Path]) -> lis
 
 
 def _code(file: TaskFile) -> Iterator[Path]:
-    for function in _functions(file.config):
+    for function in file.functions:
         module = module_of(function)
         yield from module.parent.glob("*.py")
         yield from files_behind(module)
-
-
-def _functions(value: Any) -> Iterator[Function]:
-    if isinstance(value, Function):
-        yield value
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _functions(part)
-    elif isinstance(value, list):
-        for part in value:
-            yield from _functions(part)
 
 
 def _digests(paths: Iterable[Path]) -> list[str]:

@@ -2,23 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lm_eval.models.utils import normalize_gen_kwargs
+from transformers import GenerationConfig
 
-from mbench.core.errors import TaskError
+from mbench.core.errors import TaskError, unknown
+from mbench.core.replaced import replaced
 from mbench.evaluate.lm_eval import reference
-from mbench.evaluate.lm_eval.items import Item
+from mbench.evaluate.lm_eval.items import Item, Prompt
 from mbench.evaluate.lm_eval.quiet import quiet
+from mbench.evaluate.lm_eval.sampling import Draws, stream
 from mbench.evaluate.lm_head import output_layer
 from mbench.evaluate.meter import Meter
 
 if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+LIMITS = frozenset({"max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens"})
+"""lm-eval's names for the most tokens of an answer."""
 
 GENERATED = 256
 """Tokens that lm-eval generates where a task sets no limit."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the answer of an instance is generated."""
+
+    limit: int
+    """Most tokens."""
+    sampled: bool
+    """Whether tokens are drawn; else the most likely ones are taken."""
+    together: str
+    """Equal for instances that may be in one batch."""
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """One answer that is to be generated."""
+
+    instance: int
+    stream: int
+
+
+def options_of(name: str, instance: Instance) -> Options:
+    """Read and check an instance's `generation_kwargs`.
+
+    Raises:
+        TaskError: an option that does not exist, makes answers depend on the batch, or is not
+            supported.
+    """
+    given: dict[str, Any] = instance.args[1]
+    where = f"task {name!r}: generation_kwargs"
+    known = {*vars(GenerationConfig()), *LIMITS, "until"} - {"max_length"}
+    for option in given:
+        if option == "max_length":
+            raise TaskError(
+                f"{where}: max_length counts the padding of a batch too: write max_gen_toks"
+            )
+        if option not in known or option.startswith("_"):
+            raise TaskError(f"{where}: {unknown('option', option, known)}")
+    options = normalize_gen_kwargs(given, GENERATED)
+    sampled = options.get("do_sample")
+    if not isinstance(sampled, bool):
+        raise TaskError(f"{where}: do_sample must be true or false, not {sampled!r}")
+    if sampled and not float(given.get("temperature") or 0) > 0:
+        raise TaskError(f"{where}: do_sample: true needs a temperature above 0")
+    if sampled and given.get("num_beams", 1) != 1:
+        raise TaskError(f"{where}: beams are not drawn: write do_sample: false, or num_beams: 1")
+    if given.get("num_return_sequences", 1) != 1:
+        raise TaskError(f"{where}: one answer is generated at a time: write repeats instead")
+    if options["max_gen_toks"] < 1:
+        raise TaskError(f"{where}: no token is to be generated ({options['max_gen_toks']})")
+    together = json.dumps(given, sort_keys=True, default=str)
+    return Options(options["max_gen_toks"], sampled, together)
 
 
 class GenerationRequests:
@@ -32,6 +96,7 @@ class GenerationRequests:
         items: Sequence[Item],
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
+        seed: int,
     ) -> None:
         """Count their tokens; raises `TaskError` if the answers leave no room for a prompt."""
         self.scoring = ""
@@ -39,25 +104,43 @@ class GenerationRequests:
         self._tokenizer = tokenizer
         self._max_length = max_length
         self._instances = [instance for item in items for instance in item.instances]
-        arguments = [instance.args for instance in self._instances]
-        prompts = [len(tokenizer.encode(prompt)) for prompt, _ in arguments]
-        answers = [int(options.get("max_gen_toks", GENERATED)) for _, options in arguments]
-        if max(answers) >= max_length:
+        self._options = [options_of(name, instance) for instance in self._instances]
+        self.sampled = any(options.sampled for options in self._options)
+        """Whether answers are drawn."""
+        most = max(options.limit for options in self._options)
+        if most >= max_length:
             raise TaskError(
-                f"task {name!r} generates up to {max(answers)} tokens, which leaves no room "
+                f"task {name!r} generates up to {most} tokens, which leaves no room "
                 f"for a prompt: the limit is {max_length} in all (lower max_gen_toks)"
             )
+        prompts = [len(tokenizer.encode(instance.args[0])) for instance in self._instances]
+        self.prompts = [
+            Prompt(length, max(0, length + options.limit - max_length))
+            for length, options in zip(prompts, self._options, strict=True)
+        ]
+        """One for each instance."""
+        self._draws = list(self._draws_of(items, seed))
         lengths = [
-            min(prompt + answer, max_length)
-            for prompt, answer in zip(prompts, answers, strict=True)
+            self.prompts[draw.instance].kept + self._options[draw.instance].limit
+            for draw in self._draws
         ]
         self.tokens = sum(lengths)
         """Forward tokens of one mask, at most."""
         self.longest = max(lengths)
         """Tokens of the longest prompt with its answer, at most."""
 
-    def answer(self, model: PreTrainedModel, batch_tokens: int, meter: Meter) -> list[Any]:
-        """One text per instance.
+    def _draws_of(self, items: Sequence[Item], seed: int) -> Iterator[_Draw]:
+        """One for each repetition, but of the most likely tokens one for all."""
+        owners = [(item, instance) for item in items for instance in item.instances]
+        for at, (item, instance) in enumerate(owners):
+            repeats = instance.repeats if self._options[at].sampled else 1
+            for repeat in range(repeats or 1):
+                yield _Draw(at, stream(seed, item.identity, instance.idx, repeat))
+
+    def answer(
+        self, model: PreTrainedModel, batch_tokens: int, meter: Meter
+    ) -> list[tuple[Any, ...]]:
+        """For each instance, the text of each repetition.
 
         Raises:
             TaskError: logits that are not finite; greedy decoding would not notice.
@@ -65,7 +148,15 @@ class GenerationRequests:
         with quiet():
             texts = self._generate(model, max(1, batch_tokens // self.longest), meter)
         self.scoring = "reference"
-        return texts
+        by_instance: list[list[str]] = [[] for _ in self._instances]
+        for draw, text in zip(self._draws, texts, strict=True):
+            by_instance[draw.instance].append(text)
+        return [
+            tuple(found) if options.sampled else tuple(found) * (instance.repeats or 1)
+            for found, options, instance in zip(
+                by_instance, self._options, self._instances, strict=True
+            )
+        ]
 
     def _generate(self, model: PreTrainedModel, batch_size: int, meter: Meter) -> list[str]:
         head = output_layer(model)
@@ -79,28 +170,45 @@ class GenerationRequests:
         def watch(_module: Any, _inputs: Any, logits: torch.Tensor) -> None:
             finite.logical_and_(logits.isfinite().all())
 
-        instances = self._instances
         generator = reference.wrap(model, self._tokenizer, self._max_length, batch_size)
-        lengths = [len(generator.tok_encode(instance.args[0])) for instance in instances]
-        order = sorted(range(len(instances)), key=lambda at: (-lengths[at], instances[at].args[0]))
+        lengths = [len(generator.tok_encode(instance.args[0])) for instance in self._instances]
         texts: dict[int, str] = {}
         handle = head.register_forward_hook(watch)
         try:
-            for start in range(0, len(order), batch_size):
-                part = order[start : start + batch_size]
-                answers = generator.generate_until(
-                    [instances[at] for at in part], disable_tqdm=True
-                )
+            for part in self._batches(lengths, batch_size):
+                draws = [self._draws[at] for at in part]
+                instances = [self._instances[draw.instance] for draw in draws]
+                sampled = self._options[draws[0].instance].sampled
+                drawn = Draws([draw.stream for draw in draws])
+                with replaced(torch, "multinomial", drawn) if sampled else nullcontext():
+                    answers = generator.generate_until(instances, disable_tqdm=True)
                 if not finite:
                     raise TaskError(
                         f"task {self._name!r}: the model's logits are not finite in the batch "
-                        f"that starts with item {instances[part[0]].doc_id}"
+                        f"that starts with item {instances[0].doc_id}"
                     )
                 texts.update(zip(part, answers, strict=True))
-                meter.add_share(len(part) / len(order))
+                meter.add_share(len(part) / len(self._draws))
         finally:
             handle.remove()
-        return [texts[at] for at in range(len(instances))]
+        return [texts[at] for at in range(len(self._draws))]
+
+    def _batches(self, lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+        """Numbers of draws, in lm-eval's own order, so that it leaves a batch as it is."""
+
+        def place(at: int) -> tuple[str, int, str]:
+            number = self._draws[at].instance
+            prompt = self._instances[number].args[0]
+            return self._options[number].together, -lengths[number], prompt
+
+        order = sorted(range(len(self._draws)), key=place)
+        start = 0
+        while start < len(order):
+            part = order[start : start + size]
+            first = place(part[0])[0]
+            part = [at for at in part if place(at)[0] == first]
+            yield part
+            start += len(part)
 
     def columns(self, responses: Sequence[Any]) -> dict[str, list[Any]]:
         """None: the per-item table has the metrics of a text, not the text."""

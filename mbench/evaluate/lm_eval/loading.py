@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
+import lm_eval.api.task
+import numpy as np
+import torch
+from lm_eval.api.registry import metric_registry
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._factory import TaskFactory
+from lm_eval.tasks._yaml_loader import load_yaml
 
 from mbench.core.errors import MbenchError, TaskError, one_line
+from mbench.core.replaced import replaced
 from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval import task_files
 from mbench.evaluate.lm_eval.datasets_from_disk import loaded_from
 from mbench.evaluate.lm_eval.quiet import quiet
+from mbench.evaluate.lm_eval.sandbox import confined
 from mbench.evaluate.lm_eval.task_data import LeafData
 from mbench.storage.hub.answers import HubRefusal
 
 if TYPE_CHECKING:
+    from lm_eval.api.group import Group
     from lm_eval.api.task import Task
     from lm_eval.tasks._index import Entry
 
 FEWSHOT_SEED = 1234
 """For drawing few-shot examples: lm-eval's own default."""
+
+COMMAND_LINE = ("apply_chat_template", "fewshot_as_multiturn", "system_instruction")
+"""Options of lm-eval's command line, which a task file cannot set."""
 
 UNREACHABLE = (ConnectionError, OSError, datasets.exceptions.DatasetNotFoundError)
 
@@ -41,6 +55,9 @@ class _Factory(TaskFactory):  # type: ignore[misc]  # lm-eval is not typed
     def _load_full_config(
         self, entry: Entry, overrides: dict[str, Any] | None = None
     ) -> dict[str, Any]:
+        if entry.yaml_path:
+            # Before its functions are imported, and with them what they need.
+            _refuse(entry.name, load_yaml(entry.yaml_path, resolve_func=False))
         config: dict[str, Any] = super()._load_full_config(entry, overrides)
         parts = (config.get("dataset_path"), config.get("dataset_name"))
         self.dataset = "/".join(str(part) for part in parts if part)
@@ -51,10 +68,20 @@ class _Factory(TaskFactory):  # type: ignore[misc]  # lm-eval is not typed
         return config
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """What a name stands for."""
+
+    tasks: Mapping[str, Task]
+    """One, or the members of a group or tag, by lm-eval's names."""
+    group: Group | None
+    """If it is one."""
+
+
 def load(
     name: str, spec: LmEvalTask, directories: Sequence[Path], data: Sequence[LeafData] = ()
-) -> dict[str, Task]:
-    """The tasks that a name stands for, by lm-eval's names: one, or the members of a group or tag.
+) -> Loaded:
+    """Load a task, or the members of a group or tag.
 
     Args:
         name: the suite's name of the task, which is lm-eval's too where `spec` gives none.
@@ -63,11 +90,13 @@ def load(
         data: of its leaves; a dataset that is not among them is not fetched.
 
     Raises:
-        TaskError: the name is unknown, a task file is malformed, or data cannot be loaded.
+        TaskError: the name is unknown, a task file is malformed or asks for what is not supported,
+            or data cannot be loaded.
     """
     wanted = spec.lm_eval_name(name)
     definition = task_files.find(wanted, directories)
-    with quiet(), loaded_from(data):
+    own_metrics = replaced(lm_eval.api.task, "get_metric", _registered_metric)
+    with quiet(), confined(), own_metrics, loaded_from(data):
         places = tuple(path.expanduser().resolve() for path in directories)
         manager = _manager(places, bool(definition.builtin))
         manager._factory = factory = _Factory({file.path: file.chain for file in definition.files})
@@ -91,7 +120,47 @@ def load(
         if spec.max_gen_toks is not None:
             _set_generated(subtask, task, spec.max_gen_toks)
         _remember_templates(task)
-    return tasks
+    return Loaded(tasks, loaded["groups"].get(wanted))
+
+
+@contextmanager
+def seeded() -> Iterator[None]:
+    """Set the global random states as lm-eval does, for tasks that draw from them; put back."""
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(0)
+    np.random.seed(1234)
+    torch.default_generator.manual_seed(1234)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
+
+
+def _refuse(name: str, config: Mapping[str, Any]) -> None:
+    """Raise a `TaskError` for a task that asks for what is not supported."""
+    if config.get("unsafe_code"):
+        raise TaskError(f"task {name!r} executes generated code, which is not supported")
+    if config.get("doc_to_image") or config.get("doc_to_audio"):
+        raise TaskError(f"task {name!r} needs images or audio, which is not supported")
+    for option in COMMAND_LINE:
+        if option in config:
+            raise TaskError(
+                f"task {name!r} has the key {option}, an option of lm-eval's command line:"
+                " prompts are plain text here"
+            )
+
+
+def _registered_metric(name: str, hf_evaluate_metric: bool = False) -> Callable[..., Any]:
+    """lm-eval's own metric of a name; it would fetch any other as code from a hub."""
+    if hf_evaluate_metric or name not in metric_registry:
+        raise TaskError(
+            f"metric {name!r} is none of lm-eval's own: it would be fetched as code by the package"
+            f" evaluate, which is not supported (lm-eval has: {', '.join(sorted(metric_registry))})"
+        )
+    metric: Callable[..., Any] = metric_registry.get(name)
+    return metric
 
 
 def _manager(directories: tuple[Path, ...], builtin: bool) -> TaskManager:
@@ -107,10 +176,9 @@ def _complete_manager(directories: tuple[Path, ...]) -> TaskManager:
 
 
 def _check(name: str, task: Task) -> None:
-    if getattr(task, "UNSAFE_CODE", False):
-        raise TaskError(f"task {name!r} executes generated code, which is not supported")
-    if getattr(task, "MULTIMODAL", False):
-        raise TaskError(f"task {name!r} needs images or audio, which is not supported")
+    """The same for tasks that are classes or stand inside a group."""
+    media = getattr(task, "MULTIMODAL", False)
+    _refuse(name, {"unsafe_code": getattr(task, "UNSAFE_CODE", False), "doc_to_image": media})
 
 
 def _set_examples(name: str, task: Task, wanted: int | None) -> None:

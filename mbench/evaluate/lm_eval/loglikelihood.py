@@ -49,7 +49,11 @@ class LoglikelihoodRequests:
         self._tokenizer = tokenizer
         instances = [instance for item in items for instance in item.instances]
         self._item_of = [at for at, item in enumerate(items) for _ in item.instances]
-        self._requests, self._instance_of = encode(instances, self._item_of, tokenizer, max_length)
+        self._repeats = [instance.repeats or 1 for instance in instances]
+        encoded = encode(instances, self._item_of, tokenizer, max_length)
+        self._requests, self._instance_of = encoded.requests, encoded.instances
+        self.prompts = encoded.prompts
+        """One for each instance, but none of rolling ones."""
         self._rows = packing.arrange(self._requests)
         self.tokens = sum(row.tokens for row in self._rows)
         """Forward tokens of one mask."""
@@ -58,8 +62,13 @@ class LoglikelihoodRequests:
         self._batches: tuple[int, list[Batch]] = (0, [])
         self._checked: tuple[weakref.ref[Any], SplitModel | None] | None = None
 
-    def answer(self, model: PreTrainedModel, batch_tokens: int, meter: Meter) -> list[Any]:
-        """One response per instance: (log-likelihood, is greedy), or the sum of rolling windows."""
+    def answer(
+        self, model: PreTrainedModel, batch_tokens: int, meter: Meter
+    ) -> list[tuple[Any, ...]]:
+        """For each instance, the response to each repetition, all the same.
+
+        A response is (log-likelihood, is greedy), or the sum of rolling windows.
+        """
         parts = self._split(model)
         if parts is not None:
             batches = self._cut(batch_tokens)
@@ -72,11 +81,11 @@ class LoglikelihoodRequests:
         self._refuse_not_finite(responses)
         self._checked = (weakref.ref(model), parts)
         self.scoring = "reference" if parts is None else "packed"
-        if not self.rolling:
-            return responses
-        values = [value for value, _ in responses]
-        sums: list[float] = np.bincount(self._instance_of, weights=values).tolist()
-        return sums
+        by_instance: list[Any] = responses
+        if self.rolling:
+            values = [value for value, _ in responses]
+            by_instance = np.bincount(self._instance_of, weights=values).tolist()
+        return [(each,) * times for each, times in zip(by_instance, self._repeats, strict=True)]
 
     def _split(self, model: PreTrainedModel) -> SplitModel | None:
         """Body and head of the model if it allows packing; checked once per model."""
@@ -99,14 +108,15 @@ class LoglikelihoodRequests:
                     "the model's output is not finite"
                 )
 
-    def columns(self, responses: Sequence[Any]) -> dict[str, list[Any]]:
+    def columns(self, responses: Sequence[tuple[Any, ...]]) -> dict[str, list[Any]]:
         """Columns of the per-item table that hold the responses themselves."""
+        firsts = [each[0] for each in responses]
         if self.rolling:
             sizes = np.zeros(len(responses), dtype=np.int64)
             lengths = [len(request.targets) for request in self._requests]
             np.add.at(sizes, self._instance_of, lengths)
-            return {"nll": [-float(value) for value in responses], "tokens": sizes.tolist()}
+            return {"nll": [-float(value) for value in firsts], "tokens": sizes.tolist()}
         by_item: list[list[float]] = [[] for _ in self._items]
-        for item, (value, _) in zip(self._item_of, responses, strict=True):
+        for item, (value, _) in zip(self._item_of, firsts, strict=True):
             by_item[item].append(float(value))
         return {"loglikelihoods": by_item}

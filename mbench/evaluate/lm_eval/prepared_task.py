@@ -6,31 +6,131 @@ and tokenised once, and log-likelihoods are computed packed where the model allo
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from mbench.core.errors import TaskError, one_line
-from mbench.core.evaluation import PERPLEXITY_METRICS, Evaluation, evaluation
+from mbench.core.evaluation import WEIGHT, Evaluation, evaluation
 from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval.encoding import length_limit
+from mbench.evaluate.lm_eval.examples import remember_examples
 from mbench.evaluate.lm_eval.generation import GenerationRequests
-from mbench.evaluate.lm_eval.items import Columns, Item, columns_of, read_items
-from mbench.evaluate.lm_eval.loading import load
+from mbench.evaluate.lm_eval.items import Item, Prompt, read_items
+from mbench.evaluate.lm_eval.loading import load, seeded
 from mbench.evaluate.lm_eval.loglikelihood import LoglikelihoodRequests
+from mbench.evaluate.lm_eval.metrics import Figures, figures_of
 from mbench.evaluate.lm_eval.quiet import quiet
+from mbench.evaluate.lm_eval.sandbox import confined
+from mbench.evaluate.lm_eval.scoring import figures_of_item, rehearse
 from mbench.evaluate.lm_eval.task_data import LeafData
 from mbench.evaluate.meter import Meter
 from mbench.moe.config import positions_of
 
 if TYPE_CHECKING:
+    from lm_eval.api.group import Group
     from lm_eval.api.task import Task
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Requests = LoglikelihoodRequests | GenerationRequests
+
+
+@dataclass(frozen=True)
+class BuiltTask:
+    """A task with its prompts, the same for every model."""
+
+    name: str
+    """What results call it."""
+    seed: int | None
+    """As the suite gives it."""
+    tasks: Mapping[str, Task]
+    """Its members by name."""
+    group: Group | None
+    """If it is one."""
+    items: Sequence[Item]
+    examples: Mapping[str, Sequence[Any]]
+    """Member -> the documents of each of its items that few-shot examples were made of."""
+    figures: Figures
+
+    def tokenised(self, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> PreparedTask:
+        """Tokenise its requests; see `prepare`."""
+        limit = length_limit(tokenizer, max_length)
+        requests: Requests
+        sampled = False
+        with quiet():
+            if self.items[0].instances[0].request_type == "generate_until":
+                requests = GenerationRequests(
+                    self.name, self.items, tokenizer, limit, self.seed or 0
+                )
+                sampled = requests.sampled
+            else:
+                requests = LoglikelihoodRequests(
+                    self.name, self.items, tokenizer, limit, rolling=self.figures.rolling
+                )
+        if self.seed is not None and not sampled:
+            raise TaskError(f"task {self.name!r} draws no answers, so seed does not apply")
+        return PreparedTask(self, requests)
+
+
+def build(
+    name: str, spec: LmEvalTask, directories: Sequence[Path], data: Sequence[LeafData] = ()
+) -> BuiltTask:
+    """Load a task and make its prompts.
+
+    Args:
+        name: what results call it; lm-eval's name too where `spec` gives none.
+        spec: which task, and what of it.
+        directories: folders of local task files; their tasks go before lm-eval's own of the same
+            name. `spec.directory` is ignored.
+        data: of its leaves.
+
+    Raises:
+        TaskError: the name, the task file, its data or its metrics are not usable.
+    """
+    items: list[Item] = []
+    examples = {}
+    with quiet(), confined(), seeded():
+        loaded = load(name, spec, directories, data)
+        for subtask, task in loaded.tasks.items():
+            examples[subtask] = remember_examples(subtask, task)
+            try:
+                task.build_all_requests(limit=spec.limit, rank=0, world_size=1)
+                items += read_items(subtask, task, prefixed=len(loaded.tasks) > 1)
+                _refuse_drawn_documents(subtask, task)
+            except TaskError:
+                raise
+            except Exception as error:
+                raise TaskError(
+                    f"task {subtask!r}: its prompts cannot be made: {one_line(error)}"
+                ) from error
+        if not items:
+            raise TaskError(f"task {name!r} has no items")
+        sizes = Counter(item.subtask for item in items)
+        figures = figures_of(name, loaded.tasks, loaded.group, sizes)
+        kinds = {instance.request_type for item in items for instance in item.instances}
+        if len(kinds) > 1:
+            raise TaskError(
+                f"task {name!r} mixes tasks of output types {', '.join(sorted(kinds))}: list its "
+                "members one by one in the suite"
+            )
+        figures = rehearse(loaded.tasks, items, figures)
+    return BuiltTask(name, spec.seed, loaded.tasks, loaded.group, items, examples, figures)
+
+
+def _refuse_drawn_documents(name: str, task: Task) -> None:
+    """Code that gives other documents each time: lm-eval scores answers against the later ones."""
+    if not callable(task.get_config("process_docs")):
+        return
+    asked = {instance.doc_id: instance.doc for instance in task.instances}
+    if any(asked.get(at, doc) != doc for at, doc in enumerate(task.eval_docs)):
+        raise TaskError(
+            f"task {name!r}: its process_docs gives other documents each time it is called: draw"
+            " from a generator with a seed of its own"
+        )
 
 
 def prepare(
@@ -45,67 +145,32 @@ def prepare(
     """Load a task, make its prompts and tokenise them.
 
     Args:
-        name: what results call it; lm-eval's name too where `spec` gives none.
-        spec: which task, and what of it.
-        directories: folders of local task files; their tasks go before lm-eval's own of the same
-            name. `spec.directory` is ignored.
+        name: as for `build`.
+        spec: as for `build`.
+        directories: as for `build`.
         tokenizer: of the model.
-        data: of its leaves.
+        data: as for `build`.
         max_length: most tokens of a request, e.g. the model's positions; longer ones are
             truncated on the left. None: the tokenizer's own limit.
 
     Raises:
-        TaskError: the name, the task file, its data, a metric or the lengths are not usable.
+        TaskError: as `build`, or the lengths are not usable.
     """
-    tasks = load(name, spec, directories, data)
-    items: list[Item] = []
-    with quiet():
-        for subtask, task in tasks.items():
-            try:
-                task.build_all_requests(limit=spec.limit, rank=0, world_size=1)
-                items += read_items(subtask, task, prefixed=len(tasks) > 1)
-            except Exception as error:
-                raise TaskError(
-                    f"task {subtask!r}: its prompts cannot be made: {one_line(error)}"
-                ) from error
-    if not items:
-        raise TaskError(f"task {name!r} has no items")
-    columns = columns_of(name, tasks)
-    kinds = {instance.request_type for item in items for instance in item.instances}
-    if len(kinds) > 1:
-        raise TaskError(
-            f"task {name!r} mixes tasks of output types {', '.join(sorted(kinds))}: list its "
-            "members one by one in the suite"
-        )
-    kind = kinds.pop()
-    limit = length_limit(tokenizer, max_length)
-    requests: Requests
-    with quiet():
-        if kind == "generate_until":
-            requests = GenerationRequests(name, items, tokenizer, limit)
-        else:
-            rolling = kind == "loglikelihood_rolling"
-            requests = LoglikelihoodRequests(name, items, tokenizer, limit, rolling=rolling)
-    return PreparedTask(name, tasks, items, columns, requests)
+    return build(name, spec, directories, data).tokenised(tokenizer, max_length)
 
 
 class PreparedTask:
     """A task with its prompts tokenised; an `Evaluator`."""
 
-    def __init__(
-        self,
-        name: str,
-        tasks: Mapping[str, Task],
-        items: Sequence[Item],
-        columns: Mapping[str, Columns],
-        requests: Requests,
-    ) -> None:
-        self.name = name
-        self._tasks = tasks
-        self._items = items
-        self._columns = columns
-        self._requests = requests
-        self._instances = [instance for item in items for instance in item.instances]
+    def __init__(self, built: BuiltTask, requests: Requests) -> None:
+        self.name = built.name
+        self._tasks = built.tasks
+        self._items = built.items
+        self._figures = built.figures
+        self.built = built
+        """The task as it is for every model."""
+        self.requests = requests
+        self._instances = [instance for item in built.items for instance in item.instances]
 
     @property
     def item_names(self) -> list[str]:
@@ -120,25 +185,27 @@ class PreparedTask:
     @property
     def longest(self) -> int:
         """Tokens of the longest request; of generating tasks, the most it can be."""
-        return self._requests.longest
+        return self.requests.longest
 
     @property
     def tokens(self) -> int:
         """Forward tokens of one mask; of generating tasks, the most it can be."""
-        return self._requests.tokens
+        return self.requests.tokens
 
     @property
     def scoring(self) -> str:
         """How the last evaluation went: `packed` or `reference`; empty before the first."""
-        return self._requests.scoring
+        return self.requests.scoring
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the metrics that an evaluation will have."""
-        if self._requests.rolling:
-            return PERPLEXITY_METRICS
-        names = (column for columns in self._columns.values() for column in columns.values())
-        return tuple(dict.fromkeys(names))
+        return self._figures.names
+
+    @property
+    def prompts(self) -> Sequence[Prompt]:
+        """One for each request of each item, in order; of whole texts none."""
+        return self.requests.prompts
 
     def evaluate(
         self,
@@ -155,20 +222,21 @@ class PreparedTask:
                 f"{positions} positions: it must be prepared with that max_length"
             )
         meter = Meter(self.tokens, advance)
-        responses = self._requests.answer(model, batch_tokens, meter)
+        responses = self.requests.answer(model, batch_tokens, meter)
         meter.finish()
         try:
-            for instance, response in zip(self._instances, responses, strict=True):
+            for instance, of_instance in zip(self._instances, responses, strict=True):
                 # Filters take the first response, which would be an earlier mask's.
                 instance.filtered_resps.clear()
-                instance.resps[:] = [response] * instance.repeats
-            return evaluation(self.name, self._table(responses))
+                instance.resps[:] = of_instance
+            with quiet(), confined(), seeded():
+                return evaluation(self.name, self._table(responses))
         finally:
             for instance in self._instances:
                 instance.resps.clear()
                 instance.filtered_resps.clear()
 
-    def _table(self, responses: Sequence[Any]) -> pd.DataFrame:
+    def _table(self, responses: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
         """The per-item table; see `mbench.core.evaluation`."""
         for task in self._tasks.values():
             task.apply_filters()
@@ -177,22 +245,21 @@ class PreparedTask:
             row: dict[str, Any] = {"item": item.identity}
             if len(self._tasks) > 1:
                 row["subtask"] = item.subtask
-            rows.append(row | self._metrics_of(item))
-        return pd.DataFrame(rows).assign(**self._requests.columns(responses))
+            if self._figures.weights is not None:
+                row[WEIGHT] = self._figures.weights[item.subtask]
+            rows.append(row | figures_of_item(self._tasks[item.subtask], item, self._figures))
+        table = pd.DataFrame(rows).assign(**self.requests.columns(responses))
+        self._refuse_gaps(table)
+        return table
 
-    def _metrics_of(self, item: Item) -> dict[str, float]:
-        """lm-eval's own figures of an item, by column."""
-        task = self._tasks[item.subtask]
-        figures: dict[str, float] = {}
-        for filtered in item.instances[0].filtered_resps:
-            results = task.process_results(
-                item.doc, [instance.filtered_resps[filtered] for instance in item.instances]
-            )
-            if self._requests.rolling:
-                # (log-likelihood, bytes), the text's before any detokenisation.
-                figures["bytes"] = results["bits_per_byte"][1]
-                continue
-            for (metric, applied), column in self._columns[item.subtask].items():
-                if applied == filtered:
-                    figures[column] = float(results.get(metric, math.nan))
-        return figures
+    def _refuse_gaps(self, table: pd.DataFrame) -> None:
+        """A metric that only some items of a group's member have: lm-eval weighs these more."""
+        if len(self._tasks) < 2:
+            return
+        for column in set(self._figures.names) & set(table):
+            for subtask, missing in table[column].isna().groupby(table["subtask"]):
+                if missing.nunique() > 1:
+                    raise TaskError(
+                        f"task {self.name!r}: {int(missing.sum())} of {len(missing)} items of"
+                        f" {subtask} have no {column}: list its members one by one in the suite"
+                    )

@@ -41,6 +41,8 @@ class TaskFile:
     config: Mapping[str, Any]
     chain: tuple[Path, ...]
     """The file, then everything it includes."""
+    functions: tuple[Function, ...] = ()
+    """All that these files refer to: lm-eval imports even those that an including file replaces."""
 
     @property
     def path(self) -> Path:
@@ -158,8 +160,11 @@ def read_file(path: Path, including: tuple[Path, ...] = (), *, repeats: bool = F
     """
     if path in including:
         raise TaskError(f"{path}: the file includes itself")
+    functions: list[Function] = []
     try:
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader(path, repeats))
+        config = yaml.load(
+            path.read_text(encoding="utf-8"), Loader=_loader(path, functions, repeats)
+        )
     except OSError as error:
         by = f" (included by {including[-1]})" if including else ""
         raise TaskError(f"{path}: {error.strerror or 'cannot be read'}{by}") from error
@@ -181,11 +186,12 @@ def read_file(path: Path, including: tuple[Path, ...] = (), *, repeats: bool = F
         part = read_file(included, (*including, path), repeats=repeats)
         merged |= part.config
         chain += [other for other in part.chain if other not in chain]
-    return TaskFile(merged | config, tuple(chain))
+        functions += part.functions
+    return TaskFile(merged | config, tuple(chain), tuple(functions))
 
 
-def _loader(path: Path, repeats: bool) -> type[yaml.SafeLoader]:
-    """A loader that keeps `!function` references as they are and may refuse repeated keys."""
+def _loader(path: Path, functions: list[Function], repeats: bool) -> type[yaml.SafeLoader]:
+    """A loader that adds `!function` references to a list, and may refuse repeated keys."""
 
     # libyaml's fast loader is not in every build of PyYAML; its class is known at run time only.
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -200,7 +206,11 @@ def _loader(path: Path, repeats: bool) -> type[yaml.SafeLoader]:
             mapping: dict[Any, Any] = super().construct_mapping(node, deep)
             return mapping
 
-    Loader.add_constructor("!function", lambda _, node: Function(str(node.value), path.parent))
+    def function(_: yaml.SafeLoader, node: yaml.Node) -> Function:
+        functions.append(Function(str(node.value), path.parent))
+        return functions[-1]
+
+    Loader.add_constructor("!function", function)
     return Loader
 
 

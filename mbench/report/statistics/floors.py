@@ -8,7 +8,7 @@ from statistics import NormalDist
 
 import pandas as pd
 
-from mbench.core.evaluation import Metric
+from mbench.core.evaluation import WEIGHT, Metric
 from mbench.core.results import CellResult
 from mbench.report.statistics.groups import BudgetEntries, Group
 
@@ -39,7 +39,7 @@ def level(items: pd.DataFrame, metric: str) -> float | None:
     of one over that number, or the share of the most frequent right answer if that is more: a
     model that always gives the same answer reaches it. Right answers are known by the hash of the
     target in the item's name, and only if there are no more of them than answers to choose from.
-    Tasks without fixed answers have the floor 0.
+    Tasks without fixed answers have the floor 0. Items count by their weights.
     """
     outcomes = items[metric].dropna()
     if outcomes.empty or not outcomes.isin((0, 1)).all():
@@ -52,9 +52,10 @@ def level(items: pd.DataFrame, metric: str) -> float | None:
     counts = answers.map(len) // (2 if "acc_mutual_info" in scored else 1)
     if counts.min() < 2:
         return 0.0
-    targets = scored["item"].str.rsplit(":", n=1).str[-1].value_counts(normalize=True)
-    constant = float(targets.iloc[0]) if len(targets) <= counts.max() else 0.0
-    return max(float((1 / counts).mean()), constant)
+    weight = scored.get(WEIGHT, pd.Series(1.0, scored.index))
+    targets = weight.groupby(scored["item"].str.rsplit(":", n=1).str[-1]).sum() / weight.sum()
+    constant = float(targets.max()) if len(targets) <= counts.max() else 0.0
+    return max(float((weight / counts).sum() / weight.sum()), constant)
 
 
 def floors(

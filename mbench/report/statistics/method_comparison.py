@@ -29,7 +29,8 @@ class Sample:
     figures: np.ndarray
     """[S] the observed score of each of its masks."""
     outcomes: np.ndarray | None
-    """[items] right (1) or wrong (0), of a single mask on a single task; else None."""
+    """[items] right (1) or wrong (0), of a single mask on a single task whose items count alike;
+    else None."""
     deviations: np.ndarray | None
     """[R] bootstrap deviations of its mean, with the error of few seeds; None if no interval is
     needed."""
@@ -83,7 +84,8 @@ def samples_of_columns(
         outcomes = None
         if len(columns) == len(strata) == 1:
             totals = strata[0].totals[:, columns[0]]
-            outcomes = totals if np.isin(totals, (0, 1)).all() else None
+            plain = np.isin(totals, (0, 1)).all() and (strata[0].sizes == 1).all()
+            outcomes = totals if plain else None
         null = None if flips is None else flips[:, columns]
         factors = None if factor is None else factor[:, columns]
         error = seed_error(figures, _variance_between(null, factors))

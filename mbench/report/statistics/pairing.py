@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from mbench.core.evaluation import LOWER_IS_BETTER, blocks
+from mbench.core.evaluation import LOWER_IS_BETTER, WEIGHT, blocks
 from mbench.core.results import CellKey, CellResult
 from mbench.report.statistics.groups import Entry
 from mbench.report.statistics.resampling import Stratum
@@ -120,11 +120,12 @@ def _outcomes(cell: CellResult, task: str, metric: str) -> _Outcomes:
     items = columns["item"]
     if metric == "mean_nll":
         return _Outcomes(items, columns["nll"], columns["tokens"])
-    totals = columns[metric]
+    sizes = columns.get(WEIGHT, np.ones(len(items)))
+    totals = columns[metric] * sizes
     there = ~np.isnan(totals)  # in a group of tasks, not every item has every metric
     if there.all():
-        return _Outcomes(items, totals, np.ones(len(totals)))
-    return _Outcomes(items[there], totals[there], np.ones(int(there.sum())))
+        return _Outcomes(items, totals, sizes)
+    return _Outcomes(items[there], totals[there], sizes[there])
 
 
 def _strangers(cells: Mapping[K, CellResult], task: str, metric: str) -> Iterator[tuple[K, str]]:

@@ -28,9 +28,10 @@ class Stratum:
     """The items of one task; a column's figure is sum(totals) / sum(sizes)."""
 
     totals: np.ndarray
-    """[items, M]: the metric of each item, or its summed loss in nats."""
+    """[items, M]: the metric of each item times its weight, or its summed loss in nats."""
     sizes: np.ndarray
-    """[items]: ones for the mean of a metric, tokens for the mean loss per token."""
+    """[items]: weights for the mean of a metric (ones but for groups whose members count alike),
+    tokens for the mean loss per token."""
 
     @property
     def figures(self) -> np.ndarray:
@@ -45,18 +46,19 @@ the normal distribution with their exact covariance. With random signs and few i
 the p-value is near the mid-p of the exact test; see `mcnemar`."""
 
 MANY_LOSSES = 30
-"""The same for random signs of losses, which differ on every row, if rows are of equal size: there
-the normal distribution has the heavier tails (checked in test_resampling.py). For unequal rows,
-the effective number counts, so that a few long ones do not decide: sum(sizes)^2 / sum(sizes^2)."""
+"""The same for random signs of losses, which differ on every row: there the normal distribution has
+the heavier tails (checked in test_resampling.py)."""
 
 
 def _many(stratum: Stratum) -> bool:
-    """Whether sums with random signs are normal."""
+    """Whether sums with random signs are normal.
+
+    Of unequal rows the effective number counts, so that a few large ones do not decide.
+    """
     # Right or wrong, or the difference of two such outcomes.
     metric = (np.abs(stratum.totals) <= 1).all()
-    if metric:
-        return len(stratum.sizes) >= MANY_ITEMS
-    return bool(stratum.sizes.sum() ** 2 >= MANY_LOSSES * (stratum.sizes**2).sum())
+    many = MANY_ITEMS if metric else MANY_LOSSES
+    return bool(stratum.sizes.sum() ** 2 >= many * (stratum.sizes**2).sum())
 
 
 def bootstrap(
