@@ -32,9 +32,9 @@ _REFUSALS: dict[str, tuple[int, dict[str, str]]] = {
     "404 repository": (404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Unknown"}),
     "404 revision": (404, {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "No such rev"}),
     "404 file": (404, {"X-Error-Code": "EntryNotFound", "X-Error-Message": "No such file"}),
-    "429": (429, {"Retry-After": "0"}),
+    "429": (429, {}),
     "429 for long": (429, {"Retry-After": "86400"}),
-    "429 window": (429, {"RateLimit": '"api";r=0;t=0', "RateLimit-Policy": '"api";q=500;w=300'}),
+    "429 window": (429, {}),
     "500": (500, {}),
     "502": (502, {"Content-Type": "text/html"}),
     "503": (503, {"Content-Type": "text/html"}),
@@ -44,7 +44,7 @@ IN_BODY = ("cut", "reset", "short", "corrupt", "other bytes", "empty")
 
 FAULTS = (
     *_REFUSALS, *IN_BODY, "page", "hang", "close", "no json", "wrong json", "slow", "circle",
-    "elsewhere",
+    "elsewhere", "newest",
 )  # fmt: skip
 
 
@@ -72,8 +72,10 @@ class HubServer:
             page: how many entries one answer lists.
         """
         self.large_files, self.page = large_files, page
-        self.requests: list[tuple[str, str]] = []
-        self.tokens: set[str | None] = set()
+        self.requests: list[tuple[str, str, str | None]] = []
+        """Method, path, and the header that holds the token."""
+        self.retry_after = "0"
+        """What a 429 says."""
         self.over = threading.Event()
         self._repositories: dict[tuple[str, str], _Repository] = {}
         self._faults: list[_Fault] = []
@@ -92,9 +94,14 @@ class HubServer:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.over.set()
-        self._server.shutdown()
-        self._server.server_close()
+        self.stop()
+
+    def stop(self) -> None:
+        """Answer nothing any more: connections are refused."""
+        if not self.over.is_set():
+            self.over.set()
+            self._server.shutdown()
+            self._server.server_close()
 
     def push(
         self, kind: str, name: str, files: Mapping[str, bytes] | Path, branch: str = "main"
@@ -109,6 +116,10 @@ class HubServer:
         repository.commits[commit] = dict(files)
         repository.branches[branch] = commit
         return commit
+
+    def commit(self, kind: str, name: str, branch: str = "main") -> str:
+        """The last commit of a branch."""
+        return self._repositories[kind, name].branches[branch]
 
     def fail(self, name: str, on: str, times: int | None = None) -> None:
         """Answer with a fault from now on, or so many times.
@@ -137,6 +148,11 @@ class HubServer:
     def repository(self, kind: str, name: str) -> _Repository | None:
         """A repository that something was pushed to."""
         return self._repositories.get((kind, name))
+
+    def newest(self, kind: str, name: str) -> dict[str, bytes]:
+        """The files of the last commit of the main branch."""
+        repository = self._repositories[kind, name]
+        return repository.commits[repository.branches["main"]]
 
     def blob(self, sha256: str) -> tuple[str, bytes] | None:
         """Name and content of a large file."""
@@ -171,9 +187,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer_safely(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         self._sent = self.rfile.read(length)
-        self.hub.requests.append((self.command, self.path))
-        self.hub.tokens.add(self.headers.get("Authorization"))
+        self.hub.requests.append((self.command, self.path, self.headers.get("Authorization")))
         try:
+            if self.hub.over.is_set():
+                return self._end()
             self._answer()
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
@@ -273,20 +290,22 @@ class _Handler(BaseHTTPRequestHandler):
         if at is None:
             return None
         commit, files = at
+        if self.hub.fault(file, ("newest",)):
+            files = self.hub.newest(kind, name)
         headers = {"X-Repo-Commit": commit}
         if file not in files:
             return self._refuse("404 file", headers)
         content = files[file]
         if self.hub.is_large(file):
             sha256 = hashlib.sha256(content).hexdigest()
-            fault = self.hub.fault(file, set(FAULTS) - set(IN_BODY))
+            fault = self.hub.fault(file, set(FAULTS) - {*IN_BODY, "newest"})
             if fault not in (None, "slow"):
                 return self._fail(str(fault), b"", headers)
             headers |= {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(len(content))}
             headers["Location"] = f"http://localhost:{self.hub.port}/large/{sha256}"
             return self._send(302, b"", headers)
         headers["ETag"] = f'"{_git(content)}"'
-        return self._file(content, headers, self.hub.fault(file))
+        return self._file(content, headers, self.hub.fault(file, set(FAULTS) - {"newest"}))
 
     def _file(self, content: bytes, headers: dict[str, str], fault: str | None) -> None:
         headers = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes", **headers}
@@ -309,6 +328,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refuse(self, name: str, headers: Mapping[str, str] | None = None) -> None:
         status, own = _REFUSALS[name]
+        if name == "429":
+            own = {"Retry-After": self.hub.retry_after}
+        if name == "429 window":
+            own = {"RateLimit": f'"api";r=0;t={self.hub.retry_after}'}
         is_html = "html" in own.get("Content-Type", "")
         body = PAGE if is_html else json.dumps({"error": own.get("X-Error-Message", name)}).encode()
         self._send(status, body, {"Content-Type": "application/json", **(headers or {}), **own})

@@ -5,12 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from mbench.core.errors import MOST_CHARACTERS, MbenchError, caught
 
 Say = Callable[[str], object]
 """Tells the user one line, e.g. why it takes long."""
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import GatedRepoError
+
+WITHOUT_HEADERS = "an answer without the headers of a hub"
 
 LOG_IN = "log in with `hf auth login` or set HF_TOKEN"
 
@@ -24,14 +30,22 @@ class HubUnreachable(HubRefusal):
 
 
 def hub() -> str:
-    """The hub that is asked, in words; another than the usual one by its host, without its user."""
+    """The hub that is asked, in words."""
+    return "the Hugging Face hub" if _host() == "huggingface.co" else f"the hub at {_host()}"
+
+
+def _host() -> str:
+    """Of the hub; without user and password that its address may have."""
     from huggingface_hub import constants
 
     parts = urlsplit(constants.ENDPOINT)
-    host = parts.hostname or "?"
-    if host == "huggingface.co":
-        return "the Hugging Face hub"
-    return f"the hub at {host}" + (f":{parts.port}" if parts.port else "")
+    return (parts.hostname or "?") + (f":{parts.port}" if parts.port else "")
+
+
+def _page(error: GatedRepoError) -> str:
+    """Where a repository is shown."""
+    kind = "datasets/" if error.repo_type == "dataset" else ""
+    return f"{_host()}/{kind}{error.repo_id}" if error.repo_id else f"its page at {_host()}"
 
 
 def refusal(error: BaseException) -> str | None:
@@ -101,12 +115,12 @@ def _reason(error: BaseException) -> str | None:
     if isinstance(error, HFValidationError):
         return f"this cannot be a name of a repository ({readable(str(error))})"
     if isinstance(error, FileMetadataError):
-        return not_a_hub("an answer without the headers of a hub")
+        return not_a_hub(WITHOUT_HEADERS)
     if not isinstance(error, HfHubHTTPError):
         return _broken(error)
     status = error.response.status_code
     if isinstance(error, GatedRepoError):
-        ask = f"ask for access on its page at {hub()}"
+        ask = f"ask for access at {_page(error)}"
         if status == 401:
             return f"{hub()} gives it only to those who have access: {ask}, then {LOG_IN}"
         return f"{hub()} gives it only to those who have access, which your account lacks: {ask}"
@@ -128,14 +142,12 @@ def _reason(error: BaseException) -> str | None:
 
 
 def _broken(error: BaseException) -> str | None:
-    """What the client of the hub raises without an answer, or on one that is cut off."""
+    """What the client of the hub raises without an answer, or the disk."""
     name = type(error).__name__
     if name == "TooManyRedirects":
         return f"{hub()} redirects in a circle"
     if type(error).__module__.startswith("httpx"):
         return f"{hub()} cannot be reached ({name})"
-    if isinstance(error, OSError) and str(error).startswith("Consistency check failed"):
-        return f"{hub()} sent a file of another size than it had announced"
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return None

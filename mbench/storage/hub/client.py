@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import functools
 import logging
 import re
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
@@ -22,13 +24,15 @@ from huggingface_hub import constants
 from huggingface_hub.utils._http import parse_ratelimit_headers
 
 from mbench.core.replaced import replaced
-from mbench.storage.hub.answers import HubUnreachable, Say, hub, not_a_hub
+from mbench.storage.hub.answers import WITHOUT_HEADERS, HubUnreachable, Say, hub, not_a_hub
 
 WAITS = (1.0, 2.0, 4.0)
 """Seconds before each further try, after an answer that says to try again, or a cut one."""
 
 TRIES_IN_SILENCE = 2
 """How often is asked if nothing answers; each costs HF_HUB_ETAG_TIMEOUT (10 s) at most."""
+
+SILENCE = (httpx2.TimeoutException, httpx2.ConnectError)
 
 LONGEST_WAIT = 330.0
 """Seconds that a hub may ask to wait, in all for one request: its windows have five minutes."""
@@ -40,53 +44,54 @@ LEAST_PROGRESS = 2**20
 """Bytes."""
 
 
+@dataclass
+class _State:
+    """What all clients of this process know: the library makes a new one now and then."""
+
+    say: Say | None = None
+    """None outside of `asking`."""
+    dead: dict[str, str] = field(default_factory=dict)
+    """Why hosts give no answer."""
+    transfers: dict[str, _Transfer] = field(default_factory=dict)
+    """Of files, by address."""
+    interrupted: threading.Event = field(default_factory=threading.Event)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
 class _Client(httpx2.Client):
     """Asks again where that helps, and turns what remains into one line."""
-
-    def __init__(self, say: Say, **options: Any) -> None:
-        super().__init__(**options)
-        self._say = say
-        self._dead: dict[str, str] = {}
-        self._transfers: dict[str, _Transfer] = {}
-        self._lock = threading.Lock()
-        self.interrupted = threading.Event()
 
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         """As `httpx2.Client.send`; raises `HubUnreachable` where asking again did not help."""
         if request.url.path == "/api/agent-harnesses":
             # The library wants to know whether a program drives it, and does without.
             raise HubUnreachable("not asked")
-        if request.url.host in self._dead:
+        host = request.url.host
+        if host in _state.dead:
             # A run asks for many repositories: the wait for a dead hub is paid once.
-            raise HubUnreachable(self._dead[request.url.host])
+            raise HubUnreachable(_state.dead[host])
+        # Some calls of the library would wait for ever.
+        limits = request.extensions["timeout"]
+        limits |= {each: self.timeout.read for each, limit in limits.items() if limit is None}
         tries, waited = 0, 0.0
         while True:
             tries += 1
             try:
                 response = super().send(request, **options)
                 problem = _problem(response, streamed=bool(options.get("stream")))
-                wait: float | None = WAITS[tries - 1] if tries <= len(WAITS) else None
                 if problem is None:
                     return self._watched(request, response)
-                told = _told_to_wait(response) if response.status_code in (429, 503) else None
-                if told is not None:
-                    wait = told if waited + told <= LONGEST_WAIT else None
-                    problem += f" and asks to wait {told:.0f} s"
-                    if wait is not None:
-                        self._say(f"{problem}; waiting")
+                wait = _wait_as_told(response, tries, waited)
                 response.close()
+                if wait and wait > WAITS[-1] and _state.say is not None:
+                    _state.say(f"{problem}; waiting")
             except httpx2.TransportError as error:
-                silent = isinstance(error, (httpx2.TimeoutException, httpx2.ConnectError))
-                problem = _no_answer(error)
-                last = TRIES_IN_SILENCE if silent else len(WAITS) + 1
-                wait = WAITS[tries - 1] if tries < last and not _is_certificate(error) else None
-                if silent and wait is None:
-                    self._dead[request.url.host] = problem
-                elif isinstance(error, httpx2.TimeoutException):
-                    wait = 0.0
+                problem, wait = _no_answer(error), _wait_without_answer(error, tries)
+                if wait is None and isinstance(error, SILENCE) and _state.say is not None:
+                    _state.dead[host] = problem
             if wait is None:
                 raise HubUnreachable(problem + (f"; asked {tries} times" if tries > 1 else ""))
-            if self.interrupted.wait(wait):
+            if _state.interrupted.wait(wait):
                 raise HubUnreachable(f"{problem}; not waited for")
             waited += wait
 
@@ -94,8 +99,8 @@ class _Client(httpx2.Client):
         """Limit how often the library takes up the transfer of a file that breaks off."""
         if request.method == "GET" and not response.is_closed and response.status_code < 300:
             key = str(request.url)
-            with self._lock:
-                transfer = self._transfers.setdefault(key, _Transfer())
+            with _state.lock:
+                transfer = _state.transfers.setdefault(key, _Transfer())
             begins = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
             position = int(begins[1]) if begins and response.status_code == 206 else 0
             stream = response.stream
@@ -137,63 +142,86 @@ class _Body(httpx2.SyncByteStream):
                 yield chunk
         except httpx2.TransportError as error:
             self._transfer.broke_off(self._position, error)
-            raise
+            # After this one, the library takes up the transfer where it broke off.
+            raise httpx2.RemoteProtocolError(str(error)) from error
 
     def close(self) -> None:
         self._stream.close()
 
 
-_active: list[_Client] = []
+_state = _State()
 
 
 @contextlib.contextmanager
 def asking(say: Say) -> Iterator[None]:
-    """Let huggingface_hub, and what uses it, ask the hub through this client meanwhile.
+    """Let huggingface_hub, and what uses it, ask the hub through this client from now on.
 
-    Inside another `asking` this changes nothing, so that what a whole run asks for knows after the
-    first silence that the hub is dead.
+    `say` is told of waits meanwhile. Inside another `asking` this changes nothing, so that a run
+    that asks for many things waits for a dead hub once.
     """
-    if _active:
+    if _state.say is not None:
         yield
         return
-    usual = huggingface_hub.get_session()
-    options: dict[str, Any] = {"event_hooks": usual.event_hooks, "follow_redirects": True}
-    client = _Client(say, timeout=constants.HF_HUB_ETAG_TIMEOUT, **options)
-    _active.append(client)
+    _install()
+    _state.dead.clear()
+    _state.transfers.clear()
     # Its warnings tell of every single try.
     log = logging.getLogger("huggingface_hub")
     try:
-        huggingface_hub.set_client_factory(lambda: client)
+        _state.say = say
         with replaced(log, "level", logging.ERROR):
             yield
     finally:
-        _active.clear()
-        huggingface_hub.set_client_factory(lambda: httpx2.Client(timeout=None, **options))
+        _state.say = None
+
+
+@functools.cache
+def _install() -> None:
+    hooks = huggingface_hub.get_session().event_hooks
+    certificates = httpx2.create_ssl_context()
+
+    def client() -> _Client:
+        timeout = constants.HF_HUB_ETAG_TIMEOUT
+        return _Client(
+            event_hooks=hooks, follow_redirects=True, timeout=timeout, verify=certificates
+        )
+
+    huggingface_hub.set_client_factory(client)
 
 
 @contextlib.contextmanager
 def no_more_waiting() -> Iterator[None]:
     """Let all threads that wait to ask again give up meanwhile."""
-    _active[0].interrupted.set()
+    _state.interrupted.set()
     try:
         yield
     finally:
-        _active[0].interrupted.clear()
+        _state.interrupted.clear()
 
 
 def _problem(response: httpx2.Response, streamed: bool) -> str | None:
     """Why an answer cannot be used and asking again may help, or None."""
     status = response.status_code
+    told = _told_to_wait(response)
+    later = "" if told is None else f" and asks to wait {told:.0f} s"
     if status == 429:
-        return f"{hub()} has had too many requests (429)"
+        return f"{hub()} has had too many requests (429){later}"
     if status in (408, 425) or status >= 500:
-        return f"{hub()} has trouble of its own ({status} {response.reason_phrase})"
-    if status >= 300 or response.request.method == "HEAD":
+        return f"{hub()} has trouble of its own ({status} {response.reason_phrase}){later}"
+    if status >= 400:
         return None
+    asked, path = response.request.method, response.url.path
+    if asked == "HEAD" and "/resolve/" in path:
+        named = any(name in response.headers for name in ("ETag", "X-Linked-Etag"))
+        if named and "X-Repo-Commit" in response.headers:
+            return None
+        # The hub's own redirects stay with it until they say which commit they are of.
+        target = response.next_request.url.host if response.next_request else None
+        return None if target == response.url.host else not_a_hub(WITHOUT_HEADERS)
     kind = response.headers.get("Content-Type", "").lower()
-    if "html" in kind and not response.url.path.endswith((".html", ".htm")):
+    if status < 300 and "html" in kind and not path.endswith((".html", ".htm")):
         return not_a_hub("a web page")
-    if "/api/" in response.url.path and not streamed:
+    if status < 300 and asked == "GET" and "/api/" in path and not streamed:
         try:
             response.json()
         except ValueError:
@@ -203,6 +231,8 @@ def _problem(response: httpx2.Response, streamed: bool) -> str | None:
 
 def _told_to_wait(response: httpx2.Response) -> float | None:
     """Seconds after which to ask again, where the answer says so."""
+    if response.status_code not in (429, 503):
+        return None
     limit = parse_ratelimit_headers(response.headers)
     if response.status_code == 429 and limit is not None and limit.remaining == 0:
         return limit.reset_in_seconds
@@ -212,6 +242,22 @@ def _told_to_wait(response: httpx2.Response) -> float | None:
     with contextlib.suppress(ValueError):
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
     return None
+
+
+def _wait_as_told(response: httpx2.Response, tries: int, waited: float) -> float | None:
+    """Seconds until the next try, or None if there is to be none."""
+    told = _told_to_wait(response)
+    if tries > len(WAITS) or waited + (told or 0.0) > LONGEST_WAIT:
+        return None
+    return WAITS[tries - 1] if told is None else told
+
+
+def _wait_without_answer(error: httpx2.TransportError, tries: int) -> float | None:
+    """Seconds until the next try, or None if there is to be none."""
+    most = TRIES_IN_SILENCE if isinstance(error, SILENCE) else len(WAITS) + 1
+    if tries >= most or _is_certificate(error):
+        return None
+    return 0.0 if isinstance(error, httpx2.TimeoutException) else WAITS[tries - 1]
 
 
 def _no_answer(error: httpx2.TransportError) -> str:

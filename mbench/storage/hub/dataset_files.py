@@ -16,8 +16,8 @@ from mbench.core.errors import MbenchError, one_line, unknown
 from mbench.core.replaced import replaced
 from mbench.storage.hub.answers import HubRefusal, Say
 from mbench.storage.hub.fetch import fetch, refuse_outside
-from mbench.storage.hub.repository import Repository
-from mbench.storage.records import from_plain, to_plain
+from mbench.storage.hub.repository import Repository, recall
+from mbench.storage.records import to_plain
 from mbench.storage.store import Key, Store
 
 if TYPE_CHECKING:
@@ -94,9 +94,9 @@ def dataset_files(
     asked["options"] = dict(options or {})
     made_by = {"kind": "dataset", "name": repository.name, "commit": repository.commit, **asked}
     key = Key.of("facts", f"files of {repository}", {**made_by, "datasets": datasets.__version__})
-    stored = store and store.read_json(key)
+    stored = recall(DatasetFiles, key, store)
     if stored is not None:
-        return from_plain(DatasetFiles, stored)
+        return stored
     script = f"{repository.name.split('/')[-1]}.py"
     if repository.has(script):
         raise HubRefusal(

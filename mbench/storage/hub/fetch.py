@@ -95,12 +95,15 @@ class _Fetch:
         path = _path(self.repository, file.name)
         what = f"{self.repository}, file {file.name}"
         for again in (False, True):
+            problem = None
             if not path.is_file():
                 with in_one_line(what):
-                    self._download(file)
-            problem = self._difference(path, file)
+                    problem = self._download(file)
             if problem is None:
-                return
+                problem = self._difference(path, file)
+                if problem is None:
+                    return
+                self.advance(-file.size)
             _remove(path, repository_folder(self.repository.kind, self.repository.name))
             if again:
                 forget(self.repository, self.store)
@@ -119,20 +122,28 @@ class _Fetch:
             return None
         return f"its {what} is {actual}, that of commit {commit} is {expected}"
 
-    def _download(self, file: HubFile) -> None:
+    def _download(self, file: HubFile) -> str | None:
+        """Fetch one file; returns what is wrong with it if that shows meanwhile."""
         from huggingface_hub import hf_hub_download
 
         came = _counter(self.advance)
-        path = hf_hub_download(
-            self.repository.name,
-            file.name,
-            repo_type=self.repository.kind,
-            revision=self.repository.commit,
-            tqdm_class=came,
-        )
+        try:
+            path = hf_hub_download(
+                self.repository.name,
+                file.name,
+                repo_type=self.repository.kind,
+                revision=self.repository.commit,
+                tqdm_class=came,
+            )
+        except OSError as error:
+            if not str(error).startswith("Consistency check failed"):
+                raise
+            self.advance(-came.total)
+            return "it came with another size than it was announced with"
         self.advance(file.size - came.total)
         if Path(path) != _path(self.repository, file.name):
             raise HubUnreachable(f"{hub()} sent the file of another commit")
+        return None
 
 
 def _counter(advance: Advance) -> Any:

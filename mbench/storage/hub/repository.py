@@ -6,7 +6,7 @@ import datetime
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from mbench.storage.file_hash import git_blob_id
 from mbench.storage.hub.answers import HubRefusal, HubUnreachable, Say, hub, in_one_line
@@ -14,6 +14,8 @@ from mbench.storage.records import from_plain, to_plain
 from mbench.storage.store import Key, Store
 
 Kind = Literal["model", "dataset"]
+
+T = TypeVar("T")
 
 COMMIT = re.compile("[0-9a-f]{40}")
 
@@ -156,24 +158,31 @@ def _listing_key(kind: Kind, name: str, commit: str) -> Key:
     return Key.of("facts", f"files of {kind} {name}", made_by)
 
 
+def recall(kind: type[T], key: Key, store: Store | None) -> T | None:
+    """What `store` remembers under a key, or None."""
+    try:
+        stored = store and store.read_json(key)
+        return None if stored is None else from_plain(kind, stored)
+    except ValueError:
+        # Stored in the form of another version.
+        return None
+
+
 def _remembered(
     kind: Kind, name: str, revision: str | None, store: Store | None
 ) -> Repository | None:
     """What the hub said when it was asked last."""
-    stored = store and store.read_json(_resolution_key(kind, name, revision))
-    if stored is None:
-        return None
-    last = from_plain(_Resolution, stored)
-    files = _listed(kind, name, last.commit, store)
-    if files is None:
+    last = recall(_Resolution, _resolution_key(kind, name, revision), store)
+    files = None if last is None else _listed(kind, name, last.commit, store)
+    if last is None or files is None:
         return None
     note = f"commit {last.commit[:12]} as resolved on {last.on}"
     return Repository(kind, name, revision, last.commit, files, note)
 
 
 def _listed(kind: Kind, name: str, commit: str, store: Store | None) -> tuple[HubFile, ...] | None:
-    stored = store and store.read_json(_listing_key(kind, name, commit))
-    return None if stored is None else from_plain(_Listing, stored).files
+    listing = recall(_Listing, _listing_key(kind, name, commit), store)
+    return None if listing is None else listing.files
 
 
 def repository_folder(kind: Kind, name: str) -> Path:
