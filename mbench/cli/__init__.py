@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import sys
+import traceback
 
 import click
 
@@ -23,6 +25,7 @@ VERBS = {
 }
 
 USER_ERROR = 2
+BUG = 70
 
 
 class _Verbs(click.Group):
@@ -81,7 +84,8 @@ def group() -> None:
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit status 2.
 
-    Ctrl-C, SIGTERM and SIGHUP are one line and 128 and the signal's number.
+    Ctrl-C, SIGTERM and SIGHUP are one line and 128 and the signal's number; what nobody foresaw is
+    one line that calls it a bug, and 70.
     """
     from mbench.core import interruption
 
@@ -94,7 +98,13 @@ def main() -> None:
 
 
 def _status() -> int:
-    from mbench.core.errors import MbenchError, tracebacks_shown
+    from mbench.core.errors import (
+        AdmissionError,
+        MbenchError,
+        MergeError,
+        printable,
+        tracebacks_shown,
+    )
     from mbench.core.interruption import exit_status, interrupted
 
     words = [word for word in sys.argv[1:] if word != DEBUG]
@@ -107,17 +117,31 @@ def _status() -> int:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException as error:
         if debug:
-            import traceback
-
             traceback.print_exc()
         if isinstance(error, (click.Abort, KeyboardInterrupt)) or interrupted():
             # Whatever a signal made of the code that it met, e.g. of an import.
             click.echo("interrupted; run the same command again to continue", err=True)
             return exit_status()
         if isinstance(error, click.ClickException):
-            error.show()
+            click.echo(f"error: {printable(error.format_message())}", err=True)
             return error.exit_code
         if isinstance(error, MbenchError):
-            click.echo(f"error: {error}", err=True)
+            several = isinstance(error, AdmissionError | MergeError)
+            lines = str(error).split("\n") if several else [str(error)]
+            click.echo("error: " + "\n".join(map(printable, lines)), err=True)
             return USER_ERROR
-        raise
+        if not isinstance(error, Exception):
+            raise
+        click.echo(f"error: {_bug(error)}", err=True)
+        return BUG
+
+
+def _bug(error: Exception) -> str:
+    """What to report of an error that mbench should have foreseen."""
+    from mbench.core.errors import one_line, printable
+
+    package = os.path.dirname(os.path.dirname(__file__))
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if frame.filename.startswith(package)][-1:]
+    where = "".join(f" in {os.path.relpath(f.filename, package)}:{f.lineno}" for f in ours)
+    return f"a bug of mbench{where}: {printable(one_line(error))}; please report what {DEBUG} shows"

@@ -134,13 +134,14 @@ def request(
     from mbench.run.environment import set_up_libraries
     from mbench.storage.store import Store, default_root
 
+    # First, because plugins take seconds to load.
+    path, note = find_suite(suite)
+    loaded, source = load_suite(path, **narrowing)
     set_up_libraries()
     registry = load_registry(plugin_files)
     warn_of_failures(registry)
-    path, note = find_suite(suite)
     if note:
         click.echo(f"note: {note}", err=True)
-    loaded, source = load_suite(path, **narrowing)
     store = Store(store_root or default_root())
     warn_of_damage(store)
     plan = make_plan(loaded, source, registry, store, trust_expected=trust_expected)

@@ -64,12 +64,27 @@ class MergeError(MbenchError):
     """Runs that cannot be merged; its text has a line for every difference, not just one."""
 
 
+def shortened(text: str, most: int = 120) -> str:
+    """The text, or its beginning where it is longer than a line should have."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def printable(text: str) -> str:
+    """The text on one line, with whatever a terminal would obey written as an escape."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def shown(value: object) -> str:
+    """A value as an error quotes it: as Python writes it, without what makes it unreadably long."""
+    return shortened(repr(value[:200] if isinstance(value, str) else value))
+
+
 def unknown(what: str, name: str, choices: Iterable[str]) -> str:
     """One line that says `name` is no `what`, with the nearest match and the valid choices.
 
     Of more than `MOST_LISTED` choices it names only those that are like `name`.
     """
-    valid = sorted(choices)
+    name, valid = shortened(name), sorted(choices)
     few = len(valid) <= MOST_LISTED
     near = difflib.get_close_matches(name, valid, n=1 if few else 4)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
@@ -79,7 +94,7 @@ def unknown(what: str, name: str, choices: Iterable[str]) -> str:
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """The choice that is most like a mistyped name, if one is like it at all."""
-    return next(iter(difflib.get_close_matches(name, list(choices), n=1)), None)
+    return next(iter(difflib.get_close_matches(shortened(name), list(choices), n=1)), None)
 
 
 _log = logging.getLogger("mbench")

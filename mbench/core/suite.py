@@ -17,7 +17,20 @@ from pydantic import (
 from mbench.core.interfaces import RouterMode
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
-Count = Annotated[int, Field(ge=1)]
+Words = Annotated[str, Field(max_length=10_000)]
+Label = Annotated[str, Field(min_length=1, max_length=200)]
+Count = Annotated[int, Field(ge=1, le=10**15)]
+Tokens = Annotated[int, Field(ge=1, le=2**24)]
+"""Of one sequence: no model has more positions."""
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Seeds = Annotated[tuple[Seed, ...], Field(max_length=1000)]
+HubId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$", max_length=200)]
+Revision = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][\w.+-]*(/[A-Za-z0-9][\w.+-]*)*$", max_length=200)
+]
+LocalPath = Annotated[str, Field(min_length=1, max_length=4096)]
+MOST_CALIBRATION_TOKENS = 2**28
+"""Of one corpus: their ids alone take 2 GiB."""
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 AttentionName = Literal["auto", "sdpa", "eager"]
 RetainRatio = Annotated[float, Field(gt=0, lt=1)]
@@ -32,8 +45,8 @@ class _Strict(BaseModel):
 class Expected(_Strict):
     """Facts of a model as its publisher states them; another model under its name is refused."""
 
-    layers: Count
-    experts: Count
+    layers: Annotated[int, Field(ge=1, le=10_000)]
+    experts: Annotated[int, Field(ge=1, le=100_000)]
     top_k: Count
     parameters: Count | None = None
     """Of the whole model; with `expert_parameters`, lets it be planned without its files."""
@@ -53,14 +66,14 @@ class ExpectedWork(_Strict):
 class ModelSpec(_Strict):
     """Where a model comes from: a hub id, a local directory, or a plugin that ships one."""
 
-    hub: str | None = None
+    hub: HubId | None = None
     """Id of a hub repository; exactly one of `hub`, `path` and `plugin` is given."""
-    path: str | None = None
+    path: LocalPath | None = None
     """Local directory."""
-    plugin: str | None = None
+    plugin: Label | None = None
     """Name of a model that a plugin ships."""
-    revision: str | None = None
-    """Commit of the hub repository."""
+    revision: Revision | None = None
+    """Commit of the hub repository; not beside `path` or `plugin`, where it would mean nothing."""
     dtype: DtypeName = "auto"
     """`auto`: as the checkpoint is stored."""
     attention: AttentionName = "auto"
@@ -72,29 +85,30 @@ class ModelSpec(_Strict):
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelSpec:
-        return _exactly_one(self, "hub", "path", "plugin")
+        _exactly_one(self, "hub", "path", "plugin")
+        return _only_beside(self, "hub", "revision")
 
 
 class TextSource(_Strict):
     """Documents from a hub dataset, from local files, or from a plugin."""
 
-    hub: str | None = None
+    hub: HubId | None = None
     """Id of a hub dataset; exactly one of `hub`, `files` and `plugin` is given."""
-    files: tuple[str, ...] | None = None
+    files: Annotated[tuple[LocalPath, ...], Field(min_length=1)] | None = None
     """Plain text (one document each), JSON lines, a JSON list, CSV, TSV, parquet or Arrow, by name
     and content, all but the last two also compressed (gzip, zstd, xz, bzip2); relative to the
     working directory."""
-    plugin: str | None = None
+    plugin: Label | None = None
     """Name of a corpus that a plugin ships."""
-    split: str = "train"
+    split: Label = "train"
     """Split of the dataset, or of the plugin's corpus."""
-    subset: str | None = None
+    subset: Label | None = None
     """Configuration of the dataset."""
-    data_files: str | None = None
+    data_files: LocalPath | None = None
     """Only these files of the dataset."""
-    revision: str | None = None
-    """Commit of the dataset."""
-    field: str = "text"
+    revision: Revision | None = None
+    """Commit of the dataset. It, `subset` and `data_files` stand only beside `hub`."""
+    field: Label = "text"
     """Field of a record that holds the text. A record without it, or where it is no string, is
     refused."""
     nulls: Literal["refuse", "skip"] = "refuse"
@@ -102,7 +116,10 @@ class TextSource(_Strict):
 
     @model_validator(mode="after")
     def _one_source(self) -> TextSource:
-        return _exactly_one(self, "hub", "files", "plugin")
+        _exactly_one(self, "hub", "files", "plugin")
+        if self.files is not None and "split" in self.model_fields_set:
+            raise ValueError("split means nothing beside files")
+        return _only_beside(self, "hub", "revision", "subset", "data_files")
 
 
 class CorpusSpec(_Strict):
@@ -110,15 +127,15 @@ class CorpusSpec(_Strict):
 
     source: TextSource
     sequences: Count
-    length: Count
-    """Tokens of a sequence."""
+    length: Tokens
+    """Tokens of a sequence; at most 2^28 in all."""
     packing: Literal["concatenate", "contiguous", "document"] = "concatenate"
     """`concatenate`: documents in shuffled order, joined and cut. `contiguous`: documents in their
     own order, joined and cut, and sequences drawn from them; for datasets with one row per line.
     `document`: the first `length` tokens of one document a sequence, padded."""
-    join: str = "\n\n"
+    join: Words = "\n\n"
     """Between two documents."""
-    seed: int = 0
+    seed: Seed = 0
     """Shuffles the documents, or draws the sequences."""
     bos: Literal["document", "window", "none"] | None = None
     """Where the tokenizer's BOS token stands. `window`: first in every sequence, as one of its
@@ -126,6 +143,17 @@ class CorpusSpec(_Strict):
     documents; a sequence that starts inside one has none. `none`: nowhere. Omitted: `window` if
     the tokenizer by default begins a text with BOS, for then the model was trained to read it
     first, else `none`. No other special tokens are added."""
+
+    @field_validator("length")
+    @classmethod
+    def _fits_into_memory(cls, length: int, info: ValidationInfo) -> int:
+        sequences = info.data.get("sequences", 0)
+        if sequences * length > MOST_CALIBRATION_TOKENS:
+            raise ValueError(
+                f"{sequences} sequences of {length} tokens are more than the"
+                f" {MOST_CALIBRATION_TOKENS} that are kept in memory"
+            )
+        return length
 
 
 class PerplexityTask(_Strict):
@@ -146,11 +174,11 @@ class PerplexityTask(_Strict):
     source: TextSource
     protocol: Literal["sliding", "gptq", "document"] = "sliding"
     """One of the three above."""
-    window: Annotated[int, Field(ge=2)] = 2048
+    window: Annotated[int, Field(ge=2, le=2**24)] = 2048
     """Tokens."""
     stride: Annotated[Count | None, Field(validate_default=True)] = None
     """Tokens from one window to the next; only for `sliding`, and less than `window`."""
-    join: str = "\n\n"
+    join: Words = "\n\n"
     """Between two documents."""
     bos: Literal["document", "window", "text", "none"] | None = None
     """Where the tokenizer's BOS token stands. `window`: before the first token of every window, as
@@ -184,18 +212,18 @@ class PerplexityTask(_Strict):
 class LmEvalTask(_Strict):
     """A task, group or tag of lm-eval."""
 
-    task: str | None = None
+    task: Label | None = None
     """lm-eval's name where it differs from the suite's."""
-    directory: str | None = None
+    directory: LocalPath | None = None
     """Folder of local task files; relative to the working directory. Its tasks go before lm-eval's
     own of the same name."""
-    metric: str = "acc"
+    metric: Label = "acc"
     """The metric that ranks, enters the average, and is shown first; all are kept."""
     limit: Count | None = None
     """The first so many items of every task; omitted: all."""
-    num_fewshot: int | None = Field(default=None, ge=0)
+    num_fewshot: int | None = Field(default=None, ge=0, le=10_000)
     """Few-shot examples in the prompt; omitted: the task's own number."""
-    max_gen_toks: Count | None = None
+    max_gen_toks: Tokens | None = None
     """Most tokens that are generated per item; omitted: the task's own limit."""
     seed: int | None = Field(default=None, ge=0)
     """For answers that are drawn (`do_sample: true` in the task file); omitted: 0."""
@@ -237,13 +265,13 @@ class Parts(_Strict):
 class MethodSpec(Parts):
     """A method of the suite; its key is its name in the results."""
 
-    use: str | None = None
+    use: Label | None = None
     """The ready-made method to start from; omitted: the one of the same name."""
     corpora: tuple[str, ...] | None = None
     """Calibration corpora, in order; omitted: the suite's `calibration`."""
-    candidate: str | None = None
+    candidate: Label | None = None
     """Method whose mask the builder starts from; omitted: the ready-made method's."""
-    seeds: tuple[int, ...] | None = None
+    seeds: Seeds | None = None
     """Of a method that draws at random; omitted: the suite's."""
     router: RouterMode | None = None
     """The router mode of its masked models; omitted: the suite's. A candidate has its own."""
@@ -254,20 +282,20 @@ class MethodSpec(Parts):
 class Average(_Strict):
     """Unweighted mean of some tasks' declared metrics."""
 
-    name: str = "Common Avg"
-    tasks: tuple[str, ...]
+    name: Label = "Common Avg"
+    tasks: tuple[str, ...] = Field(min_length=1)
 
 
 class EfficiencySpec(_Strict):
     """What pruning saves, measured on physically pruned models that generate a batch."""
 
-    prompt_tokens: Count | None = None
+    prompt_tokens: Tokens | None = None
     """Random tokens of a prompt; omitted: 512, or what the model's context leaves of it."""
-    new_tokens: Count = 64
+    new_tokens: Tokens = 64
     """Tokens generated after each prompt."""
-    batch_size: Count = 1
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 1
     """Prompts in the batch."""
-    repetitions: Annotated[int, Field(ge=3)] = 5
+    repetitions: Annotated[int, Field(ge=3, le=1000)] = 5
     """How often it is generated, after once to warm up."""
 
 
@@ -276,15 +304,15 @@ class Suite(_Strict):
 
     name: Name
     """Names the report's folder."""
-    title: str = ""
-    description: str = ""
+    title: Words = ""
+    description: Words = ""
     models: Mapping[Name, ModelSpec] = Field(min_length=1)
     retain: tuple[RetainRatio, ...] = Field(min_length=1)
     """Retain ratios between 0 and 1; floor(ratio x experts) are kept in every layer."""
     router: RouterMode = "sliced"
     """`sliced`: the router sees retained experts only, as after physical removal. `preserved`:
     retained experts keep the gate values of the full model."""
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4, 42)
+    seeds: Seeds = (0, 1, 2, 3, 4, 42)
     """For methods that draw at random and name no seeds of their own."""
     corpora: Mapping[Name, CorpusSpec] = Field(default_factory=dict)
     calibration: tuple[str, ...] = ()
@@ -298,7 +326,7 @@ class Suite(_Strict):
     """What methods are ranked by; omitted: the mean log perplexity."""
     efficiency: EfficiencySpec | None = None
     """If given, size, memory and speed of a physically pruned model are measured at each budget."""
-    batch_tokens: Count = 8192
+    batch_tokens: Tokens = 8192
     """Tokens in one forward call."""
     processes: Annotated[int, Field(ge=1, le=64)] = 1
     """Processes that evaluate masks side by side, each on one thread, where there is no GPU: for
@@ -312,4 +340,12 @@ def _exactly_one(model: _Source, *fields: str) -> _Source:
     given = [name for name in fields if getattr(model, name) is not None]
     if len(given) != 1:
         raise ValueError(f"give exactly one of {', '.join(fields)}; got {len(given)}")
+    return model
+
+
+def _only_beside(model: _Source, source: str, *fields: str) -> _Source:
+    if getattr(model, source) is None:
+        for name in fields:
+            if getattr(model, name) is not None:
+                raise ValueError(f"{name} means nothing without {source}")
     return model

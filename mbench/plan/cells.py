@@ -31,6 +31,9 @@ from mbench.storage.inputs import Inputs
 from mbench.storage.store import Key, Store
 from mbench.storage.texts import Text
 
+MOST_CELLS = 10_000
+"""Of a plan: every cell is a mask to make and evaluate, and all results are kept in memory."""
+
 SHARDS = 16
 """Groups of calibration sequences whose sums are kept apart."""
 
@@ -135,6 +138,7 @@ def make_plan(
     code = (code or installed_code()).remembering()
     inputs = inputs or Inputs(store)
     methods = {name: resolve_methods(suite, name, registry, source) for name in suite.models}
+    _refuse_too_many(suite, methods, source)
     texts = {
         name: find_text(("corpora", name), spec.source, source, registry, code, inputs)
         for name, spec in suite.corpora.items()
@@ -156,6 +160,18 @@ def make_plan(
         planner = _Planner(suite, source, registry, code, model, identities)
         cells += planner.cells(methods[model.name])
     return Plan(suite, models, tuple(cells), tasks, texts, registry, code, inputs)
+
+
+def _refuse_too_many(
+    suite: Suite, methods: Mapping[str, Mapping[str, ResolvedMethod]], source: YamlSource
+) -> None:
+    seeds = sum(len(method.seeds) for named in methods.values() for method in named.values())
+    if seeds * len(suite.retain) > MOST_CELLS:
+        raise source.error(
+            ("methods",),
+            f"models, budgets, methods and seeds make {seeds * len(suite.retain)} masks; a suite"
+            f" may ask for {MOST_CELLS}: split it",
+        )
 
 
 def kept_experts(retain: float, num_experts: int) -> int:

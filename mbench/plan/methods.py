@@ -286,6 +286,11 @@ class _Resolver:
             return PluginError(f"a ready-made method gives it wrong parameters: {message}")
         return self.source.error((*at, key), message)
 
+    def _setting(self, name: str, corpus: str) -> str:
+        if name in self.source.section(self.section):
+            return f"{self.section}.{name}.corpora=[{corpus}]"
+        return f"{self.section}.{name}={{corpora: [{corpus}]}}"
+
     def _wanted_by(self, name: str) -> str:
         """For errors: which method builds upon one that the suite does not list."""
         return "" if name == self.place[-1] else f", which {self.place[-1]!r} builds upon,"
@@ -302,7 +307,7 @@ class _Resolver:
                 at,
                 f"{name!r}{self._wanted_by(name)} takes {preset.corpora} calibration corpus,"
                 f" got {len(corpora)}:"
-                f" say which, e.g. --set '{self.section}.{name}.corpora=[{corpora[0]}]'"
+                f" say which, e.g. --set '{self._setting(name, corpora[0])}'"
                 f" (the suite has: {listed})",
             )
         return tuple(corpora)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -106,7 +106,7 @@ def find_model(
             raise source.unknown(at, "plugin model", spec.plugin, registry.models)
         where = str(registry.models[spec.plugin])
     else:
-        where = str(Path(spec.path).expanduser()) if spec.path else str(spec.hub)
+        where = os.path.expanduser(spec.path) if spec.path else str(spec.hub)
     planned = partial(
         PlannedModel,
         name=name,
@@ -117,13 +117,14 @@ def find_model(
     )
     trusted = spec.trust_remote_code
     try:
-        checkpoint = find_checkpoint(where, spec.revision, inputs, remote_code=trusted)
-        key = model_key(checkpoint, remote_code=trusted)
-        facts = _facts(name, checkpoint, trusted, key, inputs.store, code)
-    except ModelNotFound as error:
+        with source.naming(place):
+            checkpoint = find_checkpoint(where, spec.revision, inputs, remote_code=trusted)
+            key = model_key(checkpoint, remote_code=trusted)
+            facts = _facts(name, checkpoint, trusted, key, inputs.store, code)
+    except ModelNotFound:
         expected = _expected_facts(spec) if trust_expected else None
         if expected is None:
-            raise ModelNotFound(f"model {name!r}: {error}") from error
+            raise
         return planned(revision=spec.revision, key=f"commit:{spec.revision}", facts=expected)
     if spec.expect is not None:
         _refuse_another_model(spec.expect, facts, (*place, "expect"), source)

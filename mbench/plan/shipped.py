@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import os
 from pathlib import Path
 
 from mbench.core.errors import SuiteError, unknown
@@ -21,13 +22,14 @@ def find_suite(given: Path) -> tuple[Path, str]:
     returned as it is, for the error of reading it; `SuiteError` for a name that nothing has.
     """
     name, shipped = str(given), shipped_suites()
-    if given.is_file():
+    # Unlike Path's own methods these raise nothing, whatever the path.
+    if os.path.isfile(given):
         also = f"{name} is the file here, not the suite of that name that comes with mbench"
         return given, also if name in shipped else ""
     if name in shipped:
         here = Path(f"{name}.yaml")
         also = f"{name} is the suite that comes with mbench; say {here} for the file here"
         return shipped[name], also if here.is_file() else ""
-    if len(given.parts) == 1 and not given.suffix and not given.exists():
+    if len(given.parts) == 1 and not given.suffix and not os.path.lexists(given):
         raise SuiteError(unknown("suite", name, shipped) + "; or give the path of a file")
     return given, ""

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from mbench.core.errors import SuiteError, TaskError
+from mbench.core.errors import SuiteError, TaskError, shown
 from mbench.core.suite import Suite
 from mbench.evaluate.lm_eval import task_files
 from mbench.plan.yaml_source import YamlSource, describe_error
+
+MOST_COMBINATIONS = 1000
+"""Of models and methods."""
+
+MOST_NAMES = 500
+"""Of corpora, of texts, and of tasks."""
 
 
 def load_suite(
@@ -32,7 +39,7 @@ def load_suite(
     """
     source = YamlSource.read(path)
     for assignment in set_values:
-        source.assign(assignment)
+        source.assign(assignment, methods)
     for redirection in models:
         _redirect_model(source, redirection)
     for redirection in texts:
@@ -41,7 +48,7 @@ def load_suite(
         _redirect_task(source, redirection)
     chosen = [redirection for redirection in models if "=" not in redirection]
     if chosen:
-        _drop_models(source, [n for n in _listed(source, "models") if n not in chosen])
+        _drop_models(source, [n for n in source.section("models") if n not in chosen])
     if retain:
         source.replace(("retain",), list(retain), "--retain")
     if methods:
@@ -50,31 +57,31 @@ def load_suite(
         _limit(source, limit)
     # `random:` alone is a method with nothing changed.
     for section in ("methods", "candidates"):
-        listed = source.data.get(section)
-        for name, method in listed.items() if isinstance(listed, dict) else ():
+        listed = source.section(section)
+        for name, method in listed.items():
             if method is None:
                 listed[name] = {}
     try:
         suite = Suite.model_validate(source.plain())
     except ValidationError as error:
         raise describe_error(source, error, Suite) from None
+    _check_size(suite, source)
     _check_references(suite, source)
     return suite, source
 
 
 def _redirect_model(source: YamlSource, redirection: str) -> None:
     name, separator, target = redirection.partition("=")
-    listed = source.data.get("models")
-    listed = listed if isinstance(listed, dict) else {}
+    listed = source.section("models")
     if separator and not target:
-        raise SuiteError(f"--model takes NAME or NAME=PATH_OR_ID, got {redirection!r}")
+        raise SuiteError(f"--model takes NAME or NAME=PATH_OR_ID, got {shown(redirection)}")
     if name not in listed:
         raise source.unknown(("models",), "model", name, listed, "--model")
     if not separator:
         return
     before = listed[name] if isinstance(listed[name], dict) else {}
     kept = {key: before[key] for key in ("dtype",) if key in before}
-    looks_local = Path(target).exists() or target.startswith((".", "/", "~"))
+    looks_local = os.path.exists(target) or target.startswith((".", "/", "~"))
     place = {"path": target} if looks_local else {"hub": target}
     source.replace(("models", name), kept | place, f"--model {redirection}")
 
@@ -84,7 +91,7 @@ def _drop_models(source: YamlSource, names: Sequence[str]) -> None:
     for name in names:
         del source.data["models"][name]
         for section in ("methods", "candidates"):
-            for method in _listed(source, section).values():
+            for method in source.section(section).values():
                 of_models = method.get("models") if isinstance(method, dict) else None
                 if isinstance(of_models, dict):
                     of_models.pop(name, None)
@@ -93,24 +100,20 @@ def _drop_models(source: YamlSource, names: Sequence[str]) -> None:
 def _split(source: YamlSource, option: str, redirection: str, what: str) -> tuple[str, str]:
     name, separator, target = redirection.partition("=")
     if not separator or not target:
-        raise source.error((), f"{option} takes NAME={what}, got {redirection!r}")
+        raise SuiteError(f"{option} takes NAME={what}, got {shown(redirection)}")
     return name, target
 
 
 def _redirect_text(source: YamlSource, redirection: str) -> None:
     """The documents of a corpus or a perplexity text from a file; the field of a record stays."""
     name, target = _split(source, "--text", redirection, "FILE")
-    sections = [
-        section for section in ("corpora", "perplexity") if name in _listed(source, section)
-    ]
+    sections = [each for each in ("corpora", "perplexity") if name in source.section(each)]
     if len(sections) == 2:
-        raise source.error(
-            (), f"--text: {name!r} is both a corpus and a perplexity text: use --set"
-        )
+        raise SuiteError(f"--text: {name!r} is both a corpus and a perplexity text: use --set")
     if not sections:
-        known = [*_listed(source, "corpora"), *_listed(source, "perplexity")]
+        known = [*source.section("corpora"), *source.section("perplexity")]
         raise source.unknown((), "text", name, known, "--text")
-    entry = _listed(source, sections[0])[name]
+    entry = source.section(sections[0])[name]
     before = entry.get("source") if isinstance(entry, dict) else None
     field = {"field": before["field"]} if isinstance(before, dict) and "field" in before else {}
     place = (sections[0], name, "source")
@@ -122,10 +125,10 @@ def _redirect_text(source: YamlSource, redirection: str) -> None:
 def _redirect_task(source: YamlSource, redirection: str) -> None:
     """A task from a local task file, which may name it differently."""
     name, target = _split(source, "--task", redirection, "FILE.yaml")
-    listed = _listed(source, "tasks")
+    listed = source.section("tasks")
     if name not in listed:
         raise source.unknown(("tasks",), "task", name, listed, "--task")
-    path = Path(target).expanduser()
+    path = Path(os.path.expanduser(target))
     try:
         config = task_files.read_file(path).config
     except TaskError as error:
@@ -133,15 +136,10 @@ def _redirect_task(source: YamlSource, redirection: str) -> None:
     task = config.get("task") if isinstance(config.get("task"), str) else config.get("group")
     if not isinstance(task, str):
         raise SuiteError(f"--task: {path} names neither a task nor a group")
-    before = dict(listed[name] or {})
-    before.pop("expect", None)
+    before = listed[name] if isinstance(listed[name], dict) else {}
+    before = {key: value for key, value in before.items() if key != "expect"}
     place = {"task": task, "directory": str(path.parent)}
     source.replace(("tasks", name), before | place, f"--task {redirection}")
-
-
-def _listed(source: YamlSource, section: str) -> dict[str, Any]:
-    listed = source.data.get(section)
-    return listed if isinstance(listed, dict) else {}
 
 
 def _choose_methods(source: YamlSource, methods: Sequence[str]) -> None:
@@ -149,28 +147,54 @@ def _choose_methods(source: YamlSource, methods: Sequence[str]) -> None:
     listed = source.data.get("methods")
     if not isinstance(listed, dict):
         return
-    candidates = source.data.setdefault("candidates", {})
+    if source.data.get("candidates") is None:
+        source.data["candidates"] = {}
+    candidates = source.data["candidates"]
+    if not isinstance(candidates, dict):
+        return
+    _refuse_shared_names(source)
     for name in [name for name in listed if name not in methods]:
-        candidates[name] = listed.pop(name)
+        source.move(("methods", name), ("candidates", name))
     for name in methods:
-        if name not in listed:
-            known = candidates.pop(name, None)
-            source.replace(("methods", name), known or {}, f"--method {name}")
+        if name in candidates:
+            source.move(("candidates", name), ("methods", name))
+            source.changed.setdefault(("methods", name), f"--method {name}")
+        elif name not in listed:
+            source.replace(("methods", name), {}, f"--method {name}")
+
+
+def _refuse_shared_names(source: YamlSource) -> None:
+    for name in source.section("methods"):
+        if name in source.section("candidates"):
+            place = ("candidates", name)
+            raise source.error(place, f"{name!r} is also a method, which others may build upon")
 
 
 def _limit(source: YamlSource, limit: int) -> None:
     if limit < 1:
         raise SuiteError(f"--limit takes a number of items from 1, got {limit}")
     for section, key in (("tasks", "limit"), ("perplexity", "max_windows")):
-        listed = source.data.get(section)
-        for name, value in listed.items() if isinstance(listed, dict) else ():
+        listed = source.section(section)
+        for name, value in listed.items():
             if value is None:
                 listed[name] = {}
             elif not isinstance(value, dict):
                 continue
-            before = source.data[section][name].get(key)
+            before = listed[name].get(key)
             if not isinstance(before, int) or before > limit:
                 source.replace((section, name, key), limit, "--limit")
+
+
+def _check_size(suite: Suite, source: YamlSource) -> None:
+    """No plan may take minutes only to be found too large."""
+    listed = len(suite.methods) + len(suite.candidates)
+    if len(suite.models) * listed > MOST_COMBINATIONS:
+        problem = f"{len(suite.models)} models by {listed} methods are more than a suite may have"
+        raise source.error(("methods",), f"{problem}, {MOST_COMBINATIONS}: split it")
+    for section in ("corpora", "perplexity", "tasks"):
+        if len(getattr(suite, section)) > MOST_NAMES:
+            problem = f"more than {MOST_NAMES} of `{section}` in one suite: split it"
+            raise source.error((section,), problem)
 
 
 def _check_references(suite: Suite, source: YamlSource) -> None:
@@ -189,13 +213,14 @@ def _check_references(suite: Suite, source: YamlSource) -> None:
         for index, name in enumerate(names):
             if name not in suite.corpora:
                 raise source.unknown((*place, index), "corpus", name, suite.corpora)
-    for name, method in suite.methods.items():
-        _no_repeats(source, ("methods", name, "seeds"), method.seeds or ())
-        for model in method.models:
-            if model not in suite.models:
-                raise source.unknown(
-                    ("methods", name, "models", model), "model", model, suite.models
-                )
+    for section, listed in (("methods", suite.methods), ("candidates", suite.candidates)):
+        for name, method in listed.items():
+            _no_repeats(source, (section, name, "seeds"), method.seeds or ())
+            for model in method.models:
+                if model not in suite.models:
+                    place = (section, name, "models", model)
+                    raise source.unknown(place, "model", model, suite.models)
+    _refuse_shared_names(source)
     evaluated = [*suite.perplexity, *suite.tasks]
     if not evaluated:
         raise source.error((), "nothing to evaluate: give `tasks`, `perplexity` or both")
@@ -213,6 +238,8 @@ def _check_references(suite: Suite, source: YamlSource) -> None:
 
 
 def _no_repeats(source: YamlSource, place: tuple[Any, ...], values: Sequence[Any]) -> None:
+    seen = set()
     for index, value in enumerate(values):
-        if value in values[:index]:
+        if value in seen:
             raise source.error((*place, index), f"{value!r} is listed twice")
+        seen.add(value)

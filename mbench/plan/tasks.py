@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mbench.core.errors import CorpusError, TaskError
+from mbench.core.errors import TaskError
 from mbench.core.suite import ExpectedWork, LmEvalTask, PerplexityTask, Suite, TextSource
 from mbench.evaluate.lm_eval.fingerprint import task_fingerprint
 from mbench.evaluate.lm_eval.task_code import code_of
@@ -115,10 +116,8 @@ def find_text(
 
 def identity_of(text: Text, place: Place, source: YamlSource) -> dict[str, Any]:
     """What determines a text; what is wrong with its files is told with the suite's line."""
-    try:
+    with source.naming(place):
         return text.identity()
-    except CorpusError as error:
-        raise source.error(place, str(error)) from None
 
 
 def _perplexities(
@@ -137,7 +136,7 @@ def _lm_eval_tasks(
     suite: Suite, source: YamlSource, registry: Registry, inputs: Inputs
 ) -> Iterator[PlannedTask]:
     for name, spec in suite.tasks.items():
-        of_suite = [Path(spec.directory).expanduser()] if spec.directory else []
+        of_suite = [Path(os.path.expanduser(spec.directory))] if spec.directory else []
         directories = (*of_suite, *registry.task_directories)
         try:
             _refuse_untrusted(name, spec, directories, registry.task_directories)

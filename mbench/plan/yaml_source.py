@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from mbench.core.errors import SuiteError, unknown
+from mbench.core.errors import MbenchError, SuiteError, shortened, shown, unknown
+from mbench.core.small_files import Unreadable, read_small_file
+from mbench.plan.yaml_text import PlacedList, PlacedMap, parse
+
+MOST_BYTES = 256 * 1024
+"""Of a suite file."""
+
+MOST_KEYS = 20
+"""In the name of a place."""
+
+NAMED = {
+    "models": "model",
+    "corpora": "corpus",
+    "methods": "method",
+    "candidates": "candidate",
+    "perplexity": "perplexity text",
+    "tasks": "task",
+}
+"""Keys of a suite whose values have names that the suite gives them."""
 
 Place = tuple[Any, ...]
 """Keys and indices from the top of the document to a value."""
@@ -24,7 +40,7 @@ class YamlSource:
     """A parsed file, changed in memory by command-line options whose names errors then quote."""
 
     path: Path
-    data: CommentedMap
+    data: PlacedMap
     changed: dict[Place, str] = field(default_factory=dict)
     """place -> the option that put it there."""
 
@@ -32,24 +48,15 @@ class YamlSource:
     def read(cls, path: Path) -> YamlSource:
         """Parse a file; raises `SuiteError` for a missing or malformed one, or a repeated key."""
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_small_file(path, MOST_BYTES)
         except FileNotFoundError:
             near = sorted(str(other) for other in path.parent.glob("*.yaml"))
             hint = f" (there: {', '.join(near)})" if near else ""
             raise SuiteError(f"{path}: no such suite file{hint}") from None
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-            raise SuiteError(f"{path}: cannot be read: {reason}") from None
-        try:
-            data = YAML(typ="rt").load(text)
-        except MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-            problem = " ".join((error.problem or "malformed YAML").split())
-            raise SuiteError(f"{place}: {problem}") from None
-        except (YAMLError, ValueError) as error:
-            raise SuiteError(f"{path}: malformed YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(data, CommentedMap):
+        except Unreadable as error:
+            raise SuiteError(f"{path}: cannot be read: {error}") from None
+        data = parse(text, str(path))
+        if not isinstance(data, PlacedMap):
             raise SuiteError(f"{path}:1:1: a suite is a mapping of keys to values")
         return cls(path, data)
 
@@ -58,16 +65,54 @@ class YamlSource:
         plain: dict[str, Any] = _plain(self.data)
         return plain
 
-    def assign(self, assignment: str) -> None:
-        """Carry out `--set a.b.c=VALUE`, VALUE in YAML."""
+    def assign(self, assignment: str, added: Sequence[str] = ()) -> None:
+        """Carry out `--set a.b.c=VALUE`, VALUE in YAML; `added` are methods yet to be listed."""
         target, separator, text = assignment.partition("=")
+        option = f"--set {shortened(assignment)}"
+        parts = target.split(".")
         if not separator or not target:
-            raise SuiteError(f"--set takes KEY.KEY=VALUE, got {assignment!r}")
-        try:
-            value = YAML(typ="safe").load(text)
-        except YAMLError:
-            raise SuiteError(f"--set {assignment}: the value is not YAML") from None
-        self.replace(tuple(self._keys(target.split("."))), value, f"--set {assignment}")
+            raise SuiteError(f"--set takes KEY.KEY=VALUE, got {shown(assignment)}")
+        if len(parts) > MOST_KEYS:
+            raise SuiteError(f"{option}: nothing in a suite has more than {MOST_KEYS} keys")
+        place = self._listed(tuple(self._keys(parts)), option, added)
+        self.replace(place, parse(text, f"{option}: the value"), option)
+
+    def _listed(self, place: Place, option: str, added: Sequence[str]) -> Place:
+        """The place, where it is inside something that has a name in the suite.
+
+        A mistyped name would otherwise silently become something new. What is listed as a method
+        may be called a candidate, as which `--method` leaves it, and the other way round.
+        """
+        if place[0] not in NAMED or len(place) < 3 or place[1] in (*self.section(place[0]), *added):
+            return place
+        section, name, *inside = place
+        other = {"methods": "candidates", "candidates": "methods"}.get(section, "")
+        if name in self.section(other):
+            return (other, name, *inside)
+        problem = unknown(NAMED[section], str(name), self.section(section))
+        whole = f"to add one, give it as a whole: --set '{section}.{shortened(str(name))}={{...}}'"
+        raise SuiteError(f"{option}: {problem}; {whole}")
+
+    def section(self, name: str) -> dict[str, Any]:
+        """What the suite lists under a key by name; nothing where that is no mapping."""
+        listed = self.data.get(name)
+        return listed if isinstance(listed, dict) else {}
+
+    def move(self, old: Place, new: Place) -> None:
+        """Put what stands in one place to another, with the options that changed it."""
+        above: Any = self.data
+        for key in old[:-1]:
+            above = above[key]
+        value = above.pop(old[-1])
+        length = len(old)
+        self.changed = {
+            (*new, *place[length:]) if place[:length] == old else place: option
+            for place, option in self.changed.items()
+        }
+        above = self.data
+        for key in new[:-1]:
+            above = above[key]
+        above[new[-1]] = value
 
     def _keys(self, parts: Sequence[str]) -> Iterable[Any]:
         """Join parts again where a key itself contains dots, e.g. a model named qwen1.5."""
@@ -80,10 +125,12 @@ class YamlSource:
                     break
             else:
                 size, key = 1, parts[0]
-            yield int(key) if isinstance(node, list) and key.isdigit() else key
+            is_index = isinstance(node, list) and re.fullmatch("[0-9]{1,9}", key)
+            part = int(key) if is_index else key
+            yield part
             try:
-                node = node[int(key) if isinstance(node, list) else key]
-            except (KeyError, IndexError, TypeError, ValueError):
+                node = node[part]
+            except (KeyError, IndexError, TypeError):
                 node = None
             parts = parts[size:]
 
@@ -96,11 +143,11 @@ class YamlSource:
             try:
                 node = node[key]
             except (KeyError, IndexError, TypeError):
-                raise SuiteError(f"{option}: no {key!r} to set anything in") from None
+                raise SuiteError(f"{option}: no {shown(key)} to set anything in") from None
         try:
             node[place[-1]] = value
         except (IndexError, TypeError):
-            raise SuiteError(f"{option}: cannot set {place[-1]!r} there") from None
+            raise SuiteError(f"{option}: cannot set {shown(place[-1])} there") from None
         self.changed[place] = option
 
     def where(self, place: Place) -> str:
@@ -112,13 +159,12 @@ class YamlSource:
         line, column = 0, 0
         for key in place:
             try:
-                if isinstance(node, CommentedMap) and key in (node.lc.data or {}):
-                    line, column = node.lc.key(key)
-                elif isinstance(node, CommentedSeq):
-                    line, column = node.lc.item(key)
-                elif isinstance(node[key], CommentedMap):
+                known = isinstance(node, PlacedMap) and key in node.positions
+                if known or isinstance(node, PlacedList):
+                    line, column = node.positions[key]
+                elif isinstance(node[key], PlacedMap):
                     # Moved here from elsewhere in the file: what counts is where it was written.
-                    line, column = node[key].lc.line, node[key].lc.col
+                    line, column = node[key].position
                 node = node[key]
             except (KeyError, IndexError, TypeError, AttributeError):
                 break
@@ -127,6 +173,16 @@ class YamlSource:
     def error(self, place: Place, message: str) -> SuiteError:
         """A `SuiteError` at a place."""
         return SuiteError(f"{self.where(place)}: {message}")
+
+    @contextlib.contextmanager
+    def naming(self, place: Place) -> Iterator[None]:
+        """Put a place in front of errors that name none."""
+        try:
+            yield
+        except SuiteError:
+            raise
+        except MbenchError as error:
+            raise type(error)(f"{self.where(place)}: {error}") from error
 
     def unknown(
         self, place: Place, what: str, name: str, choices: Iterable[str], option: str = ""
@@ -139,13 +195,7 @@ class YamlSource:
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return tuple(_plain(item) for item in value)
-    for kind in (bool, int, float, str):
-        # The round-trip parser's own scalar types would fail strict validation.
-        if isinstance(value, kind):
-            return kind(value)
-    return value
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
 def describe_error(source: YamlSource, error: ValidationError, root: type[BaseModel]) -> SuiteError:
@@ -158,7 +208,9 @@ def describe_error(source: YamlSource, error: ValidationError, root: type[BaseMo
         return source.unknown(place, "key", str(place[-1]), fields)
     if first["type"] == "missing":
         return source.error(place[:-1], f"missing key {place[-1]!r}")
-    dotted = ".".join(str(part) for part in place)
+    dotted = shortened(".".join(str(part) for part in place))
+    if not dotted.isprintable():
+        dotted = repr(dotted)
     message = first["msg"].removeprefix("Value error, ")
     message = (message[:1].lower() + message[1:]).replace("valid tuple", "list")
     message = message.replace("valid dictionary", "mapping of keys to values")
@@ -166,12 +218,13 @@ def describe_error(source: YamlSource, error: ValidationError, root: type[BaseMo
     message = re.sub(
         r"(tuple|dictionary) should have at least 1 item.*", "give at least one", message
     )
+    message = re.sub(r"^tuple should|^dictionary should", "it should", message)
     given = first["input"]
-    shown = f", got {given!r}" if isinstance(given, str | int | float | bool) else ""
-    shown = ", got nothing" if given is None else shown
-    if place[:1] == ("retain",) and isinstance(given, float | int) and given > 1:
-        shown += f"; {given:g} % is {given / 100:g}"
-    return source.error(place, f"{dotted}: {message}{shown}" if dotted else message)
+    got = f", got {shown(given)}" if isinstance(given, str | int | float | bool) else ""
+    got = ", got nothing" if given is None else got
+    if place[:1] == ("retain",) and isinstance(given, float | int) and 1 < given < 100:
+        got += f"; {given:g} % is {given / 100:g}"
+    return source.error(place, f"{dotted}: {message}{got}" if dotted else message)
 
 
 def _fields_at(root: type[BaseModel], place: Place) -> list[str]:
@@ -181,7 +234,7 @@ def _fields_at(root: type[BaseModel], place: Place) -> list[str]:
         if isinstance(model, type) and issubclass(model, BaseModel):
             info = model.model_fields.get(str(part))
             model = _model_in(info.annotation) if info else model
-    return list(model.model_fields)
+    return list(getattr(model, "model_fields", ()))
 
 
 def _model_in(annotation: Any) -> Any:

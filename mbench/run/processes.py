@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
-from ruamel.yaml.comments import CommentedMap
 
 from mbench.core.child_process import end_with_parent
 from mbench.core.suite import Suite
 from mbench.plan.cells import Plan, make_plan
 from mbench.plan.plugin_loading import load_registry
 from mbench.plan.yaml_source import YamlSource
+from mbench.plan.yaml_text import PlacedMap
 from mbench.run.evaluation_stage import EvaluationStage, Pending
 from mbench.run.mask_stage import restore_masks
 from mbench.run.progress import Progress
@@ -117,7 +117,7 @@ def work(order: Order) -> None:
     those that others have stored already.
     """
     store = Store(order.store)
-    source = YamlSource(Path(order.suite.name), CommentedMap())
+    source = YamlSource(Path(order.suite.name), PlacedMap())
     plan = make_plan(order.suite, source, load_registry(order.plugin_files), store)
     (model,) = (model for model in plan.models if model.name == order.model)
     session = ModelSession(plan, model, store, Progress(), Outcome())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from helpers.odd_values import bomb
 from helpers.places import ROOT
 from mbench.core.errors import MbenchError
 from mbench.plan.cells import kept_experts
@@ -61,6 +63,40 @@ def test_the_suites_of_the_project_are_valid():
         ("random:\n", "none:\n", "'none' is the unpruned model"),
         ("name: tiny", "name: [tiny", "expected ',' or ']'"),
         (GOOD, "- 1\n", ":1:1: a suite is a mapping of keys to values"),
+        (GOOD, "", ":1:1: a suite is a mapping of keys to values"),
+        (GOOD, GOOD + "---\n" + GOOD, "expected a single document"),
+        ("tasks: [cloze_wiki]", "tasks: []", ":13:11: average.tasks: give at least one"),
+        ("length: 32", "length: 1e12", ":6:68: corpora.wiki.length: input should be a valid int"),
+        ("length: 32", f"length: {10**12}", "less than or equal to 16777216, got 1000000000000"),
+        ("sequences: 4", f"sequences: {2**25}", "sequences of 32 tokens are more than the 2684"),
+        ("{plugin: demo}", "{plugin: demo, revision: a}", ":3:3: models.demo: revision means not"),
+        ("{plugin: demo}", "{path: a, revision: b}", ":3:3: models.demo: revision means nothing"),
+        ("plugin: wiki, ", "plugin: wiki, subset: a, ", "subset means nothing without hub"),
+        ("plugin: wiki, ", "files: [a], ", "split means nothing beside files"),
+        ("{plugin: demo}", "{hub: ../x}", "models.demo.hub: string should match pattern"),
+        ("random:\n", "random: {seeds: [-1]}\n", "seeds.0: input should be greater than or equal"),
+        ("calibration: [wiki]", "calibration: &a [*a]", ":7:18: *a contains itself"),
+        ("name: tiny", "x: &x {<<: *x}\nname: tiny", ":1:12: *x contains itself"),
+        ("name: tiny", f"name: {bomb()}", "more than 10000 values with all its aliases"),
+        ("name: tiny", "name: " + "[" * 5000, ":1:46: nested deeper than 40 levels"),
+        ("name: tiny", "name: !!python/name:os.system", ":1:7: tags (!) mean nothing here"),
+        ("name: tiny", "name: !!set {a}", ":1:7: tags (!) mean nothing here"),
+        ("name: tiny", "name: tiny\n[a]: b", ":2:1: a key must be text"),
+        ("name: tiny", "name: tiny\n1: b", ":2:1: a key must be text: write '1' in quotes"),
+        ("name: tiny", "name: 2020-13-45", ":1:7: this is no timestamp: '2020-13-45'"),
+        ("name: tiny", f"name: {'9' * 5000}", ":1:7: this is no int: '999"),
+        ("name: tiny", 'name: "\\ud800"', ":1:7: the text holds the character U+D800"),
+        ("name: tiny", 'title: "\\e[31m"\nname: tiny', ":1:8: the text holds the character U+001B"),
+        ("name: tiny", "title: a\x07b\nname: tiny", ":1:9: the character U+0007 is no text"),
+        ("name: tiny", "\tname: tiny", "found character '\\t' that cannot start any token"),
+        ("name: tiny", f"name: {'x' * 90000}", "should have at most 80 characters"),
+        ("[0.25, 0.5]", "[0.5, .nan]", ":4:15: retain.1: input should be"),
+        (
+            "methods:\n",
+            "methods:\n  expert-sparsity: {}\ncandidates: {random: {}}\nx:\n",
+            "key 'x'",
+        ),
+        ("methods:\n", "candidates: {reap: {}}\nmethods:\n", ":8:14: 'reap' is also a method"),
     ],
 )
 def test_mistakes_are_one_line_with_place_and_choices(tmp_path, old, new, message):
@@ -71,6 +107,7 @@ def test_mistakes_are_one_line_with_place_and_choices(tmp_path, old, new, messag
     assert message in str(caught.value)
     assert str(caught.value).startswith(f"{path}:")
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
 
 
 @pytest.mark.parametrize(
@@ -137,6 +174,36 @@ def test_texts_and_tasks_are_taken_from_files(tmp_path):
     assert (task.task, task.directory, task.limit) == ("other", str(tmp_path), 3)
 
 
+def test_what_is_set_of_a_method_stays_when_another_is_chosen(tmp_path):
+    """A method that is not chosen is left as a candidate, by whichever name it is changed."""
+    path = write(tmp_path, GOOD)
+    for section in ("methods", "candidates"):
+        change = f"{section}.reap.corpora=[wikki]"
+        suite, _ = load_suite(path, set_values=[change.replace("kk", "k")], methods=["random"])
+        assert suite.candidates["reap"].corpora == ("wiki",)
+        with pytest.raises(MbenchError, match=re.escape(f"--set {change}: unknown corpus")):
+            load_suite(path, set_values=[change], methods=["random"])
+    new = load_suite(path, set_values=["methods.max.corpora=[wiki]"], methods=["max"])[0]
+    assert new.methods["max"].corpora == ("wiki",)
+
+
+def test_what_shares_an_alias_is_changed_alone(tmp_path):
+    path = write(
+        tmp_path, GOOD.replace("cloze_wiki: {metric: acc}", "cloze_wiki: &t {}\n  two: *t")
+    )
+    suite, _ = load_suite(path, set_values=["tasks.two.limit=3"])
+    assert (suite.tasks["cloze_wiki"].limit, suite.tasks["two"].limit) == (None, 3)
+
+
+def test_merged_keys_and_anchors_count_as_written_out(tmp_path):
+    text = GOOD.replace(
+        "reap: {corpora: [wiki]}", "reap: &r {corpora: [wiki]}\n  two: {<<: *r, use: reap}"
+    )
+    suite, source = load_suite(write(tmp_path, text.replace("metric: acc", "metric: &m acc")))
+    assert suite.methods["two"].corpora == ("wiki",)
+    assert source.where(("methods", "two", "use")).endswith(":11:17")
+
+
 def test_a_model_left_out_takes_what_methods_say_of_it_along(tmp_path):
     change = "methods.reap.models={demo: {scorer: {variant: sum}}, second: {}}"
     both = [change, "models.second={hub: a/b}"]
@@ -160,6 +227,19 @@ def test_a_model_left_out_takes_what_methods_say_of_it_along(tmp_path):
         ({"texts": ["wiki"]}, "--text takes NAME=FILE, got 'wiki'"),
         ({"tasks": ["cloze=x.yaml"]}, "--task: unknown task 'cloze'"),
         ({"tasks": ["cloze_wiki=no.yaml"]}, "--task: no.yaml: No such file or directory"),
+        ({"set_values": ["name=&a [*a]"]}, "--set name=&a [*a]: the value:1:5: *a contains itself"),
+        ({"set_values": ["retain.²=0.5"]}, "cannot set '²' there"),
+        ({"set_values": ["retain.7=0.5"]}, "cannot set 7 there"),
+        ({"set_values": ["a." * 3000 + "a=1"]}, "nothing in a suite has more than 20 keys"),
+        (
+            {"set_values": ["methods.raep.corpora=[wiki]"]},
+            "unknown method 'raep'; did you mean 'reap'",
+        ),
+        (
+            {"set_values": ["corpora.wikki.length=5"]},
+            "to add one, give it as a whole: --set 'corpora.",
+        ),
+        ({"set_values": ["candidates.x.seeds=[1]"]}, "unknown candidate 'x' (valid: none)"),
         ({"limit": 0}, "--limit takes a number of items from 1"),
     ],
 )
