@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -36,6 +37,8 @@ def fetch(
 ) -> Path:
     """Return a folder with these files of the commit, fetched where they are not on disk yet.
 
+    It may have other files too, which somebody fetched some time: read none but these.
+
     Each has been compared with what the hub lists: one that differs is fetched again, once.
     `store` remembers the hashes of files that have not changed since; `advance` is told of all
     bytes that `missing` counts, in any thread.
@@ -49,7 +52,6 @@ def fetch(
     files = [repository.file(name) for name in dict.fromkeys(names)]
     for file in files:
         refuse_outside(repository, file.name)
-    folder = _path(repository, "")
     with asking(say):
         work = _Fetch(repository, store, say, advance)
         pool = ThreadPoolExecutor(AT_ONCE)
@@ -60,8 +62,7 @@ def fetch(
             work.stopped.set()
             with no_more_waiting():
                 pool.shutdown(cancel_futures=True)
-    _refuse_unlisted(repository, folder)
-    return folder
+    return _path(repository, "")
 
 
 def sha256_of(repository: Repository, name: str, store: Store | None) -> str:
@@ -94,30 +95,42 @@ class _Fetch:
         """Have one file on disk with the right bytes."""
         path = _path(self.repository, file.name)
         what = f"{self.repository}, file {file.name}"
-        for again in (False, True):
-            problem = None
-            if not path.is_file():
-                with in_one_line(what):
-                    problem = self._download(file)
+        with in_one_line(what):
+            problem = self._once(path, file)
             if problem is None:
-                problem = self._difference(path, file)
-                if problem is None:
-                    return
-                self.advance(-file.size)
+                return
             _remove(path, repository_folder(self.repository.kind, self.repository.name))
-            if again:
-                forget(self.repository, self.store)
-                raise HubRefusal(f"{what}: {problem}, also when it was fetched again")
             self.say(f"{what}: {problem}; it is fetched again")
+            problem = self._once(path, file)
+            if problem is not None:
+                _remove(path, repository_folder(self.repository.kind, self.repository.name))
+                forget(self.repository, self.store)
+                raise HubRefusal(f"{problem}, also when it was fetched again")
+
+    def _once(self, path: Path, file: HubFile) -> str | None:
+        """Fetch a file that is not there; returns what is wrong with the one that is there now."""
+        if not path.exists():
+            problem = self._download(file)
+            if problem is not None:
+                return problem
+        problem = self._difference(path, file)
+        if problem is not None:
+            self.advance(-file.size)
+        return problem
 
     def _difference(self, path: Path, file: HubFile) -> str | None:
         """How a file differs from what the hub lists, or None."""
+        if not path.is_file():
+            return "it is no file in the local cache"
         what, commit = "size", self.repository.commit[:12]
-        expected, actual = str(file.size), str(path.stat().st_size)
-        if actual == expected and file.sha256:
-            what, expected, actual = "sha256", file.sha256, file_hash(path, self.store)
-        elif actual == expected:
-            what, expected, actual = "git blob id", file.git, git_blob_id(path)
+        try:
+            expected, actual = str(file.size), str(path.stat().st_size)
+            if actual == expected and file.sha256:
+                what, expected, actual = "sha256", file.sha256, file_hash(path, self.store)
+            elif actual == expected:
+                what, expected, actual = "git blob id", file.git, git_blob_id(path)
+        except OSError as error:
+            return f"it cannot be read in the local cache ({error.strerror})"
         if actual == expected:
             return None
         return f"its {what} is {actual}, that of commit {commit} is {expected}"
@@ -190,21 +203,12 @@ def refuse_outside(repository: Repository, name: str) -> None:
         raise HubRefusal(f"{repository}: the file name {name!r} leads out of its folder: refused")
 
 
-def _refuse_unlisted(repository: Repository, folder: Path) -> None:
-    """Refuse files that somebody put into the folder: a tokenizer would be made of them too."""
-    listed = {file.name for file in repository.files}
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        if not path.is_dir() and name not in listed:
-            raise HubRefusal(
-                f"{repository}: the local cache has a file {name!r} that commit"
-                f" {repository.commit[:12]} has not: delete {path}"
-            )
-
-
 def _remove(path: Path, within: Path) -> None:
     """Remove a file of the cache, and what it links to unless that lies elsewhere."""
     target = path.resolve()
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+        return
     path.unlink(missing_ok=True)
     if target.is_relative_to(within.resolve()):
         target.unlink(missing_ok=True)
