@@ -188,7 +188,7 @@ def _copy_other_files(source: Path, folder: Path, translated: bool) -> None:
             shutil.copyfile(path, folder / path.name)
     if translated:
         # transformers would not add the begin-of-sequence token that these files ask for.
-        deepseek.load_tokenizer(str(source), None).save_pretrained(folder)
+        deepseek.load_tokenizer(str(source)).save_pretrained(folder)
 
 
 def _pruned_config(

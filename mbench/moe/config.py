@@ -11,18 +11,17 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import transformers
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
-from transformers.utils.hub import cached_file
 
-from mbench.core.errors import UnsupportedModel
+from mbench.core.errors import ModelNotFound, UnsupportedModel
 from mbench.moe import deepseek
-from mbench.moe.load_errors import naming, reachable, unsupported_in_one_line
-from mbench.storage.checkpoints import config_file, local_directory, model_commit
+from mbench.moe.load_errors import legible, naming, unsupported_in_one_line
 
 NEEDED: Mapping[str, bool] = {
     "output_router_logits": False,
@@ -54,8 +53,7 @@ class Checkpoint:
     """A checkpoint whose configuration has been read."""
 
     place: str
-    """Directory or hub id."""
-    revision: str | None
+    """The folder."""
     model_type: str
     """`model_type` in its config.json."""
     config: PreTrainedConfig
@@ -63,7 +61,7 @@ class Checkpoint:
     generation: GenerationConfig
     """The tokens that generation starts and ends with, and nothing else: decoding is greedy."""
     code: dict[str, Any]
-    """Options of `from_pretrained`: whether the model's own code may run, and of which commit."""
+    """Options of `from_pretrained`: whether the model's own code may run."""
     normalised: tuple[str, ...]
     """What its files ask for and does not happen, in words."""
 
@@ -73,45 +71,38 @@ class Checkpoint:
         return self.model_type == deepseek.MODEL_TYPE
 
 
-def read_config(path_or_id: str, revision: str | None, trust_remote_code: bool) -> Checkpoint:
+def read_config(folder: str, trust_remote_code: bool) -> Checkpoint:
     """Read config.json and generation_config.json; no weights.
 
     Raises `ModelNotFound` if there is no configuration, `UnsupportedModel` for one that cannot be
     treated.
     """
-    directory = local_directory(path_or_id)
-    if directory is not None:
-        config_file(directory)
-        revision = None
-    else:
-        # All files come from the same commit, and a hub that cannot be reached is noticed at once,
-        # where downloading would retry for long.
-        revision = model_commit(path_or_id, revision)
+    if not Path(folder, "config.json").is_file():
+        problem = "config.json is missing" if Path(folder).is_dir() else "no such directory"
+        raise ModelNotFound(f"model {folder}: {problem}")
     code: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-    if trust_remote_code:
-        code["code_revision"] = revision
-    with reachable(path_or_id), unsupported_in_one_line(path_or_id):
-        raw, _ = PreTrainedConfig.get_config_dict(path_or_id, revision=revision)
-        _refuse(path_or_id, raw, trust_remote_code)
+    with legible(folder), unsupported_in_one_line(folder):
+        raw, _ = PreTrainedConfig.get_config_dict(folder)
+        _refuse(folder, raw, trust_remote_code)
         config: PreTrainedConfig
         if deepseek.is_deepseek(raw):
             if trust_remote_code:
                 raise UnsupportedModel(
-                    f"model {path_or_id} is computed by transformers' own code and never by the "
+                    f"model {folder} is computed by transformers' own code and never by the "
                     "code that comes with it; leave trust_remote_code out"
                 )
-            with naming(path_or_id):
+            with naming(folder):
                 config = deepseek.qwen2_moe_config(raw)
         else:
             if trust_remote_code:
-                _refuse_code_from_elsewhere(path_or_id, revision, raw)
+                _refuse_code_from_elsewhere(folder, raw)
             # Given here because some values are refused while the configuration is built.
             needless = {"attn_implementation": None, "output_attentions": False}
-            config = AutoConfig.from_pretrained(path_or_id, revision=revision, **needless, **code)
-        generation, dropped = _generation(path_or_id, revision, raw, config)
+            config = AutoConfig.from_pretrained(folder, **needless, **code)
+        generation, dropped = _generation(folder, raw, config)
         normalised = (*_normalise(config, raw), *dropped)
     model_type = raw.get("model_type", config.model_type)
-    return Checkpoint(path_or_id, revision, model_type, config, generation, code, normalised)
+    return Checkpoint(folder, model_type, config, generation, code, normalised)
 
 
 def positions_of(config: PreTrainedConfig) -> int | None:
@@ -130,38 +121,36 @@ def positions_of(config: PreTrainedConfig) -> int | None:
     return max(known, math.floor(original * rope["factor"])) if extended else known
 
 
-def _refuse(path_or_id: str, raw: Mapping[str, Any], trust_remote_code: bool) -> None:
+def _refuse(folder: str, raw: Mapping[str, Any], trust_remote_code: bool) -> None:
     text = {**raw, **(raw.get("text_config") or {})}
     quantization = text.get("quantization_config")
     if quantization is not None:
         method = quantization.get("quant_method") if isinstance(quantization, dict) else None
         raise UnsupportedModel(
-            f"model {path_or_id} is quantized ({method or 'unknown method'}): its experts "
+            f"model {folder} is quantized ({method or 'unknown method'}): its experts "
             "cannot be profiled; use the unquantized checkpoint"
         )
     for field, meaning in REFUSED.items():
         if text.get(field):
-            raise UnsupportedModel(f"model {path_or_id} with {field} in config.json: {meaning}")
+            raise UnsupportedModel(f"model {folder} with {field} in config.json: {meaning}")
     model_type = raw.get("model_type")
     known = deepseek.is_deepseek(raw) or model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     if not known and not trust_remote_code and raw.get("auto_map"):
         raise UnsupportedModel(
-            f"model {path_or_id}: transformers {transformers.__version__} cannot build it without "
+            f"model {folder}: transformers {transformers.__version__} cannot build it without "
             f"the model's own code, which the suite does not trust (no class for {model_type!r})"
         )
 
 
-def _refuse_code_from_elsewhere(
-    path_or_id: str, revision: str | None, config: dict[str, Any]
-) -> None:
-    """Neither the model's commit nor a hash of its files pins another repository's code."""
-    for settings in (config, get_tokenizer_config(path_or_id, revision=revision)):
+def _refuse_code_from_elsewhere(folder: str, config: dict[str, Any]) -> None:
+    """A hash of the model's files does not pin another repository's code."""
+    for settings in (config, get_tokenizer_config(folder)):
         auto_map = settings.get("auto_map") or {}
         for entry in auto_map.values() if isinstance(auto_map, dict) else auto_map:
             for reference in entry if isinstance(entry, list | tuple) else (entry,):
                 if reference and "--" in reference:
                     raise UnsupportedModel(
-                        f"model {path_or_id}: its code is in another repository "
+                        f"model {folder}: its code is in another repository "
                         f"({reference.partition('--')[0]}), at a commit that the model does not pin"
                     )
 
@@ -195,7 +184,7 @@ def _normalise(config: PreTrainedConfig, raw: Mapping[str, Any]) -> Iterator[str
 
 
 def _generation(
-    path_or_id: str, revision: str | None, raw: Mapping[str, Any], config: PreTrainedConfig
+    folder: str, raw: Mapping[str, Any], config: PreTrainedConfig
 ) -> tuple[GenerationConfig, tuple[str, ...]]:
     """The special tokens of generation, and in words what else its configuration asks for.
 
@@ -203,25 +192,22 @@ def _generation(
     of some models and not of others.
     """
     name = "generation_config.json"
-    file = cached_file(
-        path_or_id, name, revision=revision, _raise_exceptions_for_missing_entries=False
-    )
+    file = Path(folder, name)
     settings = dict(raw)
-    if file is None:
+    if not file.is_file():
         name = "config.json"
     else:
         try:
-            with open(file, encoding="utf-8") as stream:
-                settings = json.load(stream)
+            settings = json.loads(file.read_text(encoding="utf-8"))
             if not isinstance(settings, dict):
                 raise ValueError("not an object")
         except ValueError as error:
-            raise UnsupportedModel(f"model {path_or_id}: {name} is not JSON ({error})") from None
+            raise UnsupportedModel(f"model {folder}: {name} is not JSON ({error})") from None
     for token in TOKENS:
         ids = settings.get(token)
         for each in ids if isinstance(ids, list) else [ids]:
             if each is not None and type(each) is not int:
-                raise UnsupportedModel(f"model {path_or_id}: {name}: {token} is {each!r}, no id")
+                raise UnsupportedModel(f"model {folder}: {name}: {token} is {each!r}, no id")
     defaults = GenerationConfig._get_default_generation_params()
     asked = [
         f"{field} {json.dumps(settings[field])}"
@@ -229,7 +215,7 @@ def _generation(
         if not field.startswith(("_", "transformers"))
         and settings.get(field) not in (None, False, defaults.get(field))
         # Some families have a field of the same name: `top_k`.
-        and not (file is None and hasattr(config, field))
+        and not (name == "config.json" and hasattr(config, field))
     ]
     words = f"{', '.join(asked)} in {name}: ignored, decoding is greedy unless a task asks"
     tokens = GenerationConfig(**{token: settings.get(token) for token in TOKENS})

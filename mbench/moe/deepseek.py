@@ -126,18 +126,16 @@ def qwen2_moe_json(config: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def load_tokenizer(path_or_id: str, revision: str | None) -> PreTrainedTokenizerFast:
+def load_tokenizer(folder: str) -> PreTrainedTokenizerFast:
     """Return the tokenizer of a DeepSeek-MoE checkpoint.
 
     Its files name LlamaTokenizerFast, which used to put the begin-of-sequence token before every
     text where the configuration asks for it. transformers 5 follows tokenizer.json alone, which has
     no such step, so both settings are passed. Texts encoded without special tokens have none.
     """
-    settings = get_tokenizer_config(path_or_id, revision=revision)
+    settings = get_tokenizer_config(folder)
     added = {key: settings[key] for key in ("add_bos_token", "add_eos_token") if key in settings}
-    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(
-        path_or_id, revision=revision or "main", **added
-    )
+    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder, **added)
     return tokenizer
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,16 +27,12 @@ from mbench.core.suite import AttentionName, DtypeName
 from mbench.moe import deepseek
 from mbench.moe.adapter import MoELayer, find_moe_layers
 from mbench.moe.config import Checkpoint, positions_of, read_config
-from mbench.moe.load_errors import naming, reachable, readable, unsupported_in_one_line
+from mbench.moe.load_errors import legible, naming, readable, unsupported_in_one_line
 from mbench.moe.offload import DeviceMap, Placement, device_map_for, folder_for, settle
 from mbench.moe.preserved import gates_when_pruned
 from mbench.moe.router import fewest_experts
 from mbench.moe.tokenizer import load_tokenizer
-from mbench.storage.checkpoints import (
-    local_directory,
-    tokenizer_files,
-    weight_files,
-)
+from mbench.storage.checkpoints import refuse_incomplete
 
 
 @dataclass(frozen=True)
@@ -48,24 +45,22 @@ class LoadedModel:
     facts: ModelFacts
 
 
-def describe(
-    path_or_id: str, revision: str | None = None, *, trust_remote_code: bool = False
-) -> ModelFacts:
+def describe(folder: str, *, trust_remote_code: bool = False) -> ModelFacts:
     """Return the facts of a model from its configuration alone.
 
     Raises `ModelNotFound` if there is no configuration, `UnsupportedModel` if the model is
     quantized, cannot be pruned correctly, or has no native class in transformers, unless its own
     code is trusted.
     """
-    return _describe(read_config(path_or_id, revision, trust_remote_code))
+    return _describe(read_config(folder, trust_remote_code))
 
 
-def skeleton(path_or_id: str, revision: str | None = None) -> PreTrainedModel:
+def skeleton(folder: str) -> PreTrainedModel:
     """Return the model without its weights, on the meta device; raises what `describe` raises.
 
     Its class is the one that knows the names in the checkpoint; a model's own code is never run.
     """
-    checkpoint = read_config(path_or_id, revision, trust_remote_code=False)
+    checkpoint = read_config(folder, trust_remote_code=False)
     if isinstance(checkpoint.config, Qwen2MoeConfig) and checkpoint.is_deepseek:
         with torch.device("meta"):
             return deepseek.DeepseekForCausalLM(checkpoint.config)
@@ -73,9 +68,8 @@ def skeleton(path_or_id: str, revision: str | None = None) -> PreTrainedModel:
 
 
 def load(
-    path_or_id: str,
+    folder: str,
     *,
-    revision: str | None = None,
     dtype: DtypeName = "auto",
     attention: AttentionName = "auto",
     device: Placement = "auto",
@@ -89,20 +83,16 @@ def load(
 
     Attention and generation are as `attention` and the tasks say, whatever the checkpoint asks for
     (see `mbench.moe.config`). Everything that can be refused is refused before weights are read.
-    Raises `ModelNotFound` for missing, unreachable, incomplete or damaged files, and what
-    `describe` raises.
+    Raises `ModelNotFound` for missing, incomplete or damaged files, and what `describe` raises.
     """
-    checkpoint = read_config(path_or_id, revision, trust_remote_code)
+    checkpoint = read_config(folder, trust_remote_code)
     facts = _describe(checkpoint)
-    directory = local_directory(path_or_id)
-    if directory is not None:
-        weight_files(directory)
-        tokenizer_files(directory)
-    with reachable(path_or_id):
+    refuse_incomplete(Path(folder))
+    with legible(folder):
         tokenizer, _ = load_tokenizer(checkpoint, facts.vocabulary)
     bits = torch.finfo(getattr(torch, facts.computed_in(dtype))).bits
     device_map = device_map_for(device, facts.parameters * bits // 8)
-    with naming(path_or_id):
+    with naming(folder):
         implementation = facts.attention(attention)
     model = _load_weights(checkpoint, dtype, implementation, device_map)
     layers = tuple(find_moe_layers(model))
@@ -117,9 +107,7 @@ def _without_weights(checkpoint: Checkpoint) -> PreTrainedModel:
     model: PreTrainedModel
     with torch.device("meta"), unsupported_in_one_line(checkpoint.place):
         if trusted and remote_class:
-            model_class = get_class_from_dynamic_module(
-                remote_class, checkpoint.place, code_revision=checkpoint.revision
-            )
+            model_class = get_class_from_dynamic_module(remote_class, checkpoint.place)
             model = model_class(config)
         else:
             # Without the argument transformers would ask the user on the terminal.
@@ -200,7 +188,7 @@ def _load_weights(
         model_class = deepseek.DeepseekForCausalLM
     model: PreTrainedModel
     with (
-        reachable(place),
+        legible(place),
         readable(place),
         _read_as_needed(),
         folder_for(device_map) as (folder, keep_for),
@@ -209,7 +197,6 @@ def _load_weights(
             place,
             config=checkpoint.config,
             generation_config=checkpoint.generation,
-            revision=checkpoint.revision,
             dtype=dtype,
             attn_implementation=attention,
             device_map=device_map,

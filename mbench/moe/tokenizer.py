@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from mbench.core.errors import MOST_CHARACTERS, CorpusError, MbenchError, UnsupportedModel
 from mbench.moe import deepseek
 from mbench.moe.config import Checkpoint, read_config
-from mbench.moe.load_errors import reachable
+from mbench.moe.load_errors import legible
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -19,11 +19,11 @@ PROBE = "The 3 cafés, ¿qué? 日本語 🙂\n\tdef f(x): return 'x'\x00"
 
 
 def tokenizer_of(
-    path_or_id: str, revision: str | None, rows: int, *, trust_remote_code: bool = False
+    folder: str, rows: int, *, trust_remote_code: bool = False
 ) -> tuple[PreTrainedTokenizerBase, str]:
     """The tokenizer of a model that is not loaded; see `load_tokenizer` and `read_config`."""
-    with reachable(path_or_id):
-        return load_tokenizer(read_config(path_or_id, revision, trust_remote_code), rows)
+    with legible(folder):
+        return load_tokenizer(read_config(folder, trust_remote_code), rows)
 
 
 def load_tokenizer(checkpoint: Checkpoint, rows: int) -> tuple[PreTrainedTokenizerBase, str]:
@@ -44,11 +44,9 @@ def load_tokenizer(checkpoint: Checkpoint, rows: int) -> tuple[PreTrainedTokeniz
     tokenizer: PreTrainedTokenizerBase
     try:
         if checkpoint.is_deepseek:
-            tokenizer = deepseek.load_tokenizer(place, checkpoint.revision)
+            tokenizer = deepseek.load_tokenizer(place)
         else:
-            tokenizer = AutoTokenizer.from_pretrained(
-                place, revision=checkpoint.revision, **checkpoint.code
-            )
+            tokenizer = AutoTokenizer.from_pretrained(place, **checkpoint.code)
         pad = tokenizer.pad_token_id
         used = {*tokenizer.get_vocab().values(), *tokenizer(PROBE)["input_ids"]} - {pad}
     except (MbenchError, OSError):

@@ -72,12 +72,11 @@ class PlannedModel:
         """
         from mbench.moe.tokenizer import tokenizer_of
 
-        return tokenizer_of(
-            self.place,
-            self.revision,
-            self.facts.vocabulary,
-            trust_remote_code=self.trust_remote_code,
-        )
+        if self.checkpoint is None:
+            raise ModelNotFound(f"model {self.name!r}: its files are out of reach")
+        folder, rows = self.checkpoint.small_files(), self.facts.vocabulary
+        with naming_place(folder, self.checkpoint.place):
+            return tokenizer_of(str(folder), rows, trust_remote_code=self.trust_remote_code)
 
     @cached_property
     def unpruned_mask(self) -> ExpertMask:

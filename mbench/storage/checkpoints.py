@@ -307,6 +307,11 @@ def model_key(checkpoint: Checkpoint, *, remote_code: bool = False) -> str:
     return f"sha256:{total.hexdigest()}" + (":remote-code" if remote_code else "")
 
 
+def refuse_incomplete(folder: Path) -> None:
+    """Raise `ModelNotFound` where a folder lacks the files of a checkpoint."""
+    Directory(folder).names  # noqa: B018
+
+
 @contextlib.contextmanager
 def _named(place: str) -> Iterator[None]:
     """Put the model's name in front of an error's text."""
@@ -326,57 +331,3 @@ def naming_place(folder: Path, place: str) -> Iterator[None]:
         yield
     except MbenchError as error:
         raise type(error)(str(error).replace(str(folder), place)) from error
-
-
-def config_file(directory: Path) -> Path:
-    """Return the model's config.json; raises `ModelNotFound` if it is not there."""
-    path = directory / "config.json"
-    if not path.is_file():
-        raise ModelNotFound(f"model {directory}: config.json is missing")
-    return path
-
-
-def weight_files(directory: Path) -> list[Path]:
-    """Return the weight files that would be loaded, sorted by name.
-
-    Raises `ModelNotFound` if there are none or if the index names files that are missing.
-    """
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        index = directory / f"{name}.index.json"
-        if (directory / name).is_file():
-            return [directory / name]
-        if index.is_file():
-            try:
-                parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            except (ValueError, KeyError, AttributeError, TypeError):
-                raise ModelNotFound(
-                    f"model {directory}: {index.name} is not an index of weight files"
-                ) from None
-            missing = [part for part in parts if not (directory / part).is_file()]
-            if missing:
-                raise ModelNotFound(
-                    f"model {directory}: {len(missing)} of {len(parts)} weight files are missing, "
-                    f"e.g. {missing[0]}"
-                )
-            return [index, *(directory / part for part in parts)]
-    raise ModelNotFound(
-        f"model {directory}: no weights (neither model.safetensors nor pytorch_model.bin, nor an"
-        " index of them)"
-    )
-
-
-def tokenizer_files(directory: Path) -> list[Path]:
-    """Return the tokenizer's files; raises `ModelNotFound` if there is no vocabulary."""
-    if not any((directory / name).is_file() for name in VOCABULARIES):
-        raise ModelNotFound(f"model {directory}: no tokenizer (none of {', '.join(VOCABULARIES)})")
-    return [directory / name for name in TOKENIZER_FILES if (directory / name).is_file()]
-
-
-def model_commit(repository: str, revision: str | None) -> str:
-    """Return the commit that `revision` of a model on the hub stands for; see `commits.commit`."""
-    from mbench.storage.hub import commits
-
-    try:
-        return commits.commit(repository, revision, "model", "config.json")
-    except HubRefusal as error:
-        raise ModelNotFound(f"model {repository}: {error}; {HINT}") from None
