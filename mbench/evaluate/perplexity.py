@@ -21,6 +21,8 @@ from mbench.evaluate.lm_head import (
 )
 from mbench.evaluate.meter import Meter
 from mbench.evaluate.windows import Windows, windows_of
+from mbench.moe.load import embedding_rows
+from mbench.moe.tokenizer import refuse_unknown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -96,6 +98,9 @@ class PreparedText:
         advance: Callable[[int], None] | None = None,
     ) -> Evaluation:
         """Score all windows with the model as it is now; see `Evaluator.evaluate`."""
+        rows = embedding_rows(model)
+        for text in self._texts:
+            refuse_unknown(f"perplexity {self.name!r}", text.ids, rows)
         parts = self._split(model)
         meter = Meter(self.tokens, advance)
         losses = np.empty(len(self._windows))

@@ -2,7 +2,8 @@
 
 A configuration also says how its publisher trained the model and looked into it. What decides no
 logit is set to what inference needs, and `Checkpoint.normalised` says so. Dropout and router noise
-need nothing: a model in eval mode has neither.
+stay: a model in eval mode has neither, but for PhiMoE, whose router compares with
+`router_jitter_noise` whenever it chooses.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ def _describe(checkpoint: Checkpoint) -> ModelFacts:
         dtype=dtype,
         groups=first.groups,
         positions=positions_of(config),
-        vocabulary=_rows(model),
+        vocabulary=embedding_rows(model),
         attentions=("sdpa", "eager") if model._supports_sdpa else ("eager",),
         normalised=checkpoint.normalised,
         gates=gates_when_pruned(first),
@@ -159,7 +159,7 @@ def _expert_parameters(layer: MoELayer) -> int:
     return sum(tensor[0].numel() for tensor in tensors)
 
 
-def _rows(model: PreTrainedModel) -> int:
+def embedding_rows(model: PreTrainedModel) -> int:
     """Token ids that have both an embedding and a logit."""
     layers = (model.get_input_embeddings(), model.get_output_embeddings())
     tables = (getattr(layer, "weight", None) for layer in layers)

@@ -18,6 +18,7 @@ from mbench.moe.calibration import TokenSequences, refuse_too_long, sequences
 from mbench.moe.experts import experts_function
 from mbench.moe.load import LoadedModel
 from mbench.moe.record import Recorder
+from mbench.moe.tokenizer import refuse_unknown
 from mbench.storage.texts import Text
 
 
@@ -50,10 +51,12 @@ def profile_corpus(
     Raises `CorpusError` if the text is too short, or sequences longer than the model's positions.
     """
     refuse_too_long(text.name, spec, loaded.facts.positions)
+    cut = sequences(text, spec, loaded.tokenizer)
+    refuse_unknown(text.name, cut.ids, loaded.facts.vocabulary)
     return profile_model(
         loaded.model,
         loaded.layers,
-        sequences(text, spec, loaded.tokenizer),
+        cut,
         statistics,
         batch_size=max(1, batch_tokens // spec.length),
         shards=shards,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from transformers import AutoTokenizer
 
 from mbench.core.errors import MOST_CHARACTERS, CorpusError, MbenchError, UnsupportedModel
 from mbench.moe import deepseek
 from mbench.moe.config import Checkpoint, read_config
 from mbench.moe.load_errors import legible
+from mbench.storage.checkpoints import TOKENIZER_FILES, VOCABULARIES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -41,23 +46,20 @@ def load_tokenizer(checkpoint: Checkpoint, rows: int) -> tuple[PreTrainedTokeniz
         OSError: its files are missing.
     """
     place = checkpoint.place
+    _refuse_unreadable(Path(place))
     tokenizer: PreTrainedTokenizerBase
     try:
         if checkpoint.is_deepseek:
             tokenizer = deepseek.load_tokenizer(place)
         else:
-            tokenizer = AutoTokenizer.from_pretrained(place, **checkpoint.code)
+            # Without the configuration it would read config.json once more, as it is.
+            tokenizer = AutoTokenizer.from_pretrained(
+                place, config=checkpoint.config, **checkpoint.code
+            )
         pad = tokenizer.pad_token_id
         used = {*tokenizer.get_vocab().values(), *tokenizer(PROBE)["input_ids"]} - {pad}
     except (MbenchError, OSError):
         raise
-    except ImportError as error:
-        # transformers shows the ways to install a library on many lines.
-        missing = error.name or next(
-            (name for name in ("sentencepiece", "tiktoken", "protobuf") if name in str(error)), ""
-        )
-        needs = f"needs the package {missing}" if missing else _flat(error)
-        raise UnsupportedModel(f"model {place}: its tokenizer {needs}") from error
     except Exception as error:
         # Damaged files surface as whatever their readers raise, a bare `Exception` included.
         cause = f"{type(error).__name__}: {_flat(error)}"
@@ -86,6 +88,33 @@ def load_tokenizer(checkpoint: Checkpoint, rows: int) -> tuple[PreTrainedTokeniz
     return tokenizer, own + instead
 
 
+def _refuse_unreadable(directory: Path) -> None:
+    """Name the file that is no JSON, or the package that reads the only vocabulary there is."""
+    files = [path for path in (directory / name for name in TOKENIZER_FILES) if path.is_file()]
+    for path in files:
+        if path.suffix != ".json":
+            continue
+        try:
+            content = json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise UnsupportedModel(
+                f"model {directory}: {path.name} is not JSON ({_flat(error)})"
+            ) from None
+        if not isinstance(content, dict):
+            raise UnsupportedModel(f"model {directory}: {path.name} is not a JSON object")
+    vocabularies = [path for path in files if path.name in VOCABULARIES]
+    if [path.name for path in vocabularies] != ["tokenizer.model"]:
+        return
+    # SentencePiece's format begins with a field of a protocol buffer, tiktoken's is text.
+    with vocabularies[0].open("rb") as file:
+        package = "sentencepiece" if file.read(1) == b"\n" else "tiktoken"
+    if importlib.util.find_spec(package) is None:
+        raise UnsupportedModel(
+            f"model {directory}: its tokenizer.model is read by the package {package}, which is not"
+            " installed"
+        )
+
+
 def _flat(error: Exception) -> str:
     return " ".join(str(error).split())[:MOST_CHARACTERS]
 
@@ -99,6 +128,17 @@ def _pad_with_a_valid_token(tokenizer: PreTrainedTokenizerBase, rows: int) -> No
             return
     if len(tokenizer) < rows:
         tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
+
+
+def refuse_unknown(name: str, ids: np.ndarray, rows: int) -> None:
+    """Raise `CorpusError` for token ids [...] of a text that the embedding has no rows for.
+
+    A tokenizer whose padding token is one of them gives it where a text spells it out.
+    """
+    if ids.max(initial=0) >= rows:
+        raise CorpusError(
+            f"{name}: the text has the token id {ids.max()}, but the embedding has {rows} rows"
+        )
 
 
 def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -99,6 +99,13 @@ class GenerationRequests:
         seed: int,
     ) -> None:
         """Count their tokens; raises `TaskError` if the answers leave no room for a prompt."""
+        special = (tokenizer.pad_token, tokenizer.unk_token, tokenizer.eos_token)
+        if all(token is None for token in special):
+            # lm-eval would add one that the embedding has no row for.
+            raise TaskError(
+                f"task {name!r}: the tokenizer has no special token that prompts could be padded"
+                " with"
+            )
         self.scoring = ""
         self._name = name
         self._tokenizer = tokenizer

@@ -52,7 +52,6 @@ def _findings(check: Check, store: Store) -> tuple[Finding, ...]:
         return tuple(from_plain(Finding, finding) for finding in stored)
     findings = tuple(check.run())
     # A refusal may name what is not part of the key, such as the line of a file.
-    # Nothing is found where another check refuses what this one would look at.
-    if findings and all(finding.level != "refused" for finding in findings):
+    if all(finding.level != "refused" for finding in findings):
         store.write_json(check.key, to_plain(findings))
     return findings

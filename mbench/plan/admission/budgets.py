@@ -45,7 +45,7 @@ def _fewer_than_top_k(plan: Plan, model: PlannedModel, kept: int) -> str:
     elif facts.gates == "grown" and plan.suite.router == "sliced":
         words += ", with larger gates, for their softmax is over fewer experts"
     elif facts.gates is not None:
-        words += f", and what {facts.top_k - kept} more experts added is missing"
+        words += f", and what {facts.top_k - kept} more added is missing"
     return words + "; figures mix pruning with that"
 
 

@@ -56,12 +56,13 @@ def _present(plan: Plan) -> list[PlannedModel]:
 
 def _sequences(model: PlannedModel, name: str, spec: CorpusSpec, text: Text) -> Iterator[Finding]:
     from mbench.moe.calibration import refuse_too_long, sequences
+    from mbench.moe.tokenizer import refuse_unknown
 
     try:
         refuse_too_long(text.name, spec, model.facts.positions)
-        if not _readable(text):
-            return
+        _documents(text)
         cut = sequences(text, spec, model.tokenizer)
+        refuse_unknown(text.name, cut.ids, model.facts.vocabulary)
     except MbenchError as error:
         yield Finding("corpora", name, "sequences", _words(error, text), "refused", model.name)
         return
@@ -72,12 +73,12 @@ def _sequences(model: PlannedModel, name: str, spec: CorpusSpec, text: Text) -> 
     yield Finding("corpora", name, "sequences", words, model=model.name)
 
 
-def _readable(text: Text) -> bool:
-    """Whether there are documents; where there are not, the text itself is refused."""
+def _documents(text: Text) -> list[str]:
+    """Its documents, or a short refusal: the look at the text itself tells why."""
     try:
-        return bool(text.documents)
+        return text.documents
     except (CorpusError, PluginError):
-        return False
+        raise CorpusError("its text is refused") from None
 
 
 def _words(error: MbenchError, text: Text) -> str:
@@ -87,15 +88,15 @@ def _words(error: MbenchError, text: Text) -> str:
 def _windows(model: PlannedModel, task: PlannedTask) -> Iterator[Finding]:
     from mbench.evaluate.perplexity import refuse_too_long
     from mbench.evaluate.windows import windows_of
-    from mbench.moe.tokenizer import adds_bos
+    from mbench.moe.tokenizer import adds_bos, refuse_unknown
 
     assert isinstance(task.spec, PerplexityTask)
     assert task.text is not None
     try:
         refuse_too_long(task.name, task.spec, model.facts.positions)
-        if not _readable(task.text):
-            return
-        found = windows_of(task.name, task.spec, task.text.documents, model.tokenizer)
+        found = windows_of(task.name, task.spec, _documents(task.text), model.tokenizer)
+        for read in found.texts:
+            refuse_unknown(f"perplexity {task.name!r}", read.ids, model.facts.vocabulary)
     except MbenchError as error:
         yield Finding("perplexity", task.name, "windows", str(error), "refused", model.name)
         return
