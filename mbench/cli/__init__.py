@@ -62,7 +62,11 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
         ctx.exit()
 
 
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Verbs,
+    # Codes of colours in a text are made visible, not left out.
+    context_settings={"help_option_names": ["-h", "--help"], "color": True},
+)
 @click.option(
     "--version",
     is_flag=True,
@@ -88,10 +92,15 @@ def main() -> None:
     one line that calls it a bug, and 70.
     """
     from mbench.core import interruption
+    from mbench.core.output_stream import clean_output, lost_output
 
     try:
-        with interruption.watched():
-            sys.exit(_status())
+        with interruption.watched(), clean_output():
+            status = _status()
+            if lost := lost_output():
+                click.echo(f"error: cannot print: {lost}", err=True)
+                status = status or USER_ERROR
+        sys.exit(status)
     # Between the handling of one signal and the end, another may arrive.
     except KeyboardInterrupt:
         sys.exit(interruption.exit_status())

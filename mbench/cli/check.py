@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
 import click
 
 from mbench.cli.options import request, suite_options
+from mbench.cli.output import print_json
 
 
 @click.command("check")
@@ -34,7 +34,7 @@ def command(as_json: bool, **options: Any) -> None:
     asked = request(**options)
     findings = admit(asked.plan, asked.store)
     if json_stream is not None:
-        click.echo(json.dumps({"findings": to_plain(findings)}), file=json_stream)
+        print_json({"findings": to_plain(findings)}, json_stream)
     else:
         show_findings(findings)
     refuse(findings, asked.source)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from mbench.cli.output import clean, console_of, print_json, print_place
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -52,15 +53,15 @@ def command(
     if html is not None:
         write_page(comparison, html)
     if as_json:
-        click.echo(json.dumps(to_json(comparison), allow_nan=False))
+        print_json(to_json(comparison))
         return
     _show(comparison)
     if html is not None:
-        click.echo(str(html))
+        print_place(html)
 
 
 def _show(comparison: Comparison) -> None:
-    from mbench.cli.standings import console_of, say
+    from mbench.cli.standings import say
     from mbench.report.page.comparison import correction, heading
 
     console = console_of(stderr=False)
@@ -90,10 +91,12 @@ def _table(comparison: Comparison) -> Table:
         table.add_column(name)
     for score in scores:
         head = f"{score}\n{directions[score]} is better" if score in directions else score
-        table.add_column(Text(head), justify="right", no_wrap=True)
+        table.add_column(Text(clean(head)), justify="right", no_wrap=True)
     for (model, retain, methods), by_score in by_place(comparison).items():
         figures = (_figure(by_score.get(score)) for score in scores)
-        table.add_row(Text(model), percent(retain), Text(method_label(methods)), *figures)
+        table.add_row(
+            Text(clean(model)), percent(retain), Text(clean(method_label(methods))), *figures
+        )
     return table
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import sys
@@ -13,6 +12,8 @@ from typing import Any, TextIO
 
 import click
 
+from mbench.cli.output import clean, console_of, print_json
+from mbench.core.output_stream import clean_output, output_stream
 from mbench.run.progress import Progress
 
 
@@ -53,7 +54,7 @@ class JsonLines(Progress):
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in values.items()
         }
-        click.echo(json.dumps({"event": kind, **finite}, allow_nan=False), file=self._stream)
+        print_json({"event": kind, **finite}, self._stream)
 
     def warning(self, text: str) -> None:
         """Print the warning as an event."""
@@ -73,7 +74,6 @@ class LiveBar(PlainLines):
 
     def __init__(self) -> None:
         """Make the bar; `watching` shows it."""
-        from rich.console import Console
         from rich.progress import (
             BarColumn,
             Task,
@@ -99,7 +99,7 @@ class LiveBar(PlainLines):
             TextColumn("elapsed"),
             _TimeLeft(compact=True),
             TextColumn("{task.description}", markup=False),
-            console=Console(stderr=True),
+            console=console_of(stderr=True),
             # Speed over the last minutes: profiling and evaluation differ.
             speed_estimate_period=60,
         )
@@ -115,7 +115,7 @@ class LiveBar(PlainLines):
 
     def stage(self, text: str) -> None:
         """Show the present stage."""
-        self.bars.update(self._task, description=text)
+        self.bars.update(self._task, description=clean(text))
 
 
 @contextmanager
@@ -137,10 +137,11 @@ def json_only() -> Iterator[TextIO]:
         os.dup2(instead, descriptor)
         try:
             with contextlib.redirect_stdout(sys.stderr):
-                yield stream
+                yield output_stream(stream)
         finally:
-            stream.flush()
-            os.dup2(stream.fileno(), descriptor)
+            with contextlib.suppress(OSError):
+                stream.flush()
+                os.dup2(stream.fileno(), descriptor)
 
 
 @contextmanager
@@ -152,7 +153,8 @@ def watching(*, json_stream: TextIO | None, quiet: bool) -> Iterator[Progress]:
         yield Quiet()
     elif sys.stderr.isatty():
         live = LiveBar()
-        with live.bars:
+        # What is printed meanwhile scrolls above the bar, through a stream of the bar's own.
+        with live.bars, clean_output():
             yield live
     else:
         yield PlainLines()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mbench.cli.options import plugin_option
+from mbench.cli.output import print_place
 
 if TYPE_CHECKING:
     from mbench.export.written import Form
@@ -71,4 +72,4 @@ def command(
     if written.left_out:
         text = f"{len(written.left_out)} tensors that the model's class ignores"
         click.echo(f"left out: {text}, e.g. {written.left_out[0]}", err=True)
-    click.echo(str(out))
+    print_place(out)

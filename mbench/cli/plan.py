@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
 from mbench.cli.options import request, suite_options
+from mbench.cli.output import print_json
 
 
 @click.command("plan")
@@ -29,7 +29,7 @@ def command(as_json: bool, **options: Any) -> None:
     suite = planned.plan.suite
     cost = estimate(planned.plan, planned.store)
     if json_stream is not None:
-        click.echo(json.dumps(cost.to_json()), file=json_stream)
+        print_json(cost.to_json(), json_stream)
         return
     click.echo(f"{suite.name}: {suite.title or suite.name}")
     for entry in (*protocol_in_words(suite), *methods_in_words(planned.plan)):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import click
 
 from mbench.cli.options import plugin_option, warn_of_failures
+from mbench.cli.output import print_json
 
 
 @click.command("plugins")
@@ -35,7 +35,7 @@ def command(plugin_files: tuple[Path, ...], as_json: bool) -> None:
     ]
     if json_stream is not None:
         failures = [{"plugin": f.plugin, "reason": f.reason} for f in registry.failures]
-        click.echo(json.dumps({"plugins": rows, "failures": failures}), file=json_stream)
+        print_json({"plugins": rows, "failures": failures}, json_stream)
     else:
         for row in rows:
             line = f"{row['kind']:10} {row['name']:24} {row['from']:24} {row['description']}"

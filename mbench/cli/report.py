@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mbench.cli.options import plugin_option, warn_of_failures
+from mbench.cli.output import print_place
 
 if TYPE_CHECKING:
     from mbench.core.results import Results
@@ -75,7 +76,7 @@ def command(
     published = publish(results, directory, registry.panels, files={} if merged else None)
     for warning in published.warnings:
         click.echo(f"warning: {warning}", err=True)
-    click.echo(str(published.page))
+    print_place(published.page)
 
 
 def _read(directories: tuple[Path, ...], prefer: Path | None) -> Results:

@@ -11,6 +11,7 @@ import click
 
 from mbench.cli.options import request, suite_options, warn_of_failures
 from mbench.core import interruption
+from mbench.core.clean_text import shown_place
 
 if TYPE_CHECKING:
     from mbench.plan.cells import Plan
@@ -77,7 +78,10 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     if as_json:
         problems = [{"what": what, "why": why} for what, why in list_problems(results)]
         progress.event(
-            "done", report=str(published.page), problems=problems, interrupted=outcome.interrupted
+            "done",
+            report=shown_place(published.page),
+            problems=problems,
+            interrupted=outcome.interrupted,
         )
         failed = len(problems)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mbench.cli.output import clean, console_of
 from mbench.report.statistics.boards import Board, GroupBoards, RunBoards
 from mbench.report.statistics.ranking import Ranked
 from mbench.report.statistics.verdict import verdict
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from mbench.report.statistics.scores import Score
-
-PLAIN_WIDTH = 120
-"""Columns of the output where there is no terminal."""
 
 LEGEND = (
     "bold: significantly different from all others (adjusted); "
@@ -42,17 +40,9 @@ def show_standings(run: RunBoards) -> None:
                     _say_indented(console, " ".join(sentences))
 
 
-def console_of(*, stderr: bool) -> Console:
-    """A console; without a terminal it is wide enough for a table."""
-    from rich.console import Console
-
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=PLAIN_WIDTH)
-
-
 def say(console: Console, text: str) -> None:
     """Print a line without markup, which names may look like."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(clean(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def _say_indented(console: Console, text: str) -> None:
@@ -61,7 +51,7 @@ def _say_indented(console: Console, text: str) -> None:
     from rich.text import Text
 
     if console.is_terminal:
-        console.print(Padding(Text(text), (0, 0, 0, 2)))
+        console.print(Padding(Text(clean(text)), (0, 0, 0, 2)))
     else:
         say(console, f"  {text}")
 
@@ -78,7 +68,7 @@ def _table(boards: GroupBoards, score: Score) -> Table:
     if group.unpruned is not None and (value := score.value(group.unpruned)) is not None:
         table.add_row("unpruned", *(f"{value:.3f}" for _ in boards.boards), end_section=True)
     for method in group.methods:
-        table.add_row(Text(method), *(_figure(board, method) for board in boards.boards))
+        table.add_row(Text(clean(method)), *(_figure(board, method) for board in boards.boards))
     return table
 
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mbench.cli.options import plugin_option, request, store_option
+from mbench.cli.output import print_json
 from mbench.cli.store_display import (
     all_kinds,
     details_of,
     line_of,
-    print_json,
     progress_over,
     say,
     size_of,

@@ -7,9 +7,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from mbench.cli.output import console_of
 
 if TYPE_CHECKING:
     from mbench.storage.housekeeping import Described, Stored
@@ -84,20 +86,13 @@ def date_of(seconds: float) -> str:
 
 
 def say(text: str) -> None:
-    """Print a line, its control characters made visible."""
-    from mbench.core.clean_text import visible
-
-    click.echo(visible(text))
+    """Print a line."""
+    click.echo(text)
 
 
 def warn(text: str) -> None:
     """Print a warning."""
     click.echo(f"warning: {text}", err=True)
-
-
-def print_json(value: Any, stream: TextIO | None = None) -> None:
-    """Print one JSON object, to standard output or to the stream of `json_only`."""
-    click.echo(json.dumps(value), file=stream)
 
 
 @contextmanager
@@ -106,10 +101,9 @@ def progress_over(stored: Sequence[Stored], what: str) -> Iterator[Iterator[Stor
     if not sys.stderr.isatty():
         yield iter(stored)
         return
-    from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bars:
+    with Progress(console=console_of(stderr=True), transient=True) as bars:
         task = bars.add_task(what, total=sum(each.size for each in stored))
 
         def watched(advance: Callable[..., None] = bars.advance) -> Iterator[Stored]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from mbench.cli.output import print_json
 
 if TYPE_CHECKING:
     from mbench.core.suite import ModelSpec
@@ -26,7 +27,7 @@ def command(as_json: bool) -> None:
 
     rows = [_row(name, file) for name, file in shipped_suites().items()]
     if as_json:
-        click.echo(json.dumps({"suites": rows}))
+        print_json({"suites": rows})
         return
     for row in rows:
         click.echo(f"{row['name']}: {row['title']}")

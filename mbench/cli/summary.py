@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mbench.cli.output import print_place
 from mbench.core.results import budget_label
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def show_end(results: Results, outcome: Outcome, published: WrittenReport, *, qu
             f" {outcome.forward_tokens:,} forward tokens, {duration(spent)}",
             err=True,
         )
-    click.echo(str(published.page))
+    print_place(published.page)
     return len(problems)
 
 

@@ -140,6 +140,18 @@ def redacted(text: str) -> str:
     return _Rules.now().apply(text)
 
 
+def shown_place(path: str | Path) -> str:
+    """A path that a shell finds: relative, or from the home folder, where it would tell more."""
+    rules, text = _Rules.now(), os.fspath(path)
+    if rules.apply(text) == text:
+        return text
+    with contextlib.suppress(OSError, ValueError):  # no working directory, another drive
+        relative = os.path.relpath(text)
+        if rules.apply(relative) == relative:
+            return relative
+    return text if rules.homes is None else rules.homes.sub(HOME, text)
+
+
 def cleaned(value: T) -> T:
     """Text, or a value with all the text in it, `visible` and redacted.
 

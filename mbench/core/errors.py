@@ -7,6 +7,7 @@ import difflib
 import logging
 from collections.abc import Iterable, Iterator
 
+from mbench.core.clean_text import visible
 from mbench.core.interruption import stop_if_asked
 
 MOST_LISTED = 100
@@ -71,7 +72,7 @@ def shortened(text: str, most: int = 120) -> str:
 
 def printable(text: str) -> str:
     """The text on one line, with whatever a terminal would obey written as an escape."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def shown(value: object) -> str:
