@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +34,7 @@ COMPARED_TOKENS = 16
 def prepare(
     name: str,
     spec: PerplexityTask,
-    documents: Sequence[str],
+    documents: Iterable[Iterable[str]],
     tokenizer: PreTrainedTokenizerBase,
     positions: int | None,
 ) -> PreparedText:
@@ -43,7 +43,7 @@ def prepare(
     Args:
         name: what results and errors call the text.
         spec: protocol and windows; its source is not looked at.
-        documents: the text.
+        documents: the text, each document in parts of any length.
         tokenizer: of the model.
         positions: the most tokens that the model accepts; None: any number.
 

@@ -29,7 +29,7 @@ def prepare_text(
     """
     from mbench.evaluate import perplexity
 
-    return perplexity.prepare(name, spec, text.documents, tokenizer, positions)
+    return perplexity.prepare(name, spec, text.in_parts(), tokenizer, positions)
 
 
 def prepare_task(

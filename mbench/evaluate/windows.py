@@ -1,14 +1,9 @@
-"""A text as tokens with the bytes that each stands for, and the windows that a model reads of it.
-
-Bytes: a token stands for the text from the end of the tokens before it to its own end. So text that
-the tokenizer drops counts for the next token (at the end of a text, for the last one), and a
-character of several tokens counts for the first of them. The bytes of all tokens are thus exactly
-the text's length in UTF-8. If a tokenizer gives no offsets, the bytes are distributed evenly.
-"""
+"""The windows that a model reads of a text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +12,7 @@ import numpy as np
 from mbench.core.errors import CorpusError
 from mbench.core.suite import PerplexityTask
 from mbench.moe.tokenizer import bos_at
+from mbench.moe.tokens import ended_by, joined_by, tokens_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,7 +25,7 @@ class Tokens:
     ids: np.ndarray
     """int64 [n], with BOS where it stands inside the text."""
     size: np.ndarray
-    """int64 [n], bytes that each token stands for; 0 for BOS."""
+    """int64 [n], bytes that each token stands for (see `mbench.moe.tokens`); 0 for BOS."""
     is_bos: np.ndarray
     """bool [n], tokens that are no part of the text: they are read and not predicted."""
 
@@ -68,30 +64,27 @@ class Windows:
 def windows_of(
     name: str,
     spec: PerplexityTask,
-    documents: Sequence[str],
+    documents: Iterable[Iterable[str]],
     tokenizer: PreTrainedTokenizerBase,
 ) -> Windows:
-    """Tokenise the documents and lay out the windows; see `PerplexityTask`.
+    """Tokenise the documents, each in parts, and lay out the windows; see `PerplexityTask`.
 
-    Raises `CorpusError` if there is too little text, or no BOS token where it is asked for.
+    No more is read than the first `max_windows` need. Raises `CorpusError` if there is too little
+    text, or no BOS token where it is asked for.
     """
     where, bos = bos_at(tokenizer, spec.bos, "text" if spec.protocol == "gptq" else "window")
     begin = bos if where == "window" else None
     inside = None if where == "window" else bos
-    if spec.protocol == "document":
-        pieces = [[document] for document in documents]
-    elif where == "document":
-        last = len(documents) - 1
-        pieces = [[text + spec.join * (at < last) for at, text in enumerate(documents)]]
-    else:
-        pieces = [[spec.join.join(documents)]]
-    texts = tuple(_tokens(text, tokenizer, inside) for text in pieces)
-    windows = [
-        window
-        for number, text in enumerate(texts)
-        for window in lay_out(spec, number, len(text.ids), begun=begin is not None)
-        if not text.is_bos[window.stop - window.scored : window.stop].all()
-    ][: spec.max_windows]
+    texts: list[Tokens] = []
+    windows: list[Window] = []
+    for pieces in _texts(spec, documents, where):
+        stream = _tokens(pieces, tokenizer, inside)
+        most = math.inf if spec.max_windows is None else spec.max_windows - len(windows)
+        text, found = _begun(stream, spec, len(texts), most, begun=begin is not None)
+        texts.append(text)
+        windows += found
+        if len(found) >= most:
+            break
     if not windows:
         tokens = sum(len(text.ids) for text in texts)
         needed = "2 in one document" if spec.protocol == "document" else f"{spec.window}"
@@ -99,7 +92,7 @@ def windows_of(
             f"perplexity {name!r}: the text has {tokens} tokens, but one window needs at least"
             f" {needed}"
         )
-    return Windows(texts, tuple(windows), begin)
+    return Windows(tuple(texts), tuple(windows[: spec.max_windows]), begin)
 
 
 def lay_out(spec: PerplexityTask, number: int, count: int, *, begun: bool) -> Iterator[Window]:
@@ -123,44 +116,59 @@ def lay_out(spec: PerplexityTask, number: int, count: int, *, begun: bool) -> It
                 break
 
 
-def _tokens(pieces: Sequence[str], tokenizer: PreTrainedTokenizerBase, bos: int | None) -> Tokens:
-    """Pieces of one text, tokenised one by one; BOS stands before each that is not blank."""
-    ids: list[np.ndarray] = []
-    sizes: list[np.ndarray] = []
-    is_bos: list[np.ndarray] = []
-    for piece in pieces:
-        if bos is not None and (piece.strip() or len(pieces) == 1):
-            ids.append(np.array([bos]))
-            sizes.append(np.array([0]))
-            is_bos.append(np.array([True]))
-        piece_ids, piece_sizes = tokenise(piece, tokenizer)
-        ids.append(piece_ids)
-        sizes.append(piece_sizes)
-        is_bos.append(np.zeros(len(piece_ids), dtype=bool))
-    return Tokens(
-        np.concatenate(ids).astype(np.int64),
-        np.concatenate(sizes).astype(np.int64),
-        np.concatenate(is_bos),
-    )
-
-
-def tokenise(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids int64 [n] and the bytes that each stands for int64 [n]; no special tokens.
-
-    See the module's docstring.
-    """
-    encoded = tokenizer(
-        text, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast, verbose=False
-    )
-    ids = encoded["input_ids"]
-    width = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
-    ends_of_characters = np.concatenate(
-        [[0], np.cumsum(1 + (width > 0x7F) + (width > 0x7FF) + (width > 0xFFFF))]
-    ).astype(np.int64)
-    if tokenizer.is_fast:
-        ends = np.array([stop for _, stop in encoded["offset_mapping"]], dtype=np.int64)
-        ends = ends_of_characters[np.maximum.accumulate(ends)]
+def _texts(
+    spec: PerplexityTask, documents: Iterable[Iterable[str]], where: str
+) -> Iterator[Iterator[tuple[bool, Iterable[str]]]]:
+    """The pieces of each text, in parts, after whether BOS stands before them if it is inside."""
+    if spec.protocol == "document":
+        yield from (iter([(True, document)]) for document in documents)
+    elif where == "document":
+        ended = ended_by(spec.join, documents)
+        yield ((bool(document.strip()), (document, join)) for document, join in ended)
     else:
-        ends = ends_of_characters[-1] * np.arange(1, len(ids) + 1) // max(1, len(ids))
-    ends[-1:] = ends_of_characters[-1]
-    return np.array(ids, dtype=np.int64), np.diff(ends, prepend=0).astype(np.int64)
+        yield iter([(True, joined_by(spec.join, documents))])
+
+
+def _begun(
+    stream: Iterator[Tokens], spec: PerplexityTask, number: int, most: float, *, begun: bool
+) -> tuple[Tokens, list[Window]]:
+    """A text as far as its first `most` windows need it, and windows of it, at least these."""
+    whole = spec.window + (spec.protocol == "document") - begun
+    read = [Tokens(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, bool))]
+    count, enough = 0, most * (spec.window + 1)
+    while True:
+        ended = True
+        for tokens in stream:
+            read.append(tokens)
+            count += len(tokens.ids)
+            if count >= enough:
+                ended = False
+                break
+        text = Tokens(
+            np.concatenate([tokens.ids for tokens in read]),
+            np.concatenate([tokens.size for tokens in read]),
+            np.concatenate([tokens.is_bos for tokens in read]),
+        )
+        windows = [
+            window
+            for window in lay_out(spec, number, count, begun=begun)
+            # What seems to be a shorter last window may go on.
+            if (ended or window.stop - window.start == whole)
+            and not text.is_bos[window.stop - window.scored : window.stop].all()
+        ]
+        if ended or len(windows) >= most:
+            return text, windows
+        enough *= 2
+
+
+def _tokens(
+    pieces: Iterator[tuple[bool, Iterable[str]]],
+    tokenizer: PreTrainedTokenizerBase,
+    bos: int | None,
+) -> Iterator[Tokens]:
+    """Pieces of one text, tokenised one by one."""
+    for begins, parts in pieces:
+        if bos is not None and begins:
+            yield Tokens(np.array([bos]), np.zeros(1, np.int64), np.ones(1, bool))
+        for tokens in tokens_of(parts, tokenizer):
+            yield Tokens(tokens.ids, tokens.size, np.zeros(len(tokens.ids), bool))

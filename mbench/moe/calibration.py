@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,10 +12,15 @@ import numpy as np
 from mbench.core.errors import CorpusError
 from mbench.core.suite import CorpusSpec
 from mbench.moe.tokenizer import bos_at
+from mbench.moe.tokens import ended_by, joined_by, tokens_of
 from mbench.storage.texts import Text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+CHARACTERS = 8
+"""Characters in which there is a token at least, as a first guess."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,8 @@ class TokenSequences:
     """int64 [sequences, length]."""
     lengths: np.ndarray
     """int64 [sequences], tokens that are not padding."""
+    drawn_from: int | None = None
+    """The sequences that the text has, where some of them were drawn."""
 
     def beginning_with(self, token: int) -> int:
         """How many begin with a token."""
@@ -57,46 +66,95 @@ def sequences(text: Text, spec: CorpusSpec, tokenizer: PreTrainedTokenizerBase) 
         raise CorpusError(f"{text.name}: sequences of 1 token have no room beside BOS")
     generator = np.random.default_rng(spec.seed)
     if spec.packing == "contiguous":
-        if before:
-            last = len(text.documents) - 1
-            stream = [
-                token
-                for at, document in enumerate(text.documents)
-                for token in (
-                    *(before if document.strip() else ()),
-                    *_tokenize(tokenizer, document + spec.join * (at < last)),
-                )
-            ]
-        else:
-            stream = _tokenize(tokenizer, spec.join.join(text.documents))
-        whole = _cut(text, spec, stream, begin)
-        return whole[np.sort(generator.permutation(len(whole.ids))[: spec.sequences])]
-    documents = [document for document in text.documents if document.strip()]
-    order = generator.permutation(len(documents))
+        return _cut(text, spec, _whole(text, spec, tokenizer, before), begin, generator)
+    written = _Written(text)
+    order = generator.permutation(written.count)
     if spec.packing == "document":
-        if len(documents) < spec.sequences:
+        if written.count < spec.sequences:
             raise CorpusError(
                 f"{text.name}: the suite asks for {spec.sequences} sequences of one document each,"
-                f" but there are only {len(documents)} documents"
+                f" but there are only {written.count} documents"
             )
         ids = np.zeros((spec.sequences, spec.length), dtype=np.int64)
         lengths = np.zeros(spec.sequences, dtype=np.int64)
-        for row, document in enumerate(order[: spec.sequences]):
-            tokens = [*begin, *before, *_tokenize(tokenizer, documents[document])][: spec.length]
-            ids[row, : len(tokens)] = tokens
-            lengths[row] = len(tokens)
+        for row, document in enumerate(written.documents(order[: spec.sequences])):
+            start = [*begin, *before]
+            tokens = _tokens([document], tokenizer, spec.length - len(start))
+            lengths[row] = len(start) + len(tokens)
+            ids[row, : lengths[row]] = [*start, *tokens]
         return TokenSequences(ids, lengths)
     needed = spec.sequences * room
-    stream = []
-    for position, document in enumerate(order):
-        if before:
-            after = spec.join * (position < len(order) - 1)
-            stream += before + _tokenize(tokenizer, documents[document] + after)
-        else:
-            stream += _tokenize(tokenizer, spec.join * (position > 0) + documents[document])
-        if len(stream) >= needed:
+    stream = [np.zeros(0, dtype=np.int32)]
+    missing, at = needed, 0
+    while missing > 0 and at < written.count:
+        some = written.enough(order[at:], missing * CHARACTERS)
+        for document in written.documents(order[at : at + some]):
+            after = spec.join * (at < written.count - 1)
+            parts = [document, after] if before else [spec.join * (at > 0), document]
+            stream += [np.array(before, dtype=np.int32), _tokens(parts, tokenizer, missing)]
+            missing -= len(stream[-2]) + len(stream[-1])
+            at += 1
+            if missing <= 0:
+                break
+    return _cut(text, spec, np.concatenate(stream), begin)
+
+
+def _whole(
+    text: Text, spec: CorpusSpec, tokenizer: PreTrainedTokenizerBase, before: list[int]
+) -> np.ndarray:
+    """int32 [n], the documents joined; `before` stands before each that is not blank."""
+    if not before:
+        return _tokens(joined_by(spec.join, text.in_parts()), tokenizer)
+    found = [np.zeros(0, dtype=np.int32)]
+    for document, join in ended_by(spec.join, text.in_parts()):
+        if document.strip():
+            found.append(np.array(before, dtype=np.int32))
+        found.append(_tokens([document, join], tokenizer))
+    return np.concatenate(found)
+
+
+def _tokens(
+    parts: Iterable[str], tokenizer: PreTrainedTokenizerBase, most: float = math.inf
+) -> np.ndarray:
+    """int32 [n], the first `most` tokens of a text, or all."""
+    found = [np.zeros(0, dtype=np.int32)]
+    count = 0
+    for tokens in tokens_of(parts, tokenizer):
+        found.append(tokens.ids.astype(np.int32))
+        count += len(tokens.ids)
+        if count >= most:
             break
-    return _cut(text, spec, stream, begin)[: spec.sequences]
+    whole = np.concatenate(found)
+    return whole[: int(most)] if count > most else whole
+
+
+class _Written:
+    """The documents that are not blank, of which few are held in memory at once."""
+
+    def __init__(self, text: Text) -> None:
+        """Read the text once, to count them."""
+        self._text = text
+        self._lengths = np.fromiter(map(len, self._read()), dtype=np.int64)
+        self.count = len(self._lengths)
+
+    def enough(self, order: np.ndarray, characters: int) -> int:
+        """How many of these documents, in order, have so many characters; at least one."""
+        return int(np.searchsorted(np.cumsum(self._lengths[order]), characters)) + 1
+
+    def documents(self, order: np.ndarray) -> list[str]:
+        """Read the text again, for these documents."""
+        places = {int(number): place for place, number in enumerate(order)}
+        found = [""] * len(order)
+        for number, document in enumerate(self._read()):
+            if number in places:
+                found[places[number]] = document
+        return found
+
+    def _read(self) -> Iterator[str]:
+        for parts in self._text.in_parts():
+            document = "".join(parts)
+            if document.strip():
+                yield document
 
 
 def refuse_too_long(name: str, spec: CorpusSpec, positions: int | None) -> None:
@@ -107,8 +165,14 @@ def refuse_too_long(name: str, spec: CorpusSpec, positions: int | None) -> None:
         )
 
 
-def _cut(text: Text, spec: CorpusSpec, stream: list[int], begin: list[int]) -> TokenSequences:
-    """All whole sequences of a stream of tokens, each of which begins with `begin`."""
+def _cut(
+    text: Text,
+    spec: CorpusSpec,
+    stream: np.ndarray,
+    begin: list[int],
+    draw: np.random.Generator | None = None,
+) -> TokenSequences:
+    """Whole sequences of a stream of tokens, each behind `begin`: the first, or some drawn ones."""
     room = spec.length - len(begin)
     count = len(stream) // room
     if count < spec.sequences:
@@ -117,13 +181,10 @@ def _cut(text: Text, spec: CorpusSpec, stream: list[int], begin: list[int]) -> T
             f" ({spec.sequences * spec.length}), but the text has {len(stream)} tokens, enough for"
             f" {count}"
         )
-    ids = np.array(stream[: count * room], dtype=np.int64).reshape(count, room)
+    rows = np.arange(count) if draw is None else draw.permutation(count)
+    rows = np.sort(rows[: spec.sequences])
+    ids = stream[: count * room].reshape(count, room)[rows].astype(np.int64)
     if begin:
         ids = np.insert(ids, 0, begin, axis=1)
-    return TokenSequences(ids, np.full(count, spec.length, dtype=np.int64))
-
-
-def _tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    # Longer than the model's window on purpose: the stream is cut afterwards.
-    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return ids
+    lengths = np.full(spec.sequences, spec.length, dtype=np.int64)
+    return TokenSequences(ids, lengths, None if draw is None else count)

@@ -53,21 +53,28 @@ class Text:
         self._code = code
         self._inputs = inputs
 
-    @cached_property
-    def documents(self) -> list[str]:
-        """The documents in order; raises `CorpusError` or `PluginError` where they are none.
+    def in_parts(self) -> Iterator[Iterable[str]]:
+        """Read the documents, in order, each in parts of any length.
 
         Blank ones stay: some datasets have one row per line, and joining needs the empty lines.
+        Raises `CorpusError` or `PluginError`, with the place, where one is no text.
         """
-        documents = [text for text in self.records() if text is not None]
-        if not any(text.strip() for text in documents):
-            raise CorpusError(f"{self.name}: every document of the source is empty")
-        return documents
+        return (document for document in self.records() if document is not None)
 
-    def records(self) -> Iterator[str | None]:
-        """Read the documents anew, with None in the place of each null that is skipped."""
-        for document in self._in_parts():
-            yield None if document is None else "".join(document)
+    def records(self) -> Iterator[Iterable[str] | None]:
+        """Like `in_parts`, with None for a null that is skipped."""
+        if self.source.plugin is not None:
+            yield from ([document] for document in self._of_plugin)
+        elif self.source.files is not None:
+            with self._named():
+                files = self._files
+            for file, state in files:
+                if file.format == "plain text":
+                    yield self._parts(file, state)
+                else:
+                    yield from self._values(file, state)
+        else:
+            yield from self._hub()
 
     def identity(self) -> dict[str, Any]:
         """What determines the documents: the content of files, here or on the hub.
@@ -102,21 +109,6 @@ class Text:
                 "format": file.format,
                 "sha256": file_hash(file.path, self._inputs.store if self._inputs else None),
             }
-
-    def _in_parts(self) -> Iterator[Iterable[str] | None]:
-        """Every document in parts, or None for a null that is skipped."""
-        if self.source.plugin is not None:
-            yield from ([document] for document in self._of_plugin)
-        elif self.source.files is not None:
-            with self._named():
-                files = self._files
-            for file, state in files:
-                if file.format == "plain text":
-                    yield self._parts(file, state)
-                else:
-                    yield from self._values(file, state)
-        else:
-            yield from self._hub()
 
     def _parts(self, file: TextFile, state: Mapping[str, Any]) -> Iterator[str]:
         with self._named():

@@ -28,7 +28,7 @@ def cut(tokenizer, packing, bos, count=2, length=5, documents=DOCUMENTS):
     spec = CorpusSpec(
         source=TextSource(plugin="none"), sequences=count, length=length, packing=packing, bos=bos
     )
-    text = SimpleNamespace(name="corpora.x", documents=documents)
+    text = SimpleNamespace(name="corpora.x", in_parts=lambda: documents)
     found = sequences(text, spec, tokenizer)
     return [row[:length].tolist() for row, length in zip(found.ids, found.lengths, strict=True)]
 

@@ -60,7 +60,6 @@ def _sequences(model: PlannedModel, name: str, spec: CorpusSpec, text: Text) -> 
 
     try:
         refuse_too_long(text.name, spec, model.facts.positions)
-        _documents(text)
         cut = sequences(text, spec, model.tokenizer)
         refuse_unknown(text.name, cut.ids, model.facts.vocabulary)
     except MbenchError as error:
@@ -71,18 +70,18 @@ def _sequences(model: PlannedModel, name: str, spec: CorpusSpec, text: Text) -> 
     begin = 0 if bos is None else cut.beginning_with(bos)
     words = f"{count} of up to {int(cut.lengths.max())} tokens, BOS first in {begin or 'none'}"
     yield Finding("corpora", name, "sequences", words, model=model.name)
-
-
-def _documents(text: Text) -> list[str]:
-    """Its documents, or a short refusal: the look at the text itself tells why."""
-    try:
-        return text.documents
-    except (CorpusError, PluginError):
-        raise CorpusError("its text is refused") from None
+    if cut.drawn_from == count:
+        words = f"the text has {count} sequences and all are taken: `seed` changes nothing"
+        yield Finding("corpora", name, "seed", words, "note", model.name)
 
 
 def _words(error: MbenchError, text: Text) -> str:
-    return str(error).removeprefix(f"{text.name}: ")
+    """Why a text does not do; in short where it is none, for the look at the text tells why."""
+    try:
+        readable = any(["".join(document).strip() for document in text.in_parts()])
+    except (CorpusError, PluginError):
+        readable = False
+    return str(error).removeprefix(f"{text.name}: ") if readable else "its text is refused"
 
 
 def _windows(model: PlannedModel, task: PlannedTask) -> Iterator[Finding]:
@@ -94,11 +93,13 @@ def _windows(model: PlannedModel, task: PlannedTask) -> Iterator[Finding]:
     assert task.text is not None
     try:
         refuse_too_long(task.name, task.spec, model.facts.positions)
-        found = windows_of(task.name, task.spec, _documents(task.text), model.tokenizer)
+        found = windows_of(task.name, task.spec, task.text.in_parts(), model.tokenizer)
         for read in found.texts:
             refuse_unknown(f"perplexity {task.name!r}", read.ids, model.facts.vocabulary)
     except MbenchError as error:
-        yield Finding("perplexity", task.name, "windows", str(error), "refused", model.name)
+        yield Finding(
+            "perplexity", task.name, "windows", _words(error, task.text), "refused", model.name
+        )
         return
     count, begin = len(found.windows), found.begin_with_bos
     longest = max(map(found.read, found.windows))

@@ -10,7 +10,7 @@ from functools import cache, partial
 
 import numpy as np
 
-from mbench.core.admission import Finding, Level
+from mbench.core.admission import Finding
 from mbench.core.errors import CorpusError, PluginError
 from mbench.core.suite import CorpusSpec, PerplexityTask
 from mbench.plan.admission.check import Check
@@ -79,6 +79,8 @@ def text_checks(plan: Plan) -> Iterator[Check]:
         settings = task.model_dump(mode="json", exclude={"source", "expect_tokens"})
         key = admission_key(plan.code, text.name, {"text": identities[text], **settings})
         yield Check(partial(_held_out, look, name, text, task), key)
+        if not corpora:
+            continue
         both = {"text": identities[text], "corpora": {c: identities[corpora[c]] for c in corpora}}
         key = admission_key(plan.code, f"{text.name} beside the corpora", both)
         yield Check(partial(_leaks, look, name, text, task, corpora), key)
@@ -120,17 +122,22 @@ def _held_out(look: _Looker, name: str, text: Text, spec: PerplexityTask) -> Ite
 def _leaks(
     look: _Looker, name: str, text: Text, spec: PerplexityTask, corpora: Mapping[str, Text]
 ) -> Iterator[Finding]:
-    for corpus, other in corpora.items():
-        try:
-            found, read = look(text, _enough(spec)), look(other, None)
-        except (CorpusError, PluginError):
-            continue  # refused already
-        count, share = found.repeated(among=read.digests)
+    tell = partial(Finding, "perplexity", name, "held out")
+    try:
+        found = look(text, _enough(spec))
+        read = {corpus: look(other, None) for corpus, other in corpora.items()}
+    except (CorpusError, PluginError):
+        yield tell("cannot be compared with the corpora: one of the texts is refused", "refused")
+        return
+    common = {corpus: found.repeated(among=other.digests) for corpus, other in read.items()}
+    for corpus, (count, share) in common.items():
         if count:
             words = f"{_of(count, found.documents)} are also in the corpus {corpus} ({share:.1%})"
-            more = ": it is calibrated on what it is tested with" if share >= NOTED else ""
-            level: Level = "note" if share >= NOTED else "fine"
-            yield Finding("perplexity", name, "held out", f"{words}{more}", level)
+            leak = share >= NOTED
+            words += ": it is calibrated on what it is tested with" * leak
+            yield tell(words, "note" if leak else "fine")
+    if not any(count for count, _ in common.values()):
+        yield tell(f"none of {_of(found.documents)} is in a corpus")
 
 
 def _amounts(found: _Look, tell: Callable[..., Finding], blank: str) -> Iterator[Finding]:
@@ -169,13 +176,14 @@ def _look(text: Text, most: int | None) -> _Look:
     nulls = read = 0
     digests, characters = array("Q"), array("q")
     whole = True
-    for document in text.records():
-        if document is None:
+    for parts in text.records():
+        if parts is None:
             nulls += 1
             continue
         if most is not None and read >= most:
             whole = False
             break
+        document = "".join(parts)
         digests.append(_digest(document.strip()))
         characters.append(len(document))
         read += len(document)

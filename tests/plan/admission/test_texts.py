@@ -73,7 +73,8 @@ def test_amounts_are_told(found):
 
 
 def test_documents_that_are_calibrated_on_and_tested_with_are_told(found):
-    assert ("perplexity.ppl", "held out") not in found()
+    none = ("fine", "none of 10 documents is in a corpus")
+    assert words(found())["perplexity.ppl", "held out"] == none
     share = sum(map(len, LONG[8:10])) / sum(map(len, LONG[8:]))
     assert words(found(LONG[:10], LONG[8:]))["perplexity.ppl", "held out"] == (
         "note",
@@ -87,11 +88,16 @@ def test_documents_that_are_calibrated_on_and_tested_with_are_told(found):
 
 def test_a_seed_that_changes_nothing_is_told(found):
     assert ("corpora.one", "seed") not in found()
+    contiguous = "corpora.one.packing=contiguous"
+    assert ("corpora.one", "seed") not in found(LONG, LONG, contiguous)
     assert "every seed gives the same sequences" in found(LONG[:1])["corpora.one", "seed"].words
     packing = "corpora.one.packing=document"
     assert ("corpora.one", "seed") not in found(LONG[:3], LONG, packing)
     told = found(LONG[:2], LONG, packing)["corpora.one", "seed"]
     assert (told.level, "their order alone" in told.words) == ("note", True)
+    taken = found(LONG[:1], LONG, contiguous, "corpora.one.sequences=1", "corpora.one.length=9")
+    told = taken["corpora.one on demo", "seed"]
+    assert (told.level, "the text has 1 sequences and all are taken" in told.words) == ("note", 1)
 
 
 @pytest.mark.parametrize("place", ["corpora.one", "perplexity.ppl"])
