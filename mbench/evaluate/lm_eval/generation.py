@@ -40,6 +40,8 @@ class Options:
     """Most tokens."""
     sampled: bool
     """Whether tokens are drawn; else the most likely ones are taken."""
+    until: tuple[str, ...]
+    """Texts that end it, besides the end of the text."""
     together: str
     """Equal for instances that may be in one batch."""
 
@@ -82,7 +84,7 @@ def options_of(name: str, instance: Instance) -> Options:
     if options["max_gen_toks"] < 1:
         raise TaskError(f"{where}: no token is to be generated ({options['max_gen_toks']})")
     together = json.dumps(given, sort_keys=True, default=str)
-    return Options(options["max_gen_toks"], sampled, together)
+    return Options(options["max_gen_toks"], sampled, tuple(options["until"]), together)
 
 
 class GenerationRequests:

@@ -100,9 +100,6 @@ def build(
             try:
                 task.build_all_requests(limit=spec.limit, rank=0, world_size=1)
                 items += read_items(subtask, task, prefixed=len(loaded.tasks) > 1)
-                _refuse_drawn_documents(subtask, task)
-            except TaskError:
-                raise
             except Exception as error:
                 raise TaskError(
                     f"task {subtask!r}: its prompts cannot be made: {one_line(error)}"
@@ -119,18 +116,6 @@ def build(
             )
         figures = rehearse(loaded.tasks, items, figures)
     return BuiltTask(name, spec.seed, loaded.tasks, loaded.group, items, examples, figures)
-
-
-def _refuse_drawn_documents(name: str, task: Task) -> None:
-    """Code that gives other documents each time: lm-eval scores answers against the later ones."""
-    if not callable(task.get_config("process_docs")):
-        return
-    asked = {instance.doc_id: instance.doc for instance in task.instances}
-    if any(asked.get(at, doc) != doc for at, doc in enumerate(task.eval_docs)):
-        raise TaskError(
-            f"task {name!r}: its process_docs gives other documents each time it is called: draw"
-            " from a generator with a seed of its own"
-        )
 
 
 def prepare(

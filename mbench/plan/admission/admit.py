@@ -14,6 +14,7 @@ from mbench.plan.admission.budgets import budget_checks
 from mbench.plan.admission.check import Check
 from mbench.plan.admission.lengths import sequence_checks, window_checks
 from mbench.plan.admission.models import model_checks
+from mbench.plan.admission.tasks import task_checks
 from mbench.plan.admission.texts import text_checks
 from mbench.plan.cells import Plan
 from mbench.plan.yaml_source import YamlSource
@@ -41,6 +42,7 @@ def _checks(plan: Plan) -> Iterator[Check]:
     yield from text_checks(plan)
     yield from sequence_checks(plan)
     yield from window_checks(plan)
+    yield from task_checks(plan)
     yield from budget_checks(plan)
 
 

@@ -163,7 +163,7 @@ def test_code_that_draws_has_the_seeds_of_lm_eval(folder):
     assert prompts == [sample["arguments"][0][0] for sample in results["samples"]["own"]]
 
 
-def test_documents_that_are_other_ones_each_time_are_refused(folder):
+def test_documents_that_are_drawn_are_drawn_once(folder):
     write(
         folder / "draws.py",
         """
@@ -174,9 +174,8 @@ def test_documents_that_are_other_ones_each_time_are_refused(folder):
             return docs.select(order)
         """,
     )
-    write(
-        folder / "own.yaml",
-        "include: toy.yaml\ntask: own\nprocess_docs: !function draws.shuffled\n",
-    )
-    with pytest.raises(TaskError, match="other documents each time"):
-        build("own", LmEvalTask(), [folder])
+    changed(folder, "own", "process_docs: !function draws.shuffled")
+    first, second = (build("own", LmEvalTask(), [folder]) for _ in range(2))
+    documents = [item.doc for item in first.items]
+    assert documents == [item.doc for item in second.items]
+    assert documents == list(first.tasks["own"].eval_docs)

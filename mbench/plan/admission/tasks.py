@@ -1,0 +1,102 @@
+"""Tasks of lm-eval: whether their metric exists, and what becomes of their items on each model.
+
+A task is built as a run would build it; no model answers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from typing import TYPE_CHECKING
+
+from mbench.core.admission import Finding
+from mbench.core.errors import MbenchError, TaskError
+from mbench.core.suite import LmEvalTask
+from mbench.evaluate.lm_eval.task_code import code_of
+from mbench.plan.admission.check import Check
+from mbench.plan.admission.models import model_inputs
+from mbench.plan.cells import Plan
+from mbench.plan.keys import admission_key
+from mbench.plan.models import PlannedModel
+from mbench.plan.tasks import PlannedTask
+
+if TYPE_CHECKING:
+    from mbench.evaluate.lm_eval.prepared_task import BuiltTask
+
+Built = Callable[[], "BuiltTask | MbenchError"]
+"""Builds a task when it is first called, and gives the same again."""
+
+
+def task_checks(plan: Plan) -> Iterator[Check]:
+    """Every task by itself, then on every model whose files are here."""
+    for task in plan.tasks:
+        if not isinstance(task.spec, LmEvalTask):
+            continue
+        inputs = {
+            "name": task.name,
+            "task": dict(task.fingerprint),
+            "metric": task.metric,
+            "items": task.expected_items,
+        }
+        built = cache(partial(_build, task))
+        yield Check(partial(_code, task))
+        key = admission_key(plan.code, f"the items of {task.name}", inputs)
+        yield Check(partial(_items, task, built), key)
+        for model in plan.models:
+            if model.files_available:
+                what = f"{task.name} on {model.name}"
+                key = admission_key(plan.code, what, {**inputs, **model_inputs(model)})
+                yield Check(partial(_requests, task, model, built), key)
+
+
+def _build(task: PlannedTask) -> BuiltTask | MbenchError:
+    from mbench.evaluate.lm_eval.prepared_task import build
+
+    assert isinstance(task.spec, LmEvalTask)
+    try:
+        return build(task.name, task.spec, task.directories, task.data)
+    except MbenchError as error:
+        return error
+
+
+def _code(task: PlannedTask) -> Iterator[Finding]:
+    assert isinstance(task.spec, LmEvalTask)
+    if task.spec.trust_code:
+        name = task.spec.lm_eval_name(task.name)
+        for path, function in code_of(name, task.directories, ()):
+            words = f"runs {function.reference} of {path}"
+            yield Finding("tasks", task.name, "code", words, "note")
+
+
+def _items(task: PlannedTask, built: Built) -> Iterator[Finding]:
+    from mbench.evaluate.lm_eval.looks import looks_at_items
+
+    assert isinstance(task.spec, LmEvalTask)
+    found = built()
+    if isinstance(found, MbenchError):
+        yield Finding("tasks", task.name, "definition", str(found), "refused")
+        return
+    for look in looks_at_items(found, task.metric, task.spec.limit):
+        yield Finding("tasks", task.name, look.fact, look.words, look.level)
+    if task.expected_items not in (None, len(found.items)):
+        words = f"{len(found.items)}, but the suite expects {task.expected_items}"
+        yield Finding("tasks", task.name, "items", words, "refused")
+
+
+def _requests(task: PlannedTask, model: PlannedModel, built: Built) -> Iterator[Finding]:
+    from mbench.evaluate.lm_eval.looks import looks_at_requests
+
+    found = built()
+    if isinstance(found, MbenchError):
+        return
+    try:
+        tokenizer = model.tokenizer
+    except MbenchError:
+        return  # the model itself is refused
+    try:
+        prepared = found.tokenised(tokenizer, model.facts.positions)
+    except TaskError as error:
+        yield Finding("tasks", task.name, "requests", str(error), "refused", model.name)
+        return
+    for look in looks_at_requests(prepared, tokenizer):
+        yield Finding("tasks", task.name, look.fact, look.words, look.level, model.name)
