@@ -209,10 +209,17 @@ def test_a_note_says_which_of_two_suites_is_meant(tmp_path):
     assert (copied.stderr, copied.stdout[-7:]) == ("", "(tiny)\n")
 
 
-def test_failures_are_named_and_the_status_says_so(call_there):
+def test_failures_are_named_and_the_status_says_so(folder, call_there):
     run = call_there("run", "tiny.yaml", "--set", "tasks.cloze_bible.metric=f1")
-    assert run.returncode == 3
+    assert run.returncode == 2
     assert "unknown metric 'f1' (valid: acc, acc_norm)" in run.stderr
+    block, *_ = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    failing = re.sub(r"return profile\.sums.*", "raise ValueError('of no use')", block)
+    (folder / "failing.py").write_text(failing.replace("frequency", "failing"))
+    given = ("--plugin", "failing.py", "--method", "failing", "--set", "calibration=[wiki]")
+    run = call_there("run", "tiny.yaml", *given)
+    assert run.returncode == 3
+    assert "of no use" in run.stderr
     assert "Traceback" not in run.stderr
     assert run.stdout == "reports/tiny/index.html\n"
 
