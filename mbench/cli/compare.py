@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mbench.cli.output import clean, console_of, print_json, print_place
+from mbench.core.clean_text import cleaned
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -51,7 +52,7 @@ def command(
     after = before if second is None or second == first else (str(second), read(second))
     comparison = compare(before, after, methods)
     if html is not None:
-        write_page(comparison, html)
+        write_page(cleaned(comparison), html)
     if as_json:
         print_json(to_json(comparison))
         return

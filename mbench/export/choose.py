@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mbench.core.clean_text import restored
 from mbench.core.errors import MbenchError, ModelNotFound, UnsupportedModel, unknown
 from mbench.core.provenance import ModelSource
 from mbench.core.results import UNPRUNED, CellResult, Results
@@ -83,7 +84,9 @@ def find_checkpoint(
 
 def _recorded_place(source: ModelSource, plugin_models: Mapping[str, Path]) -> str:
     """The directory or hub id that the model of the run came from."""
-    if source.kind != "plugin":
+    if source.kind == "path":
+        return restored(source.name)
+    if source.kind == "hub":
         return source.name
     if source.name not in plugin_models:
         raise ModelNotFound(unknown("plugin model", source.name, plugin_models))

@@ -71,6 +71,9 @@ def _beside(directory: Path, place: Path) -> Iterator[Replacement]:
             if place.exists() and not place.is_dir():
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             yield Replacement(folder, reason)
+        except StoreError as error:
+            # What the user knows by name is the folder that it was to become.
+            raise StoreError(str(error).replace(str(folder), str(directory))) from error
         except OSError as error:
             raise StoreError(f"cannot write {directory}: {error.strerror or error}") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import resource
 import signal
@@ -12,8 +13,10 @@ import sys
 
 import pytest
 
+from helpers.small_runs import grid, run
 from mbench.core.errors import StoreError
 from mbench.storage import report_folder
+from mbench.storage import results_folder as results
 from mbench.storage.report_folder import check_replaceable, replacing
 
 OURS = ("results.json", "items.parquet", "index.html", "efficiency.csv")
@@ -173,3 +176,23 @@ def test_a_folder_of_the_user_named_like_a_file_is_refused(place):
         write(place, "B")
     (place / "index.html").rmdir()
     assert found(place) == dict.fromkeys(("results.json", "items.parquet", "efficiency.csv"), "A")
+
+
+def test_a_full_disk_is_one_line_and_the_old_report_stays(tmp_path):
+    results.write(run(grid()), tmp_path / "reports" / "run")
+    report = functools.partial(
+        subprocess.run,
+        [sys.executable, "-m", "mbench", "report", "reports/run"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert report().returncode == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    # The tables fit, the page does not.
+    limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (100_000, 100_000))
+    done = report(preexec_fn=limit)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == "error: cannot write reports/run/index.html: File too large\n"
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
