@@ -15,6 +15,7 @@ stored, so they are tried again. Many runs may use a store at once: what exists 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -91,10 +92,10 @@ class Store:
         """Everything that was read, found or not, or written."""
         self._damaged = DamagedFolder(root)
         self._set_aside: set[Key] = set()
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            if not os.path.isdir(root):
+        if not os.path.isdir(root):
+            try:
+                root.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
                 raise StoreError(f"cannot use the store {root}: {error.strerror}") from None
         folders = [folder for folder in (root, *map(root.joinpath, KINDS)) if os.path.isdir(folder)]
         for folder in folders:
@@ -150,6 +151,11 @@ class Store:
             return content
         new = self.publish(key, lambda path: write_new(path, data))
         return content if new else self.read_json(key)
+
+    def forget(self, key: Key) -> None:
+        """Remove a JSON artefact that is known to be wrong, where the store can be written."""
+        with contextlib.suppress(OSError):
+            self.path(key).unlink()
 
     def has_items(self, key: Key) -> bool:
         """Whether there is a file of an evaluation's outcomes, which is not read."""

@@ -117,9 +117,7 @@ def resolve(
 def forget(repository: Repository, store: Store | None) -> None:
     """Let the hub be asked again what this commit has: a file did not come as listed."""
     if store is not None:
-        store.path(_listing_key(repository.kind, repository.name, repository.commit)).unlink(
-            missing_ok=True
-        )
+        store.forget(_listing_key(repository.kind, repository.name, repository.commit))
 
 
 def _ask(kind: Kind, name: str, revision: str | None) -> tuple[str, tuple[HubFile, ...]]:
