@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -17,6 +19,14 @@ from pydantic import (
 from mbench.core.interfaces import RouterMode
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+
+
+def _of_a_user(path: str) -> str:
+    if os.path.expanduser(path).startswith("~"):
+        raise ValueError(f"{path.partition('/')[0]} is no user's home; a file of that name is ./~…")
+    return path
+
+
 Words = Annotated[str, Field(max_length=10_000)]
 Label = Annotated[str, Field(min_length=1, max_length=200)]
 Count = Annotated[int, Field(ge=1, le=10**15)]
@@ -28,7 +38,7 @@ HubId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?
 Revision = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][\w.+-]*(/[A-Za-z0-9][\w.+-]*)*$", max_length=200)
 ]
-LocalPath = Annotated[str, Field(min_length=1, max_length=4096)]
+LocalPath = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_of_a_user)]
 MOST_CALIBRATION_TOKENS = 2**28
 """Of one corpus: their ids alone take 2 GiB."""
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]

@@ -18,6 +18,7 @@ from helpers.odd_values import (
     SCALARS,
     TooLong,
     block,
+    places_of_errors,
     stopped_after,
     try_many,
     with_damage,
@@ -80,8 +81,7 @@ def checked(folder: Path, *words: str) -> tuple[int, str | None]:
         return 1, "does not end"
     # Whatever gets here is what a user would see as a traceback.
     except BaseException as error:
-        frames = [f"{Path(f.co_filename).name}:{n}" for f, n in _frames(error)]
-        return 1, f"traceback: {type(error).__name__} at {' < '.join(frames[-3:][::-1])}"
+        return 1, f"traceback: {type(error).__name__} at {places_of_errors(error)}"
     seconds = time.process_time() - started
     lines = done.stderr.splitlines()
     if seconds > SECONDS:
@@ -102,13 +102,6 @@ def checked(folder: Path, *words: str) -> tuple[int, str | None]:
         ):
             return 2, f"names no place: {re.sub(r'[0-9]+', '0', errors[0])[:60]}"
     return done.returncode, None
-
-
-def _frames(error: BaseException):
-    traceback = error.__traceback__
-    while traceback is not None:
-        yield traceback.tb_frame.f_code, traceback.tb_lineno
-        traceback = traceback.tb_next
 
 
 PLACES = [

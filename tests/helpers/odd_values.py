@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
@@ -78,7 +80,9 @@ def places(tree: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 @st.composite
-def with_mistakes(draw: Any, tree: Any, most: int = 3) -> Any:
+def with_mistakes(
+    draw: Any, tree: Any, most: int = 3, values: st.SearchStrategy[Any] = odd_values
+) -> Any:
     """The tree with up to so many values changed, taken out, moved, or put in."""
     tree = deepcopy(tree)
     for _ in range(draw(st.integers(1, most))):
@@ -91,7 +95,7 @@ def with_mistakes(draw: Any, tree: Any, most: int = 3) -> Any:
             holder = holder[key]
         kind = draw(st.sampled_from(["value", "value", "value", "delete", "key", "insert", "copy"]))
         if kind == "value":
-            holder[place[-1]] = draw(odd_values)
+            holder[place[-1]] = draw(values)
         elif kind == "delete":
             del holder[place[-1]]
         elif kind == "copy":
@@ -100,13 +104,13 @@ def with_mistakes(draw: Any, tree: Any, most: int = 3) -> Any:
                 other = other[key]
             holder[place[-1]] = deepcopy(other)
         elif isinstance(holder, list):
-            holder.insert(place[-1], draw(odd_values))
+            holder.insert(place[-1], draw(values))
         elif kind == "key":
             value = holder.pop(place[-1])
             near = st.sampled_from([f"{place[-1]}s", str(place[-1])[1:], str(place[-1]).upper()])
             holder[draw(odd_keys | near)] = value
         else:
-            holder[draw(odd_keys)] = draw(odd_values)
+            holder[draw(odd_keys)] = draw(values)
     return tree
 
 
@@ -206,6 +210,12 @@ def stopped_after(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
+
+
+def places_of_errors(error: BaseException) -> str:
+    """The innermost functions of a traceback."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    return " < ".join(f"{Path(each.filename).name}:{each.lineno}" for each in frames[::-1])
 
 
 @dataclass

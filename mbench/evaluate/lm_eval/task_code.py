@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mbench.evaluate.lm_eval import task_files
-from mbench.evaluate.lm_eval.task_files import Function, module_of
+from mbench.evaluate.lm_eval.task_files import module_of
+from mbench.evaluate.lm_eval.task_yaml import Function
 
 
 def code_of(

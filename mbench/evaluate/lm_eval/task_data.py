@@ -14,7 +14,8 @@ from typing import Any
 from mbench.core.errors import TaskError
 from mbench.evaluate.lm_eval import task_files
 from mbench.evaluate.lm_eval.leaves import Leaf, leaves
-from mbench.evaluate.lm_eval.task_files import Function, module_of
+from mbench.evaluate.lm_eval.task_files import module_of
+from mbench.evaluate.lm_eval.task_yaml import Function
 from mbench.storage.file_hash import file_hash
 from mbench.storage.hub.answers import HubRefusal
 from mbench.storage.hub_dataset import HubDataset

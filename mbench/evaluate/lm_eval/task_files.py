@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import glob
 import importlib.util
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mbench.core.errors import TaskError, one_line, unknown
 from mbench.evaluate.lm_eval import builtin
+from mbench.evaluate.lm_eval.task_yaml import Function, parse
 
 LOCAL_FORMATS = frozenset({"arrow", "csv", "json", "parquet", "text"})
 """Values of `dataset_path` under which `data_files` are files of this machine."""
@@ -24,14 +24,11 @@ LOCAL_FORMATS = frozenset({"arrow", "csv", "json", "parquet", "text"})
 IGNORED_FOLDERS = frozenset({"__pycache__", ".ipynb_checkpoints"})
 
 
-@dataclass(frozen=True)
-class Function:
-    """A `!function` reference of a task file."""
+MOST_FILES = 20_000
+"""Below a folder of task files."""
 
-    reference: str
-    """`module.function`."""
-    folder: Path
-    """Folder of the file that refers to it; a module there takes precedence over installed ones."""
+MOST_INCLUDES = 20
+"""Of files that include each other in a row."""
 
 
 @dataclass(frozen=True)
@@ -123,13 +120,24 @@ def read(directories: Iterable[Path]) -> Catalogue:
     roots = list(dict.fromkeys(Path(directory).expanduser().resolve() for directory in directories))
     paths: dict[Path, None] = {}
     for root in roots:
-        if not root.is_dir():
-            raise TaskError(f"{root}: no such directory of task files")
-        below = sorted(root.glob("**/*.yaml"), key=lambda path: path.as_posix())
-        paths |= dict.fromkeys(path for path in below if not IGNORED_FOLDERS & set(path.parts))
+        paths |= dict.fromkeys(sorted(_below(root), key=lambda path: path.as_posix()))
     for path in paths:
         _add(catalogue, read_file(path))
     return catalogue
+
+
+def _below(root: Path) -> Iterator[Path]:
+    """The task files below a folder; a folder of everything is refused before it is read."""
+    if not root.is_dir():
+        raise TaskError(f"{root}: no such directory of task files")
+    seen = 0
+    for folder, folders, files in os.walk(root):
+        seen += len(folders) + len(files)
+        if seen > MOST_FILES:
+            problem = f"more than {MOST_FILES} files and folders"
+            raise TaskError(f"{root}: {problem}: name the folder that has the task files alone")
+        folders[:] = [name for name in folders if name not in IGNORED_FOLDERS]
+        yield from (Path(folder, name) for name in files if name.endswith(".yaml"))
 
 
 def _add(catalogue: Catalogue, file: TaskFile) -> None:
@@ -146,13 +154,20 @@ def _add(catalogue: Catalogue, file: TaskFile) -> None:
             catalogue.tags.setdefault(tag, []).append(name)
 
 
-def read_file(path: Path, including: tuple[Path, ...] = (), *, repeats: bool = False) -> TaskFile:
+def read_file(
+    path: Path,
+    including: tuple[Path, ...] = (),
+    *,
+    repeats: bool = False,
+    known: dict[Path, TaskFile] | None = None,
+) -> TaskFile:
     """Parse one file with what it includes; its own keys go before included ones.
 
     Args:
         path: the file.
         including: the files that led to it, outermost first.
         repeats: whether a key may be repeated; some of lm-eval's own files do so.
+        known: files that were read on the way, each of which is read once.
 
     Raises:
         TaskError: the file or one that it includes is missing, no YAML mapping, repeats a key, or
@@ -160,58 +175,31 @@ def read_file(path: Path, including: tuple[Path, ...] = (), *, repeats: bool = F
     """
     if path in including:
         raise TaskError(f"{path}: the file includes itself")
-    functions: list[Function] = []
+    if len(including) > MOST_INCLUDES:
+        raise TaskError(f"{path}: included by more than {MOST_INCLUDES} files in a row")
     try:
-        config = yaml.load(
-            path.read_text(encoding="utf-8"), Loader=_loader(path, functions, repeats)
-        )
-    except OSError as error:
+        config, functions = parse(path, repeats=repeats)
+    except FileNotFoundError as error:
         by = f" (included by {including[-1]})" if including else ""
-        raise TaskError(f"{path}: {error.strerror or 'cannot be read'}{by}") from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise TaskError(f"{place}: malformed task file: {error.problem}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TaskError(f"{path}: malformed task file: {one_line(error)}") from error
-    if not isinstance(config, dict):
-        raise TaskError(
-            f"{path}: malformed task file: it must be a mapping, not {type(config).__name__}"
-        )
+        raise TaskError(f"{path}: {error.strerror}{by}") from error
+    known = {} if known is None else known
     chain = [path]
     merged: dict[str, Any] = {}
     includes = config.pop("include", None) or []
-    for include in [includes] if isinstance(includes, str) else includes:
-        included = (path.parent / include).resolve()
-        part = read_file(included, (*including, path), repeats=repeats)
+    for include in dict.fromkeys([includes] if isinstance(includes, str) else includes):
+        try:
+            included = (path.parent / include).resolve()
+        # A circle of links.
+        except (OSError, RuntimeError, ValueError) as error:
+            raise TaskError(f"{path}: include: {one_line(error)}") from error
+        if included not in known:
+            above = (*including, path)
+            known[included] = read_file(included, above, repeats=repeats, known=known)
+        part = known[included]
         merged |= part.config
         chain += [other for other in part.chain if other not in chain]
         functions += part.functions
     return TaskFile(merged | config, tuple(chain), tuple(functions))
-
-
-def _loader(path: Path, functions: list[Function], repeats: bool) -> type[yaml.SafeLoader]:
-    """A loader that adds `!function` references to a list, and may refuse repeated keys."""
-
-    # libyaml's fast loader is not in every build of PyYAML; its class is known at run time only.
-    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            names = set()
-            # A key that is a list or a mapping is refused below, as no Python key.
-            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-                if key.value in names and not repeats:
-                    problem = f"the key {key.value!r} is repeated"
-                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-                names.add(key.value)
-            mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-            return mapping
-
-    def function(_: yaml.SafeLoader, node: yaml.Node) -> Function:
-        functions.append(Function(str(node.value), path.parent))
-        return functions[-1]
-
-    Loader.add_constructor("!function", function)
-    return Loader
 
 
 def _members(group: TaskFile) -> list[str]:
@@ -230,7 +218,7 @@ def _members(group: TaskFile) -> list[str]:
         if isinstance(member.get("task"), str):
             names.append(member["task"])
         elif "task" in member:
-            pending += member["task"]
+            pending += member["task"] or []
         elif "group" in member:
             names.append(member["group"])
     return names
