@@ -64,6 +64,8 @@ class CorpusSettings:
     packing: str
     join: str
     seed: int
+    bos: str | None = None
+    """Where BOS stands; None: as the model's tokenizer has it by default."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ class ModelRecord:
     dtype: str
     """What it was computed in; `facts.dtype` is what it is stored in."""
     facts: ModelFacts
+    attention: str = "sdpa"
+    """How its attention was computed."""
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,8 @@ def load(
 
 def _without_weights(checkpoint: Checkpoint) -> PreTrainedModel:
     config, trusted = checkpoint.config, checkpoint.code["trust_remote_code"]
-    remote_class = (getattr(config, "auto_map", None) or {}).get("AutoModelForCausalLM")
+    own_code = getattr(config, "auto_map", None)
+    remote_class = own_code.get("AutoModelForCausalLM") if isinstance(own_code, dict) else None
     model: PreTrainedModel
     with torch.device("meta"), unsupported_in_one_line(checkpoint.place):
         if trusted and remote_class:

@@ -25,7 +25,8 @@ def protocol_in_words(suite: Suite) -> list[ProtocolEntry]:
             ProtocolEntry(
                 f"Calibration corpus {name}",
                 f"{corpus.sequences} sequences of {corpus.length} tokens of"
-                f" {_source_in_words(corpus.source)}, {corpus.packing}, seed {corpus.seed}",
+                f" {_source_in_words(corpus.source)}, {corpus.packing}, seed {corpus.seed}"
+                f"{_bos_in_words(corpus.bos)}",
             )
             for name, corpus in suite.corpora.items()
         ),
@@ -45,6 +46,7 @@ def _models_in_words(suite: Suite) -> Iterator[ProtocolEntry]:
     for name, model in suite.models.items():
         words = ["code that comes with it is run (trust_remote_code)"] * model.trust_remote_code
         words += [f"computed in {model.dtype}"] * (model.dtype != "auto")
+        words += [f"{model.attention} attention"] * (model.attention != "auto")
         if words:
             yield ProtocolEntry(f"Model {name}", "; ".join(words), models=(name,))
 
@@ -52,7 +54,14 @@ def _models_in_words(suite: Suite) -> Iterator[ProtocolEntry]:
 def _perplexity_in_words(text: PerplexityTask) -> str:
     window = f"window {text.window}" + (f", stride {text.stride}" if text.stride else "")
     limit = f", first {text.max_windows} windows" if text.max_windows else ""
-    return f"{text.protocol}, {window}{limit}; {_source_in_words(text.source)}"
+    bos = _bos_in_words(text.bos)
+    return f"{text.protocol}, {window}{limit}{bos}; {_source_in_words(text.source)}"
+
+
+def _bos_in_words(bos: str | None) -> str:
+    places = {"document": "before every document", "window": "before every sequence"}
+    places |= {"text": "before the text", "none": "nowhere"}
+    return f", BOS {places[bos]}" if bos else ""
 
 
 def _task_in_words(name: str, task: LmEvalTask) -> str:

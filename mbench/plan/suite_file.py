@@ -80,7 +80,7 @@ def _redirect_model(source: YamlSource, redirection: str) -> None:
     if not separator:
         return
     before = listed[name] if isinstance(listed[name], dict) else {}
-    kept = {key: before[key] for key in ("dtype",) if key in before}
+    kept = {key: before[key] for key in ("dtype", "attention") if key in before}
     looks_local = os.path.exists(target) or target.startswith((".", "/", "~"))
     place = {"path": target} if looks_local else {"hub": target}
     source.replace(("models", name), kept | place, f"--model {redirection}")

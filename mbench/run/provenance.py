@@ -82,6 +82,7 @@ def _corpus(plan: Plan, name: str) -> CorpusSettings:
         packing=spec.packing,
         join=spec.join,
         seed=spec.seed,
+        bos=spec.bos,
     )
 
 
@@ -110,6 +111,7 @@ def _model(plan: Plan, model: PlannedModel) -> ModelRecord:
         trust_remote_code=model.trust_remote_code,
         dtype=model.computed_in,
         facts=model.facts,
+        attention=model.facts.attention(model.attention),
     )
 
 

@@ -1,8 +1,8 @@
 """The settings that decide a run's figures, and those in which runs differ.
 
-Whatever enters the key of a stored figure decides it: the model's weights and dtype, the router
-mode, the texts and how they are cut, the tasks' items and prompts, the methods' parts, the code of
-mbench that computes, and the versions of torch, transformers and, for its tasks, lm-eval.
+Whatever enters the key of a stored figure decides it: the model's weights, dtype and attention, the
+router mode, the texts and how they are cut, the tasks' items and prompts, the methods' parts, the
+code of mbench that computes, and the versions of torch, transformers and, for its tasks, lm-eval.
 Everything else (hardware, code state of a checkout, other packages, the source of plugins, what a
 run cost) is reported and prevents nothing: a method's source decides its masks, and masks that
 differ are detected by their content.
@@ -92,7 +92,8 @@ def _deciding(results: Results) -> dict[str, Mapping[str, object]]:
     if results.average:
         things["average"] = {"name": results.average, "tasks": sorted(results.average_tasks)}
     for name, model in provenance.models.items():
-        things[f"model {name}"] = {"content": model.content, "dtype": model.dtype}
+        computed = {"dtype": model.dtype, "attention": model.attention}
+        things[f"model {name}"] = {"content": model.content, **computed}
     for name, corpus in provenance.corpora.items():
         things[f"corpus {name}"] = vars(corpus)
     for name, metric in results.task_metrics.items():

@@ -112,6 +112,7 @@ def _model(model: ModelRecord) -> dict[str, object]:
         "trust_remote_code": model.trust_remote_code,
         **facts,
         "computed in": model.dtype,
+        "attention": model.attention,
     }
 
 
