@@ -212,7 +212,21 @@ def _load_weights(
             raise ModelNotFound(
                 f"model {place}: the weights {verb} {len(names)} tensors, e.g. {names[0]}"
             )
+    _refuse_untied(place, model)
     return model
+
+
+def _refuse_untied(place: str, model: PreTrainedModel) -> None:
+    """transformers leaves tensors apart that the configuration ties, if they differ."""
+    for tied, owner in model.get_expanded_tied_weights_keys(all_submodels=True).items():
+        first, second = model.get_parameter(owner), model.get_parameter(tied)
+        if first is second or "meta" in (first.device.type, second.device.type):
+            continue
+        if not torch.equal(first.to(second.device), second):
+            raise UnsupportedModel(
+                f"model {place}: config.json says tie_word_embeddings, but {tied} and {owner}"
+                " differ in the weights: which is meant cannot be told"
+            )
 
 
 @contextlib.contextmanager

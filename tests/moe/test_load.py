@@ -128,9 +128,14 @@ def misfit(checkpoint):
     edit_config(checkpoint, vocab_size=VOCABULARY + 1)
 
 
+def tied(checkpoint):
+    edit_config(checkpoint, tie_word_embeddings=True)
+
+
 @pytest.mark.parametrize(
     ("damage", "error", "message"),
     [
+        (tied, UnsupportedModel, "says tie_word_embeddings, but lm_head.weight and .* differ"),
         (shutil.rmtree, ModelNotFound, "no such directory"),
         (unlink("config.json"), ModelNotFound, "config.json is missing"),
         (unlink("model.safetensors"), ModelNotFound, "no weights"),
