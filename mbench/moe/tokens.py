@@ -7,14 +7,16 @@ the text's length in UTF-8. If a tokenizer gives no offsets, the bytes are distr
 
 Pieces: they overlap, and are cut in the middle of an overlap where both have the same tokens all
 around. What stands beyond an overlap then decided nothing on its other side, so that the tokens are
-those of the whole text. Where two pieces differ they become one. Texts of up to `PIECE` characters
+those of the whole text. Where two pieces differ they become one. Texts of up to `WHOLE` characters
 are one piece, as are those of a tokenizer that gives no offsets.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,10 +24,13 @@ import numpy as np
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PIECE = 2**21
-"""Characters of a piece, at least."""
+WHOLE = 2**21
+"""Characters up to which a text is not cut."""
 
-OVERLAP = 2**15
+PIECE = 2**18
+"""Characters of a piece of a longer one, at least."""
+
+OVERLAP = 2**14
 """Characters from a cut to the end of either piece; both have the same tokens in its inner half."""
 
 
@@ -49,17 +54,17 @@ def tokens_of(parts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Itera
 
     All that is given, one after another, equals `tokenise` of the parts joined (see above).
     """
-    if not tokenizer.is_fast:
-        yield tokenise("".join(parts), tokenizer)
-        return
     rest = iter(parts)
-    text, ended = _longer("", rest)
+    text, ended = _longer("", rest, WHOLE if tokenizer.is_fast else math.inf)
+    if not ended:
+        rest = _shorter(chain([text], rest))
+        text, ended = _longer("", rest, PIECE)
     piece, begin = _encoded(text, tokenizer), 0
     while not ended:
         cut = len(text) - OVERLAP
         # Where the next piece begins in this one.
         shift = max(0, cut - OVERLAP)
-        longer, ended = _longer(text[shift:], rest)
+        longer, ended = _longer(text[shift:], rest, PIECE)
         following = _encoded(longer, tokenizer)
         if _agree(piece, following, shift, cut):
             yield piece.between(begin, cut)
@@ -70,15 +75,21 @@ def tokens_of(parts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Itera
     yield piece.between(begin, None)
 
 
-def _longer(text: str, rest: Iterator[str]) -> tuple[str, bool]:
-    """A text with `PIECE` more characters at least, and whether they were all there are."""
-    parts, missing = [text], PIECE
+def _longer(text: str, rest: Iterator[str], by: float) -> tuple[str, bool]:
+    """A text with so many more characters at least, and whether there were no more."""
+    parts, missing = [text], by
     for part in rest:
         parts.append(part)
         missing -= len(part)
         if missing <= 0:
             return "".join(parts), False
     return "".join(parts), True
+
+
+def _shorter(parts: Iterable[str]) -> Iterator[str]:
+    """The same text in parts of at most `PIECE` characters."""
+    for part in parts:
+        yield from (part[at : at + PIECE] for at in range(0, len(part), PIECE))
 
 
 @dataclass(frozen=True)

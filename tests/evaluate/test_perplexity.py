@@ -22,6 +22,7 @@ from mbench.core.suite import PerplexityTask, TextSource
 from mbench.evaluate import lm_head
 from mbench.evaluate.perplexity import prepare
 from mbench.evaluate.windows import lay_out, windows_of
+from mbench.moe import tokens
 from mbench.moe.tokens import tokenise
 
 SIZES = {
@@ -313,3 +314,32 @@ def test_too_little_text_and_too_long_windows_are_one_line():
         with pytest.raises(TaskError, match=message):
             prepare("x", spec, DOCUMENTS, TOKENIZERS[False], read - 1)
         prepare("x", spec, DOCUMENTS, TOKENIZERS[False], read)
+
+
+@pytest.mark.parametrize("where", PLACEMENTS)
+@pytest.mark.parametrize("protocol", ["sliding", "gptq", "document"])
+def test_no_more_is_read_than_the_first_windows_need(protocol, where, monkeypatch):
+    for name, characters in (("WHOLE", 100), ("PIECE", 100), ("OVERLAP", 40)):
+        monkeypatch.setattr(tokens, name, characters)
+    settings = {"window": 20, "stride": 5 if protocol == "sliding" else None, "bos": where}
+    documents = [*DOCUMENTS, *(f"the dog {number} and the cat" for number in range(300))]
+    read = []
+
+    def in_parts():
+        for document in documents:
+            read.append(document)
+            yield [document[:5], document[5:]]
+
+    every = windows_of("x", described(protocol, **settings), in_parts(), TOKENIZERS[False])
+    assert len(read) == len(documents)
+    for most in (1, 3, 30):
+        read.clear()
+        spec = described(protocol, **settings, max_windows=most)
+        found = windows_of("x", spec, in_parts(), TOKENIZERS[False])
+        assert found.windows == every.windows[:most]
+        for window in found.windows:
+            for of in ("ids", "size", "is_bos"):
+                some, all_of_it = (getattr(w.texts[window.text], of) for w in (found, every))
+                inside = slice(window.start, window.stop)
+                assert some[inside].tolist() == all_of_it[inside].tolist()
+        assert len(read) < len(documents) / 2

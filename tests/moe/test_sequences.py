@@ -74,6 +74,7 @@ def naively(documents, spec, tokenizer):
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
+    monkeypatch.setattr(tokens, "WHOLE", 50)
     monkeypatch.setattr(tokens, "PIECE", 80)
     monkeypatch.setattr(tokens, "OVERLAP", 30)
 

@@ -21,6 +21,7 @@ WORDS = st.one_of(
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
+    monkeypatch.setattr(tokens, "WHOLE", 50)
     monkeypatch.setattr(tokens, "PIECE", 120)
     monkeypatch.setattr(tokens, "OVERLAP", 60)
 
