@@ -112,7 +112,7 @@ def _reason(process: subprocess.Popen[str] | None, *, late: bool = False) -> str
     if allowed is not None:
         return (
             f"the chart compiler reserves {RESERVED} GB of addresses, and `ulimit -v` allows"
-            f" {allowed / 2**30:.3g}"
+            f" {allowed / 2**30:.3g} GB"
         )
     status = None if process is None else process.returncode
     if status is not None and status < 0:

@@ -54,7 +54,7 @@ def report(folder, gigabytes):
 @pytest.mark.parametrize("gigabytes", [4, 20])
 def test_with_few_addresses_a_page_without_pictures_comes_out(finished, gigabytes):
     said, page = report(finished, gigabytes)
-    reason = f"reserves 64 GB of addresses, and `ulimit -v` allows {gigabytes}"
+    reason = f"reserves 64 GB of addresses, and `ulimit -v` allows {gigabytes} GB"
     assert len(said.splitlines()) == 1
     assert reason in said
     assert "<svg id" not in page
