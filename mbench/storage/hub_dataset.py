@@ -73,4 +73,4 @@ class HubDataset:
         if self._refusal is not None:
             raise self._refusal
         folder = self._inputs.fetch(self.repository, self._names)
-        return open_dataset(folder, self.files, split)
+        return open_dataset(folder, self.files, split, of=self.repository)

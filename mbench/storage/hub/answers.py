@@ -29,13 +29,14 @@ class HubUnreachable(HubRefusal):
     """The hub gave no answer: it is down, out of reach, or something else answers in its place."""
 
 
-def hub() -> str:
-    """The hub that is asked, in words."""
-    return "the Hugging Face hub" if _host() == "huggingface.co" else f"the hub at {_host()}"
+def hub(of: str | None = None) -> str:
+    """The hub that is asked, in words; or `of`, a host and port that it names for large files."""
+    name = "the Hugging Face hub" if host() == "huggingface.co" else f"the hub at {host()}"
+    return name if of in (None, host()) else f"{of}, where {name} keeps large files,"
 
 
-def _host() -> str:
-    """Of the hub; without user and password that its address may have."""
+def host() -> str:
+    """Host and port of the hub, without user and password that its address may have."""
     from huggingface_hub import constants
 
     parts = urlsplit(constants.ENDPOINT)
@@ -45,7 +46,7 @@ def _host() -> str:
 def _page(error: GatedRepoError) -> str:
     """Where a repository is shown."""
     kind = "datasets/" if error.repo_type == "dataset" else ""
-    return f"{_host()}/{kind}{error.repo_id}" if error.repo_id else f"its page at {_host()}"
+    return f"{host()}/{kind}{error.repo_id}" if error.repo_id else f"its page at {host()}"
 
 
 def refusal(error: BaseException) -> str | None:

@@ -21,7 +21,7 @@ from typing import Any
 import httpx2
 import huggingface_hub
 from huggingface_hub import constants
-from huggingface_hub.utils._http import parse_ratelimit_headers
+from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
 
 from mbench.core.replaced import replaced
 from mbench.storage.hub.answers import WITHOUT_HEADERS, HubUnreachable, Say, hub, not_a_hub
@@ -31,6 +31,9 @@ WAITS = (1.0, 2.0, 4.0)
 
 TRIES_IN_SILENCE = 2
 """How often is asked if nothing answers; each costs HF_HUB_ETAG_TIMEOUT (10 s) at most."""
+
+DEAD_FOR = 60.0
+"""Seconds for which a host that gave no answer is not asked again: a run asks for many things."""
 
 SILENCE = (httpx2.TimeoutException, httpx2.ConnectError)
 
@@ -50,8 +53,8 @@ class _State:
 
     say: Say | None = None
     """None outside of `asking`."""
-    dead: dict[str, str] = field(default_factory=dict)
-    """Why hosts give no answer."""
+    dead: dict[str, tuple[float, str]] = field(default_factory=dict)
+    """Since when and why hosts give no answer."""
     transfers: dict[str, _Transfer] = field(default_factory=dict)
     """Of files, by address."""
     interrupted: threading.Event = field(default_factory=threading.Event)
@@ -66,13 +69,14 @@ class _Client(httpx2.Client):
         if request.url.path == "/api/agent-harnesses":
             # The library wants to know whether a program drives it, and does without.
             raise HubUnreachable("not asked")
-        host = request.url.host
-        if host in _state.dead:
-            # A run asks for many repositories: the wait for a dead hub is paid once.
-            raise HubUnreachable(_state.dead[host])
+        host = _host(request)
+        since, why = _state.dead.get(host, (-DEAD_FOR, ""))
+        if time.monotonic() - since < DEAD_FOR:
+            raise HubUnreachable(why)
         # Some calls of the library would wait for ever.
         limits = request.extensions["timeout"]
-        limits |= {each: self.timeout.read for each, limit in limits.items() if limit is None}
+        usual = constants.HF_HUB_ETAG_TIMEOUT
+        limits |= {each: usual for each, limit in limits.items() if limit is None}
         tries, waited = 0, 0.0
         while True:
             tries += 1
@@ -87,8 +91,8 @@ class _Client(httpx2.Client):
                     _state.say(f"{problem}; waiting")
             except httpx2.TransportError as error:
                 problem, wait = _no_answer(error), _wait_without_answer(error, tries)
-                if wait is None and isinstance(error, SILENCE) and _state.say is not None:
-                    _state.dead[host] = problem
+                if wait is None and isinstance(error, SILENCE):
+                    _state.dead[host] = time.monotonic(), problem
             if wait is None:
                 raise HubUnreachable(problem + (f"; asked {tries} times" if tries > 1 else ""))
             if _state.interrupted.wait(wait):
@@ -156,14 +160,12 @@ _state = _State()
 def asking(say: Say) -> Iterator[None]:
     """Let huggingface_hub, and what uses it, ask the hub through this client from now on.
 
-    `say` is told of waits meanwhile. Inside another `asking` this changes nothing, so that a run
-    that asks for many things waits for a dead hub once.
+    `say` is told of waits meanwhile. Inside another `asking` this changes nothing.
     """
     if _state.say is not None:
         yield
         return
     _install()
-    _state.dead.clear()
     _state.transfers.clear()
     # Its warnings tell of every single try.
     log = logging.getLogger("huggingface_hub")
@@ -181,10 +183,7 @@ def _install() -> None:
     certificates = httpx2.create_ssl_context()
 
     def client() -> _Client:
-        timeout = constants.HF_HUB_ETAG_TIMEOUT
-        return _Client(
-            event_hooks=hooks, follow_redirects=True, timeout=timeout, verify=certificates
-        )
+        return _Client(event_hooks=hooks, follow_redirects=True, timeout=None, verify=certificates)
 
     huggingface_hub.set_client_factory(client)
 
@@ -204,10 +203,11 @@ def _problem(response: httpx2.Response, streamed: bool) -> str | None:
     status = response.status_code
     told = _told_to_wait(response)
     later = "" if told is None else f" and asks to wait {told:.0f} s"
+    who = hub(_host(response.request))
     if status == 429:
-        return f"{hub()} has had too many requests (429){later}"
+        return f"{who} has had too many requests (429){later}"
     if status in (408, 425) or status >= 500:
-        return f"{hub()} has trouble of its own ({status} {response.reason_phrase}){later}"
+        return f"{who} has trouble of its own ({status} {response.reason_phrase}){later}"
     if status >= 400:
         return None
     asked, path = response.request.method, response.url.path
@@ -274,7 +274,11 @@ def _no_answer(error: httpx2.TransportError) -> str:
         how = "no connection" + (": refused" if "refused" in text.lower() else "")
     else:
         how = "the connection was closed in the middle of an answer"
-    return f"{hub()} cannot be reached ({how})"
+    return f"{hub(_host(error.request))} cannot be reached ({how})"
+
+
+def _host(request: httpx2.Request) -> str:
+    return request.url.netloc.decode()
 
 
 def _is_certificate(error: Exception) -> bool:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mbench.core.errors import MbenchError, one_line, unknown
+from mbench.core.errors import MbenchError, unknown
 from mbench.core.replaced import replaced
-from mbench.storage.hub.answers import HubRefusal, Say
+from mbench.storage.hub.answers import HubRefusal, Say, readable
 from mbench.storage.hub.fetch import fetch, refuse_outside
 from mbench.storage.hub.repository import Repository, recall
 from mbench.storage.records import to_plain
@@ -105,11 +105,12 @@ def dataset_files(
         )
     names = [name for name in METADATA if repository.has(name)]
     metadata = fetch(repository, names, store, say=say)
+    for file in repository.files:
+        refuse_outside(repository, file.name)
     with tempfile.TemporaryDirectory() as temporary, _in_one_line(repository, temporary):
         folder = Path(temporary, "data", repository.name.split("/")[-1]).resolve()
         folder.mkdir(parents=True)
         for file in repository.files:
-            refuse_outside(repository, file.name)
             path = folder / file.name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes((metadata / file.name).read_bytes() if file.name in names else b"")
@@ -121,35 +122,64 @@ def dataset_files(
 
 
 def open_dataset(
-    folder: Path, files: DatasetFiles, split: str, *, streaming: bool = False
+    folder: Path,
+    files: DatasetFiles,
+    split: str,
+    *,
+    of: object = "the dataset",
+    streaming: bool = False,
 ) -> datasets.Dataset | datasets.IterableDataset:
     """Return the rows of a split, read from the files of `files.names(split)` below `folder`.
 
     They are read anew each time, so that no older copy of them is served: as a stream, or whole
-    and into memory. Nothing is asked of the hub, nothing stays on disk.
+    and into memory. Nothing is asked of the hub, nothing stays on disk. `of` is what errors name.
 
     Raises:
         HubRefusal: there is no such split, or the files cannot be read.
     """
+    with tempfile.TemporaryDirectory() as temporary, _in_one_line(of, str(folder)):
+        wanted = files.only(split)
+        builder = _builder(folder, files, wanted, temporary)
+        if streaming:
+            return builder.as_streaming_dataset(split=split)
+        with _without_progress():
+            try:
+                builder.download_and_prepare()
+            except Exception:
+                _name_the_damaged(folder, files, wanted, temporary)
+                raise
+        return builder.as_dataset(split=split, in_memory=True)
+
+
+def _builder(
+    folder: Path, files: DatasetFiles, wanted: Mapping[str, tuple[str, ...]], cache: str
+) -> Any:
     import datasets
     from datasets.data_files import DataFilesDict, DataFilesList
+    from datasets.load import import_main_class
+    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 
-    wanted = files.only(split)
     local = {
         part: DataFilesList([str(folder / name) for name in names], [(part,)] * len(names))
         for part, names in wanted.items()
     }
-    with tempfile.TemporaryDirectory() as temporary, _in_one_line("the dataset", str(folder)):
-        builder = _reader(files.builder)(
-            cache_dir=temporary, data_files=DataFilesDict(local), **files.options
-        )
-        if files.features is not None:
-            builder.info.features = datasets.Features.from_dict(json.loads(files.features))
-        if streaming:
-            return builder.as_streaming_dataset(split=split)
-        with _without_progress():
-            builder.download_and_prepare()
-        return builder.as_dataset(split=split, in_memory=True)
+    reader: Any = import_main_class(_PACKAGED_DATASETS_MODULES[files.builder][0])
+    builder = reader(cache_dir=cache, data_files=DataFilesDict(local), **files.options)
+    if files.features is not None:
+        builder.info.features = datasets.Features.from_dict(json.loads(files.features))
+    return builder
+
+
+def _name_the_damaged(
+    folder: Path, files: DatasetFiles, wanted: Mapping[str, tuple[str, ...]], cache: str
+) -> None:
+    """Raise `HubRefusal` for the first file that cannot be read by itself, if there is one."""
+    for part, names in wanted.items():
+        for name in names:
+            with _in_one_line(f"file {name}", str(folder)):
+                alone = _builder(folder, files, {part: (name,)}, cache)
+                for _row in alone.as_streaming_dataset(split=part):
+                    pass
 
 
 def _found(
@@ -190,13 +220,6 @@ def _found(
 
 _OF_LIBRARY = ("name", "version", "data_dir", "data_files", "description")
 """What every reader has, and what says which files it reads."""
-
-
-def _reader(name: str) -> Any:
-    from datasets.load import import_main_class
-    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
-
-    return import_main_class(_PACKAGED_DATASETS_MODULES[name][0])
 
 
 @contextmanager
@@ -240,9 +263,27 @@ def _in_one_line(what: object, folder: str) -> Iterator[None]:
     except MbenchError:
         raise
     except Exception as error:
-        text = one_line(error)
         cause = error.__cause__ or error.__context__
-        if cause is not None and type(error).__name__ == "DatasetGenerationError":
-            text = one_line(cause)
-        shortened = re.sub(rf"\S*{re.escape(folder)}(/data/[^/\s]+)?/?", "", text)
-        raise HubRefusal(f"{what}: {shortened}") from error
+        wrapped = type(error).__name__ == "DatasetGenerationError" and cause is not None
+        real = cause if wrapped and cause is not None else error
+        lines = str(real).strip().splitlines() or [""]
+        text = re.sub(rf"[^\s'\"]*{re.escape(folder)}(/data/[^/\s'\"]+)?/?", "", lines[0])
+        raise HubRefusal(f"{what}: {_plain(real, text)}") from error
+
+
+def _plain(error: BaseException, text: str) -> str:
+    """What the library says, in plain words where the user can do something about it."""
+    kind = type(error).__name__
+    if kind in ("EmptyDatasetError", "DataFilesNotFoundError"):
+        return "it has no files of a kind that can be read"
+    if kind == "BadZipFile":
+        return "its files are in an archive, which is not read"
+    if type(error).__module__.startswith("yaml"):
+        return f"its README.md cannot be read ({readable(text)})"
+    pattern = re.search(r"Unable to find '?([^']*?)'? (with|in)\b", text)
+    if pattern is not None:
+        return f"it has no file {pattern[1]!r} of a kind that can be read"
+    option = re.search(r"doesn't have a ('\w+') key", text)
+    if option is not None:
+        return f"the library's reader of its files has no option {option[1]}"
+    return f"{kind}: {readable(text)}"

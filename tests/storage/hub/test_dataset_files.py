@@ -8,12 +8,17 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 
+import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
+from huggingface_hub import constants
 
 from helpers.hub_server import HubServer
+from helpers.places import ROOT
+from mbench.storage.hub.answers import HubRefusal
 from mbench.storage.hub.dataset_files import dataset_files, open_dataset
 from mbench.storage.hub.fetch import fetch
 from mbench.storage.hub.repository import resolve
@@ -143,3 +148,112 @@ def test_rows_and_columns_are_those_of_the_library(number, loaded, online, store
     for streaming, expected in zip((False, True), reversed(loaded[number]), strict=False):
         found = read(name, subset, split, arguments, store, streaming)
         assert [repr(found.features), list(found)] == expected
+
+
+def readme(text):
+    return f"---\n{text}\n---\n".encode()
+
+
+def only(data_files):
+    return readme(f"configs: [{{config_name: default, data_files: {json.dumps(data_files)}}}]")
+
+
+DEMO = ROOT / "plugins" / "demo" / "model" / "config.json"
+SUBSETS = DECLARED.split("dataset_info")[0].encode() + b"---\n"
+SEVERAL = {**REPOSITORIES["acme/reviews"], "README.md": SUBSETS}
+ROWS = lines([{"text": "x"}])
+BAD = {
+    "a subset that is not there": (
+        REPOSITORIES["acme/reviews"],
+        {"subset": "germen"},
+        r"unknown subset 'germen'.* \(valid: english, french\)",
+    ),
+    "no subset": (SEVERAL, {}, "name one of its subsets: english, french"),
+    "a script": ({"bad.py": b"import os"}, {}, r"a script, bad.py, .*refs/convert/parquet"),
+    "nothing": ({}, {}, "no files of a kind that can be read"),
+    "no data": ({"README.md": b"# none", "x.bin": b""}, {}, "no files of a kind"),
+    "no such file": ({"a.json": ROWS}, {"data_files": "b.json"}, r"has no file 'b\.json'"),
+    "a broken README": ({"README.md": readme("a: ["), "a.json": ROWS}, {}, "README.md cannot be"),
+    "a README with a number": ({"README.md": readme("configs: 3"), "a.json": ROWS}, {}, "a list"),
+    "pictures": ({"a.png": b"", "b.png": b""}, {}, "read as 'imagefolder', which is no text"),
+    "an archive": ({"a.zip": b""}, {}, "in an archive, which is not read"),
+    "an option that is none": ({"a.json": ROWS}, {"options": {"fjeld": 1}}, "no option 'fjeld'"),
+    "a file elsewhere": ({"README.md": only("https://evil/x.json"), "a.json": ROWS}, {}, "outside"),
+    "a file above": ({"README.md": only("../../../*.json"), "a.json": ROWS}, {}, "no files"),
+    "a file of the system": ({"README.md": only(str(DEMO)), "a.json": ROWS}, {}, "outside"),
+    "a file in an archive": ({"a.json": ROWS}, {"data_files": "zip://*.json::a.zip"}, "outside"),
+    "another's file": ({"a.json": ROWS}, {"data_files": "hf://datasets/acme/plain/*"}, "outside"),
+    "a name that leads out": ({"../a.json": ROWS}, {}, "leads out of its folder"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_be_read_is_one_line(case, hub, online, store):
+    files, arguments, message = BAD[case]
+    hub.push("dataset", "acme/bad", files)
+    repository = resolve("dataset", "acme/bad", None, store, say=print)
+    subset = arguments.get("subset")
+    rest = {name: value for name, value in arguments.items() if name != "subset"}
+    with pytest.raises(HubRefusal, match=message) as caught:
+        dataset_files(repository, subset, store, **rest, say=print)
+    assert str(caught.value).startswith("dataset acme/bad")
+    assert str(caught.value).isprintable()
+    assert "/tmp/tmp" not in str(caught.value)
+
+
+DAMAGED = {
+    "no parquet": ({"a.parquet": b"PAR1 and no more"}, r"file a.parquet: .*[Pp]arquet"),
+    "no lines": ({"a.jsonl": b'{"text": "x"}\n{"text": \n'}, r"file a.jsonl: .*JSON"),
+    "no gzip": ({"a.jsonl.gz": b"plain"}, r"file a.jsonl.gz: .*gzip"),
+    "no UTF-8": ({"a.txt": b"\xff\xfe\xfa"}, r"file a.txt: .*utf-8"),
+    "columns that are not as declared": (
+        {
+            "README.md": readme("dataset_info: {features: [{name: text, dtype: int64}]}"),
+            "a.jsonl": ROWS,
+        },
+        r"file a.jsonl: .*int64",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_files_that_are_no_data_are_one_line(case, hub, online, store):
+    files, message = DAMAGED[case]
+    hub.push("dataset", "acme/damaged", files)
+    with pytest.raises(HubRefusal, match=message) as caught:
+        read("acme/damaged", None, "train", {}, store)
+    assert str(caught.value).isprintable()
+    assert "/tmp/tmp" not in str(caught.value)
+
+
+def test_a_split_that_is_not_there_is_one_line(online, store):
+    for split in ("valid", "train+valid[:10]"):
+        with pytest.raises(
+            HubRefusal, match=r"unknown split 'valid'.*\(valid: train, validation\)"
+        ):
+            read("acme/lines", None, split, {}, store)
+
+
+def test_a_part_of_a_split_is_asked_for_as_in_the_library(online, store):
+    for split in ("train[", "train[1:2:3]", "train[x:]"):
+        with pytest.raises(HubRefusal) as caught:
+            read("acme/lines", None, split, {}, store)
+    assert str(caught.value).isprintable()
+
+
+def test_only_what_is_needed_is_fetched_and_nothing_else_stays(
+    hub, online, store, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    hub.requests.clear()
+    assert len(read("acme/reviews", "english", "test", {}, store)) == 2
+    fetched = {path.split("/")[-1] for method, path, _ in hub.requests if "resolve" in path}
+    assert fetched == {"README.md", "test.parquet"}
+    assert not list((tmp_path / "temporary").iterdir())
+    assert not (tmp_path / "datasets").exists()
+    hub.requests.clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert len(read("acme/reviews", "english", "test", {}, store)) == 2
+    assert hub.requests == []

@@ -7,6 +7,7 @@ import re
 import time
 
 import pytest
+from huggingface_hub import constants
 
 from helpers.hub_server import FAULTS, IN_BODY, HubServer
 from mbench.storage.hub.answers import HubRefusal
@@ -95,10 +96,13 @@ CASES = [
 
 
 @pytest.mark.parametrize(("fault", "place", "times"), CASES)
-def test_the_right_bytes_come_or_a_line(fault, place, times, quick, store):
+def test_the_right_bytes_come_or_a_line(fault, place, times, quick, store, monkeypatch):
     kind, files = ("dataset", DATA) if place in DATA else ("model", MODEL)
     file = place.removeprefix("large ")
     right = {file: files[file]} if file in files else files
+    if fault == "hang":
+        monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.2)
+        monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
     quick.fail(fault, on=place, times=times)
     try:
         assert taken(kind, right, store) == right
@@ -111,6 +115,9 @@ def test_the_right_bytes_come_or_a_line(fault, place, times, quick, store):
         assert file in line or file not in files
         assert re.search(LINES.get(fault, f"no JSON|{OF_BYTES}"), line), line
         assert "hf_abc" not in line
+        if place.startswith("large") and fault in ("429", "500", "503", "hang", "close"):
+            assert "localhost" in line, line
         assert times is None or fault in DEFINITE, line
     quick.heal()
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 5)
     assert taken(kind, right, store) == right

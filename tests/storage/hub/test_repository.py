@@ -103,6 +103,7 @@ def kill(hub, how, monkeypatch):
     elif how == "refused":
         hub.stop()
     else:
+        monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.2 if how == "hang" else 5)
         hub.fail(how, on="api")
 
 
@@ -178,13 +179,17 @@ def test_a_file_that_is_listed_in_one_way_only_is_refused(online, store, monkeyp
         asked(store)
 
 
-def test_a_hub_that_is_dead_is_waited_for_once(online, store):
-    online.fail("hang", on="api")
-    with client.asking(print):
-        for name in ("acme/tiny", "acme/other", "acme/third"):
-            with pytest.raises(HubUnreachable, match="no answer within"):
-                asked(store, name=name)
+def test_a_hub_that_is_dead_is_waited_for_once(online, store, monkeypatch):
+    monkeypatch.setattr(client, "DEAD_FOR", 60.0)
+    kill(online, "hang", monkeypatch)
+    for name in ("acme/tiny", "acme/other", "acme/third"):
+        with pytest.raises(HubUnreachable, match="no answer within"):
+            asked(store, name=name)
     assert len(online.requests) == client.TRIES_IN_SILENCE
+    online.heal()
+    monkeypatch.setattr(client, "DEAD_FOR", 0.0)
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 5)
+    assert asked(store).note == ""
 
 
 @pytest.mark.parametrize("told", ["1", "date", "window"])
