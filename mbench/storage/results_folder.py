@@ -1,12 +1,14 @@
 """Writes the results of a run to a folder, and reads them back.
 
 `results.csv` holds every figure in long form, `items.parquet` every per-item outcome from which
-the figures follow, and `results.json` the rest: statuses, masks, protocol and provenance. Where a
+the figures follow, and `results.json` the rest: statuses, masks, protocol and provenance, and the
+checksums of itself and of the items, so that no damaged byte is taken for a figure. Where a
 suite measures what pruning saves, `efficiency.csv` has the figures (see `efficiency_table`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping
@@ -17,7 +19,7 @@ import numpy as np
 
 from mbench.core.admission import Finding
 from mbench.core.clean_text import visible
-from mbench.core.errors import MbenchError, StoreError, one_line
+from mbench.core.errors import Damaged, MbenchError, StoreError, one_line
 from mbench.core.evaluation import Evaluation, evaluation
 from mbench.core.provenance import Provenance
 from mbench.core.results import (
@@ -34,6 +36,7 @@ from mbench.core.results import (
 )
 from mbench.storage.atomic import write_atomically
 from mbench.storage.records import from_plain, to_plain
+from mbench.storage.seal import OPEN_SEAL, check, check_sha256, sealed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,15 +67,18 @@ def write(results: Results, directory: str | Path) -> None:
     items, dtypes = _gather_items(results)
     buffer = io.BytesIO()
     items.to_parquet(buffer, index=False, compression="zstd")
-    _write(directory / ITEMS, buffer.getvalue())
+    content = buffer.getvalue()
+    _write(directory / ITEMS, content)
     _write(directory / CSV, to_csv(long_form(results)).encode())
     if results.efficiency:
         table = efficiency_table(results.efficiency)
         _write(directory / EFFICIENCY, to_csv(table).encode())
     else:
         (directory / EFFICIENCY).unlink(missing_ok=True)
-    text = json.dumps(_to_json(results, dtypes), indent=1, ensure_ascii=False, allow_nan=False)
-    _write(directory / JSON, (text + "\n").encode())
+    checksums = {"checksum": OPEN_SEAL, "items_sha256": hashlib.sha256(content).hexdigest()}
+    data = {**checksums, **_to_json(results, dtypes)}
+    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
+    _write(directory / JSON, sealed((text + "\n").encode()))
 
 
 def to_csv(table: pd.DataFrame) -> str:
@@ -99,17 +105,27 @@ def read(directory: str | Path) -> Results:
     import pandas as pd
 
     directory = Path(directory)
+    name = JSON
     try:
-        data = json.loads((directory / JSON).read_text(encoding="utf-8"))
+        content = (directory / JSON).read_bytes()
+        data = json.loads(content)
         _check_format(directory, data)
-        items = pd.read_parquet(directory / ITEMS)
-        return _from_json(data, items)
+        check(content)
+        name = ITEMS
+        table = (directory / ITEMS).read_bytes()
+        check_sha256(table, data["items_sha256"])
+        return _from_json(data, pd.read_parquet(io.BytesIO(table)))
     except FileNotFoundError as error:
         runs = sorted(path.parent.name for path in directory.glob(f"*/{JSON}"))
         hint = f"; did you mean {directory / runs[0]}?" if runs else ""
         raise StoreError(f"no results in {directory}: {error.filename} is missing{hint}") from error
     except OSError as error:
         raise StoreError(f"cannot read results in {directory}: {one_line(error)}") from error
+    except Damaged as damage:
+        raise StoreError(
+            f"results in {directory} are malformed: {name} is damaged ({damage}); run the suite"
+            " again: nothing in the store is computed again"
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"results in {directory} are malformed: {one_line(error)}") from error
 

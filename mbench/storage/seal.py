@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -17,21 +18,20 @@ from mbench.core.errors import Damaged, StoreError
 _MARK = b"mbench-sha256:"
 _ZEROS = b"0" * 64
 
+_SEAL = re.compile(_MARK + b"([0-9a-f]{64})")
+
 OPEN_SEAL = (_MARK + _ZEROS).decode()
-"""What a file holds, once, where its checksum is to be."""
+"""What a file holds where its checksum is to be."""
 
 _NOT_DAMAGE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN)
 """Why a sound file may not be readable at the moment."""
 
 
 def sealed(content: bytes) -> bytes:
-    """The file with its checksum; `content` holds `OPEN_SEAL` exactly once.
-
-    Raises `StoreError` where something else in it looks like a checksum, too.
-    """
+    """The file with its checksum; `content` holds `OPEN_SEAL` before anything that is like it."""
     place = _place(content)
     if place is None:
-        raise StoreError(f"cannot store what holds the text {_MARK.decode()!r}")
+        raise ValueError("the content has no place for its checksum")
     return content[:place] + _digest(content, place) + content[place + 64 :]
 
 
@@ -41,7 +41,7 @@ def check(content: bytes) -> None:
         raise Damaged("it is empty")
     place = _place(content)
     if place is None:
-        raise Damaged("it has no checksum")
+        raise Damaged("it has no checksum, as what an older mbench wrote")
     if content[place : place + 64] != _digest(content, place):
         raise Damaged("its checksum does not match")
 
@@ -86,11 +86,9 @@ def _unreadable(path: Path, error: OSError) -> Damaged | StoreError:
 
 
 def _place(content: bytes) -> int | None:
-    """Where the 64 digits are, or None unless there is exactly one such place."""
-    start = content.find(_MARK)
-    if start < 0 or content.find(_MARK, start + 1) >= 0 or start + len(_MARK) + 64 > len(content):
-        return None
-    return start + len(_MARK)
+    """Where the 64 digits are, or None."""
+    match = _SEAL.search(content)
+    return None if match is None else match.start(1)
 
 
 def _digest(content: bytes, place: int) -> bytes:

@@ -2,10 +2,13 @@ import dataclasses
 import functools
 import json
 import math
+import random
+import shutil
 
 import pandas as pd
 import pytest
 
+from helpers.damage import flip
 from helpers.demo_results import CLOZE, MODEL, SEEDS, synthetic
 from mbench.core.errors import MbenchError, StoreError
 from mbench.core.evaluation import evaluation
@@ -15,6 +18,7 @@ from mbench.core.results import (
     long_form,
 )
 from mbench.storage.results_folder import FORMAT, load_results, read, write
+from mbench.storage.seal import OPEN_SEAL, sealed
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +191,8 @@ def test_incomplete_or_wrong_records_are_malformed(tmp_path, written, path, wron
     data = json.loads((written / "results.json").read_text())
     *above, last = ("provenance", *path)
     functools.reduce(lambda place, key: place[key], above, data)[last] = wrong
-    (tmp_path / "results.json").write_text(json.dumps(data))
+    data["checksum"] = OPEN_SEAL
+    (tmp_path / "results.json").write_bytes(sealed(json.dumps(data).encode()))
     (tmp_path / "items.parquet").write_bytes((written / "items.parquet").read_bytes())
     with pytest.raises(StoreError, match=f"malformed.*{last if wrong else ''}") as error:
         read(tmp_path)
@@ -233,12 +238,26 @@ def test_missing_and_malformed_files_are_told_in_one_line(tmp_path, written):
 
 
 def test_results_without_their_items_are_malformed(tmp_path, written):
-    data = json.loads((written / "results.json").read_text())
+    shutil.copytree(written, tmp_path, dirs_exist_ok=True)
     items = pd.read_parquet(written / "items.parquet")
     items[items["task"] != "bible"].to_parquet(tmp_path / "items.parquet")
-    (tmp_path / "results.json").write_text(json.dumps(data))
-    with pytest.raises(StoreError, match="malformed"):
+    with pytest.raises(StoreError, match=r"malformed: items\.parquet is damaged"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["results.json", "items.parquet"])
+def test_no_flipped_bit_becomes_a_figure(tmp_path, written, name):
+    shutil.copytree(written, tmp_path, dirs_exist_ok=True)
+    size = (written / name).stat().st_size
+    generator = random.Random(0)
+    for _ in range(50):
+        bit = generator.randrange(8 * size)
+        flip(tmp_path / name, bit)
+        with pytest.raises(StoreError) as error:
+            read(tmp_path)
+        assert one_line(error)
+        flip(tmp_path / name, bit)
+    read(tmp_path)
 
 
 def test_an_unwritable_place_is_told_in_one_line(tmp_path):
