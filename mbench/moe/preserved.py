@@ -53,9 +53,11 @@ def gates_when_pruned(layer: MoELayer) -> Gates | None:
 
     None where that is not clear. Works on the meta device.
     """
-    hidden = trial_input(layer)
-    if hidden is None or layer.groups > 1 or layer.num_experts < 4:
+    tokens = trial_input(layer)
+    if tokens is None or layer.groups > 1 or layer.num_experts < 4:
         return None
+    # Some take a batch of one too, and then mix its tokens.
+    hidden = tokens.flatten(0, -2) if _takes(layer, tokens.flatten(0, -2)) else tokens
     full = RouterState.current(layer)
     places: tuple[int, int] | None = None
 
@@ -85,6 +87,15 @@ def gates_when_pruned(layer: MoELayer) -> Gates | None:
         return None
     sums = every.double().sum(dim=-1)
     return "grown" if _close(sums, sums.mean().expand_as(sums), 1e-4) else "kept"
+
+
+def _takes(layer: MoELayer, hidden: torch.Tensor) -> bool:
+    try:
+        try_out(layer, hidden)
+    # A router may raise anything for a shape that it does not take.
+    except Exception:
+        return False
+    return True
 
 
 def contradiction(

@@ -29,6 +29,7 @@ from mbench.core.interfaces import Statistic
 from mbench.moe.adapter import find_moe_layers
 from mbench.moe.experts import experts_function, pairwise_grouped, sorted_loop
 from mbench.moe.mask import checked, masked
+from mbench.moe.preserved import gates_when_pruned
 from mbench.moe.profile import profile_model
 from mbench.moe.router import fewest_experts
 
@@ -162,6 +163,19 @@ def test_the_fewest_experts_are_those_that_the_family_can_choose_from(case):
         return
     with masked(layers, keep):
         assert logits_of(model).isfinite().all()
+
+
+@each_case
+def test_what_slicing_does_to_gates_is_told_by_a_trial(case):
+    model, layers = model_and_layers(case)
+    router, config = family_of(CASES[case][0]).router, model.config.get_text_config()
+    score = getattr(config, router.score, router.score)
+    expected = {"softmax": "grown", "sigmoid": "kept", "sparsemixer": None}[score]
+    if router.renormalises(config):
+        expected = "renormalised"
+    # The scales of experts are random in a trial, and negative ones have no shares.
+    unclear = layers[0].groups > 1 or router.expert_scale is not None
+    assert gates_when_pruned(layers[0]) == (None if unclear else expected)
 
 
 @each_case

@@ -7,6 +7,7 @@ from functools import partial
 
 from mbench.core.admission import Finding
 from mbench.core.errors import MbenchError
+from mbench.core.suite import EfficiencySpec
 from mbench.plan.admission.check import Check
 from mbench.plan.cells import Plan
 from mbench.plan.keys import admission_key
@@ -17,6 +18,8 @@ def model_checks(plan: Plan) -> Iterator[Check]:
     """What is to be known of every model before its weights are loaded."""
     for model in plan.models:
         yield Check(partial(_configuration, model))
+        if plan.suite.efficiency is not None:
+            yield Check(partial(_efficiency, model, plan.suite.efficiency))
         if not model.files_available:
             yield Check(partial(_not_looked_at, model))
             continue
@@ -42,6 +45,16 @@ def _configuration(model: PlannedModel) -> Iterator[Finding]:
     yield Finding("models", model.name, "positions", limit, model=model.name)
     words = f"{facts.attention(model.attention)}, computed in {model.computed_in}"
     yield Finding("models", model.name, "attention", words, model=model.name)
+
+
+def _efficiency(model: PlannedModel, spec: EfficiencySpec) -> Iterator[Finding]:
+    positions, prompt = model.facts.positions, spec.prompt_tokens or 1
+    if positions is not None and prompt + spec.new_tokens > positions:
+        words = (
+            f"prompt_tokens {prompt} and new_tokens {spec.new_tokens} need"
+            f" {prompt + spec.new_tokens} positions, but the model has {positions}"
+        )
+        yield Finding("models", model.name, "efficiency", words, "refused", model.name)
 
 
 def _tokenizer(model: PlannedModel) -> Iterator[Finding]:

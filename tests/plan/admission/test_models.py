@@ -114,6 +114,7 @@ def test_windows_and_sequences_say_where_bos_is(tmp_path, store, model):
         ("corpora.words.sequences=13", 5, "13 sequences of 16 tokens (208), but the text has 200"),
         ("perplexity.ppl.window=66", 9, "windows of 65 tokens, but the model has 64 positions"),
         ("perplexity.published.window=300", 10, "has windows of 299 tokens, but the model has 64"),
+        ("efficiency={new_tokens: 64}", 2, "new_tokens 64 need 65 positions, but the model has 64"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_both_numbers(
