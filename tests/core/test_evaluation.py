@@ -32,6 +32,20 @@ def test_means_of_numeric_columns_only():
     assert math.isnan(metrics(table[:1])["acc"].stderr)
 
 
+def test_weighted_items_give_the_mean_of_means_with_the_error_that_resampling_gives():
+    random = np.random.default_rng(0)
+    member = np.repeat([0, 1], [40, 200])
+    acc = (random.random(240) < np.where(member == 0, 0.8, 0.4)) * 1.0
+    weight = np.where(member == 0, 1.0, 0.2)
+    items = [str(number) for number in range(240)]
+    found = metrics(pd.DataFrame({"item": items, "acc": acc, "weight": weight}))
+    assert list(found) == ["acc"]
+    assert found["acc"].value == pytest.approx((acc[:40].mean() + acc[40:].mean()) / 2)
+    drawn = random.integers(240, size=(4000, 240))
+    resampled = (acc * weight)[drawn].sum(axis=1) / weight[drawn].sum(axis=1)
+    assert found["acc"].stderr == pytest.approx(resampled.std(), rel=0.05)
+
+
 def test_perplexity_and_its_error_over_documents():
     random = np.random.default_rng(0)
     document = np.repeat(np.arange(200), 2)

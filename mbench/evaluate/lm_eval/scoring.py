@@ -12,6 +12,7 @@ from mbench.evaluate.lm_eval.items import Item
 from mbench.evaluate.lm_eval.metrics import SKIPPING, Figures
 
 if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
     from lm_eval.api.task import Task
 
 REHEARSED = 4
@@ -101,7 +102,7 @@ def _given(task: Task, items: Sequence[Item], figures: Figures) -> set[str]:
     try:
         for item in items:
             for instance in item.instances:
-                instance.resps[:] = [_made_up(task, item, instance.idx)] * (instance.repeats or 1)
+                instance.resps[:] = [_made_up(task, item, instance)] * (instance.repeats or 1)
         for ensemble in task._filters:
             ensemble.apply(instances)
         for item in items:
@@ -120,12 +121,12 @@ def _given(task: Task, items: Sequence[Item], figures: Figures) -> set[str]:
     return given
 
 
-def _made_up(task: Task, item: Item, number: int) -> Any:
+def _made_up(task: Task, item: Item, instance: Instance) -> Any:
     """A response as a model could give it: the target of an item, or decreasing log-likelihoods."""
-    if task.OUTPUT_TYPE == "loglikelihood_rolling":
+    if instance.request_type == "loglikelihood_rolling":
         return -1.0
-    if task.OUTPUT_TYPE != "generate_until":
-        return -1.0 - number, False
+    if instance.request_type != "generate_until":
+        return -1.0 - instance.idx, False
     target = task.doc_to_target(item.doc)
     if isinstance(target, int) and task.get_config("doc_to_choice") is not None:
         target = task.doc_to_choice(item.doc)[target]

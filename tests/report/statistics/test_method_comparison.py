@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -41,6 +42,43 @@ def test_average_over_tasks_covers_and_rejects_at_the_declared_rates():
         rejected += compare(right_or_wrong(rng, [0.5, 0.5]))[1] < 0.05
     assert plausible(covered, 0.95)
     assert plausible(rejected, 0.05)
+
+
+def weighted(outcomes, sizes):
+    """Members of these sizes that count alike in one figure."""
+    weight = np.repeat(min(sizes) / np.array(sizes, float), sizes)
+    return [Stratum(outcomes * weight[:, None], weight)]
+
+
+@pytest.mark.parametrize("sizes", [(6, 9), (150, 300)])
+def test_members_that_count_alike_cover_and_reject_at_the_declared_rates(sizes):
+    rng = np.random.default_rng(17)
+    member = np.repeat([0, 1], sizes)
+
+    def outcomes(gains):
+        common = rng.random(len(member)) < 0.5
+        chances = np.where(common, 0.7, 0.3) + np.array(gains)[member]
+        return (rng.random((len(member), 2)) < np.column_stack([chances, chances * 0 + 0.5])) * 1.0
+
+    covered = rejected = 0
+    for _ in range(EXPERIMENTS):
+        # The small member gains as much as the large one loses, so that the true difference is 0.
+        interval, _ = compare(weighted(outcomes((0.2, -0.2)), sizes))
+        covered += interval.low <= 0 <= interval.high
+        rejected += compare(weighted(outcomes((0, 0)), sizes))[1] < 0.05
+    assert covered >= scipy.stats.binom.ppf(0.001, EXPERIMENTS, 0.95)
+    assert rejected <= scipy.stats.binom.ppf(0.999, EXPERIMENTS, 0.05)
+    if sizes[0] > 6:
+        assert plausible(rejected, 0.05)
+
+
+def test_few_members_that_count_alike_have_the_p_value_of_all_sign_flips():
+    outcomes = np.array([[1, 0], [1, 1], [1, 0], [0, 1], [1, 0], [1, 0], [1, 0], [0, 0]], float)
+    (stratum,) = strata = weighted(outcomes, (3, 5))
+    differences = stratum.totals[:, 0] - stratum.totals[:, 1]
+    signs = np.array(list(itertools.product([-1, 1], repeat=8)))
+    exact = (np.abs(signs @ differences) >= abs(differences.sum()) - 1e-9).mean()
+    assert compare(strata)[1] == pytest.approx(exact, abs=0.03)
 
 
 @pytest.mark.parametrize("windows", [8, 60])

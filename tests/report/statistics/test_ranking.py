@@ -11,6 +11,7 @@ from helpers.altered import altered, on_items, without
 from helpers.demo_results import CLOZE, SEEDS, synthetic
 from helpers.page_tables import Tables, leaderboard
 from helpers.pages import html_of
+from mbench.core.evaluation import evaluation
 from mbench.report.statistics.groups import arrange
 from mbench.report.statistics.pairing import pair
 from mbench.report.statistics.ranking import Unranked, rankings
@@ -243,6 +244,22 @@ def test_pairing_puts_every_cell_beside_the_others():
         expected = [cell.metric("cloze-code", "acc_norm"), cell.metric("bible", "mean_nll")]
         assert figures == pytest.approx([figure.value for figure in expected])
     assert pair({}, [("cloze-code", "acc_norm")]).strata == ()
+
+
+def test_paired_items_keep_their_weights():
+    def weighted(cell):
+        items = cell.evaluations["cloze-code"].items
+        items = items.assign(weight=np.linspace(0.1, 1, len(items)))
+        return dataclasses.replace(
+            cell, evaluations={"cloze-code": evaluation("cloze-code", items)}
+        )
+
+    cells = {cell.key: weighted(cell) for cell in few().cells}
+    paired = pair(cells, [("cloze-code", "acc_norm")])
+    for key, column in paired.columns.items():
+        figure = cells[key].metric("cloze-code", "acc_norm").value
+        assert paired.strata[0].figures[column] == pytest.approx(figure)
+    assert len(paired.columns) == len(cells)
 
 
 def test_without_random_nothing_is_said_of_it():
