@@ -30,7 +30,7 @@ _SUITE_OPTIONS = [
         "texts",
         multiple=True,
         metavar="NAME=FILE",
-        help="Read a corpus or perplexity text of the suite from a text or JSON-lines file."
+        help="Read a corpus or perplexity text of the suite from a local file, e.g. JSON lines."
         " Repeatable.",
     ),
     click.option(

@@ -133,6 +133,12 @@ class Text:
         hint = "; `nulls: skip` leaves such records out" if value is None else ""
         raise CorpusError(f"{where(number)}: field {self.source.field!r} {problem}{hint}")
 
+    @property
+    def files(self) -> list[TextFile]:
+        """The local files; raises `CorpusError` where they cannot be read."""
+        with self._named():
+            return [file for file, _ in self._files]
+
     @cached_property
     def _files(self) -> list[tuple[TextFile, dict[str, Any]]]:
         """Every file, and its state when its identity was found out."""

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from helpers.text_formats import COMPRESSIONS, FORMATS, TABLES, json_lines
 from mbench.core.errors import CorpusError, PluginError
 from mbench.core.suite import TextSource
+from mbench.storage.inputs import Inputs
 from mbench.storage.texts import Text
 
 DOCUMENTS = ["one\ntwo", "", "U+2028 \u2028 U+0085 \x85 \x0b\x0c\x1c\x1d\x1e", 'quoted "ü"\t🙂\r\n']
@@ -263,3 +264,32 @@ def test_a_plugin_that_gives_no_texts_is_named(gives, problem):
     assert problem in str(caught.value)
     with pytest.raises(PluginError):
         text.identity()
+
+
+def test_rows_of_the_hub_are_named(online, store):
+    def lines(*rows):
+        return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+    chat = [{"role": "user", "content": "Hi"}]
+    files = {
+        "train.jsonl": lines({"text": "\u2028 a"}, {"text": None}, {"text": "b"}),
+        "test.jsonl": lines({"text": "c"}, {"text": "\u0085 d\r\n"}),
+    }
+    online.push("dataset", "acme/texts", files)
+    online.push("dataset", "acme/numbers", {"train.jsonl": lines({"text": 1}, {"text": 2})})
+    online.push("dataset", "acme/chats", {"train.jsonl": lines({"text": chat}, {"text": chat})})
+
+    def read(name, **source):
+        text = Text("corpora.c", TextSource(hub=name, **source), {}, "", Inputs(store))
+        return ["".join(document) for document in text.in_parts()]
+
+    assert read("acme/texts", split="test") == ["c", "\u0085 d\r\n"]
+    assert read("acme/texts", nulls="skip") == ["\u2028 a", "b"]
+    for name, problem in [
+        ("acme/texts", "row 2: field 'text' is null, not a string; `nulls: skip` leaves such"),
+        ("acme/numbers", "row 1: field 'text' is a number (1), not a string"),
+        ("acme/chats", "row 1: field 'text' is a list of chat messages (a chat is no text yet"),
+    ]:
+        with pytest.raises(CorpusError) as caught:
+            read(name)
+        assert f"corpora.c: {name}, split train, {problem}" in str(caught.value)

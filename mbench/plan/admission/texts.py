@@ -98,7 +98,7 @@ def _corpus(look: _Looker, name: str, text: Text, spec: CorpusSpec) -> Iterator[
         return
     joined = spec.packing == "contiguous"
     blank = "they count where documents are joined" if joined else "they are left out"
-    yield from _amounts(found, tell, blank)
+    yield from _amounts(found, text, tell, blank)
     written = found.documents - found.blank
     if not joined and written == 1:
         words = "there is one document: `seed` changes nothing, every seed gives the same sequences"
@@ -116,7 +116,7 @@ def _held_out(look: _Looker, name: str, text: Text, spec: PerplexityTask) -> Ite
         return
     alone = spec.protocol == "document"
     blank = "nothing of them is scored" if alone else "they count where documents are joined"
-    yield from _amounts(found, tell, blank)
+    yield from _amounts(found, text, tell, blank)
 
 
 def _leaks(
@@ -140,7 +140,12 @@ def _leaks(
         yield tell(f"none of {_of(found.documents)} is in a corpus")
 
 
-def _amounts(found: _Look, tell: Callable[..., Finding], blank: str) -> Iterator[Finding]:
+def _amounts(
+    found: _Look, text: Text, tell: Callable[..., Finding], blank: str
+) -> Iterator[Finding]:
+    for seems in sorted({file.seems for file in text.files if file.seems}):
+        words = f"a file named like plain text seems to be {seems}: it is read as one document"
+        yield tell("format", words, "note")
     whole = "" if found.whole else "; no more was looked at, as only the first windows are read"
     characters = f"{found.characters.sum():,} characters"
     if not found.documents - found.blank:

@@ -78,6 +78,8 @@ class TextFile:
     """One of `COMPRESSIONS`."""
     marked: bool = False
     """Whether it begins with a byte order mark, which is no part of the text."""
+    seems: Format | None = None
+    """What plain text seems to be instead, though its name does not say so."""
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[IO[bytes]]:
@@ -108,6 +110,7 @@ def one_line_errors(path: Path) -> Iterator[None]:
         zlib.error,
         lzma.LZMAError,
         pyarrow.ArrowException,
+        ValueError,  # a name that is damaged
         MemoryError,  # a length that is damaged
     ) as error:
         known = isinstance(error, OSError) and error.strerror
@@ -132,7 +135,10 @@ def recognise(path: Path) -> TextFile:
         raise CorpusError(f"{path}: {table} in {compression}: decompress it")
     name = Path(path.stem) if promised else path
     found = table or _text_format(path, name.suffix.lower(), head)
-    return TextFile(path, found, compression, head.startswith(codecs.BOM_UTF8))
+    seems: Format | None = None
+    if found == "plain text" and _begins_with_object(head):
+        seems = "JSON lines"
+    return TextFile(path, found, compression, head.startswith(codecs.BOM_UTF8), seems)
 
 
 def _ends(path: Path) -> tuple[bytes, bytes]:
@@ -179,16 +185,20 @@ def _text_format(path: Path, suffix: str, head: bytes) -> Format:
     promised = FORMATS.get(suffix)
     if promised in ("parquet", "Arrow file"):
         raise CorpusError(f"{path}: named like {promised}, but its content is not {promised}")
-    begin = head.removeprefix(codecs.BOM_UTF8).lstrip()
     if promised == "JSON lines":
-        return "JSON list" if begin.startswith(b"[") else promised
-    if promised is None and _is_object(begin.partition(b"\n")[0]):
+        return "JSON list" if _begin(head).startswith(b"[") else promised
+    if promised is None and _begins_with_object(head):
         words = "looks like JSON lines: name it .jsonl, or .txt to have it read as plain text"
         raise CorpusError(f"{path}: {words}")
     return promised or "plain text"
 
 
-def _is_object(line: bytes) -> bool:
+def _begin(head: bytes) -> bytes:
+    return head.removeprefix(codecs.BOM_UTF8).lstrip()
+
+
+def _begins_with_object(head: bytes) -> bool:
+    line = _begin(head).partition(b"\n")[0]
     try:
         return isinstance(JSON.decode(line.decode()), Object)
     except (ValueError, RecursionError):

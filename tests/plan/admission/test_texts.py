@@ -86,6 +86,15 @@ def test_documents_that_are_calibrated_on_and_tested_with_are_told(found):
     assert found(*short)["perplexity.ppl", "held out"].level == "fine"
 
 
+def test_json_lines_that_are_named_like_plain_text_are_told(found, tmp_path):
+    found()
+    (tmp_path / "one.txt").write_bytes((tmp_path / "one.jsonl").read_bytes())
+    told = found(LONG[:10], LONG[10:], f"corpora.one.source.files=[{tmp_path}/one.txt]")
+    finding = told["corpora.one", "format"]
+    assert finding.level == "note"
+    assert "seems to be JSON lines: it is read as one document" in finding.words
+
+
 def test_a_seed_that_changes_nothing_is_told(found):
     assert ("corpora.one", "seed") not in found()
     contiguous = "corpora.one.packing=contiguous"
