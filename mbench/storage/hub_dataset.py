@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mbench.storage.hub.answers import HubRefusal
-from mbench.storage.hub.dataset_files import DatasetFiles, open_dataset
+from mbench.storage.hub.dataset_files import DatasetFiles, batches, open_dataset
 from mbench.storage.hub.fetch import Advance
 from mbench.storage.hub.repository import Repository
 from mbench.storage.inputs import Inputs
@@ -53,15 +55,15 @@ class HubDataset:
         return self._inputs.missing(self.repository, self._names)
 
     def fetch(self, advance: Advance) -> None:
-        """Have its files on disk; what goes wrong is raised by `rows` and `splits`."""
+        """Have its files on disk; what goes wrong is raised by `batches` and `splits`."""
         try:
             self._inputs.fetch(self.repository, self._names, advance)
         except HubRefusal as error:
             self._refusal = error
 
-    def rows(self) -> datasets.Dataset:
-        """The rows of its split; raises `HubRefusal`."""
-        return self._open(self.split)
+    def batches(self) -> Iterator[Mapping[str, list[Any]]]:
+        """The rows of its split by column, read as far as needed; raises `HubRefusal`."""
+        return batches(self._folder(), self.files, self.split, of=self.repository)
 
     def splits(self) -> datasets.DatasetDict:
         """The rows by split; raises `HubRefusal`."""
@@ -69,8 +71,10 @@ class HubDataset:
 
         return datasets.DatasetDict({split: self._open(split) for split in self.files.files})
 
-    def _open(self, split: str) -> Any:
+    def _open(self, split: str) -> datasets.Dataset:
+        return open_dataset(self._folder(), self.files, split, of=self.repository)
+
+    def _folder(self) -> Path:
         if self._refusal is not None:
             raise self._refusal
-        folder = self._inputs.fetch(self.repository, self._names)
-        return open_dataset(folder, self.files, split, of=self.repository)
+        return self._inputs.fetch(self.repository, self._names)

@@ -201,14 +201,15 @@ class Text:
 
     def _hub(self) -> Iterator[list[str] | None]:
         source = self.source
-        with self._reachable():
-            loaded = self.dataset.rows()
-        if source.field not in loaded.column_names:
-            problem = unknown("field", source.field, loaded.column_names)
-            raise CorpusError(f"{self.name}: {source.hub}: {problem}")
-        with self._named():
-            for number, value in enumerate(loaded[source.field], 1):
-                yield self._checked(value, number, self._row)
+        number = 0
+        with self._reachable(), self._named():
+            for batch in self.dataset.batches():
+                if source.field not in batch:
+                    problem = unknown("field", source.field, batch)
+                    raise CorpusError(f"{source.hub}: {problem}")
+                for value in batch[source.field]:
+                    number += 1
+                    yield self._checked(value, number, self._row)
 
     def _row(self, number: int) -> str:
         return f"{self.source.hub}, split {self.source.split}, row {number}"

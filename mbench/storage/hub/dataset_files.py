@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 METADATA = ("README.md", ".huggingface.yaml", "dataset_infos.json")
 """Files that say which subsets there are, which files they have and what their columns are."""
 
+BATCH = 1000
+"""Rows."""
+
 BUILDERS = ("parquet", "json", "csv", "text", "arrow")
 """The readers of the datasets library whose rows may be text."""
 
@@ -45,20 +48,21 @@ class DatasetFiles:
 
     def names(self, split: str) -> tuple[str, ...]:
         """The files of a split, or of several like `train[:10%]+test`; raises `HubRefusal`."""
-        return tuple(name for each in self._splits(split) for name in self.files[each])
+        return tuple(name for names in self.only(split).values() for name in names)
 
     def only(self, split: str) -> Mapping[str, tuple[str, ...]]:
         """The files by split of those splits that this one is made of; raises `HubRefusal`."""
-        return {each: self.files[each] for each in self._splits(split)}
+        return {part: self.files[part] for part in self.parts(split)}
 
-    def _splits(self, split: str) -> list[str]:
+    def parts(self, split: str) -> list[str]:
+        """The splits that this one is made of, in order; raises `HubRefusal`."""
         if split == "all":
             return list(self.files)
         names = [re.split(r"[\[(]", part)[0].strip() for part in split.split("+")]
         for name in names:
             if name not in self.files:
                 raise HubRefusal(unknown("split", name, self.files))
-        return list(dict.fromkeys(names))
+        return names
 
 
 def dataset_files(
@@ -122,17 +126,12 @@ def dataset_files(
 
 
 def open_dataset(
-    folder: Path,
-    files: DatasetFiles,
-    split: str,
-    *,
-    of: object = "the dataset",
-    streaming: bool = False,
-) -> datasets.Dataset | datasets.IterableDataset:
-    """Return the rows of a split, read from the files of `files.names(split)` below `folder`.
+    folder: Path, files: DatasetFiles, split: str, *, of: object = "the dataset"
+) -> datasets.Dataset:
+    """Return the rows of a split in memory, from the files of `files.names(split)` below `folder`.
 
-    They are read anew each time, so that no older copy of them is served: as a stream, or whole
-    and into memory. Nothing is asked of the hub, nothing stays on disk. `of` is what errors name.
+    They are read anew each time, so that no older copy of them is served. Nothing is asked of the
+    hub, nothing stays on disk. `of` is what errors name.
 
     Raises:
         HubRefusal: there is no such split, or the files cannot be read.
@@ -140,8 +139,6 @@ def open_dataset(
     with tempfile.TemporaryDirectory() as temporary, _in_one_line(of, str(folder)):
         wanted = files.only(split)
         builder = _builder(folder, files, wanted, temporary)
-        if streaming:
-            return builder.as_streaming_dataset(split=split)
         with _without_progress():
             try:
                 builder.download_and_prepare()
@@ -149,6 +146,24 @@ def open_dataset(
                 _name_the_damaged(folder, files, wanted, temporary)
                 raise
         return builder.as_dataset(split=split, in_memory=True)
+
+
+def batches(
+    folder: Path, files: DatasetFiles, split: str, *, of: object = "the dataset"
+) -> Iterator[Mapping[str, list[Any]]]:
+    """Yield the rows of a split as `open_dataset` has them, by column, `BATCH` rows at a time.
+
+    Files are read as far as the caller goes on, unless the split is a part like `train[:10%]`.
+    """
+    if "[" in split or "(" in split:
+        yield from open_dataset(folder, files, split, of=of).iter(BATCH)
+        return
+    with tempfile.TemporaryDirectory() as temporary, _in_one_line(of, str(folder)):
+        for part in files.parts(split):
+            for name in files.files[part]:
+                with _in_one_line(f"file {name}", str(folder)):
+                    alone = _builder(folder, files, {part: (name,)}, temporary)
+                    yield from alone.as_streaming_dataset(split=part).iter(BATCH)
 
 
 def _builder(
@@ -178,7 +193,7 @@ def _name_the_damaged(
         for name in names:
             with _in_one_line(f"file {name}", str(folder)):
                 alone = _builder(folder, files, {part: (name,)}, cache)
-                for _row in alone.as_streaming_dataset(split=part):
+                for _batch in alone.as_streaming_dataset(split=part).iter(BATCH):
                     pass
 
 

@@ -19,7 +19,7 @@ from huggingface_hub import constants
 from helpers.hub_server import HubServer
 from helpers.places import ROOT
 from mbench.storage.hub.answers import HubRefusal
-from mbench.storage.hub.dataset_files import dataset_files, open_dataset
+from mbench.storage.hub.dataset_files import batches, dataset_files, open_dataset
 from mbench.storage.hub.fetch import fetch
 from mbench.storage.hub.repository import resolve
 
@@ -105,12 +105,8 @@ LOADED_BY_THE_LIBRARY = """
 import datasets, json, sys
 datasets.config.USE_PARQUET_EXPORT = datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
 for name, subset, split, arguments in json.loads(sys.argv[1]):
-    # As a stream first: later its columns would be those of the cache.
-    loaded = []
-    if "[" not in split:
-        loaded.append(datasets.load_dataset(name, subset, split=split, streaming=True, **arguments))
-    loaded.append(datasets.load_dataset(name, subset, split=split, **arguments))
-    print(json.dumps([[repr(each.features), list(each)] for each in loaded]))
+    loaded = datasets.load_dataset(name, subset, split=split, **arguments)
+    print(json.dumps([repr(loaded.features), list(loaded)]))
 """
 
 
@@ -133,21 +129,26 @@ def loaded(hub, tmp_path_factory):
     return [json.loads(line) for line in run.stdout.splitlines()]
 
 
-def read(name, subset, split, arguments, store, streaming=False):
+def fetched(name, subset, split, arguments, store):
     named = {key: arguments[key] for key in ("data_files", "data_dir") if key in arguments}
     options = {key: value for key, value in arguments.items() if key not in named}
     repository = resolve("dataset", name, None, store, say=print)
     found = dataset_files(repository, subset, store, **named, options=options, say=print)
-    folder = fetch(repository, found.names(split), store, say=print)
-    return open_dataset(folder, found, split, streaming=streaming)
+    return fetch(repository, found.names(split), store, say=print), found, split
 
 
 @pytest.mark.parametrize("number", range(len(CASES)))
 def test_rows_and_columns_are_those_of_the_library(number, loaded, online, store):
-    name, subset, split, arguments = CASES[number]
-    for streaming, expected in zip((False, True), reversed(loaded[number]), strict=False):
-        found = read(name, subset, split, arguments, store, streaming)
-        assert [repr(found.features), list(found)] == expected
+    features, rows = loaded[number]
+    there = fetched(*CASES[number], store)
+    found = open_dataset(*there)
+    assert (repr(found.features), list(found)) == (features, rows)
+    by_column = [batch for batch in batches(*there)]
+    assert [
+        dict(zip(batch, values, strict=True))
+        for batch in by_column
+        for values in zip(*batch.values(), strict=True)
+    ] == rows
 
 
 def readme(text):
@@ -220,8 +221,10 @@ DAMAGED = {
 def test_files_that_are_no_data_are_one_line(case, hub, online, store):
     files, message = DAMAGED[case]
     hub.push("dataset", "acme/damaged", files)
-    with pytest.raises(HubRefusal, match=message) as caught:
-        read("acme/damaged", None, "train", {}, store)
+    there = fetched("acme/damaged", None, "train", {}, store)
+    for open_it in (open_dataset, lambda *where: list(batches(*where))):
+        with pytest.raises(HubRefusal, match=message) as caught:
+            open_it(*there)
     assert str(caught.value).isprintable()
     assert "/tmp/tmp" not in str(caught.value)
 
@@ -231,14 +234,23 @@ def test_a_split_that_is_not_there_is_one_line(online, store):
         with pytest.raises(
             HubRefusal, match=r"unknown split 'valid'.*\(valid: train, validation\)"
         ):
-            read("acme/lines", None, split, {}, store)
+            fetched("acme/lines", None, split, {}, store)
 
 
 def test_a_part_of_a_split_is_asked_for_as_in_the_library(online, store):
     for split in ("train[", "train[1:2:3]", "train[x:]"):
         with pytest.raises(HubRefusal) as caught:
-            read("acme/lines", None, split, {}, store)
-    assert str(caught.value).isprintable()
+            open_dataset(*fetched("acme/lines", None, split, {}, store))
+        assert str(caught.value).isprintable()
+
+
+def test_a_text_is_read_as_far_as_needed(hub, online, store):
+    hub.push("dataset", "acme/long", {"a.jsonl": ROWS * 3000, "b.jsonl": b"no JSON"})
+    there = fetched("acme/long", None, "train", {}, store)
+    rows = batches(*there)
+    assert [len(next(rows)["text"]) for _ in range(3)] == [1000] * 3
+    with pytest.raises(HubRefusal, match=r"file b.jsonl: "):
+        next(rows)
 
 
 def test_only_what_is_needed_is_fetched_and_nothing_else_stays(
@@ -247,13 +259,14 @@ def test_only_what_is_needed_is_fetched_and_nothing_else_stays(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    test = ("acme/reviews", "english", "test", {})
     hub.requests.clear()
-    assert len(read("acme/reviews", "english", "test", {}, store)) == 2
-    fetched = {path.split("/")[-1] for method, path, _ in hub.requests if "resolve" in path}
-    assert fetched == {"README.md", "test.parquet"}
+    assert len(open_dataset(*fetched(*test, store))) == 2
+    names = {path.split("/")[-1] for method, path, _ in hub.requests if "resolve" in path}
+    assert names == {"README.md", "test.parquet"}
     assert not list((tmp_path / "temporary").iterdir())
     assert not (tmp_path / "datasets").exists()
     hub.requests.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert len(read("acme/reviews", "english", "test", {}, store)) == 2
+    assert len(open_dataset(*fetched(*test, store))) == 2
     assert hub.requests == []
