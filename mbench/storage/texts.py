@@ -201,9 +201,9 @@ class Text:
 
     def _hub(self) -> Iterator[list[str] | None]:
         source = self.source
-        number = 0
+        dataset, number = self.dataset, 0
         with self._reachable(), self._named():
-            for batch in self.dataset.batches():
+            for batch in dataset.batches():
                 if source.field not in batch:
                     problem = unknown("field", source.field, batch)
                     raise CorpusError(f"{source.hub}: {problem}")
