@@ -123,12 +123,12 @@ def _homes() -> set[str]:
         pass
     homes |= {os.path.realpath(home) for home in homes}
     homes |= {quote(home) for home in homes}
-    return {home.rstrip("/") for home in homes if home.count("/") > 1 or home == "/root"}
+    return {home.rstrip("/") for home in homes} - {"", "~"}
 
 
 def _users() -> set[str]:
     """The user's names, that of the home folder included."""
-    names = {Path(home).name for home in _homes()}
+    names = {Path(home).name for home in _homes() if home.count("/") > 1}
     names |= {os.environ.get(name, "") for name in ("LOGNAME", "USER", "USERNAME", "SUDO_USER")}
     with contextlib.suppress(KeyError, OSError):  # a user without an entry
         names.add(getpass.getuser())

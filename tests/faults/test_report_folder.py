@@ -7,6 +7,7 @@ import errno
 import functools
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from helpers.small_runs import grid, run
 from mbench.core.errors import StoreError
+from mbench.report.publish import publish
 from mbench.storage import report_folder
 from mbench.storage import results_folder as results
 from mbench.storage.report_folder import check_replaceable, replacing
@@ -69,22 +71,23 @@ def test_the_new_files_are_there_and_the_users_stay(place):
     assert hidden(place) == []
 
 
-def dies_at(number, place):
-    """Write run B in a process that is killed at its file operation `number`; False if it ends."""
+def dies_at(number, work):
+    """Do it in a process that is killed at its file operation `number`; False if it ends."""
     process = os.fork()
     if process == 0:
         count = 0
 
-        def audit(event, _arguments):
+        def audit(event, arguments):
             nonlocal count
-            if event == "open" or event.startswith(("os.", "shutil.", "ctypes.")):
+            code = event == "open" and str(arguments[0]).endswith((".py", ".pyc"))
+            if not code and event.startswith(("open", "os.", "shutil.", "ctypes.", "subprocess.")):
                 count += 1
                 if count == number:
                     os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(audit)
         try:
-            write(place, "B", RUN_B)
+            work()
         finally:
             os._exit(0)
     return os.WIFSIGNALED(os.waitpid(process, 0)[1])
@@ -97,7 +100,7 @@ def test_a_kill_at_any_file_operation_leaves_one_run(place, tmp_path, monkeypatc
     runs = {"A": dict.fromkeys(OURS, "A"), "B": dict.fromkeys(RUN_B, "B")}
     seen = []
     number = 1
-    while dies_at(number, place):
+    while dies_at(number, lambda: write(place, "B", RUN_B)):
         if exchange:
             assert found(place) in runs.values(), number
             assert_kept(place)
@@ -113,6 +116,46 @@ def test_a_kill_at_any_file_operation_leaves_one_run(place, tmp_path, monkeypatc
     first = seen.index(runs["B"])
     assert first > 10
     assert seen == [runs["A"]] * first + [runs["B"]] * (len(seen) - first)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("again", [False, True], ids=["another run", "rendered again"])
+def test_a_kill_at_any_file_operation_of_a_whole_report(tmp_path, monkeypatch, again):
+    # Charts that take no time.
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"></svg>'
+    (tmp_path / "vl_convert.py").write_text(f"def vegalite_to_svg(spec): return {svg!r}")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    place, kept = tmp_path / "reports" / "run", tmp_path / "kept"
+    other = run(grid(seeds=(0, 1, 2), retains=(0.25,)))
+
+    def publish_b():
+        files = None if again else {"suite.lock": "B"}
+        publish(run(grid()) if again else other, place, files=files)
+
+    def state():
+        return {path.name: path.read_bytes() for path in place.iterdir()}
+
+    # In processes of their own, as each has its own compiler of charts.
+    assert not dies_at(0, lambda: publish(run(grid()), place, files={"suite.lock": "A"}))
+    (place / "index.html").write_text("the page of an older mbench")
+    shutil.copytree(place, kept)
+    runs = [state()]
+    assert not dies_at(0, publish_b)
+    runs.append(state())
+    assert runs[0] != runs[1]
+    number = 0
+    while True:
+        number += 1
+        shutil.rmtree(place)
+        shutil.copytree(kept, place)
+        if not dies_at(number, publish_b):
+            break
+        found = state()
+        assert found in runs, number
+        check_replaceable(place)
+        assert state() == found
+        assert hidden(place) == []
+    assert number > 60
 
 
 def test_a_folder_that_another_process_fills_is_left_alone(place):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -134,6 +135,29 @@ def test_a_signal_at_any_moment_is_at_most_one_line(tmp_path, seconds):
     # Until the command line is loaded, the signal itself ends the process.
     assert status in (-signal.SIGTERM, 128 + signal.SIGTERM)
     assert lines[-1:] == ([CONTINUE] if status > 0 else [])
+
+
+@pytest.mark.long
+def test_signals_at_random_moments_lose_nothing(tmp_path):
+    generator = random.Random(1)
+    ends = set()
+    for _ in range(60):
+        number = generator.choice([signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+        with started(tmp_path) as process, suppress(subprocess.TimeoutExpired):
+            process.wait(generator.uniform(0, 12))
+        # Leaving the block has killed what was still running; the same again, but asked to end.
+        with started(tmp_path) as process:
+            time.sleep(generator.uniform(0, 12))
+            process.send_signal(number)
+            status, lines = ended(process)
+        ends.add(status)
+        if status in (143, 129):
+            assert lines[-1] == CONTINUE
+        if (tmp_path / "reports" / "tiny").exists():
+            read(tmp_path / "reports" / "tiny")
+    assert len(ends) > 2
+    with started(tmp_path) as process:
+        assert ended(process)[0] == 0
 
 
 def test_a_signal_that_is_ignored_already_stays_ignored(tmp_path):
