@@ -6,19 +6,29 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO
 
 import click
 
 from mbench.cli.output import clean, console_of, print_json
+from mbench.cli.summary import duration
 from mbench.core.output_stream import clean_output, output_stream
 from mbench.run.progress import Progress
 
 
 class PlainLines(Progress):
     """One line per finished mask or profile on standard error; no escape codes."""
+
+    @contextmanager
+    def fetching(self, size: int) -> Iterator[Callable[[int], object]]:
+        """A line at the beginning, and one every ten seconds."""
+        if size:
+            click.echo(f"fetching {size_in_words(size)}", err=True)
+        with _told_every(10.0, size, lambda text: click.echo(text, err=True)) as advance:
+            yield advance
 
     def event(self, kind: str, **values: Any) -> None:
         """Print finished profiles, and masks and evaluations that failed."""
@@ -46,6 +56,13 @@ class JsonLines(Progress):
     def __init__(self, stream: TextIO) -> None:
         """Print to `stream` (see `json_only`)."""
         self._stream = stream
+
+    @contextmanager
+    def fetching(self, size: int) -> Iterator[Callable[[int], object]]:
+        """An event at the beginning and at the end."""
+        self.event("fetch", bytes=size)
+        yield lambda came: None
+        self.event("fetched", bytes=size)
 
     def event(self, kind: str, **values: Any) -> None:
         """Print the event."""
@@ -105,6 +122,18 @@ class LiveBar(PlainLines):
         )
         self._task = self.bars.add_task("starting", total=None)
 
+    @contextmanager
+    def fetching(self, size: int) -> Iterator[Callable[[int], object]]:
+        """A bar of its own over all bytes."""
+        if not size:
+            yield lambda came: None
+            return
+        bar = self.bars.add_task(f"fetching {size_in_words(size)}", total=size)
+        try:
+            yield lambda came: self.bars.advance(bar, came)
+        finally:
+            self.bars.remove_task(bar)
+
     def total(self, tokens: int) -> None:
         """Set the bar's length."""
         self.bars.update(self._task, total=tokens)
@@ -158,6 +187,34 @@ def watching(*, json_stream: TextIO | None, quiet: bool) -> Iterator[Progress]:
             yield live
     else:
         yield PlainLines()
+
+
+@contextmanager
+def _told_every(
+    seconds: float, size: int, tell: Callable[[str], object]
+) -> Iterator[Callable[[int], object]]:
+    """Gives what is told of bytes that came, and says from time to time how many are left."""
+    start = told = time.monotonic()
+    came = 0
+
+    def advance(more: int) -> None:
+        nonlocal came, told
+        came += more
+        now = time.monotonic()
+        if now - told >= seconds and came > 0:
+            told = now
+            left = duration((now - start) * (size - came) / came)
+            tell(f"fetched {size_in_words(came)} of {size_in_words(size)}, {left} left")
+
+    yield advance
+
+
+def size_in_words(size: int) -> str:
+    """Bytes in the unit that suits them."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} bytes"
 
 
 def _figures(metrics: Mapping[str, float]) -> str:

@@ -11,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from mbench.plan.cells import Plan
+    from mbench.plan.lock import Lock
     from mbench.plan.registry import PluginFailure, Registry
     from mbench.plan.yaml_source import YamlSource
     from mbench.storage.store import Store
@@ -21,9 +22,9 @@ _SUITE_OPTIONS = [
         "--model",
         "models",
         multiple=True,
-        metavar="NAME[=PATH_OR_ID]",
-        help="Load a model of the suite from another directory or hub id; NAME alone: run only"
-        " this model. Repeatable.",
+        metavar="NAME[=PATH_OR_ID[@REVISION]]",
+        help="Load a model of the suite from another directory, or hub id at a branch, tag or"
+        " commit; NAME alone: run only this model. Repeatable.",
     ),
     click.option(
         "--text",
@@ -117,6 +118,13 @@ class Request:
     changes: tuple[str, ...]
     """The words of the command line that narrow or change the suite."""
 
+    @property
+    def lock(self) -> Lock:
+        """What repeats the run; raises `MbenchError` where a file cannot be read."""
+        from mbench.plan.lock import lock_of
+
+        return lock_of(self.plan, self.source.plain())
+
 
 def request(
     suite: Path,
@@ -128,15 +136,38 @@ def request(
 ) -> Request:
     """Load plugins, read the suite and plan it; warnings of plugins go to standard error."""
     from mbench.plan.cells import make_plan
+    from mbench.plan.lock import is_lock, lock_of, read_lock
+    from mbench.plan.locked_run import (
+        locked_plugins,
+        python_note,
+        refuse_another_plan,
+        refuse_options,
+        refuse_other_code,
+        refuse_other_files,
+    )
     from mbench.plan.plugin_loading import load_registry
     from mbench.plan.shipped import find_suite
-    from mbench.plan.suite_file import load_suite
+    from mbench.plan.suite_file import load_suite, validated
+    from mbench.plan.yaml_source import YamlSource
+    from mbench.plan.yaml_text import PlacedMap
     from mbench.run.environment import set_up_libraries
+    from mbench.storage.inputs import Inputs
     from mbench.storage.store import Store, default_root
 
     # First, because plugins take seconds to load.
     path, note = find_suite(suite)
-    loaded, source = load_suite(path, **narrowing)
+    changes = tuple(_changes(narrowing))
+    lock = read_lock(path) if is_lock(path) else None
+    if lock is None:
+        loaded, source = load_suite(path, **narrowing)
+    else:
+        refuse_options(path, changes)
+        refuse_other_code(path, lock)
+        plugin_files = tuple(locked_plugins(path, lock, plugin_files))
+        source = YamlSource(path, PlacedMap())
+        source.data.update(lock.suite)
+        loaded = validated(source)
+        note = python_note(lock)
     set_up_libraries()
     registry = load_registry(plugin_files)
     warn_of_failures(registry)
@@ -144,8 +175,17 @@ def request(
         click.echo(f"note: {note}", err=True)
     store = Store(store_root or default_root())
     warn_of_damage(store)
-    plan = make_plan(loaded, source, registry, store, trust_expected=trust_expected)
-    return Request(plan, store, registry, source, path, tuple(_changes(narrowing)))
+    if lock is not None:
+        refuse_other_files(path, lock, store)
+    inputs = Inputs(store, _say, None if lock is None else lock.hub)
+    plan = make_plan(loaded, source, registry, store, trust_expected=trust_expected, inputs=inputs)
+    if lock is not None:
+        refuse_another_plan(path, lock, lock_of(plan, source.plain()))
+    return Request(plan, store, registry, source, path, changes)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _changes(narrowing: Mapping[str, Any]) -> Iterator[str]:

@@ -35,6 +35,8 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
 
     SUITE is a file, or the name of a suite that comes with mbench (`mbench suites`).
 
+    SUITE may also be a lock, such as the suite.lock of a report: the run is repeated exactly.
+
     What is in the store is not computed again; an interrupted run continues where it stopped.
 
     Ctrl-C, SIGTERM and SIGHUP end a run: what is finished is stored, and a report of it is written.
@@ -46,7 +48,7 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     from mbench.cli.summary import list_problems, show_end, show_notes, show_plan
     from mbench.plan.admission.admit import admit, refuse
     from mbench.plan.cost import estimate
-    from mbench.report.publish import publish
+    from mbench.report.publish import LOCK, publish
     from mbench.run.assemble import assemble
     from mbench.run.processes import Processes
     from mbench.run.provenance import gather
@@ -55,6 +57,7 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
 
     json_stream = click.get_current_context().with_resource(json_only()) if as_json else None
     asked = request(**options)
+    lock = asked.lock.to_text()
     directory = output / asked.plan.suite.name
     check_replaceable(directory)
     _say_what_is_replaced(directory, asked.plan)
@@ -72,7 +75,7 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
         words = ["mbench", *sys.argv[1:]]
         provenance = gather(asked.plan, outcome, asked.path, words, asked.changes)
         results = assemble(asked.plan, outcome, provenance, findings)
-        published = publish(results, directory, asked.registry.panels, files={})
+        published = publish(results, directory, asked.registry.panels, files={LOCK: lock})
     for text in published.warnings:
         progress.warning(text)
     if as_json:

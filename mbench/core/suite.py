@@ -83,7 +83,8 @@ class ModelSpec(_Strict):
     plugin: Label | None = None
     """Name of a model that a plugin ships."""
     revision: Revision | None = None
-    """Commit of the hub repository; not beside `path` or `plugin`, where it would mean nothing."""
+    """Commit, branch or tag of the hub repository; not beside `path` or `plugin`, where it would
+    mean nothing."""
     dtype: DtypeName = "auto"
     """`auto`: as the checkpoint is stored."""
     attention: AttentionName = "auto"
@@ -117,7 +118,8 @@ class TextSource(_Strict):
     data_files: LocalPath | None = None
     """Only these files of the dataset."""
     revision: Revision | None = None
-    """Commit of the dataset. It, `subset` and `data_files` stand only beside `hub`."""
+    """Commit, branch or tag of the dataset. It, `subset` and `data_files` stand only beside
+    `hub`."""
     field: Label = "text"
     """Field of a record that holds the text. A record without it, or where it is no string, is
     refused."""

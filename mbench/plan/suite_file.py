@@ -55,6 +55,11 @@ def load_suite(
         _choose_methods(source, methods)
     if limit is not None:
         _limit(source, limit)
+    return validated(source), source
+
+
+def validated(source: YamlSource) -> Suite:
+    """The suite that was read; raises `SuiteError` with the place of the first mistake."""
     # `random:` alone is a method with nothing changed.
     for section in ("methods", "candidates"):
         listed = source.section(section)
@@ -67,22 +72,26 @@ def load_suite(
         raise describe_error(source, error, Suite) from None
     _check_size(suite, source)
     _check_references(suite, source)
-    return suite, source
+    return suite
 
 
 def _redirect_model(source: YamlSource, redirection: str) -> None:
     name, separator, target = redirection.partition("=")
     listed = source.section("models")
     if separator and not target:
-        raise SuiteError(f"--model takes NAME or NAME=PATH_OR_ID, got {shown(redirection)}")
+        forms = "NAME, NAME=PATH, NAME=ID or NAME=ID@REVISION"
+        raise SuiteError(f"--model takes {forms}, got {shown(redirection)}")
     if name not in listed:
         raise source.unknown(("models",), "model", name, listed, "--model")
     if not separator:
         return
     before = listed[name] if isinstance(listed[name], dict) else {}
     kept = {key: before[key] for key in ("dtype", "attention") if key in before}
-    looks_local = os.path.exists(target) or target.startswith((".", "/", "~"))
-    place = {"path": target} if looks_local else {"hub": target}
+    if os.path.exists(target) or target.startswith((".", "/", "~")):
+        place = {"path": target}
+    else:
+        hub_id, at, revision = target.partition("@")
+        place = {"hub": hub_id} | ({"revision": revision} if at else {})
     source.replace(("models", name), kept | place, f"--model {redirection}")
 
 

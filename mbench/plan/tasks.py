@@ -16,7 +16,7 @@ from mbench.evaluate.lm_eval.task_data import LeafData, data_of
 from mbench.plan.keys import Code
 from mbench.plan.registry import Registry
 from mbench.plan.yaml_source import Place, YamlSource
-from mbench.storage.inputs import Inputs
+from mbench.storage.inputs import Fetchable, Inputs
 from mbench.storage.texts import Text
 
 if TYPE_CHECKING:
@@ -54,6 +54,12 @@ class PlannedTask:
             )
         assert self.text is not None
         return prepare_text(self.name, self.spec, self.text, positions, tokenizer)
+
+    @property
+    def fetchables(self) -> list[Fetchable]:
+        """What must be fetched before it can be prepared."""
+        datasets = [self.text.fetchable if self.text else None, *(d.dataset for d in self.data)]
+        return [each for each in datasets if each is not None]
 
     @property
     def metric(self) -> str:

@@ -39,6 +39,20 @@ def measure_efficiency(session: ModelSession) -> None:
         session.outcome.efficiency.append(_measured(session, spec, saving))
 
 
+def lacks_efficiency(session: ModelSession) -> bool:
+    """Whether a budget is still to be measured here."""
+    spec = session.plan.suite.efficiency
+    if spec is None:
+        return False
+    from mbench.run.footprint import device_name
+
+    device, settings = device_name(), spec.model_dump()
+    plan, model = session.plan, session.model
+    kept = (plan.kept(model, retain) for retain in plan.suite.retain)
+    keys = (efficiency_key(plan.code, model.identity, k, settings, device) for k in kept)
+    return any(_stored(session.store, key) is None for key in keys)
+
+
 def _measured(session: ModelSession, spec: EfficiencySpec, saving: Saving) -> Saving:
     """The budget's figures, from the store or measured now; or why there are none."""
     kept, device = saving.kept, saving.device

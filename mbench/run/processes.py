@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -22,6 +23,9 @@ from mbench.run.evaluation_stage import EvaluationStage, Pending
 from mbench.run.mask_stage import restore_masks
 from mbench.run.progress import Progress
 from mbench.run.session import ModelSession, Outcome
+from mbench.storage.hub.offline import offline
+from mbench.storage.inputs import Inputs, Pins
+from mbench.storage.records import from_plain, to_plain
 from mbench.storage.store import Store
 
 
@@ -36,6 +40,8 @@ class Order(BaseModel):
     model: str
     worker: int
     """1 for the first one beside the run itself."""
+    pins: dict[str, Any]
+    """What the run took from the hub, as plain values."""
 
     def to_json(self) -> str:
         """Only what is set, because a parameter given as null differs from one that is left out."""
@@ -90,6 +96,7 @@ class Processes:
             store=self._store.root,
             model=model,
             worker=number,
+            pins=to_plain(self._plan.inputs.pins()),
         )
 
 
@@ -118,7 +125,9 @@ def work(order: Order) -> None:
     """
     store = Store(order.store)
     source = YamlSource(Path(order.suite.name), PlacedMap())
-    plan = make_plan(order.suite, source, load_registry(order.plugin_files), store)
+    offline()
+    inputs = Inputs(store, pins=from_plain(Pins, order.pins))
+    plan = make_plan(order.suite, source, load_registry(order.plugin_files), store, inputs=inputs)
     (model,) = (model for model in plan.models if model.name == order.model)
     session = ModelSession(plan, model, store, Progress(), Outcome())
     restore_masks(session)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 
 class Progress:
     """Receives every report of a run and shows none; displays override what they show."""
+
+    @contextmanager
+    def fetching(self, size: int) -> Iterator[Callable[[int], object]]:
+        """So many bytes are fetched inside the block; gives what is to be told of those that came.
+
+        It may be told in any thread.
+        """
+        yield lambda came: None
 
     def total(self, tokens: int) -> None:
         """Forward tokens of the whole run as far as known by now, cached ones left out."""

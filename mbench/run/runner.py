@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from mbench.core.errors import caught
 from mbench.core.results import TaskStatus
 from mbench.plan.cells import Cell, Plan, StatisticJob
-from mbench.run.efficiency_stage import measure_efficiency
+from mbench.plan.tasks import PlannedTask
+from mbench.run.efficiency_stage import lacks_efficiency, measure_efficiency
 from mbench.run.evaluation_stage import EvaluationStage, Pending
 from mbench.run.executor import Executor, Here
+from mbench.run.fetch_stage import fetch
 from mbench.run.mask_stage import make_masks, restore_masks
 from mbench.run.profile_stage import missing_jobs, profile, restore_profiles
 from mbench.run.progress import Progress
 from mbench.run.session import ModelSession, Outcome
+from mbench.storage.inputs import Fetchable
 from mbench.storage.store import Store
 
 
@@ -41,31 +45,71 @@ class Runner:
         self.store.listen(self.progress.warning)
         self.store.sweep()
         try:
-            for model in self.plan.models:
-                session = ModelSession(self.plan, model, self.store, self.progress, self.outcome)
-                _run_model(session, self.executor)
-                measure_efficiency(session)
+            sessions = [
+                ModelSession(self.plan, model, self.store, self.progress, self.outcome)
+                for model in self.plan.models
+            ]
+            work = [_work(session) for session in sessions]
+            fetch((each for part in work for each in part.inputs()), self.progress)
+            for part in work:
+                _run_model(part, self.executor)
+                measure_efficiency(part.session)
         except KeyboardInterrupt:
             self.outcome.interrupted = True
         return self.outcome
 
 
-def _run_model(session: ModelSession, executor: Executor) -> None:
+@dataclass(frozen=True)
+class _Work:
+    """What is left to do with one model."""
+
+    session: ModelSession
+    cells: Sequence[Cell]
+    """Whose masks are not stored."""
+    jobs: Mapping[str, Sequence[StatisticJob]]
+    """By corpus, statistics that are not stored."""
+    stage: EvaluationStage
+    pending: Sequence[Pending]
+    """Evaluations of stored masks that are not."""
+
+    @property
+    def tasks(self) -> list[PlannedTask]:
+        """Those that are to be prepared."""
+        if self.cells:
+            return list(self.session.plan.tasks)
+        return [task for item in self.pending for task in item.tasks]
+
+    def inputs(self) -> Iterator[Fetchable]:
+        """What must be on disk for it."""
+        session = self.session
+        left = self.cells or self.jobs or self.pending or lacks_efficiency(session)
+        if left and session.model.checkpoint is not None:
+            yield session.model.checkpoint
+        for corpus in self.jobs:
+            text = session.plan.texts[corpus].fetchable
+            if text is not None:
+                yield text
+        for task in self.tasks:
+            yield from task.fetchables
+
+
+def _work(session: ModelSession) -> _Work:
+    """Look at the store; what is there goes into the outcome."""
     cells = restore_masks(session)
-    jobs = missing_jobs(session, cells)
     stage = EvaluationStage(session)
-    pending = stage.pending()
-    if not cells and not jobs and not pending:
+    return _Work(session, cells, missing_jobs(session, cells), stage, stage.pending())
+
+
+def _run_model(work: _Work, executor: Executor) -> None:
+    session, cells, jobs, stage = work.session, work.cells, work.jobs, work.stage
+    if not cells and not jobs and not work.pending:
         restore_profiles(session)
         return
-    session.store.require_writable(_lacking(session, cells, pending))
+    session.store.require_writable(_lacking(session, cells, work.pending))
     if not _load(session):
         return
     # Tasks come before the passes over the corpora: a mistake in one shows within seconds.
-    if cells:
-        stage.prepare(session.plan.tasks)
-    else:
-        stage.prepare(task for item in pending for task in item.tasks)
+    stage.prepare(work.tasks)
     _announce_total(session, stage, jobs, cells)
     problems = profile(session, jobs)
     restore_profiles(session)
@@ -100,7 +144,7 @@ def _announce_total(
     session: ModelSession,
     stage: EvaluationStage,
     jobs: Mapping[str, Sequence[StatisticJob]],
-    cells: list[Cell],
+    cells: Sequence[Cell],
 ) -> None:
     """Set the total to the most there can be: masks that are not made yet may turn out equal."""
     specs = [session.plan.suite.corpora[corpus] for corpus in jobs]
@@ -113,5 +157,5 @@ def _announce_total(
     )
 
 
-def _evaluation_tokens(stage: EvaluationStage, pending: list[Pending]) -> int:
+def _evaluation_tokens(stage: EvaluationStage, pending: Sequence[Pending]) -> int:
     return sum(stage.tokens(task) for item in pending for task in item.tasks)

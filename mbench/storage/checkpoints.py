@@ -173,6 +173,9 @@ class Directory:
     def fetch(self, advance: Advance) -> None:
         """Nothing to do."""
 
+    def refuse_missing(self) -> None:
+        """Nothing is missing."""
+
 
 class OnHub:
     """A checkpoint in a repository of the hub, at one commit."""
@@ -229,8 +232,7 @@ class OnHub:
     def _folder(self, names: Collection[str]) -> Path:
         """A folder with these files and no others, whatever else was fetched some time."""
         with _named(self.place):
-            if self._refusal is not None:
-                raise self._refusal
+            self.refuse_missing()
             cache = self._inputs.fetch(self.repository, names)
         # Some libraries tell models apart by the last part of their path.
         kind = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
@@ -252,6 +254,12 @@ class OnHub:
             self._inputs.fetch(self.repository, self.names.all, advance)
         except HubRefusal as error:
             self._refusal = error
+
+    def refuse_missing(self) -> None:
+        """Raise `ModelNotFound` where fetching went wrong."""
+        with _named(self.place):
+            if self._refusal is not None:
+                raise self._refusal
 
 
 @cache

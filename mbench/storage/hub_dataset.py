@@ -61,6 +61,11 @@ class HubDataset:
         except HubRefusal as error:
             self._refusal = error
 
+    def refuse_missing(self) -> None:
+        """Raise a `HubRefusal` where fetching went wrong."""
+        if self._refusal is not None:
+            raise self._refusal
+
     def batches(self) -> Iterator[Mapping[str, list[Any]]]:
         """The rows of its split by column, read as far as needed; raises `HubRefusal`."""
         return batches(self._folder(), self.files, self.split, of=self.repository)
@@ -75,6 +80,5 @@ class HubDataset:
         return open_dataset(self._folder(), self.files, split, of=self.repository)
 
     def _folder(self) -> Path:
-        if self._refusal is not None:
-            raise self._refusal
+        self.refuse_missing()
         return self._inputs.fetch(self.repository, self._names)

@@ -31,6 +31,9 @@ class Fetchable(Protocol):
         What goes wrong is raised where they are read, so that it costs what needs them and no more.
         """
 
+    def refuse_missing(self) -> None:
+        """Raise an `MbenchError` where fetching went wrong."""
+
 
 @dataclass(frozen=True)
 class Reading:

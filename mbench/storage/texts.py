@@ -185,6 +185,11 @@ class Text:
             files = self._inputs.reading(repository, source.subset, data_files=source.data_files)
             return HubDataset(self._inputs, repository, files, source.split)
 
+    @property
+    def fetchable(self) -> HubDataset | None:
+        """What must be fetched before it can be read; raises `CorpusError`."""
+        return None if self.source.hub is None else self.dataset
+
     @contextmanager
     def _reachable(self) -> Iterator[None]:
         try:

@@ -215,7 +215,7 @@ def test_a_model_left_out_takes_what_methods_say_of_it_along(tmp_path):
     ("options", "message"),
     [
         ({"models": ["dmo=x"]}, "unknown model 'dmo'; did you mean 'demo'?"),
-        ({"models": ["demo="]}, "--model takes NAME or NAME=PATH_OR_ID"),
+        ({"models": ["demo="]}, "--model takes NAME, NAME=PATH, NAME=ID or NAME=ID@REVISION"),
         ({"set_values": ["methods=[random, mean]"]}, "methods: input should be a mapping"),
         ({"set_values": ["tasks=[x]"], "limit": 3}, "tasks: input should be a mapping"),
         ({"set_values": ["models=[demo]"], "models": ["demo=x"]}, "unknown model 'demo'"),

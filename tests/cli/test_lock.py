@@ -1,0 +1,303 @@
+"""Runs that take all from a hub which changes, fails and dies; and their locks."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+
+import pandas as pd
+import pytest
+from huggingface_hub import constants
+
+from helpers.command import call
+from helpers.tiny_models import qwen2_moe, randomised, save
+from mbench.run import fetch_stage
+from mbench.storage.checkpoints import Directory, model_key
+
+SUITE = """\
+name: small
+models:
+  tiny: {hub: acme/tiny}
+retain: [0.5]
+corpora:
+  text: {source: {hub: acme/text}, sequences: 4, length: 16}
+methods:
+  reap: {corpora: [text]}
+perplexity:
+  ppl: {source: {hub: acme/text, split: test}, protocol: gptq, window: 16}
+tasks:
+  quiz: {directory: tasks}
+"""
+TASK = """\
+task: quiz
+dataset_path: acme/quiz
+output_type: multiple_choice
+test_split: test
+doc_to_text: "{{question}}"
+doc_to_choice: "{{choices}}"
+doc_to_target: answer
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+"""
+
+
+def words(generator, count):
+    return " ".join(f"w{generator.randrange(3, 60)}" for _ in range(count))
+
+
+def push_data(hub, seed):
+    """Text as parquet, which is large file storage, and a task as JSON lines, which is not."""
+    generator = random.Random(seed)
+    text = {
+        f"data/{split}-00000-of-00001.parquet": pd.DataFrame(
+            {"text": [words(generator, 20) for _ in range(10)]}
+        ).to_parquet()
+        for split in ("train", "test")
+    }
+    hub.push("dataset", "acme/text", text)
+    items = [
+        {"question": words(generator, 4), "choices": [words(generator, 2) for _ in range(3)]}
+        for _ in range(8)
+    ]
+    lines = "".join(json.dumps(item | {"answer": generator.randrange(3)}) + "\n" for item in items)
+    hub.push("dataset", "acme/quiz", {"test.jsonl": lines.encode(), "README.md": b"# Quiz\n"})
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """The same architecture with two sets of weights."""
+    folder = tmp_path_factory.mktemp("models")
+    model = qwen2_moe()
+    first = save(model, folder / "first")
+    return first, save(randomised(model, seed=1), folder / "second")
+
+
+@pytest.fixture
+def place(online, models, tmp_path, monkeypatch):
+    """A hub with all that the suite needs, and a folder with the suite."""
+    online.push("model", "acme/tiny", models[0])
+    push_data(online, seed=0)
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "quiz.yaml").write_text(TASK)
+    (tmp_path / "suite.yaml").write_text(SUITE)
+    return tmp_path
+
+
+def mbench(place, *arguments, store="store", offline=False):
+    # An earlier command of this process has gone offline.
+    constants.HF_HUB_OFFLINE = offline
+    return call(*arguments, cwd=place, store=place / store)
+
+
+def results(place):
+    return (place / "reports" / "small" / "results.csv").read_bytes()
+
+
+def is_well(done):
+    assert (done.returncode, "failed" in done.stderr) == (0, False), done.stderr
+    return True
+
+
+def test_a_lock_repeats_a_run_whatever_became_of_the_hub(place, online, models):
+    assert is_well(mbench(place, "run", "suite.yaml"))
+    first = results(place)
+    lock = place / "reports" / "small" / "suite.lock"
+    written = lock.read_text()
+    assert json.loads(written)["identities"]["models"]["tiny"] == model_key(Directory(models[0]))
+    assert str(place) not in written
+    for part in ("acme/tiny", "acme/text", "acme/quiz", "tasks/quiz.yaml", "torch=="):
+        assert part in written
+    shutil.copy(lock, place / "kept")
+
+    online.push("model", "acme/tiny", models[1])
+    push_data(online, seed=1)
+    assert is_well(mbench(place, "run", "kept", store="another"))
+    assert results(place) == first
+    assert lock.read_text() == written
+
+    # All is stored, and the hub is dead: the newest answers that are known count.
+    online.__exit__()
+    again = mbench(place, "run", "suite.yaml")
+    assert is_well(again)
+    assert "0 forward tokens" in again.stderr
+    assert "cannot be reached" in again.stderr
+    assert "as resolved on" in again.stderr
+    assert results(place) == first
+    assert is_well(mbench(place, "run", "kept", store="third", offline=True))
+    assert results(place) == first
+
+
+def test_a_push_between_plan_and_load_changes_nothing(place, online, models, monkeypatch):
+    assert is_well(mbench(place, "run", "suite.yaml"))
+    first = results(place)
+    fetch = fetch_stage.fetch
+
+    def pushed_before(needed, progress):
+        online.push("model", "acme/tiny", models[1])
+        push_data(online, seed=1)
+        fetch(needed, progress)
+        online.__exit__()
+
+    monkeypatch.setattr("mbench.run.runner.fetch", pushed_before)
+    shutil.rmtree(place / "cache")
+    assert is_well(mbench(place, "run", "suite.yaml", store="another"))
+    assert results(place) == first
+
+
+def test_a_file_that_the_hub_does_not_give_makes_no_other_tokenizer(place, online):
+    online.fail("500", "tokenizer_config.json")
+    done = mbench(place, "run", "suite.yaml")
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error")]
+    assert "tokenizer_config.json" in line
+    assert "500" in line
+    assert not (place / "store" / "evaluations").exists()
+    online.heal()
+    assert is_well(mbench(place, "run", "suite.yaml"))
+
+
+def test_a_plan_and_a_check_fetch_no_weights_and_a_lock_does(place, online):
+    for verb in ("plan", "check"):
+        assert is_well(mbench(place, verb, "suite.yaml"))
+    fetched = {path.name for path in (place / "cache").rglob("snapshots/*/*")}
+    assert "tokenizer_config.json" in fetched
+    assert "model.safetensors" not in fetched
+    done = mbench(place, "lock", "suite.yaml", "--output", "my.lock")
+    assert is_well(done)
+    assert done.stdout == "my.lock\n"
+    online.__exit__()
+    assert is_well(mbench(place, "run", "my.lock", offline=True))
+    assert (place / "reports" / "small" / "suite.lock").read_text() == (
+        place / "my.lock"
+    ).read_text()
+    printed = mbench(place, "lock", "my.lock", "--output", "-", offline=True)
+    assert printed.stdout == (place / "my.lock").read_text()
+
+
+LOCAL = """\
+name: local
+models: {demo: {plugin: demo, dtype: float32}}
+retain: [0.5]
+methods: {random: {seeds: [0]}}
+perplexity: {ppl: {source: {files: [text.txt]}, protocol: gptq, window: 16}}
+"""
+PLUGIN = """\
+import BESIDE
+import mbench
+
+class Mine(mbench.Selector):
+    name = "mine"
+
+    def select(self, scores, budget, profiles):
+        raise NotImplementedError
+
+@mbench.hookimpl
+def mbench_components():
+    return [Mine]
+"""
+
+
+def beside(place):
+    return f"beside_{place.name}"
+
+
+@pytest.fixture
+def local(tmp_path):
+    """A folder with a lock of local files and a plugin."""
+    (tmp_path / "suite.yaml").write_text(LOCAL)
+    (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog " * 40)
+    # This process knows one module of a name.
+    (tmp_path / "plugin.py").write_text(PLUGIN.replace("BESIDE", beside(tmp_path)))
+    (tmp_path / f"{beside(tmp_path)}.py").write_text("VALUE = 1\n")
+    words = ("lock", "suite.yaml", "--output", "my.lock", "--plugin", "plugin.py")
+    assert is_well(mbench(tmp_path, *words, offline=True))
+    return tmp_path
+
+
+def changed_text(place):
+    (place / "text.txt").write_text("something else " * 100)
+
+
+def without_text(place):
+    (place / "text.txt").unlink()
+
+
+def changed_plugin(place):
+    (place / f"{beside(place)}.py").write_text("VALUE = 2\n")
+
+
+def without_plugin(place):
+    (place / "plugin.py").rename(place / "elsewhere.py")
+
+
+def edited(place):
+    text = (place / "my.lock").read_text()
+    (place / "my.lock").write_text(text.replace('"window": 16', '"window": 32'))
+
+
+def cut_off(place):
+    text = (place / "my.lock").read_text()
+    (place / "my.lock").write_text(text[: len(text) // 2])
+
+
+def other_version(place):
+    relock(place, lambda data: data["versions"]["packages"].update(torch="1.0.0"))
+
+
+def other_code(place):
+    relock(place, lambda data: data["versions"]["code"].update(moe="0" * 64))
+
+
+def relock(place, change):
+    """A lock as another machine would have written it."""
+    from mbench.plan.lock import Lock
+    from mbench.storage.records import from_plain
+
+    data = json.loads((place / "my.lock").read_text())
+    change(data)
+    sections = {name: data[name] for name in data if name not in ("about", "checksums")}
+    (place / "my.lock").write_text(from_plain(Lock, sections).to_text())
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "parts"),
+    [
+        (changed_text, (), ["text.txt", "expected sha256", "found"]),
+        (without_text, (), ["text.txt", "No such file"]),
+        (changed_plugin, (), ["beside_", "expected sha256", "found"]),
+        (without_plugin, (), ["plugin.py is missing", "--plugin"]),
+        (edited, (), ["my.lock:", "'suite' was changed"]),
+        (cut_off, (), ["my.lock:", "damaged"]),
+        (other_version, (), ["torch is 1.0.0 in the lock", "pip install torch==1.0.0"]),
+        (other_code, (), ["mbench's code in moe"]),
+        (None, ("--set", "retain=[0.25]"), ["run as it is", "--set"]),
+        (None, ("--method", "reap"), ["run as it is", "--method"]),
+    ],
+)
+def test_what_is_not_as_in_the_lock_is_refused_in_one_line(local, change, options, parts):
+    if change is not None:
+        change(local)
+    for verb in ("plan", "run"):
+        done = mbench(local, verb, "my.lock", *options, offline=True)
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        for part in parts:
+            assert part in line
+    assert not (local / "reports").exists()
+
+
+def test_a_plugin_that_was_moved_is_given_again(local):
+    (local / "there").mkdir()
+    for name in ("plugin.py", f"{beside(local)}.py"):
+        (local / name).rename(local / "there" / name)
+    assert is_well(mbench(local, "plan", "my.lock", "--plugin", "there/plugin.py", offline=True))
+
+
+def test_a_model_of_another_revision_is_taken(place, online, models):
+    commit = online.push("model", "acme/tiny", models[1], branch="next")
+    done = mbench(place, "lock", "suite.yaml", "--model", "tiny=acme/tiny@next", "--output", "-")
+    assert is_well(done)
+    lock = json.loads(done.stdout)
+    (model,) = [each for each in lock["hub"]["repositories"] if each["kind"] == "model"]
+    assert (model["revision"], model["commit"]) == ("next", commit)
+    assert lock["identities"]["models"]["tiny"] == model_key(Directory(models[1]))
