@@ -55,7 +55,7 @@ def test_a_run_prints_the_report_on_stdout_and_the_rest_on_stderr(first_run):
     names = {path.name for path in (folder / "reports" / "tiny").iterdir()}
     assert names == {
         *("index.html", "results.csv", "results.json", "items.parquet"),
-        *("tables.tex", "tables.md", "verdict.json"),
+        *("tables.tex", "tables.md", "verdict.json", "suite.lock"),
     }
     assert (folder / "reports" / "index.html").is_file()
     assert "50\N{NO-BREAK SPACE}% kept: " in run.stderr
@@ -123,7 +123,7 @@ def test_export_writes_the_model_that_was_chosen(folder, call_there):
         (["rnu", "tiny.yaml"], "unknown command 'rnu'; did you mean 'run'? (valid: check, "),
         (
             ["leaderboard"],
-            "(valid: check, compare, export, plan, plugins, report, run, store, suites)",
+            "(valid: check, compare, export, lock, plan, plugins, report, run, store, suites)",
         ),
         (["run", "none.yaml"], "none.yaml: no such suite file (there: tiny.yaml)"),
         (["plan", "quikstart"], "unknown suite 'quikstart'; did you mean 'quickstart'?"),
