@@ -122,7 +122,7 @@ def _run_model(work: _Work, executor: Executor) -> None:
 def _lacking(session: ModelSession, cells: Sequence[Cell], pending: Sequence[Pending]) -> str:
     """What a run of the model would store."""
     evaluations = sum(len(item.tasks) for item in pending)
-    return f"{len(cells)} masks and at least {evaluations} evaluations of {session.model.name}"
+    return f"of {session.model.name} masks ({len(cells)}) and evaluations (at least {evaluations})"
 
 
 def _load(session: ModelSession) -> bool:
