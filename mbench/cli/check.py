@@ -20,7 +20,8 @@ def command(as_json: bool, **options: Any) -> None:
     SUITE is a file, or the name of a suite that comes with mbench (`mbench suites`).
 
     Shows what was found out about models, texts, tasks and budgets. `run` does the same before it
-    loads a model, and refuses the same.
+    loads a model, and refuses the same. A model that is out of reach is not looked at, where the
+    suite states its sizes.
 
     Exit status: 0 no mistakes, 2 a mistake in the suite or an input that is refused, 3 a plugin's
     component is broken.
@@ -31,7 +32,7 @@ def command(as_json: bool, **options: Any) -> None:
     from mbench.storage.records import to_plain
 
     json_stream = click.get_current_context().with_resource(json_only()) if as_json else None
-    asked = request(**options)
+    asked = request(trust_expected=True, **options)
     findings = admit(asked.plan, asked.store)
     if json_stream is not None:
         print_json({"findings": to_plain(findings)}, json_stream)

@@ -10,7 +10,9 @@ from helpers.tiny_models import VOCABULARY, mixtral, qwen2_moe, save
 from helpers.tiny_suite import plan_of
 from mbench.core.errors import AdmissionError
 from mbench.plan.admission.admit import admit, refuse
+from mbench.plan.cells import make_plan
 from mbench.plan.models import PlannedModel
+from mbench.plan.plugin_loading import load_registry
 from mbench.plan.suite_file import load_suite
 
 SUITE = """\
@@ -142,3 +144,28 @@ def test_an_attention_that_the_class_lacks_is_an_error_at_its_line(tmp_path, sto
         findings, _ = found(tmp_path, store, model, set_values=change)
         expected = "sdpa" if asked == "auto" else asked
         assert words_of(findings, "attention") == [f"{expected}, computed in float32"]
+
+
+FAR = """\
+name: tiny
+models:
+  far:
+    hub: no/such
+    revision: "0123456789012345678901234567890123456789"
+    expect: {layers: 2, experts: 8, top_k: 4, parameters: 900, expert_parameters: 9}
+retain: [0.25]
+corpora: {bible: {source: {plugin: bible, split: calibration}, sequences: 4, length: 16}}
+methods: {reap: {corpora: [bible]}}
+perplexity: {ppl: {source: {plugin: wiki, split: evaluation}, window: 16, stride: 8}}
+"""
+
+
+def test_what_needs_no_files_is_looked_at_where_a_model_is_out_of_reach(tmp_path, store):
+    path = tmp_path / "suite.yaml"
+    path.write_text(FAR)
+    suite, source = load_suite(path)
+    plan = make_plan(suite, source, load_registry(), store, trust_expected=True)
+    found = {(finding.section, finding.fact): finding for finding in admit(plan, store)}
+    assert found["models", "files"].words.startswith("not looked at")
+    assert found["retain", "experts per token"].words.startswith("2 experts are kept where a")
+    assert not {"sequences", "windows", "largest token id"} & {fact for _, fact in found}
