@@ -64,14 +64,11 @@ class _Fault:
 class HubServer:
     """Serves what was pushed; use it as a context manager."""
 
-    def __init__(self, *, large_files: bool = True, page: int = 1000) -> None:
-        """Nothing is pushed yet.
-
-        Args:
-            large_files: whether some files are in large file storage, listed with a sha256.
-            page: how many entries one answer lists.
-        """
-        self.large_files, self.page = large_files, page
+    def __init__(self, *, page: int = 1000) -> None:
+        """Nothing is pushed yet; one answer lists `page` entries."""
+        self.page = page
+        self.large_files = True
+        """Whether some files are in large file storage, listed with a sha256."""
         self.requests: list[tuple[str, str, str | None]] = []
         """Method, path, and the header that holds the token."""
         self.retry_after = "0"

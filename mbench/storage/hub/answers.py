@@ -70,7 +70,9 @@ def in_one_line(what: str) -> Iterator[None]:
     except Exception as error:
         # The client raises its own, its HTTP library's and built-in errors.
         definite = any(_is_answer(each) for each in _chain(error))
-        reason = refusal(error) or f"what {hub()} answered cannot be read ({caught(error)})"
+        reason = (
+            refusal(error) or f"what {hub()} answered cannot be read ({readable(caught(error))})"
+        )
         raise (HubRefusal if definite else HubUnreachable)(f"{what}: {reason}") from error
 
 

@@ -93,19 +93,25 @@ class _Fetch:
 
     def file(self, file: HubFile) -> None:
         """Have one file on disk with the right bytes."""
-        path = _path(self.repository, file.name)
         what = f"{self.repository}, file {file.name}"
-        with in_one_line(what):
-            problem = self._once(path, file)
-            if problem is None:
-                return
+        try:
+            with in_one_line(what):
+                self._twice(file, what)
+        except HubUnreachable as error:
+            raise HubUnreachable(f"{error}, and it is not in the local cache") from error
+
+    def _twice(self, file: HubFile, what: str) -> None:
+        path = _path(self.repository, file.name)
+        problem = self._once(path, file)
+        if problem is None:
+            return
+        _remove(path, repository_folder(self.repository.kind, self.repository.name))
+        self.say(f"{what}: {problem}; it is fetched again")
+        problem = self._once(path, file)
+        if problem is not None:
             _remove(path, repository_folder(self.repository.kind, self.repository.name))
-            self.say(f"{what}: {problem}; it is fetched again")
-            problem = self._once(path, file)
-            if problem is not None:
-                _remove(path, repository_folder(self.repository.kind, self.repository.name))
-                forget(self.repository, self.store)
-                raise HubRefusal(f"{problem}, also when it was fetched again")
+            forget(self.repository, self.store)
+            raise HubRefusal(f"{problem}, also when it was fetched again")
 
     def _once(self, path: Path, file: HubFile) -> str | None:
         """Fetch a file that is not there; returns what is wrong with the one that is there now."""

@@ -73,8 +73,9 @@ DEFINITE = {fault for fault in FAULTS if fault[0] == "4" and "429" not in fault}
 
 @pytest.fixture
 def quick(monkeypatch, online):
-    """Without the library's own pauses between the parts of a file."""
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    """With short pauses of the library between the parts of a file."""
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
     yield online
     online.heal()
 
