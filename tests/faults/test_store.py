@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -357,36 +356,65 @@ def test_writes_survive(name, tmp_path):
 
 
 RUN = """\
-import os, sys
+import os, random, sys, time
 from pathlib import Path
-tests, folder, root, first, methods, count = sys.argv[1:]
+tests, folder, root, methods, count, seed = sys.argv[1:]
 sys.path.insert(0, tests)
 from helpers.disk_faults import changes_below, die
 from helpers.tiny_suite import SUITE, go, plan_of
+from mbench.storage.housekeeping import contents, describe
 from mbench.storage.store import Store
 import torch, transformers, mbench.evaluate.perplexity, mbench.moe.load, mbench.moe.profile
-only = {"methods": methods.split(","), "retain": [0.5], "set_values": ["seeds=[0]"]}
-# Several at once share what is imported.
-number = next((n for n in range(1, int(count)) if os.fork() == 0), 0)
-folder = Path(folder) / str(number)
-folder.mkdir(parents=True, exist_ok=True)
-with changes_below(Path(root), int(first), die):
-    store = Store(Path(root))
-    table = go(plan_of(folder, store, **only), store)[1]
-(folder / "results.csv").write_text(table.to_csv(index=False))
-sys.exit(number == 0 and any(os.wait()[1] for _ in range(1, int(count))))
+
+# Forked, so that all share what is imported.
+def started(number, first):
+    child = os.fork()
+    if child:
+        return child
+    place = Path(folder) / str(number)
+    place.mkdir(parents=True, exist_ok=True)
+    only = {"methods": methods.split(","), "retain": [0.5], "set_values": ["seeds=[0]"]}
+    with changes_below(Path(root), first, die):
+        store = Store(Path(root))
+        table = go(plan_of(place, store, **only), store)[1]
+    (place / "results.csv").write_text(table.to_csv(index=False))
+    os._exit(0)
+
+def together():
+    children = [started(number, 10**9) for number in range(int(count))]
+    sys.exit(any(os.waitpid(child, 0)[1] for child in children))
+
+def killed():
+    generator, kills = random.Random(int(seed)), 0
+    while True:
+        at_a_write = generator.random() < 0.7
+        child = started(0, generator.randrange(2, 120) if at_a_write else 10**9)
+        if not at_a_write:
+            time.sleep(generator.random() * 10)
+            os.kill(child, 9)
+        status = os.waitpid(child, 0)[1]
+        if status == 0:
+            break
+        assert status == 9, status
+        kills += 1
+        for stored in contents(Store(Path(root))):
+            assert not describe(stored, whole=True).damage
+    print(kills)
+
+together() if seed == "no kills" else killed()
 """
 
 
-def start(folder: Path, store: Path, first: int = 10**9, count: int = 1) -> subprocess.Popen:
-    """Run the small suite in a process of its own, or in several, until a change of the store."""
-    words = [str(TESTS), str(folder), str(store), str(first), ",".join(METHODS), str(count)]
+def result_of(folder: Path, store: Path, count: int, seed: str) -> bytes:
+    """Run the small suite so often at once, or until it is no longer killed; what was printed."""
+    words = [str(TESTS), str(folder), str(store), ",".join(METHODS), str(count), seed]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", RUN, *words], env=environment)
+    command = [sys.executable, "-c", RUN, *words]
+    return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout
 
 
 def together(finished: Finished, tmp_path: Path, count: int) -> None:
-    assert start(tmp_path, tmp_path / "store", count=count).wait() == 0
+    result_of(tmp_path, tmp_path / "store", count, "no kills")
     for number in range(count):
         assert (tmp_path / str(number) / "results.csv").read_text() == finished.csv
     assert not (tmp_path / "store" / "damaged").exists()
@@ -408,19 +436,11 @@ def test_many_runs_at_once_give_the_same_figures(finished, tmp_path):
 @pytest.mark.long
 def test_a_run_killed_at_any_write_goes_on_where_it_was(finished, tmp_path):
     kills = 0
-    for number in range(12):
-        store = tmp_path / f"store-{number}"
-        generator = random.Random(number)
-        while True:
-            process = start(tmp_path / "out", store, generator.randrange(2, 120))
-            if number % 2:
-                time.sleep(generator.random() * 15)
-                process.kill()
-            if process.wait() == 0:
-                break
-            kills += 1
-            assert_whole_and_tidy(store, temporaries=1)
+    for seed in range(12):
+        store = tmp_path / f"store-{seed}"
+        kills += int(result_of(tmp_path / "out", store, 1, str(seed)))
         assert (tmp_path / "out" / "0" / "results.csv").read_text() == finished.csv
+        shutil.rmtree(tmp_path / "out")
         assert_whole_and_tidy(store)
     print(f"{kills} killed runs, nothing lost, 0 figures changed")
 
