@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from mbench.core.clean_text import cleaned
 from mbench.core.errors import MbenchError, SuiteError
 from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval.fingerprint import local_files
@@ -98,12 +99,18 @@ class Lock:
         return json.dumps({"about": ABOUT, "checksums": sums, **sections}, indent=1) + "\n"
 
 
+WORDS = ("title", "description")
+"""Keys of a suite that are text for people."""
+
+
 def lock_of(plan: Plan, suite: Mapping[str, Any]) -> Lock:
     """The lock of a plan; `suite` is what its suite was read from, options included.
 
     Raises `MbenchError` where a file cannot be read.
     """
-    portable = _with_portable_paths(suite)
+    # Its words decide nothing and are shown to others; all else must stay as it is.
+    words = {name: cleaned(text) for name, text in suite.items() if name in WORDS}
+    portable = _with_portable_paths({**suite, **words})
     store = plan.inputs.store
     files = {path for path in _input_files(plan) if not _is_installed(path)}
     return Lock(
