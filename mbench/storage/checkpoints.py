@@ -21,7 +21,8 @@ from mbench.storage.hub.answers import HubRefusal
 from mbench.storage.hub.fetch import Advance
 from mbench.storage.hub.repository import Repository
 from mbench.storage.inputs import Inputs
-from mbench.storage.store import Store
+from mbench.storage.records import from_plain, to_plain
+from mbench.storage.store import Key, Store
 
 VOCABULARIES = (
     "tokenizer.json",
@@ -207,9 +208,18 @@ class OnHub:
             folder = self._inputs.fetch(self.repository, [name])
             return (folder / name).read_text(encoding="utf-8")
 
+        listed = {file.name for file in self.repository.files}
+        # Remembered, so that a finished run needs no index of weights.
+        asked: dict[str, object] = {"kind": "files of a checkpoint", "listed": sorted(listed)}
+        asked |= {"commit": self.revision, "remote_code": self._remote_code}
+        key = Key.of("facts", f"files of {self.repository} that are loaded", asked)
+        known = self._inputs.store.read_json(key)
+        if known is not None:
+            return from_plain(FileNames, known)
         with _named(self.place):
-            listed = {file.name for file in self.repository.files}
-            return file_names(listed, read, remote_code=self._remote_code)
+            names = file_names(listed, read, remote_code=self._remote_code)
+        self._inputs.store.write_json(key, to_plain(names))
+        return names
 
     def sha256(self, name: str) -> str:
         """The hash of a file's content; raises `ModelNotFound` if it is out of reach."""

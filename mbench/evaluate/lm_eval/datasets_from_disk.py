@@ -41,7 +41,8 @@ def _load(path: Any, name: str | None = None, *others: Any, **options: Any) -> A
     fetched = _fetched.get(Call.of(path, name, options))
     if fetched is not None:
         return fetched.splits()
-    if path in LOCAL_FORMATS or Path(path).exists():
+    elsewhere = "://" in str(options.get("data_files"))
+    if (path in LOCAL_FORMATS or Path(path).exists()) and not elsewhere:
         # An older copy in the usual cache might be taken for the files, or be damaged.
         with tempfile.TemporaryDirectory() as cache:
             options |= {"cache_dir": cache, "keep_in_memory": True}

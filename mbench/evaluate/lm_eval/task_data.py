@@ -137,6 +137,8 @@ def _of_local_format(
     located = task_files.locate(leaf.config, leaf.chain) or {}
     addresses = [part for parts in located.values() for part in parts if "://" in part]
     if addresses:
+        # As `locate` hands them on.
+        call = Call.of(call.path, call.name, {**options, "data_files": located})
         return LeafData({}, call, _addressed(leaf, located, inputs))
     return LeafData(
         {

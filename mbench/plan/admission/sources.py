@@ -1,0 +1,38 @@
+"""Where inputs come from: the commits that repositories of the hub stand at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Literal
+
+from mbench.core.admission import Finding
+from mbench.plan.admission.check import Check
+from mbench.plan.cells import Plan
+from mbench.storage.checkpoints import OnHub
+from mbench.storage.hub.repository import Repository
+
+
+def source_checks(plan: Plan) -> Iterator[Check]:
+    """The commit of every model, text and task that is on the hub."""
+    for model in plan.models:
+        if isinstance(model.checkpoint, OnHub):
+            yield Check(partial(_commit, "models", model.name, model.checkpoint.repository))
+    for name, text in plan.texts.items():
+        if text.source.hub is not None:
+            yield Check(partial(_commit, "corpora", name, text.dataset.repository))
+    for task in plan.tasks:
+        if task.text is not None and task.text.source.hub is not None:
+            yield Check(partial(_commit, "perplexity", task.name, task.text.dataset.repository))
+        datasets = (data.dataset for data in task.data)
+        repositories = {str(each.repository): each.repository for each in datasets if each}
+        for repository in repositories.values():
+            yield Check(partial(_commit, "tasks", task.name, repository))
+
+
+def _commit(
+    section: Literal["models", "corpora", "perplexity", "tasks"], name: str, repository: Repository
+) -> Iterator[Finding]:
+    at = f" (revision {repository.revision})" if repository.revision else ""
+    words = f"{repository} at commit {repository.commit}{at}"
+    yield Finding(section, name, "from the hub", words)
