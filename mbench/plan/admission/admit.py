@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from mbench.core.admission import Finding
 from mbench.core.errors import AdmissionError
 from mbench.plan.admission.budgets import budget_checks
-from mbench.plan.admission.check import Check
+from mbench.plan.admission.check import Check, RefusedElsewhere
 from mbench.plan.admission.lengths import sequence_checks, window_checks
 from mbench.plan.admission.models import model_checks
 from mbench.plan.admission.sources import source_checks
@@ -49,13 +49,14 @@ def _checks(plan: Plan) -> Iterator[Check]:
 
 
 def _findings(check: Check, store: Store) -> tuple[Finding, ...]:
-    if check.key is None:
-        return tuple(check.run())
-    stored = store.read_json(check.key)
+    stored = None if check.key is None else store.read_json(check.key)
     if stored is not None:
         return tuple(from_plain(Finding, finding) for finding in stored)
-    findings = tuple(check.run())
+    try:
+        findings = tuple(check.run())
+    except RefusedElsewhere:
+        return ()
     # A refusal may name what is not part of the key, such as the line of a file.
-    if all(finding.level != "refused" for finding in findings):
+    if check.key is not None and all(finding.level != "refused" for finding in findings):
         store.write_json(check.key, to_plain(findings))
     return findings

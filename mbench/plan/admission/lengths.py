@@ -12,7 +12,7 @@ from typing import Any
 from mbench.core.admission import Finding
 from mbench.core.errors import CorpusError, MbenchError, PluginError
 from mbench.core.suite import CorpusSpec, PerplexityTask
-from mbench.plan.admission.check import Check
+from mbench.plan.admission.check import Check, RefusedElsewhere
 from mbench.plan.admission.models import model_inputs
 from mbench.plan.cells import Plan
 from mbench.plan.keys import admission_key
@@ -63,7 +63,7 @@ def _sequences(model: PlannedModel, name: str, spec: CorpusSpec, text: Text) -> 
         cut = sequences(text, spec, model.tokenizer)
         refuse_unknown(text.name, cut.ids, model.facts.vocabulary)
     except MbenchError as error:
-        yield Finding("corpora", name, "sequences", _words(error, text), "refused", model.name)
+        yield Finding("corpora", name, "sequences", _why_not(error, text), "refused", model.name)
         return
     count = len(cut.ids)
     bos = model.tokenizer.bos_token_id
@@ -75,13 +75,15 @@ def _sequences(model: PlannedModel, name: str, spec: CorpusSpec, text: Text) -> 
         yield Finding("corpora", name, "seed", words, "note", model.name)
 
 
-def _words(error: MbenchError, text: Text) -> str:
-    """Why a text does not do; in short where it is none, for the look at the text tells why."""
+def _why_not(error: MbenchError, text: Text) -> str:
+    """Why a text does not do; raises `RefusedElsewhere` where it is none."""
     try:
-        readable = any(["".join(document).strip() for document in text.in_parts()])
+        documents = any(["".join(document).strip() for document in text.in_parts()])
     except (CorpusError, PluginError):
-        readable = False
-    return str(error).removeprefix(f"{text.name}: ") if readable else "its text is refused"
+        documents = False
+    if not documents:
+        raise RefusedElsewhere
+    return str(error).removeprefix(f"{text.name}: ")
 
 
 def _windows(model: PlannedModel, task: PlannedTask) -> Iterator[Finding]:
@@ -97,9 +99,8 @@ def _windows(model: PlannedModel, task: PlannedTask) -> Iterator[Finding]:
         for read in found.texts:
             refuse_unknown(f"perplexity {task.name!r}", read.ids, model.facts.vocabulary)
     except MbenchError as error:
-        yield Finding(
-            "perplexity", task.name, "windows", _words(error, task.text), "refused", model.name
-        )
+        words = _why_not(error, task.text)
+        yield Finding("perplexity", task.name, "windows", words, "refused", model.name)
         return
     count, begin = len(found.windows), found.begin_with_bos
     longest = max(map(found.read, found.windows))

@@ -13,7 +13,7 @@ import numpy as np
 from mbench.core.admission import Finding
 from mbench.core.errors import CorpusError, PluginError
 from mbench.core.suite import CorpusSpec, PerplexityTask
-from mbench.plan.admission.check import Check
+from mbench.plan.admission.check import Check, RefusedElsewhere
 from mbench.plan.cells import Plan
 from mbench.plan.keys import admission_key
 from mbench.storage.texts import Text
@@ -127,8 +127,7 @@ def _leaks(
         found = look(text, _enough(spec))
         read = {corpus: look(other, None) for corpus, other in corpora.items()}
     except (CorpusError, PluginError):
-        yield tell("cannot be compared with the corpora: one of the texts is refused", "refused")
-        return
+        raise RefusedElsewhere from None
     common = {corpus: found.repeated(among=other.digests) for corpus, other in read.items()}
     for corpus, (count, share) in common.items():
         if count:
