@@ -23,10 +23,13 @@ def remember_examples(name: str, task: Task) -> list[Sequence[Any]]:
     if not wanted or sampler is None:
         return drawn
     pool = len(sampler.df)
-    if pool < wanted:
+    # lm-eval's own condition for leaving the item itself out.
+    itself = task.config.fewshot_config.split == task.config.test_split
+    if pool < wanted + itself:
         raise TaskError(
             f"task {name!r} puts {wanted} examples into each prompt, but"
-            f" {source_of_examples(task)} has {pool} (lower num_fewshot)"
+            f" {source_of_examples(task)} has {pool}{', the item itself among them' * itself}"
+            " (lower num_fewshot)"
         )
     sample = sampler.sample
 

@@ -128,7 +128,7 @@ def load(
                 f"task {wanted!r} needs {dataset}, which cannot be read ({one_line(error)})"
             ) from error
         except Exception as error:
-            raise TaskError(f"task {wanted!r} cannot be loaded: {one_line(error)}") from error
+            raise TaskError(f"task {wanted!r} cannot be loaded: {_in_words(error)}") from error
     tasks = dict(loaded["tasks"])
     for subtask, task in tasks.items():
         _check(subtask, task)
@@ -137,6 +137,17 @@ def load(
             _set_generated(subtask, task, spec.max_gen_toks)
         _remember_templates(task)
     return Loaded(tasks, loaded["groups"].get(wanted))
+
+
+def _in_words(error: Exception) -> str:
+    """What the errors mean that lm-eval and datasets leave to Python."""
+    if isinstance(error, KeyError):
+        return f"there is no split or field {error}"
+    if isinstance(error, StopIteration) or "corresponds to no data" in str(error):
+        return "its data has no items"
+    if isinstance(error, IndexError):
+        return "there are no items, or the first one has a choice without text"
+    return one_line(error)
 
 
 @contextmanager

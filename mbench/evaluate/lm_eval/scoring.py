@@ -31,7 +31,12 @@ def figures_of_item(task: Task, item: Item, figures: Figures) -> dict[str, float
     found: dict[str, float] = {}
     for applied in item.instances[0].filtered_resps:
         answers = [instance.filtered_resps[applied] for instance in item.instances]
-        results = task.process_results(item.doc, answers)
+        try:
+            results = task.process_results(item.doc, answers)
+        except Exception as error:
+            raise TaskError(
+                f"task {item.subtask!r}: item {item.identity} cannot be scored: {one_line(error)}"
+            ) from error
         if figures.rolling:
             return {"bytes": _bytes(task, item, results)}
         for (metric, kept), column in figures.columns[item.subtask].items():
@@ -79,6 +84,7 @@ def rehearse(tasks: Mapping[str, Task], items: Sequence[Item], figures: Figures)
     left_out = dict(figures.left_out)
     for name, task in tasks.items():
         own = [item for item in items if item.subtask == name]
+        _given(task, own[:REHEARSED], figures, right=False)
         given = _given(task, own[:REHEARSED], figures)
         missing = set(columns[name].values()) - given
         if missing and len(own) > REHEARSED:
@@ -93,8 +99,8 @@ def rehearse(tasks: Mapping[str, Task], items: Sequence[Item], figures: Figures)
     return found
 
 
-def _given(task: Task, items: Sequence[Item], figures: Figures) -> set[str]:
-    """The columns that some item has a figure in."""
+def _given(task: Task, items: Sequence[Item], figures: Figures, *, right: bool = True) -> set[str]:
+    """The columns that some item has a figure in after a `right` answer, or after another."""
     given: set[str] = set()
     if not items:
         return given
@@ -102,7 +108,8 @@ def _given(task: Task, items: Sequence[Item], figures: Figures) -> set[str]:
     try:
         for item in items:
             for instance in item.instances:
-                instance.resps[:] = [_made_up(task, item, instance)] * (instance.repeats or 1)
+                answer = _made_up(task, item, instance, right)
+                instance.resps[:] = [answer] * (instance.repeats or 1)
         for ensemble in task._filters:
             ensemble.apply(instances)
         for item in items:
@@ -112,7 +119,8 @@ def _given(task: Task, items: Sequence[Item], figures: Figures) -> set[str]:
         raise
     except Exception as error:
         raise TaskError(
-            f"task {items[0].subtask!r}: a right answer cannot be scored: {one_line(error)}"
+            f"task {items[0].subtask!r}: a {'right' if right else 'wrong'} answer cannot be scored:"
+            f" {one_line(error)}"
         ) from error
     finally:
         for instance in instances:
@@ -121,12 +129,14 @@ def _given(task: Task, items: Sequence[Item], figures: Figures) -> set[str]:
     return given
 
 
-def _made_up(task: Task, item: Item, instance: Instance) -> Any:
-    """A response as a model could give it: the target of an item, or decreasing log-likelihoods."""
+def _made_up(task: Task, item: Item, instance: Instance, right: bool) -> Any:
+    """A response as a model could give it: a text, or decreasing log-likelihoods."""
     if instance.request_type == "loglikelihood_rolling":
         return -1.0
     if instance.request_type != "generate_until":
         return -1.0 - instance.idx, False
+    if not right:
+        return " I do not know"
     target = task.doc_to_target(item.doc)
     if isinstance(target, int) and task.get_config("doc_to_choice") is not None:
         target = task.doc_to_choice(item.doc)[target]

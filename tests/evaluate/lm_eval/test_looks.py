@@ -130,9 +130,15 @@ def test_a_metric_that_cannot_be_says_why_and_which_can(base, lines, metric, wor
             "num_fewshot: 3",
             "into each prompt, but the split 'train' has 2",
         ),
-        ("choice", "num_fewshot: 1\nfewshot_split: dev", "dev"),
-        ("choice", "test_split: dev", "dev"),
+        ("choice", "num_fewshot: 6\nfewshot_split: test", "has 6, the item itself among them"),
+        ("choice", "num_fewshot: 1\nfewshot_split: dev", "no split or field 'dev'"),
+        ("choice", "test_split: dev", "no split or field 'dev'"),
         ("text", "filter_list: [{name: a, filter: [{function: take_first_k, k: 3}]}]", "scored"),
+        (
+            "text",
+            "filter_list: [{name: a, filter: [{function: map}, {function: take_first}]}]",
+            "cannot be scored: TypeError",
+        ),
         ("text", "filter_list: [{name: a, filter: [{function: regexx}]}]", "regexx"),
         ("choice", "metric_list: [{metric: likelihood}]", "no number but of type tuple"),
     ],
@@ -143,6 +149,16 @@ def test_what_cannot_work_is_refused_before_a_model_is_loaded(base, lines, words
         found(folder)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_data_without_items_is_refused(folder):
+    changed(
+        folder, "choice", "fewshot_split: null\ndataset_kwargs: {data_files: {test: data.jsonl}}"
+    )
+    for text in ("", "\n"):
+        (folder / "data.jsonl").write_text(text)
+        with pytest.raises(TaskError, match="its data has no items"):
+            found(folder)
 
 
 def test_examples_limits_and_copies(folder):

@@ -191,7 +191,7 @@ REFUSED = (
     "weighs some metrics by size",
     "have no late",
     "gives none of its metrics",
-    "right answer cannot be scored",
+    "cannot be scored",
 )
 """What is refused although lm-eval has some figure."""
 
