@@ -113,6 +113,7 @@ def _status() -> int:
         MbenchError,
         MergeError,
         printable,
+        shortened,
         tracebacks_shown,
     )
     from mbench.core.interruption import exit_status, interrupted
@@ -133,7 +134,8 @@ def _status() -> int:
             click.echo("interrupted; run the same command again to continue", err=True)
             return exit_status()
         if isinstance(error, click.ClickException):
-            click.echo(f"error: {printable(error.format_message())}", err=True)
+            message = shortened(printable(error.format_message()), 300)
+            click.echo(f"error: {message}", err=True)
             return error.exit_code
         if isinstance(error, MbenchError):
             several = isinstance(error, AdmissionError | MergeError)

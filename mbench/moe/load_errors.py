@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import torch
 import transformers
-from safetensors import SafetensorError
 
 from mbench.core.errors import (
     MOST_CHARACTERS,
@@ -56,12 +55,15 @@ def legible(folder: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def readable(folder: str) -> Iterator[None]:
-    """Name the model whose weights are damaged or do not have the configuration's shapes."""
+    """Name the model whose weights are damaged or do not have the configuration's shapes.
+
+    What transformers raises for a wrong value depends on where it first meets it.
+    """
     try:
         yield
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, MbenchError, OSError):
         raise
-    except (SafetensorError, RuntimeError) as error:
+    except Exception as error:
         raise ModelNotFound(
             f"model {folder}: the weights are damaged or do not fit config.json ({one_line(error)})"
         ) from error

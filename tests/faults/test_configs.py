@@ -54,7 +54,7 @@ ODD = [
     ),
 ]
 odd_fields = st.sampled_from(ODD)
-SECONDS = 4.0
+SECONDS = 8.0
 """Of the processor, on a slow machine; a good model takes a tenth of a second."""
 
 

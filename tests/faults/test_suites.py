@@ -49,15 +49,15 @@ perplexity:
   ppl-own: {source: {files: [own.jsonl]}, window: 16, stride: 8, expect_tokens: 100}
 tasks:
   cloze_wiki: {metric: acc, limit: 20, num_fewshot: 0}
-  cloze: {task: cloze_bible, expect: {items: 400, tokens: 9000}}
+  cloze: {task: cloze_bible, expect: {items: 480, tokens: 9000}}
 average: {name: Avg, tasks: [cloze_wiki, cloze]}
 efficiency: {prompt_tokens: 16, new_tokens: 2, batch_size: 2, repetitions: 3}
 batch_tokens: 4096
 processes: 1
 """
 TREE = yaml.safe_load(SUITE)
-SECONDS = 2.0
-"""Of the processor, on a slow machine; planning the whole suite takes a fifth of a second."""
+SECONDS = 4.0
+"""Of the processor, on a slow machine; looking at all of the suite anew takes a second."""
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,8 @@ def folder(tmp_path_factory):
     (folder / "own.jsonl").write_text('{"text": "some words of a document"}\n' * 3)
     (folder / "good.yaml").write_text(SUITE)
     (folder / "reports").mkdir()
-    done = call("check", "good.yaml", cwd=folder, store=folder / "s")
+    (folder / "odd.yaml").write_text(SUITE)
+    done = call("check", "odd.yaml", cwd=folder, store=folder / "s")
     assert (done.returncode, done.stderr) == (0, "")
     return folder
 
@@ -91,15 +92,14 @@ def checked(folder: Path, *words: str) -> tuple[int, str | None]:
     if len(lines) > 20 or "Traceback" in done.stderr:
         return done.returncode, f"{len(lines)} lines"
     if done.returncode == 2:
-        errors = [line for line in lines if line.startswith("error: ")]
-        if len(errors) != 1 or lines[-1] != errors[0]:
+        at = next((n for n, line in enumerate(lines) if line.startswith("error: ")), len(lines))
+        # Of inputs that are refused after all were looked at, each has a line.
+        errors = lines[at:]
+        if not errors or any("odd.yaml:" not in line for line in errors[1:]):
             return 2, f"not one line: {re.sub('[0-9]+', '0', lines[0])[:60] if lines else 'none'}"
         if len(errors[0]) > 3000:
             return 2, "a line of more than 3000 characters"
-        if not (
-            words[0] in errors[0]
-            or re.search(r"--(set|model|text|task|limit|retain|method)", errors[0])
-        ):
+        if not re.search(r"odd\.yaml|--(set|model|text|task|limit|retain|method)", errors[0]):
             return 2, f"names no place: {re.sub(r'[0-9]+', '0', errors[0])[:60]}"
     return done.returncode, None
 
@@ -148,7 +148,7 @@ options = st.one_of(
 @pytest.mark.parametrize("kind", ["structure", "text", "options"])
 def test_no_suite_ends_in_a_traceback(kind, examples, folder):
     inputs = {
-        "structure": with_mistakes(TREE).map(lambda tree: block(tree)),
+        "structure": with_mistakes(TREE, most=2).map(lambda tree: block(tree)),
         "text": with_damage(SUITE),
         "options": st.lists(options, min_size=1, max_size=2),
     }[kind]
@@ -156,7 +156,8 @@ def test_no_suite_ends_in_a_traceback(kind, examples, folder):
     def attempt(given):
         words = ["odd.yaml"]
         if kind == "options":
-            words = ["good.yaml", *(f"{name}={value}" for name, value in given)]
+            words = ["odd.yaml", *(f"{name}={value}" for name, value in given)]
+            (folder / "odd.yaml").write_text(SUITE)
         else:
             data = given if isinstance(given, bytes) else given.encode("utf-8", "surrogatepass")
             (folder / "odd.yaml").write_bytes(data)

@@ -29,6 +29,7 @@ from mbench.evaluate.lm_eval.quiet import quiet
 from mbench.evaluate.lm_eval.sandbox import confined
 from mbench.evaluate.lm_eval.task_data import LeafData
 from mbench.storage.hub.answers import HubRefusal
+from mbench.storage.json_crashes import crashing
 
 if TYPE_CHECKING:
     from lm_eval.api.group import Group
@@ -111,6 +112,7 @@ def load(
     """
     wanted = spec.lm_eval_name(name)
     definition = task_files.find(wanted, directories)
+    _refuse_crashing(wanted, data)
     own_metrics = replaced(lm_eval.api.task, "get_metric", _registered_metric)
     with quiet(), confined(), own_metrics, loaded_from(data):
         places = tuple(path.expanduser().resolve() for path in directories)
@@ -148,6 +150,18 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, IndexError):
         return "there are no items, or the first one has a choice without text"
     return one_line(error)
+
+
+def _refuse_crashing(name: str, data: Sequence[LeafData]) -> None:
+    """Refuse JSON that would crash the process of whoever parses it."""
+    of_json = [each for each in data if each.call is not None and each.call.path == "json"]
+    for path in dict.fromkeys(
+        p for each in of_json for paths in each.files.values() for p in paths
+    ):
+        found = crashing(path) if path.is_file() else None
+        if found is not None:
+            line, problem = found
+            raise TaskError(f"task {name!r}: {path}:{line}: {problem}")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from mbench.core.errors import TaskError, one_line
+from mbench.core.errors import MbenchError, TaskError, one_line
 from mbench.core.evaluation import WEIGHT, Evaluation, evaluation
 from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval.encoding import length_limit
@@ -91,6 +91,19 @@ def build(
     Raises:
         TaskError: the name, the task file, its data or its metrics are not usable.
     """
+    try:
+        return _build(name, spec, directories, data)
+    except MbenchError:
+        raise
+    # A task is code and data of others, which lm-eval takes as they come: whatever they raise, and
+    # where a wrong type of a key comes to light, nobody can foresee.
+    except (Exception, SystemExit) as error:
+        raise TaskError(f"task {name!r} cannot be built: {one_line(error)}") from error
+
+
+def _build(
+    name: str, spec: LmEvalTask, directories: Sequence[Path], data: Sequence[LeafData]
+) -> BuiltTask:
     items: list[Item] = []
     examples = {}
     with quiet(), confined(), seeded():

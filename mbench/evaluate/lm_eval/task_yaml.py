@@ -55,7 +55,8 @@ def parse(path: Path, *, repeats: bool = False) -> tuple[dict[str, Any], list[Fu
         raise _malformed(path, error.mark, error.problem) from error
     except yaml.MarkedYAMLError as error:
         raise _malformed(path, error.problem_mark, str(error.problem)) from error
-    except yaml.YAMLError as error:
+    # What is wrong with explicit tags of whole mappings and lists has no place.
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise _malformed(path, None, one_line(error)) from error
     if not isinstance(config, dict):
         raise _malformed(path, None, f"it must be a mapping, not {type(config).__name__}")
@@ -126,17 +127,23 @@ def _check(path: Path, config: Mapping[Any, Any]) -> None:
     if not isinstance(name, str | None):
         refuse("dataset_name", name, "text: put it in quotes")
     options = config.get("dataset_kwargs")
-    if not isinstance(options, dict | None):
-        refuse("dataset_kwargs", options, "a mapping")
+    if not isinstance(options, dict | None) or not _keys_are_text(options):
+        refuse("dataset_kwargs", options, "a mapping whose keys are text")
     files = (options or {}).get("data_files")
     for part in files.values() if isinstance(files, dict) else [files]:
-        if not _is_text_or_list(part):
+        if (part is None and files is not None) or not _is_text_or_list(part):
             refuse("data_files", files, "a file, a list of files, or a mapping of splits to them")
     task = config.get("task")
     if isinstance(task, list):
         _check_members(path, task)
     elif not isinstance(task, str | None):
         refuse("task", task, "a name or a group's list")
+
+
+def _keys_are_text(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _keys_are_text(part) for key, part in value.items())
+    return all(map(_keys_are_text, value)) if isinstance(value, list) else True
 
 
 def _is_text_or_list(value: Any) -> bool:
