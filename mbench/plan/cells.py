@@ -128,8 +128,8 @@ def make_plan(
 ) -> Plan:
     """Resolve every name, check every budget, and key every artefact.
 
-    With `trust_expected`, a model whose files are out of reach is planned by what the suite
-    expects of it, which is enough to see a plan and not enough to run it. `code` is what computes;
+    With `trust_expected`, what is out of reach is planned by what the suite says of it, which is
+    enough to see a plan and not enough to run it. `code` is what computes;
     None: the code that is installed. `inputs` resolves what is on the hub; None: as it is now.
 
     Raises the user's first mistake as an `MbenchError`; a plugin's own failure only marks its
@@ -140,7 +140,9 @@ def make_plan(
     methods = {name: resolve_methods(suite, name, registry, source) for name in suite.models}
     _refuse_too_many(suite, methods, source)
     texts = {
-        name: find_text(("corpora", name), spec.source, source, registry, code, inputs)
+        name: find_text(
+            ("corpora", name), spec.source, source, registry, code, inputs, trust_expected
+        )
         for name, spec in suite.corpora.items()
     }
     # Models first: they are the likeliest to be missing, and no text is read to find that out.
@@ -148,7 +150,7 @@ def make_plan(
         find_model(name, spec, source, registry, inputs, code, trust_expected)
         for name, spec in suite.models.items()
     )
-    tasks = plan_tasks(suite, source, registry, code, inputs)
+    tasks = plan_tasks(suite, source, registry, code, inputs, trust_expected)
     cells: list[Cell] = []
     for model in models:
         used = {c for method in methods[model.name].values() for c in method.corpora}

@@ -16,6 +16,7 @@ from mbench.evaluate.lm_eval.task_data import LeafData, data_of
 from mbench.plan.keys import Code
 from mbench.plan.registry import Registry
 from mbench.plan.yaml_source import Place, YamlSource
+from mbench.storage.hub.answers import HubUnreachable
 from mbench.storage.inputs import Fetchable, Inputs
 from mbench.storage.texts import Text
 
@@ -40,6 +41,8 @@ class PlannedTask:
     """Of an lm-eval task: the folders of local task files, the suite's own before plugins'."""
     data: tuple[LeafData, ...] = ()
     """Of an lm-eval task: that of all its leaves."""
+    out_of_reach: str = ""
+    """Of an lm-eval task that is planned without its data: why they cannot be had."""
 
     def prepare(self, positions: int | None, tokenizer: PreTrainedTokenizerBase) -> Evaluator:
         """Build and tokenise it for a model that accepts so many tokens; None: any number.
@@ -92,14 +95,20 @@ class PlannedTask:
 
 
 def plan_tasks(
-    suite: Suite, source: YamlSource, registry: Registry, code: Code, inputs: Inputs
+    suite: Suite,
+    source: YamlSource,
+    registry: Registry,
+    code: Code,
+    inputs: Inputs,
+    trust_expected: bool = False,
 ) -> tuple[PlannedTask, ...]:
     """The suite's perplexity texts and lm-eval tasks, in its order.
 
+    With `trust_expected`, those whose data are out of reach are known by name alone.
     Raises the user's first mistake as an `MbenchError`.
     """
-    texts = _perplexities(suite, source, registry, code, inputs)
-    return (*texts, *_lm_eval_tasks(suite, source, registry, inputs))
+    texts = _perplexities(suite, source, registry, code, inputs, trust_expected)
+    return (*texts, *_lm_eval_tasks(suite, source, registry, inputs, trust_expected))
 
 
 def find_text(
@@ -109,6 +118,7 @@ def find_text(
     registry: Registry,
     code: Code,
     inputs: Inputs,
+    trust_expected: bool,
 ) -> Text:
     """The text that a suite names at `place`; no document is read yet."""
     if spec.plugin is not None and spec.plugin not in registry.corpora:
@@ -117,7 +127,7 @@ def find_text(
     made_by: str | dict[str, str] = code.of("text")
     if spec.plugin is not None:
         made_by = code.source_of([registry.origins["corpus", spec.plugin].module]).sha256
-    return Text(".".join(place), spec, registry.corpora, made_by, inputs)
+    return Text(".".join(place), spec, registry.corpora, made_by, inputs, trust_expected)
 
 
 def identity_of(text: Text, place: Place, source: YamlSource) -> dict[str, Any]:
@@ -127,11 +137,16 @@ def identity_of(text: Text, place: Place, source: YamlSource) -> dict[str, Any]:
 
 
 def _perplexities(
-    suite: Suite, source: YamlSource, registry: Registry, code: Code, inputs: Inputs
+    suite: Suite,
+    source: YamlSource,
+    registry: Registry,
+    code: Code,
+    inputs: Inputs,
+    trust_expected: bool,
 ) -> Iterator[PlannedTask]:
     for name, spec in suite.perplexity.items():
         place = ("perplexity", name)
-        text = find_text(place, spec.source, source, registry, code, inputs)
+        text = find_text(place, spec.source, source, registry, code, inputs, trust_expected)
         # All but what decides no figure: a key that suites gain some day counts from its first day.
         settings = spec.model_dump(exclude={"source", "expect_tokens"})
         fingerprint = {"kind": "perplexity", "text": identity_of(text, place, source), **settings}
@@ -139,19 +154,37 @@ def _perplexities(
 
 
 def _lm_eval_tasks(
-    suite: Suite, source: YamlSource, registry: Registry, inputs: Inputs
+    suite: Suite, source: YamlSource, registry: Registry, inputs: Inputs, trust_expected: bool
 ) -> Iterator[PlannedTask]:
     for name, spec in suite.tasks.items():
         of_suite = [Path(os.path.expanduser(spec.directory))] if spec.directory else []
         directories = (*of_suite, *registry.task_directories)
         try:
             _refuse_untrusted(name, spec, directories, registry.task_directories)
-            data = data_of(spec.lm_eval_name(name), directories, inputs)
-            identities = [each.identity(inputs) for each in data]
+            data, identities, problem = _data(name, spec, directories, inputs, trust_expected)
             fingerprint = task_fingerprint(name, spec, directories, identities)
         except TaskError as error:
             raise source.error(("tasks", name), str(error)) from None
-        yield PlannedTask(name, spec, fingerprint, directories=directories, data=data)
+        yield PlannedTask(
+            name, spec, fingerprint, directories=directories, data=data, out_of_reach=problem
+        )
+
+
+def _data(
+    name: str,
+    spec: LmEvalTask,
+    directories: Sequence[Path],
+    inputs: Inputs,
+    trust_expected: bool,
+) -> tuple[tuple[LeafData, ...], list[Mapping[str, Any]], str]:
+    """The data of a task's members, what identifies them, and why they are out of reach."""
+    try:
+        data = data_of(spec.lm_eval_name(name), directories, inputs)
+        return data, [each.identity(inputs) for each in data], ""
+    except TaskError as error:
+        if trust_expected and isinstance(error.__cause__, HubUnreachable):
+            return (), [{"out of reach": spec.lm_eval_name(name)}], str(error)
+        raise
 
 
 def _refuse_untrusted(

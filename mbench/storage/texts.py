@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mbench.core.errors import CorpusError, PluginError, unknown
 from mbench.core.plugin_code import plugin_code
 from mbench.storage.file_hash import file_hash, state_of
-from mbench.storage.hub.answers import HubRefusal
+from mbench.storage.hub.answers import HubRefusal, HubUnreachable
 from mbench.storage.hub_dataset import HubDataset
 from mbench.storage.inputs import Inputs
 from mbench.storage.text_files.formats import TextFile, one_line_errors, recognise
@@ -36,6 +36,7 @@ class Text:
         plugin_corpora: PluginCorpora,
         code: str | Mapping[str, str] = "",
         inputs: Inputs | None = None,
+        trust_expected: bool = False,
     ) -> None:
         """Nothing is read yet.
 
@@ -46,12 +47,15 @@ class Text:
             code: hash, or hashes, of the code that gives the documents: a plugin's, or what reads
                 files here.
             inputs: resolves a dataset of the hub, and remembers the hashes of files.
+            trust_expected: whether one out of reach is identified by what the suite says of it,
+                which is enough to see a plan.
         """
         self.name = name
         self.source = source
         self._plugin_corpora = plugin_corpora
         self._code = code
         self._inputs = inputs
+        self._trust_expected = trust_expected
 
     def in_parts(self) -> Iterator[Iterable[str]]:
         """Read the documents, in order, each in parts of any length.
@@ -84,8 +88,13 @@ class Text:
         """
         if self.source.hub is not None:
             # Unread, so the code that reads them counts in their place.
-            with self._reachable():
-                identity = self.dataset.identity()
+            try:
+                with self._reachable():
+                    identity = self.dataset.identity()
+            except CorpusError as error:
+                if self._trust_expected and isinstance(error.__cause__, HubUnreachable):
+                    return {"out of reach": self.source.model_dump(mode="json")}
+                raise
             read_as = {"field": self.source.field, "nulls": self.source.nulls}
             return {**identity, **read_as, "code": self._code}
         if self.source.files is not None:

@@ -7,10 +7,14 @@ from functools import partial
 from typing import Literal
 
 from mbench.core.admission import Finding
-from mbench.plan.admission.check import Check
+from mbench.core.errors import CorpusError
+from mbench.plan.admission.check import Check, RefusedElsewhere
 from mbench.plan.cells import Plan
 from mbench.storage.checkpoints import OnHub
 from mbench.storage.hub.repository import Repository
+from mbench.storage.texts import Text
+
+Section = Literal["models", "corpora", "perplexity", "tasks"]
 
 
 def source_checks(plan: Plan) -> Iterator[Check]:
@@ -20,19 +24,25 @@ def source_checks(plan: Plan) -> Iterator[Check]:
             yield Check(partial(_commit, "models", model.name, model.checkpoint.repository))
     for name, text in plan.texts.items():
         if text.source.hub is not None:
-            yield Check(partial(_commit, "corpora", name, text.dataset.repository))
+            yield Check(partial(_commit_of_text, "corpora", name, text))
     for task in plan.tasks:
         if task.text is not None and task.text.source.hub is not None:
-            yield Check(partial(_commit, "perplexity", task.name, task.text.dataset.repository))
+            yield Check(partial(_commit_of_text, "perplexity", task.name, task.text))
         datasets = (data.dataset for data in task.data)
         repositories = {str(each.repository): each.repository for each in datasets if each}
         for repository in repositories.values():
             yield Check(partial(_commit, "tasks", task.name, repository))
 
 
-def _commit(
-    section: Literal["models", "corpora", "perplexity", "tasks"], name: str, repository: Repository
-) -> Iterator[Finding]:
+def _commit_of_text(section: Section, name: str, text: Text) -> Iterator[Finding]:
+    try:
+        repository = text.dataset.repository
+    except CorpusError:
+        raise RefusedElsewhere from None
+    yield from _commit(section, name, repository)
+
+
+def _commit(section: Section, name: str, repository: Repository) -> Iterator[Finding]:
     at = f" (revision {repository.revision})" if repository.revision else ""
     words = f"{repository} at commit {repository.commit}{at}"
     yield Finding(section, name, "from the hub", words)

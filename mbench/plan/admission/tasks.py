@@ -32,6 +32,9 @@ def task_checks(plan: Plan) -> Iterator[Check]:
     for task in plan.tasks:
         if not isinstance(task.spec, LmEvalTask):
             continue
+        if task.out_of_reach:
+            yield Check(partial(_out_of_reach, task))
+            continue
         inputs = {
             "name": task.name,
             "task": dict(task.fingerprint),
@@ -47,6 +50,10 @@ def task_checks(plan: Plan) -> Iterator[Check]:
                 what = f"{task.name} on {model.name}"
                 key = admission_key(plan.code, what, {**inputs, **model_inputs(model)})
                 yield Check(partial(_requests, task, model, built), key)
+
+
+def _out_of_reach(task: PlannedTask) -> Iterator[Finding]:
+    yield Finding("tasks", task.name, "data", task.out_of_reach, "refused")
 
 
 def _build(task: PlannedTask) -> BuiltTask | MbenchError:
