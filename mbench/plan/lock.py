@@ -259,7 +259,7 @@ def read_lock(path: Path) -> Lock:
     except json.JSONDecodeError as error:
         place = f"{path}:{error.lineno}:{error.colno}"
         raise SuiteError(f"{place}: the lock is damaged ({error.msg}): {again}") from None
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text of JSON"
         raise SuiteError(f"{path}: the lock cannot be read ({reason}): {again}") from None
     names = [field.name for field in fields(Lock)]
@@ -268,7 +268,8 @@ def read_lock(path: Path) -> Lock:
     sums = data["checksums"] if isinstance(data["checksums"], dict) else {}
     for name in names:
         if sums.get(name) != _checksum(data[name]):
-            line = text[: text.index(f'\n "{name}": ') + 1].count("\n") + 1
+            # At the top where another program has written it with other spaces.
+            line = text[: text.find(f'\n "{name}": ') + 1].count("\n") + 1
             raise SuiteError(
                 f"{path}:{line}: the section {name!r} was changed after it was written (its"
                 f" checksum differs): {again}, or change the suite instead"

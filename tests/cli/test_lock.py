@@ -243,6 +243,17 @@ def cut_off(place):
     (place / "my.lock").write_text(text[: len(text) // 2])
 
 
+def edited_and_written_by_another_program(place):
+    data = json.loads((place / "my.lock").read_text())
+    data["suite"]["name"] = "other"
+    (place / "my.lock").write_text(json.dumps(data))
+
+
+def with_an_endless_number(place):
+    text = (place / "my.lock").read_text()
+    (place / "my.lock").write_text(text.replace('"window": 16', '"window": ' + "1" * 5000))
+
+
 def other_version(place):
     relock(place, lambda data: data["versions"]["packages"].update(torch="1.0.0"))
 
@@ -270,6 +281,8 @@ def relock(place, change):
         (changed_plugin, (), ["beside_", "expected sha256", "found"]),
         (without_plugin, (), ["plugin.py is missing", "--plugin"]),
         (edited, (), ["my.lock:", "'suite' was changed"]),
+        (edited_and_written_by_another_program, (), ["my.lock:1:", "'suite' was changed"]),
+        (with_an_endless_number, (), ["my.lock", "cannot be read"]),
         (cut_off, (), ["my.lock:", "damaged"]),
         (other_version, (), ["torch is 1.0.0 in the lock", "pip install torch==1.0.0"]),
         (other_code, (), ["mbench's code in moe"]),
