@@ -243,6 +243,8 @@ def _checksum(section: Any) -> str:
 
 def is_lock(path: Path) -> bool:
     """Whether a file is a lock, by its content; a damaged one by its name."""
+    if not path.is_file():
+        return False  # a pipe would wait for its writer
     try:
         with path.open("rb") as file:
             return ABOUT.split(":")[0].encode() in file.read(200) or path.suffix == ".lock"
