@@ -27,7 +27,7 @@ def command(as_json: bool, **options: Any) -> None:
     component is broken.
     """
     from mbench.cli.display import json_only
-    from mbench.cli.summary import show_findings
+    from mbench.cli.summary import counted, show_findings
     from mbench.plan.admission.admit import admit, refuse
     from mbench.storage.records import to_plain
 
@@ -45,7 +45,8 @@ def command(as_json: bool, **options: Any) -> None:
     if broken or asked.registry.rejected_files:
         sys.exit(3)
     suite = asked.plan.suite
-    cells = sum(cell.method.evaluated for cell in asked.plan.cells)
     if json_stream is None:
-        tasks = len(asked.plan.tasks)
-        click.echo(f"{asked.path}: ok, {cells} cells, {tasks} tasks ({suite.name})")
+        cells = counted(sum(cell.method.evaluated for cell in asked.plan.cells), "cell")
+        tasks = counted(len(asked.plan.tasks), "task")
+        click.echo(f"{asked.path}: ok, {cells}, {tasks} ({suite.name})")
+

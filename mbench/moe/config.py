@@ -44,6 +44,10 @@ REFUSED: Mapping[str, str] = {
     "add_cross_attention": "an encoder is attended to",
 }
 """Fields that change what is computed, and what a value other than none or false stands for."""
+LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
+EXPERTS_COUNTED = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+MOST: Mapping[str, int] = {**dict.fromkeys(LAYERS, 1000), **dict.fromkeys(EXPERTS_COUNTED, 100_000)}
+"""Fields whose number decides how long a model takes to lay out, far above any that is known."""
 TOKENS = ("bos_token_id", "eos_token_id")
 HARMLESS = {*TOKENS, "pad_token_id", "use_cache", "max_length"}
 """What lm-eval gives for every request, or what decides no token."""
@@ -134,6 +138,18 @@ def _refuse(folder: str, raw: Mapping[str, Any], trust_remote_code: bool) -> Non
     for field, meaning in REFUSED.items():
         if text.get(field):
             raise UnsupportedModel(f"model {folder} with {field} in config.json: {meaning}")
+    for field, most in MOST.items():
+        count = text.get(field)
+        if isinstance(count, int) and count > most:
+            raise UnsupportedModel(
+                f"model {folder} with {field} {count} in config.json: at most {most} are read"
+            )
+    positions = text.get("max_position_embeddings")
+    if isinstance(positions, int) and positions < 1:
+        raise UnsupportedModel(
+            f"model {folder} with max_position_embeddings {positions} in config.json: it must be"
+            " at least 1"
+        )
     model_type = raw.get("model_type")
     known = deepseek.is_deepseek(raw) or model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     if not known and not trust_remote_code and raw.get("auto_map"):

@@ -129,6 +129,12 @@ def _describe(checkpoint: Checkpoint) -> ModelFacts:
     with naming(checkpoint.place):
         layers = find_moe_layers(model)
     first = layers[0]
+    for layer in layers:
+        if not 1 <= layer.top_k <= layer.num_experts:
+            raise UnsupportedModel(
+                f"model {checkpoint.place}: a token chooses {layer.top_k} of {layer.num_experts}"
+                " experts, as its config.json says"
+            )
     sizes = [_expert_parameters(layer) for layer in layers]
     if len(set(sizes)) > 1:
         raise UnsupportedModel(

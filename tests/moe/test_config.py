@@ -153,6 +153,10 @@ def test_what_is_in_the_store_decides_nothing(checkpoints, tmp_path):
         ({"hidden_act": "no_such"}, "no_such"),
         ({"model_type": "no_such_model"}, "no_such_model"),
         ({"rope_parameters": {"rope_type": "no_such"}}, "no_such"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers 1000000000 .* at most 1000"),
+        ({"num_experts_per_tok": 9}, "a token chooses 9 of 8 experts"),
+        ({"num_experts_per_tok": 0}, "a token chooses 0 of 8 experts"),
+        ({"max_position_embeddings": -1}, "max_position_embeddings -1"),
     ],
 )
 def test_a_broken_config_is_one_line_that_never_suggests_to_trust_code(

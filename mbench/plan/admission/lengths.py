@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mbench.core.admission import Finding
 from mbench.core.errors import CorpusError, MbenchError, PluginError
@@ -19,6 +19,9 @@ from mbench.plan.keys import admission_key
 from mbench.plan.models import PlannedModel
 from mbench.plan.tasks import PlannedTask
 from mbench.storage.texts import Text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def sequence_checks(plan: Plan) -> Iterator[Check]:
@@ -58,21 +61,30 @@ def _sequences(model: PlannedModel, name: str, spec: CorpusSpec, text: Text) -> 
     from mbench.moe.calibration import refuse_too_long, sequences
     from mbench.moe.tokenizer import refuse_unknown
 
+    tokenizer = _tokenizer(model)
     try:
         refuse_too_long(text.name, spec, model.facts.positions)
-        cut = sequences(text, spec, model.tokenizer)
+        cut = sequences(text, spec, tokenizer)
         refuse_unknown(text.name, cut.ids, model.facts.vocabulary)
     except MbenchError as error:
         yield Finding("corpora", name, "sequences", _why_not(error, text), "refused", model.name)
         return
     count = len(cut.ids)
-    bos = model.tokenizer.bos_token_id
+    bos = tokenizer.bos_token_id
     begin = 0 if bos is None else cut.beginning_with(bos)
     words = f"{count} of up to {int(cut.lengths.max())} tokens, BOS first in {begin or 'none'}"
     yield Finding("corpora", name, "sequences", words, model=model.name)
     if cut.drawn_from == count:
         words = f"the text has {count} sequences and all are taken: `seed` changes nothing"
         yield Finding("corpora", name, "seed", words, "note", model.name)
+
+
+def _tokenizer(model: PlannedModel) -> PreTrainedTokenizerBase:
+    """Raises `RefusedElsewhere` where the model has none that fits."""
+    try:
+        return model.tokenizer
+    except MbenchError:
+        raise RefusedElsewhere from None
 
 
 def _why_not(error: MbenchError, text: Text) -> str:
@@ -93,9 +105,10 @@ def _windows(model: PlannedModel, task: PlannedTask) -> Iterator[Finding]:
 
     assert isinstance(task.spec, PerplexityTask)
     assert task.text is not None
+    tokenizer = _tokenizer(model)
     try:
         refuse_too_long(task.name, task.spec, model.facts.positions)
-        found = windows_of(task.name, task.spec, task.text.in_parts(), model.tokenizer)
+        found = windows_of(task.name, task.spec, task.text.in_parts(), tokenizer)
         for read in found.texts:
             refuse_unknown(f"perplexity {task.name!r}", read.ids, model.facts.vocabulary)
     except MbenchError as error:
@@ -103,9 +116,10 @@ def _windows(model: PlannedModel, task: PlannedTask) -> Iterator[Finding]:
         yield Finding("perplexity", task.name, "windows", words, "refused", model.name)
         return
     count, begin = len(found.windows), found.begin_with_bos
-    longest = max(map(found.read, found.windows))
+    # The suite's `window` counts the last token, too, but where windows are so many predictions.
+    longest = max(map(found.read, found.windows)) + (task.spec.protocol != "document")
     words = f"{count} of up to {longest} tokens, BOS first in {begin or 'none'}"
-    few = begin < count and task.spec.bos is None and adds_bos(model.tokenizer)
+    few = begin < count and task.spec.bos is None and adds_bos(tokenizer)
     if few:
         words += f", as published figures of {task.spec.protocol} have it (`bos: window`: all)"
     yield Finding("perplexity", task.name, "windows", words, "note" if few else "fine", model.name)

@@ -136,7 +136,9 @@ def _leaks(
             words += ": it is calibrated on what it is tested with" * leak
             yield tell(words, "note" if leak else "fine")
     if not any(count for count, _ in common.values()):
-        yield tell(f"none of {_of(found.documents)} is in a corpus")
+        one = found.documents == 1
+        words = "its one document" if one else f"none of {_of(found.documents)}"
+        yield tell(f"{words} is {'not ' * one}in a corpus (whole documents are compared)")
 
 
 def _amounts(

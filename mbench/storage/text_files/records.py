@@ -120,6 +120,8 @@ def _no_json(file: TextFile, number: int, error: Exception) -> CorpusError:
     why = "nested too deeply" if isinstance(error, RecursionError) else str(error)
     if isinstance(error, json.JSONDecodeError):
         why = f"{error.msg.removesuffix(' at')} at character {error.pos + 1}"
+    elif "integer string conversion" in why:
+        why = "a number of thousands of digits"
     return CorpusError(f"{place(file, number)}: not a JSON object: {why}")
 
 

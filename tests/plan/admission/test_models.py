@@ -97,16 +97,16 @@ def test_windows_and_sequences_say_where_bos_is(tmp_path, store, model):
     sliding, published = (f for f in findings if f.fact == "windows")
     count = len(range(15, WORDS, 8)) + 1
     assert (sliding.words, sliding.level) == (
-        f"{count} of up to 15 tokens, BOS first in {count}",
+        f"{count} of up to 16 tokens, BOS first in {count}",
         "fine",
     )
     assert published.level == "note"
-    assert published.words.startswith(f"{(WORDS + 1) // 16} of up to 15 tokens, BOS first in 1, as")
+    assert published.words.startswith(f"{(WORDS + 1) // 16} of up to 16 tokens, BOS first in 1, as")
     asked = ["perplexity.published.bos=window", "corpora.words.bos=none"]
     findings, _ = found(tmp_path, store, model, set_values=asked)
     assert words_of(findings, "sequences") == ["4 of up to 16 tokens, BOS first in none"]
     count = WORDS // 15
-    assert words_of(findings, "windows")[1] == f"{count} of up to 15 tokens, BOS first in {count}"
+    assert words_of(findings, "windows")[1] == f"{count} of up to 16 tokens, BOS first in {count}"
 
 
 @pytest.mark.parametrize(
@@ -133,8 +133,9 @@ def test_what_does_not_fit_is_refused_with_both_numbers(
 def test_a_tokenizer_beyond_the_embedding_is_refused(tmp_path, store, model):
     edit(model / "tokenizer_config.json", eos_token="<new>")
     findings, source = found(tmp_path, store, model)
-    with pytest.raises(AdmissionError, match=r"ids up to 64 \('<new>'\).* embedding has 64 rows"):
+    with pytest.raises(AdmissionError, match=r"ids up to 64 \('<new>'\).* embedding has 64 rows") as told:
         refuse(findings, source)
+    assert "\n" not in str(told.value)
 
 
 def test_an_attention_that_the_class_lacks_is_an_error_at_its_line(tmp_path, store):

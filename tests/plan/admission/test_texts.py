@@ -73,7 +73,7 @@ def test_amounts_are_told(found):
 
 
 def test_documents_that_are_calibrated_on_and_tested_with_are_told(found):
-    none = ("fine", "none of 10 documents is in a corpus")
+    none = ("fine", "none of 10 documents is in a corpus (whole documents are compared)")
     assert words(found())["perplexity.ppl", "held out"] == none
     share = sum(map(len, LONG[8:10])) / sum(map(len, LONG[8:]))
     assert words(found(LONG[:10], LONG[8:]))["perplexity.ppl", "held out"] == (
