@@ -49,4 +49,3 @@ def command(as_json: bool, **options: Any) -> None:
         cells = counted(sum(cell.method.evaluated for cell in asked.plan.cells), "cell")
         tasks = counted(len(asked.plan.tasks), "task")
         click.echo(f"{asked.path}: ok, {cells}, {tasks} ({suite.name})")
-

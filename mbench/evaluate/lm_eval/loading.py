@@ -20,7 +20,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._factory import TaskFactory
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from mbench.core.errors import MbenchError, TaskError, one_line
+from mbench.core.errors import MbenchError, TaskError, one_line, shown
 from mbench.core.replaced import replaced
 from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval import task_files
@@ -41,6 +41,9 @@ FEWSHOT_SEED = 1234
 
 COMMAND_LINE = ("apply_chat_template", "fewshot_as_multiturn", "system_instruction")
 """Options of lm-eval's command line, which a task file cannot set."""
+
+MOST_REPEATS = 10_000
+"""Of one request; a task of lm-eval has at most 64."""
 
 UNREACHABLE = (ConnectionError, OSError, datasets.exceptions.DatasetNotFoundError)
 
@@ -220,6 +223,13 @@ def _check(name: str, task: Task) -> None:
     """The same for tasks that are classes or stand inside a group."""
     media = getattr(task, "MULTIMODAL", False)
     _refuse(name, {"unsafe_code": getattr(task, "UNSAFE_CODE", False), "doc_to_image": media})
+    # A group may set it, too.
+    repeats = task.get_config("repeats")
+    if type(repeats) is not int or not 1 <= repeats <= MOST_REPEATS:
+        raise TaskError(
+            f"task {name!r} has repeats {shown(repeats)}, which must be a whole number from 1 to"
+            f" {MOST_REPEATS}"
+        )
 
 
 def _set_examples(name: str, task: Task, wanted: int | None) -> None:

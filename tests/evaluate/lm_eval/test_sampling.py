@@ -105,6 +105,13 @@ def test_other_ways_to_generate_are_refused(options, words, folder, tokenizer):
         prepare("bad", LmEvalTask(), [folder], tokenizer, max_length=256)
 
 
+@pytest.mark.parametrize("repeats", [0, -3, 10**9, "five", "true"])
+def test_repeats_that_are_no_number_of_answers_are_refused(repeats, folder, tokenizer):
+    write(folder / "bad.yaml", f"include: drawn.yaml\ntask: bad\nrepeats: {repeats}\n")
+    with pytest.raises(TaskError, match="must be a whole number from 1 to 10000"):
+        prepare("bad", LmEvalTask(), [folder], tokenizer, max_length=256)
+
+
 def test_a_seed_that_changes_nothing_is_refused(folder, tokenizer):
     write(
         folder / "greedy.yaml",

@@ -133,7 +133,9 @@ def test_what_does_not_fit_is_refused_with_both_numbers(
 def test_a_tokenizer_beyond_the_embedding_is_refused(tmp_path, store, model):
     edit(model / "tokenizer_config.json", eos_token="<new>")
     findings, source = found(tmp_path, store, model)
-    with pytest.raises(AdmissionError, match=r"ids up to 64 \('<new>'\).* embedding has 64 rows") as told:
+    with pytest.raises(
+        AdmissionError, match=r"ids up to 64 \('<new>'\).* embedding has 64 rows"
+    ) as told:
         refuse(findings, source)
     assert "\n" not in str(told.value)
 
