@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -27,6 +26,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from mbench.moe.adapter import MoELayer
+from mbench.storage.atomic import scratch_folder
 
 Placement = str | Mapping[str, str | int]
 """A device; a map from module paths to devices, "cpu" or "disk"; or "auto"."""
@@ -62,7 +62,7 @@ def folder_for(
     if isinstance(device_map, dict) and "disk" not in device_map.values():
         yield None, lambda model: None
         return
-    folder = tempfile.mkdtemp(prefix="mbench-offload-")
+    folder = str(scratch_folder("offload"))
     remove = partial(shutil.rmtree, folder, ignore_errors=True)
     try:
         yield folder, lambda model: weakref.finalize(model, remove)

@@ -15,6 +15,7 @@ import os
 import platform
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -26,6 +27,7 @@ ABANDONED = 7 * 24 * 3600
 """Seconds after which a temporary is nobody's, also where its process cannot be looked up."""
 
 _PARTIAL = re.compile(r"\..+\.(?P<host>[^.]+)\.(?P<pid>\d+)\.\d+\.partial")
+_SCRATCH = re.compile(r"mbench-.+\.(?P<host>[^.]+)\.(?P<pid>\d+)")
 _THERE = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _numbers = itertools.count()
@@ -119,6 +121,19 @@ def sweep(folder: Path) -> int:
                 _discard(Path(entry.path))
                 swept += not os.path.lexists(entry.path)
     return swept
+
+
+def scratch_folder(purpose: str) -> Path:
+    """A new folder among the system's temporaries; those that killed processes left are removed."""
+    place = tempfile.gettempdir()
+    with contextlib.suppress(OSError), os.scandir(place) as entries:
+        for entry in entries:
+            match = _SCRATCH.fullmatch(entry.name)
+            # However old it is, a model in a process that still runs may be read from it.
+            if match and match["host"] == _host() and not _alive(int(match["pid"])):
+                _discard(Path(entry.path))
+    owner = f".{_host()}.{os.getpid()}"
+    return Path(tempfile.mkdtemp(prefix=f"mbench-{purpose}-", suffix=owner, dir=place))
 
 
 def _abandoned(path: Path, match: re.Match[str]) -> bool:

@@ -9,13 +9,13 @@ import hashlib
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
 from mbench.core.errors import MbenchError, ModelNotFound
+from mbench.storage.atomic import scratch_folder
 from mbench.storage.file_hash import file_hash
 from mbench.storage.hub.answers import HubRefusal
 from mbench.storage.hub.fetch import Advance
@@ -241,8 +241,8 @@ class OnHub:
 
     def _folder(self, names: Collection[str]) -> Path:
         """A folder with these files and no others, whatever else was fetched some time."""
+        self.refuse_missing()
         with _named(self.place):
-            self.refuse_missing()
             cache = self._inputs.fetch(self.repository, names)
         # Some libraries tell models apart by the last part of their path.
         kind = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
@@ -275,9 +275,9 @@ class OnHub:
 @cache
 def _links() -> Path:
     """A folder that lives as long as the process."""
-    folder = tempfile.mkdtemp(prefix="mbench-models-")
+    folder = scratch_folder("models")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder)
+    return folder
 
 
 Checkpoint = Directory | OnHub

@@ -159,6 +159,15 @@ def test_a_file_that_the_hub_does_not_give_makes_no_other_tokenizer(place, onlin
     assert is_well(mbench(place, "run", "suite.yaml"))
 
 
+def test_weights_that_the_hub_does_not_give_are_told_with_the_model_once(place, online):
+    online.fail("403", "model.safetensors")
+    done = mbench(place, "run", "suite.yaml")
+    assert done.returncode == 3
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("failed")]
+    assert "model.safetensors" in line
+    assert line.count("model acme/tiny") == 1
+
+
 def test_a_plan_and_a_check_fetch_no_weights_and_a_lock_does(place, online):
     for verb in ("plan", "check"):
         assert is_well(mbench(place, verb, "suite.yaml"))

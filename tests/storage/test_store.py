@@ -20,7 +20,14 @@ from mbench.core.errors import Damaged, StoreError
 from mbench.core.interfaces import ExpertMask
 from mbench.core.provenance import CorpusProfile
 from mbench.storage.artefacts import verify
-from mbench.storage.atomic import AlreadyThere, new_folder, sweep, write_atomically, write_new
+from mbench.storage.atomic import (
+    AlreadyThere,
+    new_folder,
+    scratch_folder,
+    sweep,
+    write_atomically,
+    write_new,
+)
 from mbench.storage.store import Key, Store
 
 MASK = Key.of("masks", "a mask", {"kind": "mask", "seed": 1})
@@ -310,3 +317,24 @@ def test_temporaries_of_processes_that_are_gone_are_swept(tmp_path):
     week_ago = time.time() - 8 * 24 * 3600
     os.utime(foreign, (week_ago, week_ago))
     assert sweep(tmp_path) == 1
+
+
+def test_scratch_folders_of_killed_processes_are_removed_and_those_in_use_stay(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "mbench-notes.txt").write_text("the user's")
+    script = (
+        "import os\nfrom mbench.storage.atomic import scratch_folder\n"
+        "(scratch_folder('offload') / 'weights').write_text('')\nos._exit(0)\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script], check=True, env=os.environ | {"TMPDIR": str(tmp_path)}
+    )
+    (left,) = tmp_path.glob("mbench-offload-*/weights")
+    mine = scratch_folder("models")
+    week_ago = time.time() - 8 * 24 * 3600
+    os.utime(mine, (week_ago, week_ago))
+    other = scratch_folder("models")
+    assert set(tmp_path.iterdir()) == {tmp_path / "mbench-notes.txt", mine, other}
+    assert not left.exists()
