@@ -93,6 +93,8 @@ def _refuse_another(
         found = file_hash(file, store)
     except OSError as error:
         reason = error.strerror or "cannot be read"
+        if isinstance(error, FileNotFoundError) and not file.is_absolute():
+            reason += " (paths of a lock start at the working directory)"
         raise SuiteError(
             f"{path}: {name}: {reason}; the lock has sha256 {expected.sha256}"
         ) from None

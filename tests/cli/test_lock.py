@@ -286,7 +286,7 @@ def relock(place, change):
     ("change", "options", "parts"),
     [
         (changed_text, (), ["text.txt", "expected sha256", "found"]),
-        (without_text, (), ["text.txt", "No such file"]),
+        (without_text, (), ["text.txt", "No such file", "working directory"]),
         (changed_plugin, (), ["beside_", "expected sha256", "found"]),
         (without_plugin, (), ["plugin.py is missing", "--plugin"]),
         (edited, (), ["my.lock:", "'suite' was changed"]),
