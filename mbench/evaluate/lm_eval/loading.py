@@ -146,6 +146,8 @@ def load(
 
 def _in_words(error: Exception) -> str:
     """What the errors mean that lm-eval and datasets leave to Python."""
+    if isinstance(error, KeyError) and "Unknown" in str(error):  # lm-eval's words: of a filter
+        return " ".join(str(error.args[0]).split())
     if isinstance(error, KeyError):
         return f"there is no split or field {error}"
     if isinstance(error, StopIteration) or "corresponds to no data" in str(error):

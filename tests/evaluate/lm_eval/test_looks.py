@@ -139,7 +139,11 @@ def test_a_metric_that_cannot_be_says_why_and_which_can(base, lines, metric, wor
             "filter_list: [{name: a, filter: [{function: map}, {function: take_first}]}]",
             "cannot be scored: TypeError",
         ),
-        ("text", "filter_list: [{name: a, filter: [{function: regexx}]}]", "regexx"),
+        (
+            "text",
+            "filter_list: [{name: a, filter: [{function: regexx}]}]",
+            "d: Unknown filter",
+        ),
         ("choice", "metric_list: [{metric: likelihood}]", "no number but of type tuple"),
     ],
 )
