@@ -133,6 +133,9 @@ def _status() -> int:
             # Whatever a signal made of the code that it met, e.g. of an import.
             click.echo("interrupted; run the same command again to continue", err=True)
             return exit_status()
+        if isinstance(error, click.exceptions.NoArgsIsHelpError):
+            error.show()
+            return error.exit_code
         if isinstance(error, click.ClickException):
             message = shortened(printable(error.format_message()), 300)
             click.echo(f"error: {message}", err=True)

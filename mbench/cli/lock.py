@@ -16,7 +16,8 @@ from mbench.cli.output import print_place
 @click.option(
     "--output",
     type=click.Path(path_type=Path, allow_dash=True),
-    help="The file to write; -: standard output  [default: suite.lock in the report's folder]",
+    help="The file to write; -: standard output  [default: suite.lock in the folder of the report,"
+    " if there is no report yet]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def command(output: Path | None, as_json: bool, **options: Any) -> None:
@@ -26,12 +27,17 @@ def command(output: Path | None, as_json: bool, **options: Any) -> None:
     Every run writes such a lock into its report.
     """
     from mbench.cli.display import json_only, watching
+    from mbench.core.errors import StoreError
     from mbench.report.publish import LOCK
     from mbench.run.fetch_stage import all_inputs, fetch
     from mbench.storage.atomic import write_text_atomically
+    from mbench.storage.results_folder import JSON
 
     json_stream = click.get_current_context().with_resource(json_only()) if as_json else None
     asked = request(**options)
+    folder = Path("reports") / asked.plan.suite.name
+    if output is None and (folder / JSON).exists():
+        raise StoreError(f"{folder} holds a report and its lock: give another file with --output")
     with watching(json_stream=json_stream, quiet=False) as progress:
         fetch(all_inputs(asked.plan), progress)
         for each in all_inputs(asked.plan):
@@ -41,7 +47,7 @@ def command(output: Path | None, as_json: bool, **options: Any) -> None:
     if output is not None and str(output) == "-":
         click.echo(text, nl=False, file=json_stream)
         return
-    path = output or Path("reports") / asked.plan.suite.name / LOCK
+    path = output or folder / LOCK
     write_text_atomically(path, text)
     if json_stream is not None:
         progress.event("done", lock=str(path))

@@ -114,7 +114,7 @@ def _split(source: YamlSource, option: str, redirection: str, what: str) -> tupl
 
 
 def _redirect_text(source: YamlSource, redirection: str) -> None:
-    """The documents of a corpus or a perplexity text from a file; the field of a record stays."""
+    """The documents of a corpus or a perplexity text from a file, read as the source before it."""
     name, target = _split(source, "--text", redirection, "FILE")
     sections = [each for each in ("corpora", "perplexity") if name in source.section(each)]
     if len(sections) == 2:
@@ -124,9 +124,10 @@ def _redirect_text(source: YamlSource, redirection: str) -> None:
         raise source.unknown((), "text", name, known, "--text")
     entry = source.section(sections[0])[name]
     before = entry.get("source") if isinstance(entry, dict) else None
-    field = {"field": before["field"]} if isinstance(before, dict) and "field" in before else {}
+    before = before if isinstance(before, dict) else {}
+    read_as = {key: before[key] for key in ("field", "nulls") if key in before}
     place = (sections[0], name, "source")
-    source.replace(place, {"files": [target], **field}, f"--text {redirection}")
+    source.replace(place, {"files": [target], **read_as}, f"--text {redirection}")
     if sections[0] == "perplexity":
         entry.pop("expect_tokens", None)
 

@@ -60,10 +60,11 @@ class Processes:
         """Evaluate; what another process has stored meanwhile is taken from the store."""
         import torch
 
-        others = min(self._plan.suite.processes, len(pending)) - 1
-        if others < 1 or torch.cuda.is_available():
+        if self._plan.suite.processes == 1 or torch.cuda.is_available():
             stage.run(pending)
             return
+        others = min(self._plan.suite.processes, len(pending)) - 1
+        # Where a single mask is left, too: with more threads its sums end in other digits.
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:

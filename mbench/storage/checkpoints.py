@@ -48,7 +48,10 @@ TOKENIZER_FILES = (
 """What transformers may make a tokenizer of."""
 READ_BY_CODE = ("*.py", "*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja")
 """What a model's own code is, or may read."""
-HINT = "give a local directory with --model NAME=PATH; `mbench run quickstart` needs no hub"
+HINT = (
+    "nor is there such a directory: give one with --model NAME=PATH; `mbench run quickstart` needs no"
+    " hub"
+)
 
 
 @dataclass(frozen=True)
