@@ -49,8 +49,8 @@ TOKENIZER_FILES = (
 READ_BY_CODE = ("*.py", "*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja")
 """What a model's own code is, or may read."""
 HINT = (
-    "nor is there such a directory: give one with --model NAME=PATH; `mbench run quickstart` needs no"
-    " hub"
+    "nor is there such a directory: give one with --model NAME=PATH; `mbench run quickstart` needs"
+    " no hub"
 )
 
 
