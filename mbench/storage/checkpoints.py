@@ -19,9 +19,9 @@ from mbench.storage.atomic import scratch_folder
 from mbench.storage.file_hash import file_hash
 from mbench.storage.hub.answers import HubRefusal
 from mbench.storage.hub.fetch import Advance
-from mbench.storage.hub.repository import Repository
+from mbench.storage.hub.repository import Repository, recall
 from mbench.storage.inputs import Inputs
-from mbench.storage.records import from_plain, to_plain
+from mbench.storage.records import to_plain
 from mbench.storage.store import Key, Store
 
 VOCABULARIES = (
@@ -215,10 +215,12 @@ class OnHub:
         # Remembered, so that a finished run needs no index of weights.
         asked: dict[str, object] = {"kind": "files of a checkpoint", "listed": sorted(listed)}
         asked |= {"commit": self.revision, "remote_code": self._remote_code}
+        # Another version may look for others.
+        asked |= {"patterns": [*TOKENIZER_FILES, *READ_BY_CODE]}
         key = Key.of("facts", f"files of {self.repository} that are loaded", asked)
-        known = self._inputs.store.read_json(key)
+        known = recall(FileNames, key, self._inputs.store)
         if known is not None:
-            return from_plain(FileNames, known)
+            return known
         with _named(self.place):
             names = file_names(listed, read, remote_code=self._remote_code)
         self._inputs.store.write_json(key, to_plain(names))

@@ -121,7 +121,7 @@ def hub():
 @pytest.fixture(scope="module")
 def loaded(hub, tmp_path_factory):
     """What the library loads for each case, in a process of its own that may ask the hub."""
-    offline = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+    offline = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
     environment = {name: value for name, value in os.environ.items() if name not in offline}
     environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path_factory.mktemp("home"))}
     command = [sys.executable, "-c", LOADED_BY_THE_LIBRARY, json.dumps(CASES)]

@@ -59,7 +59,7 @@ print(json.dumps({
 
 
 def test_the_libraries_load_what_was_fetched_and_ask_nobody(tmp_path):
-    offline = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+    offline = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
     environment = {name: value for name, value in os.environ.items() if name not in offline}
     with HubServer() as hub:
         hub.push("model", "acme/tiny", DEMO)
