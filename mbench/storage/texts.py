@@ -84,8 +84,12 @@ class Text:
         """What determines the documents: the content of files, here or on the hub.
 
         A plugin's function may have a method `identity(split) -> str`, so that it need not be
-        called; else its documents are hashed. Raises as `documents` does.
+        called; else its documents are hashed. Found out once. Raises as `documents` does.
         """
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
         if self.source.hub is not None:
             # Unread, so the code that reads them counts in their place.
             try:
