@@ -4,20 +4,23 @@ import json
 import math
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     GraniteMoeConfig,
     GraniteMoeForCausalLM,
-    PreTrainedTokenizerFast,
-    Qwen2MoeConfig,
-    Qwen2MoeForCausalLM,
 )
 
+from helpers.lm_eval_runs import (
+    VOCABULARY,
+    stock,
+    toy_model,
+    toy_tokenizer,
+    wrapped,
+    write,
+)
 from helpers.places import DATA
 from mbench.core.errors import TaskError
 from mbench.core.suite import LmEvalTask
@@ -31,7 +34,6 @@ needs_data = pytest.mark.skipif(
     not (DATA / "tasks").is_dir(), reason=f"no sample of the real task files in {DATA}"
 )
 TOY = LmEvalTask(task="toy")
-VOCABULARY = 600
 ITEMS = [
     {"q": "the cat sat on", "choices": ["the mat", "a dog ran home", "it"], "answer": 0},
     {"q": "birds fly", "choices": ["south", "south", "under the sea in winter"], "answer": 2},
@@ -55,38 +57,8 @@ CHOICE = """
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    tokens = Tokenizer(models.BPE())
-    tokens.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokens.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=["<end>"],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
     text = [part for item in ITEMS for part in [item["q"], *item["choices"]]]
-    tokens.train_from_iterator([*text, Path(__file__).read_text()], trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokens, eos_token="<end>", pad_token="<end>")
-
-
-def qwen(seed=0, **settings):
-    torch.manual_seed(seed)
-    config = Qwen2MoeConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=32,
-        moe_intermediate_size=16,
-        shared_expert_intermediate_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        num_experts=8,
-        num_experts_per_tok=2,
-        max_position_embeddings=2048,
-        initializer_range=0.3,
-        **settings,
-    )
-    return Qwen2MoeForCausalLM(config).eval()
+    return toy_tokenizer([*text, Path(__file__).read_text()])
 
 
 def granite():
@@ -108,7 +80,7 @@ def granite():
 
 @pytest.fixture(scope="module")
 def model():
-    return qwen()
+    return toy_model()
 
 
 @pytest.fixture
@@ -119,10 +91,6 @@ def folder(tmp_path):
     (tmp_path / "toy.jsonl").write_text("\n".join(map(json.dumps, ITEMS)))
     write(tasks / "toy.yaml", CHOICE)
     return tasks
-
-
-def write(path, text):
-    path.write_text(textwrap.dedent(text))
 
 
 def made_ready(folder, tokenizer, spec=TOY, max_length=512):
@@ -137,30 +105,8 @@ def ours(model, tokenizer, folder, spec=TOY, max_length=512, **options):
 
 
 def theirs(model, tokenizer, folder, spec, working_directory, max_length=512, dtype="float32"):
-    """lm-eval's own command, from the directory in which it finds the data."""
-    import lm_eval
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
-
-    from mbench.evaluate.lm_eval.quiet import quiet
-
-    with quiet(), pytest.MonkeyPatch.context() as patch:
-        patch.chdir(working_directory)
-        wrapped = HFLM(
-            pretrained=model,
-            tokenizer=tokenizer,
-            batch_size=4,
-            max_length=max_length,
-            softmax_dtype=dtype,
-        )
-        return lm_eval.simple_evaluate(
-            wrapped,
-            tasks=[spec.task],
-            limit=spec.limit,
-            num_fewshot=spec.num_fewshot,
-            task_manager=TaskManager(include_path=[str(folder)], include_defaults=False),
-            bootstrap_iters=0,
-        )
+    answers = wrapped(model, tokenizer, max_length, dtype)
+    return stock(answers, folder, spec, working_directory)
 
 
 def assert_equal(evaluation, results, spec, tolerance=1e-3):
@@ -249,9 +195,12 @@ def test_groups_keep_their_subtasks(folder, model, tokenizer):
 @pytest.mark.parametrize(
     ("make", "scoring"),
     [
-        (qwen, "packed"),
-        (lambda: qwen(attn_implementation="eager"), "packed"),
-        (lambda: qwen(use_sliding_window=True, sliding_window=8, max_window_layers=1), "reference"),
+        (toy_model, "packed"),
+        (lambda: toy_model(attn_implementation="eager"), "packed"),
+        (
+            lambda: toy_model(use_sliding_window=True, sliding_window=8, max_window_layers=1),
+            "reference",
+        ),
         (granite, "reference"),
     ],
     ids=["sdpa", "eager", "sliding window", "scaled logits"],
@@ -276,13 +225,13 @@ def test_every_route_equals_lm_eval_in_float64(make, scoring, folder, tokenizer)
 
 def test_comparing_figures_finds_what_the_configuration_hides(folder, tokenizer, monkeypatch):
     monkeypatch.setattr("mbench.evaluate.packing.unsuitable", lambda model: None)
-    model = qwen(use_sliding_window=True, sliding_window=8, max_window_layers=1)
+    model = toy_model(use_sliding_window=True, sliding_window=8, max_window_layers=1)
     prepared, _ = ours(model, tokenizer, folder)
     assert prepared.scoring == "reference"
 
 
 def test_one_mask_never_sees_the_results_of_another(folder, tokenizer):
-    model = qwen()
+    model = toy_model()
     prepared = made_ready(folder, tokenizer)
     before = prepared.evaluate(model).items
     router = model.model.layers[0].mlp.gate
@@ -293,7 +242,7 @@ def test_one_mask_never_sees_the_results_of_another(folder, tokenizer):
     assert before.equals(after)
     assert list(before["item"]) == list(masked["item"])
     assert list(before["loglikelihoods"]) != list(masked["loglikelihoods"])
-    other = prepared.evaluate(qwen(seed=1)).items
+    other = prepared.evaluate(toy_model(seed=1)).items
     assert list(before["loglikelihoods"]) != list(other["loglikelihoods"])
 
 
@@ -314,7 +263,7 @@ def test_output_that_is_not_finite_is_an_error(kind, folder, tokenizer):
             metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
             """,
         )
-    model = qwen()
+    model = toy_model()
     prepared = made_ready(folder, tokenizer, max_length=64)
     prepared.evaluate(model)
     with torch.no_grad():
@@ -326,7 +275,7 @@ def test_output_that_is_not_finite_is_an_error(kind, folder, tokenizer):
 
 
 def test_requests_longer_than_the_model_are_an_error(folder, tokenizer):
-    model = qwen()
+    model = toy_model()
     model.config.max_position_embeddings = 4
     with pytest.raises(TaskError, match="4 positions"):
         ours(model, tokenizer, folder)
