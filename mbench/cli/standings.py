@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mbench.cli.output import clean, console_of
+from mbench.report.statistics.answers import answers
 from mbench.report.statistics.boards import Board, GroupBoards, RunBoards
-from mbench.report.statistics.ranking import Ranked
-from mbench.report.statistics.verdict import verdict
+from mbench.report.statistics.ranking import Ranked, Unranked
 from mbench.report.words import percent
 
 if TYPE_CHECKING:
@@ -33,27 +33,14 @@ def show_standings(run: RunBoards) -> None:
             console.print(_table(boards, run.score))
             say(console, LEGEND)
         for board in boards.boards:
-            conclusion = verdict(board)
-            say(console, f"{percent(board.retain)} kept: {conclusion.headline}")
-            for sentences in (conclusion.findings, conclusion.caveats):
-                if sentences:
-                    _say_indented(console, " ".join(sentences))
+            if board.ranking is not None:
+                for answer in answers(board.ranking):
+                    say(console, f"{board.pruned}: {answer.question} {answer.chip}")
 
 
 def say(console: Console, text: str) -> None:
     """Print a line without markup, which names may look like."""
     console.print(clean(text), markup=False, highlight=False, soft_wrap=True)
-
-
-def _say_indented(console: Console, text: str) -> None:
-    """Print a text below a headline; without a terminal as one line, for grep."""
-    from rich.padding import Padding
-    from rich.text import Text
-
-    if console.is_terminal:
-        console.print(Padding(Text(clean(text)), (0, 0, 0, 2)))
-    else:
-        say(console, f"  {text}")
 
 
 def _table(boards: GroupBoards, score: Score) -> Table:
@@ -76,14 +63,12 @@ def _figure(board: Board, method: str) -> Text:
     from rich.text import Text
 
     ranking = board.ranking
-    standings = ranking.standings if ranking else ()
-    standing = next((s for s in standings if s.entry.method == method), None)
+    standing = None if ranking is None else ranking.standing_of(method)
     if ranking is None or standing is None:
         return Text("")
-    if not isinstance(standing, Ranked):
+    if isinstance(standing, Unranked):
         return Text("not comparable" if standing.problem else "incomplete", style="red")
     summary = standing.summary
     text = f"{summary.mean:.3f}" + (f" ± {summary.std:.3f}" if summary.count > 1 else "")
-    if ranking.winner is not None and method in ranking.leaders:
-        return Text(text, style="bold")
-    return Text(f"{text} †" if method in ranking.leaders else text)
+    tied = isinstance(standing, Ranked) and standing.tied
+    return Text(text, style="bold" if tied else "")

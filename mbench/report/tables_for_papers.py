@@ -19,6 +19,7 @@ from mbench.core.evaluation import LOWER_IS_BETTER
 from mbench.core.results import CellResult
 from mbench.report.statistics.boards import Board, RunBoards
 from mbench.report.statistics.groups import Entry, Group
+from mbench.report.statistics.ranking import Ranking
 from mbench.report.statistics.scores import Score
 from mbench.report.words import MINUS, number, percent
 from mbench.storage.atomic import write_text_atomically
@@ -134,7 +135,12 @@ def _columns(run: RunBoards) -> Iterator[_Column]:
 
 def _score_mark(score: Score, board: Board, method: str) -> str:
     ranking = board.ranking if score == board.score else board.by_perplexity
-    if ranking is None or method not in ranking.leaders:
+    return "plain" if ranking is None else _mark(ranking, method)
+
+
+def _mark(ranking: Ranking, method: str) -> str:
+    row = ranking.row_of(method)
+    if row is None or not row.tied or "methods" in ranking.untested:
         return "plain"
     return "tied" if ranking.winner is None else "bold"
 
@@ -144,14 +150,7 @@ def _task_value(task: str, metric: str, cell: CellResult) -> float | None:
 
 
 def _task_mark(task: str, board: Board, method: str) -> str:
-    compared = board.tasks[task]
-    if task in board.uninformative:
-        return "floor" if method in compared.figures else "plain"
-    if method not in compared.best:
-        return "plain"
-    copies = {entry.masks for entry in board.budget.entries if entry.method in compared.best}
-    alone = len(copies) == 1 and len(compared.figures) > len(compared.best)
-    return "bold" if alone else "tied"
+    return "floor" if task in board.uninformative else _mark(board.by_task[task], method)
 
 
 def to_latex(run: RunBoards) -> str:

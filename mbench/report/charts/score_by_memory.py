@@ -62,7 +62,7 @@ def _rows(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The marks of the methods, and the band of random pruning."""
     rows, band = [], []
-    for retain, ranked in boards.ranked_by(score).items():
+    for retain, ranked in boards.placed_by(score).items():
         for standing in ranked if retain in sizes else ():
             method, summary = standing.entry.method, standing.summary
             # With preserved gates a model cannot be pruned physically, so it saves nothing.

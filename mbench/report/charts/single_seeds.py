@@ -54,7 +54,7 @@ def _rows(
     points: list[dict[str, Any]] = []
     bands: list[dict[str, Any]] = []
     seeds: dict[str, int] = {}
-    for retain, ranked in boards.ranked_by(score).items():
+    for retain, ranked in boards.placed_by(score).items():
         single = [standing for standing in ranked if not has_seeds(standing)]
         for standing in [*single[:1], *filter(has_seeds, ranked)]:
             entry, summary, several = standing.entry, standing.summary, has_seeds(standing)

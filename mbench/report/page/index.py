@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 from mbench.core.errors import StoreError
 from mbench.report.page.render import environment
+from mbench.report.statistics.answers import answers
 from mbench.report.statistics.boards import RunBoards
-from mbench.report.statistics.verdict import verdict
 from mbench.report.words import listing, percent
 from mbench.storage.atomic import write_text_atomically
 from mbench.storage.results_folder import CSV, ITEMS, JSON
@@ -67,8 +67,12 @@ def to_json(run: RunBoards) -> dict[str, Any]:
                 "model": board.group.model,
                 "router": board.group.router,
                 "retain": board.retain,
-                "leaders": list(board.ranking.leaders) if board.ranking else [],
-                "verdict": list(verdict(board).sentences),
+                "leaders": [n for row in board.ranking.tied for n in row.names]
+                if board.ranking
+                else [],
+                "verdict": [f"{a.question} {a.chip}" for a in answers(board.ranking)]
+                if board.ranking
+                else [],
             }
             for boards in run.groups
             for board in boards.boards

@@ -9,15 +9,12 @@ from functools import partial
 from mbench.core.results import Results, long_form
 from mbench.report import words
 from mbench.report.charts.corpus_overlap import corpus_overlap_by_layer
-from mbench.report.charts.gap_to_random import gap_to_random
 from mbench.report.charts.mask_pictures import mask_pictures
-from mbench.report.charts.score_by_budget import perplexity_by_budget, score_by_budget
 from mbench.report.charts.score_by_memory import score_by_memory
 from mbench.report.charts.single_seeds import single_seeds
 from mbench.report.figures_of_papers import Published
 from mbench.report.page import provenance
 from mbench.report.page.layout import (
-    charts,
     folded,
     notes,
     per_budget,
@@ -30,10 +27,8 @@ from mbench.report.page.part import Block, Charts, Notes, Part, Stack, Text
 from mbench.report.statistics.boards import Board, GroupBoards, RunBoards
 from mbench.report.statistics.corpus_choices import corpus_choices
 from mbench.report.statistics.floors import ROOM
-from mbench.report.statistics.resampling import MANY_ITEMS, MANY_LOSSES, RESAMPLES
 from mbench.report.statistics.scores import Score
 from mbench.report.statistics.single_seeds import places_of_single_seeds
-from mbench.report.statistics.verdict import ALWAYS_UNKNOWN, Verdict, verdict
 from mbench.report.tables.calibration import calibration
 from mbench.report.tables.corpus_overlap import corpus_overlap
 from mbench.report.tables.every_metric import every_metric, other_metrics
@@ -43,7 +38,6 @@ from mbench.report.tables.leaderboard import leaderboard
 from mbench.report.tables.mask_overlap import mask_overlap
 from mbench.report.tables.published_figures import published_figures
 from mbench.report.tables.savings import savings
-from mbench.report.tables.task_by_task import task_by_task
 from mbench.report.tables.weights import weights
 from mbench.report.tables.what_was_measured import what_was_measured
 from mbench.storage.results_folder import to_csv
@@ -51,7 +45,6 @@ from mbench.storage.results_folder import to_csv
 BUDGET_PARTS = (
     leaderboard,
     notes(budget_notes),
-    folded("Task by task", task_by_task),
     folded(
         "Every task and metric",
         every_metric,
@@ -73,8 +66,6 @@ BUDGET_PARTS = (
 def model_parts(papers: Sequence[Published]) -> tuple[Callable[[GroupBoards], Block | None], ...]:
     """The parts of one model, in order."""
     return (
-        charts(score_by_budget, perplexity_by_budget),
-        _gaps_to_random,
         per_budget(_budget),
         section(
             "How much a single seed can mislead",
@@ -108,17 +99,6 @@ def run_parts(
 
 def _budget(board: Board) -> Part:
     return Part(board.heading, shown(board, BUDGET_PARTS), id=board.id, kind="budget")
-
-
-def _gaps_to_random(boards: GroupBoards) -> Stack | None:
-    drawn = tuple(chart for board in boards.boards if (chart := gap_to_random(board)) is not None)
-    note = Text(
-        "Difference to the mean of random pruning with its 95 % interval. Filled marks: "
-        "significantly different (adjusted). Band: the range of the random seeds. Every panel has "
-        "its own scale.",
-        quiet=True,
-    )
-    return Stack((Charts(drawn, small=True), note)) if drawn else None
 
 
 def _calibration_texts(boards: GroupBoards) -> Stack | None:
@@ -192,8 +172,6 @@ class Page:
     routers: tuple[str, ...]
     progress: str
     protocol: tuple[tuple[str, str], ...]
-    verdicts: tuple[tuple[GroupBoards, tuple[tuple[Board, Verdict], ...]], ...]
-    """By model and budget."""
     parts: tuple[Part, ...]
     command: str
     commit: str
@@ -205,15 +183,8 @@ class Page:
     costs: tuple[tuple[str, str], ...]
     provenance: tuple[tuple[str, str], ...]
     score: Score | None
-    resamples: int
-    """Of the paired bootstrap."""
-    many_items: int
-    many_losses: int
-    """From how many on a null distribution is known without draws."""
     room: float
     """How far above the floor a figure must be."""
-    always_unknown: str
-    """A limitation of all results."""
 
 
 def page(run: RunBoards, papers: Sequence[Published] = (), panels: Sequence[Part] = ()) -> Page:
@@ -229,10 +200,6 @@ def page(run: RunBoards, papers: Sequence[Published] = (), panels: Sequence[Part
         routers=tuple(dict.fromkeys(boards.group.router for boards in run.groups)),
         progress=_progress(results),
         protocol=tuple((entry.name, entry.text) for entry in results.protocol),
-        verdicts=tuple(
-            (boards, tuple((board, verdict(board)) for board in boards.boards))
-            for boards in run.groups
-        ),
         parts=run_parts(run, papers, panels),
         command=provenance.commands(results.provenance),
         commit=provenance.commit(results.provenance),
@@ -241,11 +208,7 @@ def page(run: RunBoards, papers: Sequence[Published] = (), panels: Sequence[Part
         costs=provenance.run_costs(results.provenance),
         provenance=provenance.rows(results.provenance),
         score=run.score,
-        resamples=RESAMPLES,
-        many_items=MANY_ITEMS,
-        many_losses=MANY_LOSSES,
         room=ROOM,
-        always_unknown=ALWAYS_UNKNOWN,
     )
 
 

@@ -6,18 +6,6 @@ import math
 from collections.abc import Sequence
 
 
-def gap_closed(value: float, random_mean: float, unpruned: float, higher: bool = True) -> float:
-    """Share of the gap between the random mean and the unpruned model that a method closes.
-
-    0 is the random mean, 1 the unpruned model. NaN where random pruning is no worse than the
-    unpruned model, because there is no gap to close.
-    """
-    gap = unpruned - random_mean
-    if not math.isfinite(gap) or (gap <= 0 if higher else gap >= 0):
-        return math.nan
-    return (value - random_mean) / gap
-
-
 def worse_seeds(value: float, seeds: Sequence[float], higher: bool = True) -> int:
     """How many of the seeds' figures are worse than `value`; equal ones are not.
 

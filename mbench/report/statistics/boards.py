@@ -11,10 +11,9 @@ import numpy as np
 from mbench.core.results import CellKey, CellResult, Results
 from mbench.report.statistics.floors import Floor, floors
 from mbench.report.statistics.groups import BudgetEntries, Entry, Group, arrange
-from mbench.report.statistics.pairing import Paired, pair, to_part
-from mbench.report.statistics.ranking import Ranked, Ranking, rankings
-from mbench.report.statistics.scores import Score, primary_score, second_score
-from mbench.report.statistics.task_comparisons import TaskComparison, compare_by_task
+from mbench.report.statistics.pairing import Paired, Part, join, pair, to_part
+from mbench.report.statistics.ranking import Ranked, Ranking, Reference, rankings
+from mbench.report.statistics.scores import Score, primary_score, second_score, task_score
 from mbench.report.words import percent
 
 
@@ -33,7 +32,9 @@ class Board:
     """Its methods, ranked by the score."""
     by_perplexity: Ranking | None
     """Its methods, ranked by mean log perplexity where the score is something else."""
-    tasks: Mapping[str, TaskComparison]
+    by_task: Mapping[str, Ranking]
+    """Task -> its methods, ranked by the task's declared metric alone; of a perplexity, by its
+    logarithm."""
     uninformative: Mapping[str, Floor]
     """Tasks that are uninformative at this budget."""
 
@@ -43,12 +44,27 @@ class Board:
         return self.budget.retain
 
     @property
-    def heading(self) -> str:
-        """Its heading on the page."""
+    def experts(self) -> int:
+        """Experts per layer before pruning; 0 where no mask is known."""
         masks = (mask for entry in self.budget.entries for mask in self.masks_of(entry))
         first = next(masks, None)
-        total = "" if first is None else f" of {first.shape[1]}"
-        return f"{percent(self.retain)} of experts kept ({self.budget.kept}{total} per layer)"
+        return 0 if first is None else int(first.shape[1])
+
+    @property
+    def pruned(self) -> str:
+        """Its share of experts that are pruned, as the field counts budgets: `25 % pruned`."""
+        return f"{percent(1 - self.retain)} pruned"
+
+    @property
+    def kept(self) -> str:
+        """How many experts of a layer stay: `18 of 24 kept`."""
+        total = f" of {self.experts}" if self.experts else ""
+        return f"{self.budget.kept}{total} kept"
+
+    @property
+    def heading(self) -> str:
+        """Its heading on the page."""
+        return f"{self.pruned} ({self.kept})"
 
     @property
     def where(self) -> str:
@@ -63,9 +79,10 @@ class Board:
     @property
     def entries(self) -> tuple[Entry, ...]:
         """The methods in the leaderboard's order."""
-        if self.ranking is None:
-            return self.budget.entries
-        return tuple(standing.entry for standing in self.ranking.standings)
+        order = [name for row in self.ranked for name in row.names]
+        places = {name: place for place, name in enumerate(order)}
+        by_place = sorted(self.budget.entries, key=lambda e: places.get(e.method, len(order)))
+        return tuple(by_place)
 
     def masks_of(self, entry: Entry) -> list[np.ndarray]:
         """The masks of a method, bool [layers, N], one per seed that has a mask."""
@@ -92,10 +109,10 @@ class GroupBoards:
         """Its heading on the page."""
         return f"{self.group.model}, router {self.group.router}"
 
-    def ranked_by(self, score: Score) -> dict[float, tuple[Ranked, ...]]:
-        """Retain ratio -> methods from best to worst by the score or by the second one."""
+    def placed_by(self, score: Score) -> dict[float, tuple[Ranked | Reference, ...]]:
+        """Retain ratio -> rows and random pruning from best to worst by the score or the second."""
         rankings = [(b.retain, r) for b in self.boards for r in (b.ranking, b.by_perplexity)]
-        return {retain: r.ranked for retain, r in rankings if r is not None and r.score == score}
+        return {retain: r.placed for retain, r in rankings if r is not None and r.score == score}
 
 
 @dataclass(frozen=True)
@@ -122,7 +139,7 @@ def _of_group(
     id: str, results: Results, group: Group, score: Score | None, second: Score | None
 ) -> GroupBoards:
     paired = {
-        task: pair(group.cells, [to_part(task, metric)])
+        to_part(task, metric): pair(group.cells, [to_part(task, metric)])
         for task, metric in results.task_metrics.items()
     }
     incomparable = tuple(
@@ -141,12 +158,16 @@ def _boards(
     group: Group,
     score: Score | None,
     second: Score | None,
-    paired: Mapping[str, Paired[CellKey]],
+    paired: Mapping[Part, Paired[CellKey]],
 ) -> Iterator[Board]:
-    by_score = rankings(group, score) if score else {}
-    by_perplexity = rankings(group, second) if second else {}
+    def ranked_by(by: Score | None) -> Mapping[float, Ranking]:
+        return rankings(group, by, join([paired[part] for part in by.parts])) if by else {}
+
+    by_score, by_perplexity = ranked_by(score), ranked_by(second)
+    by_task = {
+        task: ranked_by(task_score(task, metric)) for task, metric in results.task_metrics.items()
+    }
     for number, budget in enumerate(group.budgets, 1):
-        uninformative = floors(group, budget, results.task_metrics)
         yield Board(
             id=f"{id}-budget-{number}",
             results=results,
@@ -155,6 +176,6 @@ def _boards(
             budget=budget,
             ranking=by_score.get(budget.retain),
             by_perplexity=by_perplexity.get(budget.retain),
-            tasks=compare_by_task(budget, results.task_metrics, paired, uninformative),
-            uninformative=uninformative,
+            by_task={task: of_task[budget.retain] for task, of_task in by_task.items()},
+            uninformative=floors(group, budget, results.task_metrics),
         )

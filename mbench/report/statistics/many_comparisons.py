@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import combinations
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -18,34 +17,16 @@ def holm(p: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def significantly_different(
-    count: int, p: Callable[[int, int], float], level: float = 0.05
-) -> np.ndarray:
-    """Which of `count` methods differ: bool [count, count], symmetric.
-
-    Holm's method adjusts for all pairs, not only for those with the best method: which method is
-    best is decided by the same figures, so that every pair was a candidate. `p(a, b)` is the
-    unadjusted p-value of a < b.
-    """
-    pairs = list(combinations(range(count), 2))
-    adjusted = holm([p(*pair) for pair in pairs])
-    result = np.zeros((count, count), bool)
-    for (first, second), value in zip(pairs, adjusted, strict=True):
-        result[first, second] = result[second, first] = value < level
-    return result
-
-
-def ranks(differ: np.ndarray) -> list[tuple[int, int]]:
+def ranks(clear: np.ndarray) -> list[tuple[int, int]]:
     """The best and the worst rank that each method may have, ordered from best to worst.
 
-    From the [M, M] of `significantly_different`: one more than the number of methods that are
-    better and significantly different from it, and M less the number that are worse and
-    significantly different. Two methods that are not share at least one rank, unless a method
-    between them differs from both: "not significantly different" does not carry over from pair to
-    pair, so a single number per method would say too much.
+    From bool [M, M], which of them are told apart: one more than the number of better methods that
+    are told apart from it, and M less the number of worse ones. Two methods that are not share at
+    least one rank, unless a method between them is told apart from both: a tie does not carry over
+    from pair to pair, so a single number per method would say too much.
     """
-    count = len(differ)
+    count = len(clear)
     return [
-        (1 + int(differ[place, :place].sum()), count - int(differ[place, place + 1 :].sum()))
+        (1 + int(clear[place, :place].sum()), count - int(clear[place, place + 1 :].sum()))
         for place in range(count)
     ]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
 
-from mbench.core.evaluation import LOWER_IS_BETTER, WEIGHT, blocks
+from mbench.core.evaluation import LOWER_IS_BETTER, WEIGHT
 from mbench.core.results import CellKey, CellResult
 from mbench.report.statistics.groups import Entry
-from mbench.report.statistics.resampling import Stratum
+from mbench.report.statistics.strata import Stratum
 
 K = TypeVar("K", bound=Hashable)
 """How cells are identified: within one run by their keys."""
@@ -29,7 +29,7 @@ def to_part(task: str, metric: str) -> Part:
 class Paired(Generic[K]):
     """Cells on the same items: a stratum per part, with a column per cell.
 
-    The rows of a stratum are items or, for perplexities, blocks of windows (`evaluation.blocks`).
+    The rows of a stratum are items or, for perplexities, documents.
     """
 
     strata: tuple[Stratum, ...]
@@ -50,7 +50,7 @@ class Paired(Generic[K]):
         """The pairing restricted to those of `cells` that are in it."""
         kept = [cell for cell in cells if cell in self.columns]
         columns = [self.columns[cell] for cell in kept]
-        strata = tuple(Stratum(s.totals[:, columns], s.sizes) for s in self.strata) if kept else ()
+        strata = tuple(replace(s, totals=s.totals[:, columns]) for s in self.strata) if kept else ()
         by_cell = {cell: column for column, cell in enumerate(kept)}
         return Paired(strata, by_cell, self.problems, self.items)
 
@@ -76,13 +76,28 @@ def pair(cells: Mapping[K, CellResult], parts: Sequence[Part]) -> Paired[K]:
     columns = [at for at, key in enumerate(alike) if key not in contradicting]
     kept = [key for key in alike if key not in contradicting]
     if contradicting:
-        strata = tuple(Stratum(s.totals[:, columns], s.sizes) for s in strata)
+        strata = tuple(replace(s, totals=s.totals[:, columns]) for s in strata)
     items = sum(len(_outcomes(alike[kept[0]], *part).items) for part in parts) if kept else 0
     return Paired(
         strata if kept else (),
         {key: column for column, key in enumerate(kept)},
         problems | contradicting,
         items,
+    )
+
+
+def join(parts: Sequence[Paired[K]]) -> Paired[K]:
+    """The cells that every part has, on the items of all of them."""
+    problems: dict[K, str] = {}
+    for part in parts:
+        problems = dict(part.problems) | problems
+    shared = [c for c in parts[0].columns if all(c in part.columns for part in parts)]
+    kept = [part.of(shared) for part in parts]
+    return Paired(
+        tuple(stratum for part in kept for stratum in part.strata),
+        {cell: column for column, cell in enumerate(shared)},
+        problems,
+        sum(part.items for part in parts) if shared else 0,
     )
 
 
@@ -183,11 +198,12 @@ def _stratum(cells: Sequence[CellResult], task: str, metric: str) -> Stratum:
     totals, sizes = np.column_stack(columns), first.sizes
     if metric != "mean_nll":
         return Stratum(totals, sizes)
-    # Windows beside each other are alike: what is drawn or exchanged at once is a block of them.
-    block = blocks(first.items)
-    summed = np.zeros((block.max() + 1, totals.shape[1]))
-    np.add.at(summed, block, totals)
-    return Stratum(summed, np.bincount(block, sizes))
+    # Windows of one document are alike: what is independent is the document.
+    documents = cells[0].evaluations[task].columns["document"]
+    _, place = np.unique(documents, return_inverse=True)
+    summed = np.zeros((place.max() + 1, totals.shape[1]))
+    np.add.at(summed, place, totals)
+    return Stratum(summed, np.bincount(place, sizes), "documents")
 
 
 def _reordered(outcomes: _Outcomes, like: _Outcomes) -> np.ndarray:

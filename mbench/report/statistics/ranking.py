@@ -1,66 +1,67 @@
-"""Ranks the methods of each budget, and tests their differences."""
+"""Ranks the methods of each budget by one score, and compares them in three families."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from mbench.core.results import CellKey
-from mbench.report.statistics.against_random import gap_closed, reversing_seeds, worse_seeds
+from mbench.core.results import UNPRUNED, CellKey
+from mbench.report.statistics.against_random import reversing_seeds, worse_seeds
+from mbench.report.statistics.families import Comparison, FamilyName, compare_family
 from mbench.report.statistics.floors import floors
+from mbench.report.statistics.gap import GapClosed, gap_closed
 from mbench.report.statistics.groups import RANDOM, BudgetEntries, Entry, Group
-from mbench.report.statistics.many_comparisons import ranks, significantly_different
-from mbench.report.statistics.method_comparison import Sample, difference, p_value, samples
-from mbench.report.statistics.pairing import pair, problem_of
-from mbench.report.statistics.resampling import enough_resamples
+from mbench.report.statistics.many_comparisons import ranks
+from mbench.report.statistics.pairing import Paired, problem_of
+from mbench.report.statistics.pairwise import Pairwise, pairwise
 from mbench.report.statistics.scores import Score
 from mbench.report.statistics.seed_summaries import Summary, summarize
-from mbench.report.statistics.significance import Difference
+from mbench.report.statistics.strata import pairs
+from mbench.report.words import listing
 
-LEVEL = 0.05
-"""Differences with an adjusted p-value below this are significant."""
-
-
-@dataclass(frozen=True)
-class AgainstRandom:
-    """A method compared with the mean of random pruning, and with each random mask."""
-
-    difference: Difference
-    """The method minus the mean over the seeds of random pruning."""
-    significant: bool
-    """Whether the method is significantly different from that mean (adjusted)."""
-    masks_beaten: int
-    """How many random masks it is better than."""
-    masks: int
-    reversing_seeds: tuple[int | None, ...]
-    """Seeds of random pruning that, as the only baseline, would change the difference's sign."""
+FEWEST_MASKS = 3
+"""Fewest random masks from which the error of their mean is estimated."""
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """A method at a budget that is compared with all others there."""
+    """A row of the ranking: a method, or several with the same masks, which are one model."""
 
+    names: tuple[str, ...]
+    """Of the methods, in the order of the suite."""
     entry: Entry
+    """Of the first one."""
     summary: Summary
     """The score over seeds, or of the only cell."""
     rank: int
     """The best rank it may have."""
     last_rank: int
     """The worst rank it may have."""
-    from_best: Difference | None
-    """This method minus the best one; None for the best one itself."""
-    tied_with_best: bool
-    """Whether it is not significantly different (adjusted) from the best one, or is it."""
-    same_as: tuple[str, ...]
-    """Other methods with the same masks, which are the same model under another name."""
-    against_random: AgainstRandom | None
-    """None for random pruning itself, and where that is not ranked."""
-    gap_closed: float | None
-    """Share of the gap from random pruning to the unpruned model; None if these two are not
-    significantly different, NaN if random pruning is better."""
+    tied: bool
+    """Whether it is the best row, or not told apart from it."""
+    gap_closed: GapClosed | None
+    """None where random pruning and the unpruned model are not told apart."""
+    masks_beaten: int | None
+    """How many of the random masks have a worse score; None without random pruning."""
+    reversing_seeds: tuple[int | None, ...]
+    """Seeds of random pruning that, as the only baseline, would change the difference's sign."""
+
+    @property
+    def label(self) -> str:
+        """Its methods in one text."""
+        return " = ".join(self.names)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Random pruning or the unpruned model, which have no rank."""
+
+    entry: Entry
+    summary: Summary
+    figures: tuple[float, ...]
+    """The score of each of its masks."""
 
 
 @dataclass(frozen=True)
@@ -75,145 +76,237 @@ class Unranked:
 
 
 @dataclass(frozen=True)
+class Units:
+    """What one task's figures rest on."""
+
+    task: str
+    unit: str
+    """`items` or `documents`."""
+    count: int
+    effective: float
+    """As many of equal size have the same error."""
+    too_few: str
+    """Why nothing is tested on it; empty if it has enough."""
+
+
+@dataclass(frozen=True)
 class Ranking:
     """The methods of one budget by one score."""
 
     score: Score
     ranked: tuple[Ranked, ...]
     """From best to worst."""
+    random: Reference | None
+    unpruned: Reference | None
     unranked: tuple[Unranked, ...]
+    units: tuple[Units, ...]
+    """By task."""
+    untested: Mapping[FamilyName, str]
+    """Family -> why nothing of it is tested; families that are tested are not in it."""
+    comparisons: Mapping[tuple[str, str], Comparison] = field(repr=False)
+    """(first, second) -> first minus second; names are labels of rows, `random` and `none`."""
 
     @property
-    def standings(self) -> tuple[Ranked | Unranked, ...]:
-        """From best to worst, then those that cannot be ranked."""
-        return (*self.ranked, *self.unranked)
+    def tied(self) -> tuple[Ranked, ...]:
+        """The best row and those not told apart from it; empty if none is ranked."""
+        return tuple(row for row in self.ranked if row.tied)
 
     @property
-    def leaders(self) -> tuple[str, ...]:
-        """The best method and those not significantly different from it; empty if none is
-        ranked."""
-        return tuple(s.entry.method for s in self.ranked if s.tied_with_best)
+    def winner(self) -> Ranked | None:
+        """The best row if it is told apart from every other one and there is another."""
+        return self.tied[0] if len(self.tied) == 1 and len(self.ranked) > 1 else None
 
     @property
-    def winner(self) -> str | None:
-        """The best method if it is significantly different from all others (its copies aside) and
-        there is at least one other."""
-        best = [standing for standing in self.ranked if standing.tied_with_best]
-        alone = all(s.entry.method in best[0].same_as for s in best[1:])
-        return best[0].entry.method if best and alone and len(best) < len(self.ranked) else None
+    def placed(self) -> tuple[Ranked | Reference, ...]:
+        """The rows and random pruning, from best to worst."""
+        every = [*self.ranked, *([self.random] if self.random else [])]
+        sign = -1 if self.score.higher else 1
+        return tuple(sorted(every, key=lambda row: sign * row.summary.mean))
 
+    def row_of(self, method: str) -> Ranked | None:
+        """The row of a method, which may share it."""
+        return next((row for row in self.ranked if method in row.names), None)
 
-def rankings(group: Group, score: Score) -> dict[float, Ranking]:
-    """Retain ratio -> its methods ranked by the score, all compared on the same items."""
-    paired = pair(group.cells, score.parts)
-    most = max((math.comb(len(budget.entries), 2) for budget in group.budgets), default=0)
-    entries = [entry for budget in group.budgets for entry in budget.entries]
-    unpruned = [Entry("unpruned", (group.unpruned,))] if group.unpruned else []
-    sampled = samples(
-        (entry for entry in (*unpruned, *entries) if not problem_of(entry, paired)),
-        paired,
-        enough_resamples(most),
-    )
-    by_entry = {entry.key: sample for entry, sample in sampled}
-    full = by_entry.get(unpruned[0].key) if unpruned else None
-    return {
-        budget.retain: Ranking(
-            score,
-            _rank(group, budget, score, by_entry, full),
-            tuple(
-                Unranked(entry, _summary(entry, score), problem_of(entry, paired))
-                for entry in budget.entries
-                if entry.key not in by_entry
-            ),
+    def standing_of(self, method: str) -> Ranked | Reference | Unranked | None:
+        """Where a method stands; None if it is not at this budget."""
+        if self.random is not None and method == self.random.entry.method:
+            return self.random
+        return self.row_of(method) or next(
+            (own for own in self.unranked if own.entry.method == method), None
         )
-        for budget in group.budgets
+
+    def compare(self, first: str, second: str) -> Comparison | None:
+        """First minus second, of methods, labels of rows, `random` or `none` (unpruned); None
+        where they are the same row or one has no row."""
+        one, two = self._label(first), self._label(second)
+        if (one, two) in self.comparisons:
+            return self.comparisons[one, two]
+        turned = self.comparisons.get((two, one))
+        return None if turned is None else turned.turned
+
+    def _label(self, name: str) -> str:
+        row = self.row_of(name)
+        return name if row is None else row.label
+
+
+def rankings(group: Group, score: Score, paired: Paired[CellKey]) -> dict[float, Ranking]:
+    """Retain ratio -> its methods ranked by the score; `paired` has the score's parts, in order."""
+    return {budget.retain: _ranking(group, budget, score, paired) for budget in group.budgets}
+
+
+def _ranking(group: Group, budget: BudgetEntries, score: Score, paired: Paired[CellKey]) -> Ranking:
+    comparable = [e for e in budget.entries if not problem_of(e, paired) and _there(e, paired)]
+    unranked = tuple(
+        Unranked(entry, _summary(entry, score), problem_of(entry, paired))
+        for entry in budget.entries
+        if entry not in comparable
+    )
+    full = Entry(UNPRUNED, (group.unpruned,)) if group.unpruned else None
+    if full is not None and not _there(full, paired):
+        full = None
+    random = next((entry for entry in comparable if entry.method == RANDOM), None)
+    copies = _copies([entry for entry in comparable if entry is not random])
+    sign = -1 if score.higher else 1
+    values = {own[0].key: _mean(own[0], paired) for own in copies}
+    copies.sort(key=lambda own: sign * values[own[0].key])
+    rows = [own[0] for own in copies]
+    references = [entry for entry in (random, full) if entry is not None]
+    units = tuple(
+        Units(task, s.unit, s.units, s.effective, s.too_few())
+        for (task, _), s in zip(score.parts, paired.strata, strict=False)
+    )
+    columns = [paired.columns_of(c.key for c in e.cells) or [] for e in (*rows, *references)]
+    differences = pairwise(paired.strata, columns) if columns else None
+    guesses = len(floors(group, budget, dict(score.parts))) == len(score.parts)
+    untested = _untested(units, guesses, random, full)
+    labels = [" = ".join(entry.method for entry in own) for own in copies]
+    labels += [entry.method for entry in references]
+    compared = _comparisons(differences, len(rows), labels, untested) if differences else {}
+    return Ranking(
+        score=score,
+        ranked=tuple(_rows(copies, labels, compared, differences, random, score)),
+        random=None if random is None else _reference(random, score),
+        unpruned=None if full is None else _reference(full, score),
+        unranked=unranked,
+        units=units,
+        untested=untested,
+        comparisons=compared,
+    )
+
+
+def _there(entry: Entry, paired: Paired[CellKey]) -> bool:
+    return paired.columns_of(cell.key for cell in entry.cells) is not None
+
+
+def _mean(entry: Entry, paired: Paired[CellKey]) -> float:
+    columns = paired.columns_of(cell.key for cell in entry.cells)
+    return float(np.mean([stratum.figures[columns] for stratum in paired.strata]))
+
+
+def _copies(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """Methods with equal masks together: they are one model under several names."""
+    by_masks: dict[frozenset[tuple[str, str]], list[Entry]] = {}
+    for entry in entries:
+        by_masks.setdefault(entry.masks, []).append(entry)
+    return list(by_masks.values())
+
+
+def _untested(
+    units: Sequence[Units], guesses: bool, random: Entry | None, full: Entry | None
+) -> dict[FamilyName, str]:
+    """Families of which nothing is tested, with the reason."""
+    few = _too_few(units)
+    general = few or ("no better than guessing" if guesses else "")
+    reasons: dict[FamilyName, str] = {
+        "random": general
+        or ("random pruning was not run" if random is None else "")
+        or _few_masks(0 if random is None else len(random.cells)),
+        "unpruned": general or ("no figure of the unpruned model" if full is None else ""),
+        "methods": general,
     }
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _too_few(units: Sequence[Units]) -> str:
+    """Which tasks have too few units, tasks with the same reason together; empty if none has."""
+    by_reason: dict[str, list[str]] = {}
+    for own in units:
+        if own.too_few:
+            by_reason.setdefault(own.too_few, []).append(own.task)
+    if len(units) == 1:
+        return next(iter(by_reason), "")
+    return "; ".join(f"{reason} in {listing(tasks)}" for reason, tasks in by_reason.items())
+
+
+def _few_masks(masks: int) -> str:
+    """Why so few random masks say nothing about random pruning; empty if they are enough."""
+    if masks >= FEWEST_MASKS:
+        return ""
+    return f"{masks} random mask{'s' if masks > 1 else ''}: at least {FEWEST_MASKS} are needed"
+
+
+def _comparisons(
+    differences: Pairwise, rows: int, labels: Sequence[str], untested: Mapping[FamilyName, str]
+) -> dict[tuple[str, str], Comparison]:
+    """All comparisons by label; rows are first, then random and the unpruned model."""
+    families: dict[FamilyName, list[tuple[int, int]]] = {"methods": list(pairs(rows))}
+    places = {label: place for place, label in enumerate(labels) if place >= rows}
+    if RANDOM in places:
+        families["random"] = [(row, places[RANDOM]) for row in range(rows)]
+    if UNPRUNED in places:
+        compared = [*range(rows), *([places[RANDOM]] if RANDOM in places else [])]
+        families["unpruned"] = [(place, places[UNPRUNED]) for place in compared]
+    result = {}
+    for name, of_family in families.items():
+        found = compare_family(name, differences, of_family, untested.get(name, ""))
+        result |= {(labels[a], labels[b]): comparison for (a, b), comparison in found.items()}
+    return result
+
+
+def _rows(
+    copies: Sequence[Sequence[Entry]],
+    labels: Sequence[str],
+    compared: Mapping[tuple[str, str], Comparison],
+    differences: Pairwise | None,
+    random: Entry | None,
+    score: Score,
+) -> Iterator[Ranked]:
+    count = len(copies)
+    clear = np.zeros((count, count), bool)
+    for first, second in pairs(count):
+        clear[first, second] = clear[second, first] = compared[labels[first], labels[second]].clear
+    figures = [] if random is None else _figures(random, score)
+    gap = compared.get((RANDOM, UNPRUNED))
+    for place, (own, (first, last)) in enumerate(zip(copies, ranks(clear), strict=True)):
+        summary = summarize(_figures(own[0], score))
+        turning = reversing_seeds(summary.mean, figures) if figures else []
+        closed = None
+        # There is a gap to close only where random pruning is worse.
+        worse = gap is not None and gap.clear and (gap.value < 0) == score.higher
+        if differences is not None and worse:
+            closed = gap_closed(differences, place, count, count + 1)
+        yield Ranked(
+            names=tuple(entry.method for entry in own),
+            entry=own[0],
+            summary=summary,
+            rank=first,
+            last_rank=last,
+            tied=not clear[0, place],
+            gap_closed=closed,
+            masks_beaten=worse_seeds(summary.mean, figures, score.higher) if figures else None,
+            reversing_seeds=tuple(random.cells[at].seed for at in turning) if random else (),
+        )
+
+
+def _figures(entry: Entry, score: Score) -> list[float]:
+    return [value for value in map(score.value, entry.cells) if value is not None]
 
 
 def _summary(entry: Entry, score: Score) -> Summary | None:
-    values = [value for value in map(score.value, entry.cells) if value is not None]
+    values = _figures(entry, score)
     return summarize(values) if values else None
 
 
-def _rank(
-    group: Group,
-    budget: BudgetEntries,
-    score: Score,
-    by_entry: Mapping[CellKey, Sample],
-    unpruned: Sample | None,
-) -> tuple[Ranked, ...]:
-    """The comparable methods of a budget from best to worst."""
-    comparable = [(e, by_entry[e.key]) for e in budget.entries if e.key in by_entry]
-    sign = -1 if score.higher else 1
-    ordered = sorted(comparable, key=lambda pair: sign * pair[1].value)
-    # If every task is at floor, a difference is one between guesses.
-    guesses = len(floors(group, budget, dict(score.parts))) == len(score.parts)
-    differ = _differ(ordered, guesses)
-    baseline = next((place for place, (e, _) in enumerate(ordered) if e.method == RANDOM), None)
-    random = None if baseline is None else ordered[baseline]
-    ranked = []
-    for place, ((entry, sample), (first, last)) in enumerate(
-        zip(ordered, ranks(differ), strict=True)
-    ):
-        against = None
-        if random is not None and place != baseline:
-            against = _against_random(sample, random, score, bool(differ[place, baseline]))
-        ranked.append(
-            Ranked(
-                entry=entry,
-                summary=summarize(v for v in map(score.value, entry.cells) if v is not None),
-                rank=first,
-                last_rank=last,
-                from_best=difference(sample, ordered[0][1]) if place else None,
-                tied_with_best=not differ[0, place],
-                same_as=tuple(
-                    other.method
-                    for other, _ in ordered
-                    if other.masks == entry.masks and other.method != entry.method
-                ),
-                against_random=against,
-                gap_closed=_gap_closed(sample, random, unpruned, score),
-            )
-        )
-    return tuple(ranked)
-
-
-def _differ(ordered: Sequence[tuple[Entry, Sample]], guesses: bool) -> np.ndarray:
-    """Which methods are significantly different (adjusted): bool [methods, methods].
-
-    Methods with equal masks are one model: they are tested once and count once.
-    """
-    masks = [entry.masks for entry, _ in ordered]
-    distinct = list(dict.fromkeys(masks))
-    first_of = [ordered[masks.index(each)][1] for each in distinct]
-    differ = significantly_different(
-        len(distinct), lambda a, b: 1.0 if guesses else p_value(first_of[a], first_of[b]), LEVEL
-    )
-    places = [distinct.index(each) for each in masks]
-    return differ[np.ix_(places, places)]
-
-
-def _against_random(
-    sample: Sample, random: tuple[Entry, Sample], score: Score, significant: bool
-) -> AgainstRandom:
-    entry, masks = random
-    figures = masks.figures.tolist()
-    reversing = reversing_seeds(sample.value, figures)
-    return AgainstRandom(
-        difference=difference(sample, masks),
-        significant=significant,
-        masks_beaten=worse_seeds(sample.value, figures, score.higher),
-        masks=len(figures),
-        reversing_seeds=tuple(entry.cells[place].seed for place in reversing),
-    )
-
-
-def _gap_closed(
-    sample: Sample, random: tuple[Entry, Sample] | None, unpruned: Sample | None, score: Score
-) -> float | None:
-    if random is None or unpruned is None:
-        return None
-    # A share of a gap that may not exist means nothing.
-    if p_value(unpruned, random[1]) >= LEVEL:
-        return None
-    return gap_closed(sample.value, random[1].value, unpruned.value, score.higher)
+def _reference(entry: Entry, score: Score) -> Reference:
+    figures = _figures(entry, score)
+    return Reference(entry, summarize(figures), tuple(figures))

@@ -61,3 +61,10 @@ def second_score(results: Results) -> Score | None:
     """Mean log perplexity, if the suite has perplexities and ranks by something else."""
     score = perplexity_score(results)
     return None if score == primary_score(results) else score
+
+
+def task_score(task: str, metric: str) -> Score:
+    """One task's metric as a score of its own; of a perplexity, its logarithm."""
+    if metric in LOWER_IS_BETTER:
+        return Score(f"{task}, log perplexity", ((task, "mean_nll"),), higher=False)
+    return Score(task, ((task, metric),), higher=True)

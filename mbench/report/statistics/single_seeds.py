@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mbench.report.statistics.boards import Board, GroupBoards
-from mbench.report.statistics.ranking import Ranked
+from mbench.report.statistics.ranking import Ranked, Reference
 from mbench.report.words import percent
 
 
-def has_seeds(standing: Ranked) -> bool:
+def has_seeds(standing: Ranked | Reference) -> bool:
     """Whether a method was run with several seeds."""
     return len(standing.entry.cells) > 1
 
@@ -20,10 +20,10 @@ def places_of_single_seeds(boards: GroupBoards) -> tuple[str, ...]:
 
 
 def _places(board: Board) -> Iterator[str]:
-    if board.score is None:
+    if board.score is None or board.ranking is None:
         return
-    for standing in filter(has_seeds, board.ranked):
-        others = [s.summary.mean for s in board.ranked if s is not standing]
+    for standing in filter(has_seeds, board.ranking.placed):
+        others = [s.summary.mean for s in board.ranking.placed if s is not standing]
         if not others:
             continue
         sign = 1 if board.score.higher else -1

@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator, Sequence
 
 from mbench.core.evaluation import LOWER_IS_BETTER
-from mbench.core.results import CellResult, TaskStatus
+from mbench.core.results import UNPRUNED, CellResult, TaskStatus
 from mbench.report.statistics.boards import Board
+from mbench.report.statistics.families import Comparison
 from mbench.report.statistics.floors import at_floor
 from mbench.report.statistics.groups import RANDOM, Entry
-from mbench.report.statistics.ranking import Ranked, Ranking, Unranked
+from mbench.report.statistics.ranking import Ranked, Ranking, Reference, Unranked
 from mbench.report.statistics.scores import Score
 from mbench.report.statistics.seed_summaries import Summary, summarize
 from mbench.report.tables.table import MISSING, Cell, Column, Row, Table
@@ -21,26 +22,21 @@ def leaderboard(board: Board) -> Table:
     """The unpruned model, then the methods by rank, then those without a rank."""
     columns = tuple(_columns(board))
     rows = []
-    if board.group.unpruned:
-        unpruned = board.group.unpruned
-        cells = _unpruned_cells(board.ranking, unpruned) if board.ranking else ()
-        rows.append(
-            Row(
-                Cell("unpruned"),
-                (*cells, *_task_cells(board, Entry("unpruned", (unpruned,)))),
-                "pinned",
-            )
-        )
     if board.ranking is None:
         rows += [_row(board, entry, (), "", len(columns)) for entry in board.entries]
     else:
-        ranked = board.ranking.ranked
+        ranking = board.ranking
+        for kind, reference in (("pinned", ranking.unpruned), ("random", ranking.random)):
+            if reference is not None:
+                cells = _reference_cells(ranking, reference)
+                rows.append(_row(board, reference.entry, cells, kind, len(columns)))
         rows += [
-            _row(board, s.entry, _ranked_cells(board.ranking, s), "", len(columns)) for s in ranked
+            _row(board, row.entry, _ranked_cells(ranking, row), "", len(columns), row.label)
+            for row in ranking.ranked
         ]
         rows += [
-            _row(board, s.entry, _unranked_cells(s), "incomplete", len(columns))
-            for s in board.ranking.unranked
+            _row(board, row.entry, _unranked_cells(row), "incomplete", len(columns))
+            for row in ranking.unranked
         ]
     return Table(f"{board.id}-table", f"Leaderboard: {board.where}", columns, tuple(rows))
 
@@ -51,19 +47,25 @@ def _columns(board: Board) -> Iterator[Column]:
     if score:
         yield Column("Rank", "range")
         yield Column(score.name, "higher is better" if score.higher else "lower is better")
-        yield Column("vs. random", "95 % interval")
-        yield Column("Masks beaten", "of random")
-        yield Column("Gap closed", "to unpruned")
-        yield Column("vs. best", "95 % interval")
+        yield Column("vs. random", "95 %, all at once")
+        yield Column("vs. unpruned", "95 %, all at once")
+        yield Column("Gap closed", "95 %")
     for task, metric in board.results.task_metrics.items():
         unit = metric + (" ↓" if metric in LOWER_IS_BETTER else "")
         yield Column(task, unit + at_floor(task, board.uninformative))
 
 
-def _row(board: Board, entry: Entry, score: Sequence[Cell], kind: str, columns: int) -> Row:
+def _row(
+    board: Board,
+    entry: Entry,
+    score: Sequence[Cell],
+    kind: str,
+    columns: int,
+    label: str = "",
+) -> Row:
     """A method with its cells of the score; where it failed altogether, with the reason."""
-    head = Cell(entry.method, (*_router(board, entry), *_seed_count(entry)))
-    kind = kind or ("random" if entry.method == RANDOM else "")
+    name = "unpruned" if entry.method == UNPRUNED else label or entry.method
+    head = Cell(name, (*_router(board, entry), *_seed_count(entry)))
     first = entry.cells[0]
     if any(cell.status == "ok" for cell in entry.cells):
         return Row(head, (*score, *_task_cells(board, entry)), kind)
@@ -85,86 +87,56 @@ def _seed_count(entry: Entry) -> tuple[str, ...]:
     return (f"mean ± std of {count} seeds", "and range") if entry.seeded and count > 1 else ()
 
 
-def _unpruned_cells(ranking: Ranking, unpruned: CellResult) -> tuple[Cell, ...]:
-    score, value = ranking.score, ranking.score.value(unpruned)
-    if value is None:
-        return (MISSING,) * 6
-    figure = Cell(f"{value:.3f}", (f"± {number(score.name, score.stderr(unpruned))}",), value)
-    comparable = any(s.gap_closed is not None for s in ranking.ranked)
-    random = [s.summary.mean for s in ranking.ranked if s.entry.method == RANDOM and comparable]
-    gap = Cell(signed(value - random[0]), sort=value - random[0]) if random else MISSING
-    whole = Cell(percent(1.0), sort=1.0) if random else MISSING
-    return (MISSING, figure, gap, MISSING, whole, MISSING)
+def _reference_cells(ranking: Ranking, reference: Reference) -> tuple[Cell, ...]:
+    summary = reference.summary
+    return (MISSING, _score_cell(ranking, reference.entry, summary), *(MISSING,) * 3)
 
 
 def _unranked_cells(standing: Unranked) -> tuple[Cell, ...]:
     text = "not comparable" if standing.problem else "incomplete"
     details = (shorten(standing.problem),) if standing.problem else ()
-    return (MISSING, Cell(text, details, kind="failed"), *(MISSING,) * 4)
+    return (MISSING, Cell(text, details, kind="failed"), *(MISSING,) * 3)
 
 
-def _ranked_cells(ranking: Ranking, standing: Ranked) -> tuple[Cell, ...]:
+def _ranked_cells(ranking: Ranking, row: Ranked) -> tuple[Cell, ...]:
     return (
-        _rank_cell(standing),
-        _score_cell(ranking, standing),
-        _random_cell(standing),
-        _masks_beaten_cell(standing),
-        _gap_cell(standing),
-        _best_cell(standing),
+        _rank_cell(row),
+        _score_cell(ranking, row.entry, row.summary),
+        _difference_cell(ranking.compare(row.label, RANDOM)),
+        _difference_cell(ranking.compare(row.label, UNPRUNED)),
+        _gap_cell(row),
     )
 
 
-def _rank_cell(standing: Ranked) -> Cell:
-    first, last = standing.rank, standing.last_rank
+def _rank_cell(row: Ranked) -> Cell:
+    first, last = row.rank, row.last_rank
     return Cell(str(first) if first == last else f"{first}–{last}", sort=first)
 
 
-def _score_cell(ranking: Ranking, standing: Ranked) -> Cell:
-    """The score with a bar behind it, which is longest for the best method."""
-    score, summary, entry = ranking.score, standing.summary, standing.entry
+def _score_cell(ranking: Ranking, entry: Entry, summary: Summary) -> Cell:
+    score = ranking.score
     details = _spread(score.name, summary) or (_error(score, entry.cells[0]),)
-    first, last = ranking.ranked[0].summary.mean, ranking.ranked[-1].summary.mean
-    worst, best = sorted((last, first), key=lambda v: v if score.higher else -v)
-    share = (summary.mean - worst) / (best - worst) if best != worst else 1.0
-    kind = "bar best" if standing.rank == 1 else "bar"
-    return Cell(f"{summary.mean:.3f}", details, summary.mean, kind, 8 + round(92 * share))
+    return Cell(f"{summary.mean:.3f}", details, summary.mean)
 
 
 def _error(score: Score, cell: CellResult) -> str:
     return f"± {number(score.name, score.stderr(cell))}"
 
 
-def _random_cell(standing: Ranked) -> Cell:
-    against = standing.against_random
-    if against is None:
-        return Cell("reference" if standing.entry.method == RANDOM else "–", kind="quiet")
-    gap = against.difference
-    kind = "significant" if against.significant else "quiet"
-    return Cell(signed(gap.value), (interval(gap.low, gap.high),), gap.value, kind)
-
-
-def _masks_beaten_cell(standing: Ranked) -> Cell:
-    against = standing.against_random
-    if against is None:
+def _difference_cell(comparison: Comparison | None) -> Cell:
+    if comparison is None:
         return MISSING
-    return Cell(f"{against.masks_beaten}/{against.masks}", sort=against.masks_beaten)
+    details = (comparison.problem or interval(comparison.low, comparison.high),)
+    kind = "significant" if comparison.clear else "quiet"
+    return Cell(signed(comparison.value), details, comparison.value, kind)
 
 
-def _gap_cell(standing: Ranked) -> Cell:
-    share = standing.gap_closed
-    if share is None or math.isnan(share):
+def _gap_cell(row: Ranked) -> Cell:
+    closed = row.gap_closed
+    if closed is None:
         return MISSING
-    return Cell(percent(round(share, 2)), sort=share)
-
-
-def _best_cell(standing: Ranked) -> Cell:
-    gap = standing.from_best
-    if gap is None:
-        return Cell("best", sort=0.0, kind="quiet")
-    bounds = interval(gap.low, gap.high)
-    if standing.tied_with_best:
-        return Cell(signed(gap.value), (bounds, "not significant"), gap.value, "quiet")
-    return Cell(signed(gap.value), (bounds,), gap.value, "significant")
+    bounds = f"{percent(round(closed.low, 2))} to {percent(round(closed.high, 2))}"
+    return Cell(percent(round(closed.value, 2)), (bounds,), closed.value)
 
 
 def _task_cells(board: Board, entry: Entry) -> Iterator[Cell]:

@@ -1,0 +1,123 @@
+"""The answers to a reader's three questions about a budget, one per family of comparisons.
+
+Which is best? Did pruning hurt? Better than random? The last two are asked of the methods that are
+tied for best. The page, the terminal, the tables for papers and verdict.json give these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mbench.core.results import UNPRUNED
+from mbench.report.statistics.families import Comparison, FamilyName
+from mbench.report.statistics.groups import RANDOM
+from mbench.report.statistics.ranking import Ranked, Ranking
+from mbench.report.words import listing
+
+Kind = Literal["win", "up", "down", "tie", "none", "unknown"]
+"""What a chip says beside its words: a clear win, better, worse, tied, no difference seen, cannot
+tell."""
+
+BEST, HURT, GAIN = "Which is best?", "Did pruning hurt?", "Better than random?"
+
+MASKS_FOR_FIVE_PERCENT = 19
+"""Random masks that a method must all beat before it is among the best 5 % of such masks: of S + 1
+exchangeable masks each is the best with probability 1 / (S + 1)."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question at one budget."""
+
+    question: str
+    kind: Kind
+    chip: str
+    """In a word or two: `yes, all 6`, `6 of 9 tied`, `cannot tell`."""
+    why: str = ""
+    """Why it cannot be told; empty otherwise."""
+    name: str = ""
+    """The best method where it is told apart from all others."""
+    figures: tuple[float, float] | None = None
+    """Lowest and highest score, or difference, of the methods it is about."""
+    interval: tuple[float, float] | None = None
+    """From the lowest to the highest bound of their simultaneous intervals."""
+    note: str = ""
+    """`highest: reap-code`, or what limits the answer."""
+
+
+def answers(ranking: Ranking) -> tuple[Answer, Answer, Answer]:
+    """The three answers, in the order of the page."""
+    return (_best(ranking), _against(ranking, HURT), _against(ranking, GAIN))
+
+
+def _best(ranking: Ranking) -> Answer:
+    rows = ranking.ranked
+    if not rows:
+        return Answer(BEST, "unknown", "cannot tell", f"no method has a {ranking.score.name}")
+    group = ranking.tied
+    scores = [row.summary.mean for row in group]
+    figures = (min(scores), max(scores))
+    extreme = "highest" if ranking.score.higher else "lowest"
+    note = f"{extreme}: {listing(_at_the_top(rows))}"
+    if why := ranking.untested.get("methods", ""):
+        return Answer(BEST, "unknown", "cannot tell", why, figures=figures, note=note)
+    if len(rows) == 1:
+        return Answer(BEST, "none", "one method", figures=figures, note=rows[0].label)
+    if ranking.winner is not None:
+        return Answer(BEST, "win", "clear win", name=ranking.winner.label, figures=figures)
+    tied, methods = _count(group), _count(rows)
+    chip = f"all {methods} tied" if tied == methods else f"{tied} of {methods} tied"
+    return Answer(BEST, "tie", chip, figures=figures, note=note)
+
+
+def _at_the_top(rows: Sequence[Ranked]) -> list[str]:
+    """The rows with the best score: several where it is exactly equal."""
+    return [row.label for row in rows if row.summary.mean == rows[0].summary.mean]
+
+
+def _count(rows: Sequence[Ranked]) -> int:
+    return sum(len(row.names) for row in rows)
+
+
+def _against(ranking: Ranking, question: str) -> Answer:
+    """The tied methods against the unpruned model or against random pruning."""
+    family: FamilyName = "unpruned" if question == HURT else "random"
+    reference = UNPRUNED if family == "unpruned" else RANDOM
+    group = ranking.tied
+    compared = [ranking.compare(row.label, reference) for row in group]
+    present = [comparison for comparison in compared if comparison is not None]
+    figures = None
+    if present:
+        figures = (min(c.value for c in present), max(c.value for c in present))
+    why = ranking.untested.get(family, "" if present else "nothing to compare")
+    if why:
+        return Answer(question, "unknown", "cannot tell", why, figures=figures)
+    interval = (min(c.low for c in present), max(c.high for c in present))
+    kind, chip = _verdict(ranking, family, list(zip(group, present, strict=True)))
+    note = ""
+    masks = len(ranking.random.figures) if ranking.random else 0
+    if family == "random" and masks < MASKS_FOR_FIVE_PERCENT:
+        note = f"{masks} masks"
+    return Answer(question, kind, chip, figures=figures, interval=interval, note=note)
+
+
+def _verdict(
+    ranking: Ranking, family: FamilyName, compared: Sequence[tuple[Ranked, Comparison]]
+) -> tuple[Kind, str]:
+    sign = 1 if ranking.score.higher else -1
+    better = _count([row for row, c in compared if c.clear and sign * c.value > 0])
+    worse = _count([row for row, c in compared if c.clear and sign * c.value < 0])
+    methods = _count([row for row, _ in compared])
+    expected, other = (worse, better) if family == "unpruned" else (better, worse)
+    kind: Kind = "down" if family == "unpruned" else "up"
+    if expected:
+        if expected == methods:
+            return kind, "yes" if methods == 1 else f"yes, all {methods}"
+        return kind, f"yes, {expected} of {methods}"
+    if other:
+        opposite: Kind = "up" if family == "unpruned" else "down"
+        word = "better" if family == "unpruned" else "worse"
+        return opposite, f"{word}, {other} of {methods}" if methods > 1 else word
+    return "none", "no loss seen" if family == "unpruned" else "no gain seen"
