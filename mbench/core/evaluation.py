@@ -5,15 +5,15 @@ in pairs. A table has one row per item and a text column `item` that identifies 
 the mask, plus either
 - one column per item-wise metric (`acc`, `acc_norm`, `exact_match`, ...), values in [0, 1], and
   `weight` if not all items count alike; or
-- `nll` (natural-log loss summed over the item), `tokens` and `bytes` that were scored, for
-  perplexity, whose items are windows named `text:first scored token`.
+- `document` (its number), `nll` (natural-log loss summed over the item), `tokens` and `bytes` that
+  were scored, for perplexity. An item is what one window scores of one document, named
+  `text:first scored token`; or a whole document of a task of lm-eval.
 """
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -38,8 +38,9 @@ class Metric:
     name: str
     value: float
     stderr: float
-    """Standard error over items; for perplexities by the delta method over `blocks`."""
+    """Standard error over items; for perplexities by the delta method over documents."""
     items: int
+    """How many independent units it rests on: items or, for perplexities, documents."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Evaluator(Protocol):
 
 def evaluation(task: str, items: pd.DataFrame) -> Evaluation:
     """Derive the metrics from the per-item table (see the module's docstring)."""
-    if {"nll", "tokens", "bytes"} <= set(items.columns):
+    if {"document", "nll", "tokens", "bytes"} <= set(items.columns):
         metrics = _perplexity_metrics(items)
     else:
         numeric = items.select_dtypes("number").columns
@@ -129,39 +130,14 @@ def _mean_metric(name: str, values: np.ndarray, weight: np.ndarray) -> Metric:
     return Metric(name, mean, math.sqrt(count / (count - 1) * squares) / weight.sum(), count)
 
 
-def blocks(windows: Iterable[str]) -> np.ndarray:
-    """The block of each window: neighbours are alike, so a block is resampled whole; int [windows].
-
-    A text is cut into blocks of up to n ** (1/3) neighbours, of n windows in all: the rate at which
-    the error of a block bootstrap's variance vanishes fastest (Hall, Horowitz and Jing 1995,
-    doi:10.1093/biomet/82.3.561). Documents of no more windows than that are a block each.
-
-    Args:
-        windows: names `text:first scored token`, in any order. Items of other names, as lm-eval's
-            rolling tasks have them, are whole documents: a block each.
-    """
-    names = list(windows)
-    if not all(re.fullmatch("[0-9]+:[0-9]+", name) for name in names):
-        return np.arange(len(names))
-    places = np.array([name.split(":") for name in names], int)
-    order = np.lexsort((places[:, 1], places[:, 0]))
-    texts = places[order, 0]
-    starts = np.searchsorted(texts, texts)  # of each window's text, in the order of the texts
-    within = (np.arange(len(texts)) - starts) // round(len(texts) ** (1 / 3))
-    numbers = np.unique(np.column_stack([texts, within]), axis=0, return_inverse=True)[1].ravel()
-    block_of_window = np.empty(len(texts), int)
-    block_of_window[order] = numbers
-    return block_of_window
-
-
 def _perplexity_metrics(items: pd.DataFrame) -> tuple[Metric, ...]:
-    """Ratio estimates sum(nll) / sum(size); their error by linearisation over `blocks`."""
-    block = blocks(items["item"])
-    nll = np.bincount(block, items["nll"])
+    """Ratio estimates sum(nll) / sum(size); their error by linearisation over documents."""
+    _, document = np.unique(items["document"], return_inverse=True)
+    nll = np.bincount(document, items["nll"])
     count = len(nll)
 
     def ratio(size: str) -> tuple[float, float]:
-        sizes = np.bincount(block, items[size])
+        sizes = np.bincount(document, items[size])
         value = float(nll.sum() / sizes.sum())
         if count < 2:
             return value, math.nan
@@ -173,7 +149,7 @@ def _perplexity_metrics(items: pd.DataFrame) -> tuple[Metric, ...]:
     per_byte, per_byte_error = (figure / math.log(2) for figure in ratio("bytes"))
     perplexity = math.exp(mean) if mean < 700 else math.inf
     return (
-        Metric("perplexity", perplexity, perplexity * mean_error, len(items)),
-        Metric("mean_nll", mean, mean_error, len(items)),
-        Metric("bits_per_byte", per_byte, per_byte_error, len(items)),
+        Metric("perplexity", perplexity, perplexity * mean_error, count),
+        Metric("mean_nll", mean, mean_error, count),
+        Metric("bits_per_byte", per_byte, per_byte_error, count),
     )

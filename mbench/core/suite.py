@@ -202,6 +202,15 @@ class PerplexityTask(_Strict):
     else `none`."""
     max_windows: Count | None = None
     """The first so many windows; omitted: all."""
+    windows_per_document: Count | None = None
+    """The first so many windows of every document, so that a few long ones do not decide a figure;
+    only for `document`; omitted: all."""
+    documents: Literal["records", "wikitext", "whole"] | None = None
+    """What is independent of each other, so that errors are taken over it. `records`: every record
+    of the source, or a whole file of plain text. `wikitext`: articles, which begin with a line
+    ` = Title = `, in whatever records they come. `whole`: the text is one document, or it is not
+    known where its documents begin; then its figures have no error and nothing is tested. Omitted:
+    `wikitext` where the text has such headings, else `records`."""
     expect_tokens: Count | None = None
     """Roughly the forward tokens of one mask, for plans made before the text was read."""
 
@@ -219,6 +228,14 @@ class PerplexityTask(_Strict):
                 f"protocol 'sliding' needs a stride from 1 to {window - 1}, less than the window"
             )
         return stride
+
+    @field_validator("windows_per_document")
+    @classmethod
+    def _by_document(cls, windows: int | None, info: ValidationInfo) -> int | None:
+        protocol = info.data.get("protocol")
+        if windows is not None and protocol not in (None, "document"):
+            raise ValueError(f"protocol {protocol!r} joins documents: only 'document' takes it")
+        return windows
 
 
 class LmEvalTask(_Strict):

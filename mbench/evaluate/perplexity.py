@@ -74,6 +74,10 @@ class PreparedText:
         self.scoring = ""
         self._texts = laid_out.texts
         self._windows = laid_out.windows
+        self._rows = laid_out.rows
+        self._rows_of: list[list[int]] = [[] for _ in laid_out.windows]
+        for number, row in enumerate(laid_out.rows):
+            self._rows_of[row.window].append(number)
         self._bos = [] if laid_out.bos is None else [laid_out.bos]
         self._read = [laid_out.read(window) for window in laid_out.windows]
         self.tokens = sum(self._read)
@@ -82,13 +86,13 @@ class PreparedText:
 
     @property
     def item_names(self) -> list[str]:
-        """`text:first scored token` of every window."""
-        return [f"{w.text}:{w.stop - w.scored}" for w in self._windows]
+        """`text:first scored token` of every row."""
+        return [f"{row.text}:{row.start}" for row in self._rows]
 
     @property
     def items(self) -> int:
-        """Windows, which are the rows of the per-item table."""
-        return len(self._windows)
+        """Rows of the per-item table: what each window scores of each document."""
+        return len(self._rows)
 
     def evaluate(
         self,
@@ -103,21 +107,22 @@ class PreparedText:
             refuse_unknown(f"perplexity {self.name!r}", text.ids, rows)
         parts = self._split(model)
         meter = Meter(self.tokens, advance)
-        losses = np.empty(len(self._windows))
+        losses = np.empty(len(self._rows))
         start = 0
         while start < len(self._order):
             read = self._read[self._order[start]]
             # The whole model's logits of several windows would not fit into bounded memory.
             count = 1 if parts is None else max(1, batch_tokens // read)
             batch = self._order[start : start + count]
-            losses[batch] = self._losses(model, parts, batch)
+            scored = [row for window in batch for row in self._rows_of[window]]
+            losses[scored] = self._losses(model, parts, batch)
             meter.add(sum(self._read[at] for at in batch))
             start += count
         bad = next(iter(np.flatnonzero(~np.isfinite(losses)).tolist()), None)
         if bad is not None:
             raise TaskError(
-                f"perplexity {self.name!r}: the loss of window {bad} is {losses[bad]}: the "
-                "model's output is not finite"
+                f"perplexity {self.name!r}: the loss of window {self._rows[bad].window} is"
+                f" {losses[bad]}: the model's output is not finite"
             )
         self._checked = (weakref.ref(model), parts)
         self.scoring = "reference" if parts is None else "split"
@@ -139,23 +144,27 @@ class PreparedText:
     def _losses(
         self, model: PreTrainedModel, parts: SplitModel | None, numbers: Sequence[int]
     ) -> np.ndarray:
-        """float64 [numbers] natural-log losses, summed over each window's scored tokens."""
+        """float64 [rows of these windows] natural-log losses, summed over each row's tokens."""
         length = max(self._read[number] for number in numbers)
         # Padding is on the right, where no scored position sees it.
         ids = np.zeros((len(numbers), length), dtype=np.int64)
-        rows, targets, owners = [], [], []
+        places, targets, owners = [], [], []
+        count = 0
         for line, number in enumerate(numbers):
             window, read = self._windows[number], self._read[number]
             ids[line, :read] = self._input(number)
             text = self._texts[window.text]
-            scored = slice(window.stop - window.scored, window.stop)
-            predicted = ~text.is_bos[scored]
-            rows.append((line * length + np.arange(read - window.scored, read))[predicted])
-            targets.append(text.ids[scored][predicted])
-            owners.append(np.full(len(targets[-1]), line))
+            # The token before the first scored one predicts it.
+            first = line * length + read - window.scored - (window.stop - window.scored)
+            for row in (self._rows[at] for at in self._rows_of[number]):
+                tokens = np.arange(row.start, row.stop)[~text.is_bos[row.start : row.stop]]
+                places.append(first + tokens)
+                targets.append(text.ids[tokens])
+                owners.append(np.full(len(tokens), count))
+                count += 1
         place, target, owner = (
             torch.tensor(np.concatenate(parts_of), device=model.device)
-            for parts_of in (rows, targets, owners)
+            for parts_of in (places, targets, owners)
         )
         inputs = torch.tensor(ids, device=model.device)
         if parts is None:
@@ -165,16 +174,17 @@ class PreparedText:
         else:
             hidden = parts.body(input_ids=inputs, use_cache=False).last_hidden_state
             logs, _ = log_probabilities(parts.head, hidden.flatten(0, 1), place, target)
-        sums = torch.zeros(len(numbers), dtype=torch.float64, device=model.device)
+        sums = torch.zeros(count, dtype=torch.float64, device=model.device)
         losses: np.ndarray = -sums.index_add_(0, owner, logs.double()).cpu().numpy()
         return losses
 
     def _frame(self, losses: np.ndarray) -> pd.DataFrame:
         """The per-item table."""
-        scored = [(self._texts[w.text], slice(w.stop - w.scored, w.stop)) for w in self._windows]
+        scored = [(self._texts[row.text], slice(row.start, row.stop)) for row in self._rows]
         return pd.DataFrame(
             {
                 "item": self.item_names,
+                "document": [row.document for row in self._rows],
                 "nll": losses,
                 "tokens": [int((~text.is_bos[part]).sum()) for text, part in scored],
                 "bytes": [int(text.size[part].sum()) for text, part in scored],

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mbench.core.errors import CorpusError
 from mbench.core.suite import PerplexityTask
+from mbench.evaluate.documents import Documents, Kind
 from mbench.moe.tokenizer import bos_at
 from mbench.moe.tokens import ended_by, joined_by, tokens_of
 
@@ -28,6 +30,8 @@ class Tokens:
     """int64 [n], bytes that each token stands for (see `mbench.moe.tokens`); 0 for BOS."""
     is_bos: np.ndarray
     """bool [n], tokens that are no part of the text: they are read and not predicted."""
+    begin: np.ndarray
+    """int64 [n], where each token begins, in bytes of all that was read."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,34 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Row:
+    """Tokens `start` to `stop` of a text: what a window scores of one document."""
+
+    window: int
+    text: int
+    start: int
+    stop: int
+    document: int
+    """Its number in the order of the text, from 0."""
+
+
+@dataclass(frozen=True)
 class Windows:
     """Texts, and what is read of them."""
 
     texts: tuple[Tokens, ...]
     windows: tuple[Window, ...]
+    rows: tuple[Row, ...]
+    """In the order of the windows, so that no document is split between rows of a window."""
     bos: int | None
     """The token that every window begins with, before its own; None: they have only their own."""
+    kind: Kind
+    """What its documents are."""
+
+    @property
+    def documents(self) -> int:
+        """How many documents the scored tokens lie in."""
+        return len({row.document for row in self.rows})
 
     def read(self, window: Window) -> int:
         """Tokens that go through the model: all but the last."""
@@ -75,10 +100,11 @@ def windows_of(
     where, bos = bos_at(tokenizer, spec.bos, "text" if spec.protocol == "gptq" else "window")
     begin = bos if where == "window" else None
     inside = None if where == "window" else bos
+    noted = Documents(spec.documents, "" if spec.protocol == "document" else spec.join)
     texts: list[Tokens] = []
     windows: list[Window] = []
-    for pieces in _texts(spec, documents, where):
-        stream = _tokens(pieces, tokenizer, inside)
+    for pieces in _texts(spec, noted.read(documents), where):
+        stream = _tokens(pieces, tokenizer, inside, noted)
         most = math.inf if spec.max_windows is None else spec.max_windows - len(windows)
         text, found = _begun(stream, spec, len(texts), most, begun=begin is not None)
         texts.append(text)
@@ -92,14 +118,16 @@ def windows_of(
             f"perplexity {name!r}: the text has {tokens} tokens, but one window needs at least"
             f" {needed}"
         )
-    return Windows(tuple(texts), tuple(windows[: spec.max_windows]), begin)
+    read = tuple(windows[: spec.max_windows])
+    return Windows(tuple(texts), read, tuple(_rows(texts, read, noted)), begin, noted.found)
 
 
 def lay_out(spec: PerplexityTask, number: int, count: int, *, begun: bool) -> Iterator[Window]:
     """The windows of one text of `count` tokens; with `begun`, BOS is read before each."""
     size = spec.window - begun
     if spec.protocol == "document":
-        for start in range(0, count if begun else count - 1, spec.window):
+        starts = range(0, count if begun else count - 1, spec.window)
+        for start in starts[: spec.windows_per_document]:
             stop = min(start + spec.window + (not begun), count)
             yield Window(number, start, stop, stop - start - (not begun))
     elif spec.protocol == "gptq":
@@ -116,17 +144,43 @@ def lay_out(spec: PerplexityTask, number: int, count: int, *, begun: bool) -> It
                 break
 
 
+def _rows(texts: Sequence[Tokens], windows: Sequence[Window], noted: Documents) -> Iterator[Row]:
+    """The scored tokens of every window, those of each document by themselves."""
+    documents = [noted.of(text.begin) for text in texts]
+    numbers: dict[int, int] = {}
+    for number, window in enumerate(windows):
+        start, text = window.stop - window.scored, window.text
+        scored = documents[text][start : window.stop]
+        # BOS before a document is not scored: it begins no row.
+        ends = np.flatnonzero(np.diff(scored)) + 1
+        for low, high in pairwise([0, *ends.tolist(), len(scored)]):
+            if not texts[text].is_bos[start + low : start + high].all():
+                document = numbers.setdefault(int(scored[low]), len(numbers))
+                yield Row(number, text, start + low, start + high, document)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """What is tokenised by itself: a record, or a whole text."""
+
+    begins: bool
+    """Whether BOS stands before it if it stands inside texts."""
+    parts: Iterable[str]
+    record: int
+    """Its first record."""
+
+
 def _texts(
     spec: PerplexityTask, documents: Iterable[Iterable[str]], where: str
-) -> Iterator[Iterator[tuple[bool, Iterable[str]]]]:
-    """The pieces of each text, in parts, after whether BOS stands before them if it is inside."""
+) -> Iterator[Iterator[_Piece]]:
+    """The pieces of each text."""
     if spec.protocol == "document":
-        yield from (iter([(True, document)]) for document in documents)
+        yield from (iter([_Piece(True, text, at)]) for at, text in enumerate(documents))
     elif where == "document":
-        ended = ended_by(spec.join, documents)
-        yield ((bool(document.strip()), (document, join)) for document, join in ended)
+        ended = enumerate(ended_by(spec.join, documents))
+        yield (_Piece(bool(text.strip()), (text, join), at) for at, (text, join) in ended)
     else:
-        yield iter([(True, joined_by(spec.join, documents))])
+        yield iter([_Piece(True, joined_by(spec.join, documents), 0)])
 
 
 def _begun(
@@ -134,7 +188,8 @@ def _begun(
 ) -> tuple[Tokens, list[Window]]:
     """A text as far as its first `most` windows need it, and windows of it, at least these."""
     whole = spec.window + (spec.protocol == "document") - begun
-    read = [Tokens(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, bool))]
+    none = np.zeros(0, np.int64)
+    read = [Tokens(none, none, np.zeros(0, bool), none)]
     count, enough = 0, most * (spec.window + 1)
     while True:
         ended = True
@@ -148,6 +203,7 @@ def _begun(
             np.concatenate([tokens.ids for tokens in read]),
             np.concatenate([tokens.size for tokens in read]),
             np.concatenate([tokens.is_bos for tokens in read]),
+            np.concatenate([tokens.begin for tokens in read]),
         )
         windows = [
             window
@@ -162,13 +218,24 @@ def _begun(
 
 
 def _tokens(
-    pieces: Iterator[tuple[bool, Iterable[str]]],
+    pieces: Iterator[_Piece],
     tokenizer: PreTrainedTokenizerBase,
     bos: int | None,
+    noted: Documents,
 ) -> Iterator[Tokens]:
     """Pieces of one text, tokenised one by one."""
-    for begins, parts in pieces:
-        if bos is not None and begins:
-            yield Tokens(np.array([bos]), np.zeros(1, np.int64), np.ones(1, bool))
-        for tokens in tokens_of(parts, tokenizer):
-            yield Tokens(tokens.ids, tokens.size, np.zeros(len(tokens.ids), bool))
+    for piece in pieces:
+        position = None
+        for tokens in tokens_of(piece.parts, tokenizer):
+            if position is None:
+                position = noted.begin_of(piece.record)
+                if bos is not None and piece.begins:
+                    yield _one_bos(bos, position)
+            size = tokens.size
+            begin = position + np.cumsum(size) - size
+            yield Tokens(tokens.ids, size, np.zeros(len(tokens.ids), bool), begin)
+            position += int(size.sum())
+
+
+def _one_bos(bos: int, position: int) -> Tokens:
+    return Tokens(np.array([bos]), np.zeros(1, np.int64), np.ones(1, bool), np.array([position]))

@@ -54,8 +54,14 @@ def _models_in_words(suite: Suite) -> Iterator[ProtocolEntry]:
 def _perplexity_in_words(text: PerplexityTask) -> str:
     window = f"window {text.window}" + (f", stride {text.stride}" if text.stride else "")
     limit = f", first {text.max_windows} windows" if text.max_windows else ""
+    if text.windows_per_document:
+        limit += f", {text.windows_per_document} of each document"
     bos = _bos_in_words(text.bos)
-    return f"{text.protocol}, {window}{limit}{bos}; {_source_in_words(text.source)}"
+    kinds = {"records": "a document is a record", "wikitext": "a document is a WikiText article"}
+    kinds |= {"whole": "all of it counts as one document"}
+    documents = f"; {kinds[text.documents]}" if text.documents else ""
+    source = _source_in_words(text.source)
+    return f"{text.protocol}, {window}{limit}{bos}; {source}{documents}"
 
 
 def _bos_in_words(bos: str | None) -> str:

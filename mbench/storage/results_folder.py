@@ -47,7 +47,7 @@ EFFICIENCY = "efficiency.csv"
 RESULT_FILES = (JSON, CSV, ITEMS, EFFICIENCY)
 """All that `write` may write."""
 
-FORMAT = 4
+FORMAT = 5
 """Of `results.json`; raised whenever what it holds changes. The first format named no number."""
 
 KEY = ["model", "router", "mask", "task"]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mbench.core.evaluation import blocks, evaluation
+from mbench.core.evaluation import evaluation
 
 
 def metrics(table):
@@ -52,13 +52,15 @@ def test_perplexity_and_its_error_over_documents():
     tokens = random.integers(20, 60, 400)
     nll = tokens * (random.normal(3.0, 0.5, 400) + random.normal(0.0, 0.5, 200)[document])
     names = [f"{d}:{100 * n}" for n, d in enumerate(document)]
-    table = pd.DataFrame({"item": names, "nll": nll, "tokens": tokens, "bytes": 4 * tokens})
+    table = pd.DataFrame(
+        {"item": names, "document": document, "nll": nll, "tokens": tokens, "bytes": 4 * tokens}
+    )
     found = metrics(table)
     mean = nll.sum() / tokens.sum()
     assert found["mean_nll"].value == pytest.approx(mean)
     assert found["perplexity"].value == pytest.approx(math.exp(mean))
     assert found["bits_per_byte"].value == pytest.approx(mean / 4 / math.log(2))
-    assert found["perplexity"].items == 400
+    assert found["perplexity"].items == 200
     draws = random.integers(0, 200, (4000, 200))
     sums = [column.reshape(200, 2).sum(1)[draws].sum(1) for column in (nll, tokens)]
     resampled = sums[0] / sums[1]
@@ -67,39 +69,11 @@ def test_perplexity_and_its_error_over_documents():
     assert all(isinstance(metric.value, float) for metric in found.values())
 
 
-def test_blocks_are_neighbours_of_one_document_in_any_order():
-    few = [f"{text}:{512 * n}" for text in (7, 2) for n in range(4)]  # 2 = round(8 ** (1 / 3))
-    assert list(blocks(few)) == [2, 2, 3, 3, 0, 0, 1, 1]
-    many = [f"{text}:{n}" for text in range(9) for n in range(3)]  # 3 = round(27 ** (1 / 3))
-    assert list(blocks(many)) == [n // 3 for n in range(27)]
-    names = [f"0:{256 * n}" for n in range(28)]  # 3 = round(28 ** (1 / 3))
-    assert list(blocks(names)) == [n // 3 for n in range(28)]
-    order = np.random.default_rng(0).permutation(28)
-    assert list(blocks([names[n] for n in order])) == [n // 3 for n in order]
-    assert list(blocks(["0:1", "0:300"])) == [0, 1]
-    # Documents of a rolling task of lm-eval are whole.
-    assert list(blocks(["0:ab:cd:ef", "1:ab:cd:01", "2:12:34:56"])) == [0, 1, 2]
-
-
-def test_error_holds_where_neighbouring_windows_are_alike():
-    """Windows as a first-order autoregression, as alike as the quickstart's: 0.2 at lag 1."""
-    random = np.random.default_rng(1)
-    shocks = random.normal(0.0, 1.0, (300, 1000))
-    series = np.empty_like(shocks)
-    series[0] = shocks[0] / math.sqrt(1 - 0.2**2)
-    for n in range(1, 300):
-        series[n] = 0.2 * series[n - 1] + shocks[n]
-    names = [f"0:{n}" for n in range(300)]
-    ones = np.ones(300)
-    outside = 0
-    for column in series.T:
-        table = pd.DataFrame({"item": names, "nll": column, "tokens": ones, "bytes": ones})
-        figure = metrics(table)["mean_nll"]
-        outside += abs(figure.value) > 1.96 * figure.stderr
-    assert outside / 1000 < 0.08  # windows by themselves: 0.118
-
-
 def test_one_window_has_no_error_and_huge_losses_no_figure():
-    found = metrics(pd.DataFrame({"item": ["0:1"], "nll": [9000.0], "tokens": [9], "bytes": [30]}))
+    found = metrics(
+        pd.DataFrame(
+            {"item": ["0:1"], "document": [0], "nll": [9000.0], "tokens": [9], "bytes": [30]}
+        )
+    )
     assert found["perplexity"].value == math.inf
     assert math.isnan(found["mean_nll"].stderr)

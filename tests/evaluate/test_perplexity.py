@@ -1,7 +1,8 @@
 """Perplexity: each protocol against a token-by-token loop, whatever the lengths."""
 
 import math
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 
 import numpy as np
 import pytest
@@ -116,6 +117,31 @@ def naive_texts(tokenizer, spec, documents, where):
     return [[BOS] * (where == "text") + ids(spec.join.join(documents))]
 
 
+def naive_documents(spec, documents, where):
+    """The document of every token of every text; None for BOS."""
+
+    def count(text):
+        return len(TOKENIZERS[False].encode(text))
+
+    if spec.protocol == "document":
+        before = [None] * (where in ("document", "text"))
+        return [before + [number] * count(text) for number, text in enumerate(documents)]
+    after = [spec.join] * (len(documents) - 1) + [""]
+    if where == "document":
+        ended = enumerate(zip(documents, after, strict=True))
+        return [
+            [
+                own
+                for n, (text, join) in ended
+                for own in [None] * bool(text.strip()) + [n] * count(text + join)
+            ]
+        ]
+    ended = enumerate(zip(documents, after, strict=True))
+    owners = [number for number, (text, join) in ended for _ in text + join]
+    encoded = TOKENIZERS[False](spec.join.join(documents), return_offsets_mapping=True)
+    return [[None] * (where == "text") + [owners[start] for start, _ in encoded["offset_mapping"]]]
+
+
 def naive_windows(spec, texts, where):
     """(tokens, places in them that are predicted) of each window, by the same words."""
     begin = [BOS] if where == "window" else []
@@ -125,7 +151,8 @@ def naive_windows(spec, texts, where):
     for ids in texts:
         if spec.protocol == "document":
             at = context
-            while at < len(ids):
+            last = len(windows) + (spec.windows_per_document or len(ids))
+            while at < len(ids) and len(windows) < last:
                 stop = min(at + spec.window, len(ids))
                 windows.append((ids[at - context : stop], context))
                 at = stop
@@ -156,8 +183,9 @@ PLACEMENTS = ["none", "text", "document", "window"]
         described("sliding", window=24, stride=23, join="", max_windows=3),
         described("gptq", window=17),
         described("document", window=9),
+        described("document", window=4, windows_per_document=2),
     ],
-    ids=lambda spec: f"{spec.protocol}-{spec.stride}",
+    ids=lambda spec: f"{spec.protocol}-{spec.stride}-{spec.windows_per_document}",
 )
 def test_equals_a_token_by_token_loop(spec, where, model, monkeypatch):
     monkeypatch.setattr(lm_head, "MOST_LOGITS", 5 * SIZES["vocab_size"])  # the head in many pieces
@@ -166,10 +194,23 @@ def test_equals_a_token_by_token_loop(spec, where, model, monkeypatch):
     prepared = prepare("x", spec, DOCUMENTS, TOKENIZERS[False], None)
     found = prepared.evaluate(model, batch_tokens=60, advance=seen.append)
     windows = naive_windows(spec, naive_texts(TOKENIZERS[False], spec, DOCUMENTS, where), where)
-    losses = [sum(naive(model, ids, at, at + 1) for at in places) for ids, places in windows]
+    by_token = [[naive(model, ids, at, at + 1) for at in places] for ids, places in windows]
+    # The windows of documents' numbers are those of the tokens: each token has its document.
+    owners = naive_documents(spec, DOCUMENTS, where)
+    owned = [[BOS if own is None else own + 1 for own in text] for text in owners]
+    rows = []
+    for of_window, (numbers, places) in zip(
+        by_token, naive_windows(spec, owned, where), strict=True
+    ):
+        own = [numbers[at] for at in places]
+        for owner, each in groupby(zip(own, of_window, strict=True), itemgetter(0)):
+            rows.append((owner, [loss for _, loss in each]))
+    losses = [sum(row) for _, row in rows]
     assert prepared.scoring == "split"
     assert list(found.items["nll"]) == pytest.approx(losses, rel=1e-9)
-    assert list(found.items["tokens"]) == [len(places) for _, places in windows]
+    assert list(found.items["tokens"]) == [len(row) for _, row in rows]
+    order = list(dict.fromkeys(own for own, _ in rows))
+    assert list(found.items["document"]) == [order.index(own) for own, _ in rows]
     figures = {metric.name: metric.value for metric in found.metrics}
     tokens = sum(len(places) for _, places in windows)
     assert figures["perplexity"] == pytest.approx(math.exp(sum(losses) / tokens), rel=1e-9)

@@ -115,7 +115,9 @@ class LoglikelihoodRequests:
             sizes = np.zeros(len(responses), dtype=np.int64)
             lengths = [len(request.targets) for request in self._requests]
             np.add.at(sizes, self._instance_of, lengths)
-            return {"nll": [-float(value) for value in firsts], "tokens": sizes.tolist()}
+            losses = [-float(value) for value in firsts]
+            documents = list(range(len(firsts)))
+            return {"document": documents, "nll": losses, "tokens": sizes.tolist()}
         by_item: list[list[float]] = [[] for _ in self._items]
         for item, (value, _) in zip(self._item_of, firsts, strict=True):
             by_item[item].append(float(value))

@@ -23,6 +23,8 @@ from mbench.storage.texts import Text
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from mbench.evaluate.windows import Windows
+
 
 def sequence_checks(plan: Plan) -> Iterator[Check]:
     """Every corpus on every model whose methods look at it."""
@@ -118,8 +120,20 @@ def _windows(model: PlannedModel, task: PlannedTask) -> Iterator[Finding]:
     count, begin = len(found.windows), found.begin_with_bos
     # The suite's `window` counts the last token, too, but where windows are so many predictions.
     longest = max(map(found.read, found.windows)) + (task.spec.protocol != "document")
-    words = f"{count} of up to {longest} tokens, BOS first in {begin or 'none'}"
+    words = f"{count} of up to {longest} tokens {_documents(found)}"
+    words += f", BOS first in {begin or 'none'}"
     few = begin < count and task.spec.bos is None and adds_bos(tokenizer)
     if few:
         words += f", as published figures of {task.spec.protocol} have it (`bos: window`: all)"
     yield Finding("perplexity", task.name, "windows", words, "note" if few else "fine", model.name)
+
+
+def _documents(found: Windows) -> str:
+    """How many documents the windows lie in, and what they are."""
+    kinds = {
+        "records": "records",
+        "wikitext": "articles of WikiText, known by their headings",
+        "whole": "the whole text",
+    }
+    plural = "s" if found.documents > 1 else ""
+    return f"from {found.documents} document{plural} ({kinds[found.kind]})"

@@ -97,16 +97,21 @@ def test_windows_and_sequences_say_where_bos_is(tmp_path, store, model):
     sliding, published = (f for f in findings if f.fact == "windows")
     count = len(range(15, WORDS, 8)) + 1
     assert (sliding.words, sliding.level) == (
-        f"{count} of up to 16 tokens, BOS first in {count}",
+        f"{count} of up to 16 tokens from 1 document (records), BOS first in {count}",
         "fine",
     )
     assert published.level == "note"
-    assert published.words.startswith(f"{(WORDS + 1) // 16} of up to 16 tokens, BOS first in 1, as")
+    assert published.words.startswith(
+        f"{(WORDS + 1) // 16} of up to 16 tokens from 1 document (records), BOS first in 1, as"
+    )
     asked = ["perplexity.published.bos=window", "corpora.words.bos=none"]
     findings, _ = found(tmp_path, store, model, set_values=asked)
     assert words_of(findings, "sequences") == ["4 of up to 16 tokens, BOS first in none"]
     count = WORDS // 15
-    assert words_of(findings, "windows")[1] == f"{count} of up to 16 tokens, BOS first in {count}"
+    assert (
+        words_of(findings, "windows")[1]
+        == f"{count} of up to 16 tokens from 1 document (records), BOS first in {count}"
+    )
 
 
 @pytest.mark.parametrize(
