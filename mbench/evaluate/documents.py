@@ -59,8 +59,9 @@ class Documents:
     def of(self, positions: np.ndarray) -> np.ndarray:
         """int64, the number of the document that each position lies in."""
         begins = {"records": self.records, "wikitext": self.headings, "whole": [0]}[self.found]
-        # What stands before the first heading belongs to the end of an article.
-        return np.searchsorted(np.array(begins, np.int64), positions, side="right")
+        # What stands before the first heading counts with the first article.
+        numbers = np.searchsorted(np.array(begins, np.int64), positions, side="right")
+        return np.maximum(numbers, 1)
 
 
 class _Lines:
