@@ -7,6 +7,9 @@ from collections.abc import Iterable
 
 MINUS = "\N{MINUS SIGN}"
 
+DIGITS = 5
+"""Decimals of a figure in the data of the page."""
+
 
 def percent(ratio: float) -> str:
     """0.25 -> "25 %"."""
@@ -18,7 +21,7 @@ def number(metric: str, value: float, scale: float | None = None) -> str:
     if not math.isfinite(value):
         return "∞" if value > 0 else "–"
     if metric != "perplexity":
-        return f"{value:.3f}".replace("-", MINUS)
+        return f"{_as_stored(value):.3f}".replace("-", MINUS)
     size = value if scale is None else scale
     if not math.isfinite(size) or size >= 1e6:
         return f"{value:.1e}".replace("e+0", "e").replace("e+", "e")
@@ -40,6 +43,30 @@ def count(parameters: int) -> str:
         if parameters >= factor:
             return f"{parameters / factor:.3g}\N{NO-BREAK SPACE}{prefix}"
     return str(parameters)
+
+
+def _as_stored(value: float) -> float:
+    """As the data of the page have it, so that page, terminal and tables round alike."""
+    return round(value, DIGITS) + 0.0
+
+
+def score_text(value: float) -> str:
+    """A score with three decimals."""
+    return number("", value)
+
+
+def difference(value: float) -> str:
+    """A difference with its sign, and a fourth decimal where three would make it zero."""
+    if not math.isfinite(value):
+        return "–" if math.isnan(value) else ("+∞" if value > 0 else f"{MINUS}∞")
+    decimals = 3 if abs(value) >= 0.0005 else 4
+    text = f"{_as_stored(value):+.{decimals}f}"
+    return text.replace("-", MINUS if text.strip("-0.") else "+")
+
+
+def bounds(low: float, high: float) -> str:
+    """The interval of a difference; nothing where there is none."""
+    return f"[{difference(low)}, {difference(high)}]" if math.isfinite(low) else ""
 
 
 def signed(value: float) -> str:

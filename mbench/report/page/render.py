@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def environment() -> Environment:
     environment.globals["credit"] = libraries.credit
     environment.globals["term_of"] = term_of
     environment.filters["data_uri"] = _data_uri
+    environment.filters["json_text"] = _json_text
     for kind in BLOCKS:
         environment.tests[f"a_{kind.__name__.lower()}"] = _is_a(kind)
     return environment
@@ -75,6 +77,22 @@ def _visible(value: Any) -> Any:
 def _data_uri(text: str) -> str:
     """A CSV file as a data URI."""
     return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()
+
+
+def _json_text(value: object) -> Markup:
+    """JSON inside an element of type application/json, which nothing in it can end."""
+    text = json.dumps(_all_visible(value), separators=(",", ":"), allow_nan=False)
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)
+
+
+def _all_visible(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {visible(key): _all_visible(own) for key, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [_all_visible(own) for own in value]
+    return visible(value) if isinstance(value, str) else value
 
 
 def _asset(name: str) -> Markup:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 from mbench.core.evaluation import LOWER_IS_BETTER
 from mbench.report.statistics.boards import Board
@@ -21,8 +20,11 @@ def every_metric(board: Board) -> Table:
 
     Nothing is marked where a task is at floor.
     """
-    columns = list(_columns(board))
-    parts = [(column.task, column.metric) for column in columns]
+    parts = [
+        (task, metric)
+        for task, declared in board.results.task_metrics.items()
+        for metric in _metrics(board.group, task, declared)
+    ]
     best = [_best(board, part) for part in parts]
     rows = []
     if board.group.unpruned:
@@ -38,20 +40,13 @@ def every_metric(board: Board) -> Table:
         rows.append(Row(Cell(entry.method), tuple(cells)))
     head = Column("Method", number=False)
     caption = f"Every metric: {board.where}"
+    columns = (Column(task, _detail(board, task, metric)) for task, metric in parts)
     return Table(f"{board.id}-metrics", caption, (head, *columns), tuple(rows))
 
 
-def other_metrics(board: Board) -> Iterator[str]:
-    """Metrics that a task has beside the declared one."""
-    yield from (column.metric for column in _columns(board) if not column.declared)
-
-
-def _columns(board: Board) -> Iterator[Column]:
-    for task, declared in board.results.task_metrics.items():
-        for metric in _metrics(board.group, task, declared):
-            detail = metric + (" ↓" if metric in LOWER_IS_BETTER else "")
-            detail += at_floor(task, board.uninformative)
-            yield Column(task, detail, task=task, metric=metric, declared=metric == declared)
+def _detail(board: Board, task: str, metric: str) -> str:
+    arrow = " ↓" if metric in LOWER_IS_BETTER else ""
+    return metric + arrow + at_floor(task, board.uninformative)
 
 
 def _metrics(group: Group, task: str, declared: str) -> list[str]:

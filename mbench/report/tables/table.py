@@ -27,11 +27,6 @@ class Column:
     text: str
     detail: str = ""
     number: bool = True
-    task: str = ""
-    """For columns that a reader may replace by another metric of the same task."""
-    metric: str = ""
-    declared: bool = False
-    """Whether `metric` is the one that the suite declares for the task."""
 
 
 @dataclass(frozen=True)

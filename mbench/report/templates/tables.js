@@ -38,13 +38,12 @@ function compare(a, b, sign) {
     || sign * (a.number - b.number || a.text.localeCompare(b.text, "en"));
 }
 
-// `changed` receives the reader's choices, as a name and a value in the address; `wanted` says
-// which methods are shown. Returns a function that applies the choices in the address.
-function enhance(DataTable, table, changed, wanted) {
+// `changed` receives the reader's choices, as a name and a value in the address. Returns a function that applies the choices in the address.
+function enhance(DataTable, table, changed) {
   const heads = [...table.tHead.rows[0].cells];
   const labels = new Map(heads.map((head) => [head,
     [...head.querySelectorAll("span, small")].map((part) => part.textContent).join(", ") || head.textContent]));
-  let [hidden, metric, applying] = [new Set(), "", false];
+  let [hidden, applying] = [new Set(), false];
   const shown = heads.map(() => true);
   const api = new DataTable(table, {
     paging: false, info: false, autoWidth: false, layout: { topStart: null, topEnd: null },
@@ -62,12 +61,6 @@ function enhance(DataTable, table, changed, wanted) {
       button.click();
     });
   }
-  if ("methods" in table.dataset) {
-    const rows = api.rows().nodes();
-    api.search.fixed("methods", (text, data, index) =>
-      rows[index].matches(".pinned") || wanted(rows[index].cells[0].firstChild.textContent));
-  }
-
   const tools = document.createElement("details");
   tools.className = "tools";
   tools.innerHTML = "<summary>Columns and downloads</summary>";
@@ -90,27 +83,19 @@ function enhance(DataTable, table, changed, wanted) {
     mark();
   });
 
-  // Of a task's columns, that of the chosen metric, or of the declared one if the task lacks it.
-  function offered(column) {
-    const { task, metric: shownMetric, declared } = heads[column].dataset;
-    if (!task) return true;
-    const has = heads.some((other) => other.dataset.task === task && other.dataset.metric === metric);
-    return has ? shownMetric === metric : declared !== undefined;
-  }
-
   // Which columns the reader may show, and which are shown.
   function mark() {
     if (!tools.querySelector(".dt-buttons")) return;
     for (const column of heads.keys()) {
-      api.button(`${column}:name`).node().prop("hidden", !offered(column)).attr("aria-pressed", shown[column]);
+      api.button(`${column}:name`).node().attr("aria-pressed", shown[column]);
     }
   }
 
   return (state) => {
-    [applying, metric] = [true, state.get("metric") ?? ""];
+    applying = true;
     hidden = new Set((state.get(`${table.id}.hide`) ?? "").split(".").map(Number).filter((column) => column && heads[column]));
     for (const column of heads.keys()) {
-      const visible = offered(column) && !hidden.has(column);
+      const visible = !hidden.has(column);
       if (visible !== shown[column]) api.column(column).visible(shown[column] = visible, false);
     }
     const sort = Number(state.get(`${table.id}.sort`));

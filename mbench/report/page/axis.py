@@ -1,0 +1,72 @@
+"""An axis of scores in percent of its width, as the drawings of the first screen use it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import quantiles
+
+FENCE = 3.0
+"""Figures further from the quartiles than so many times their distance stand at the edge: one
+diverged model must not flatten a chart."""
+
+TICKS = 7
+"""At most."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """From `low` to `high`."""
+
+    low: float
+    high: float
+    step: float
+    """Between two ticks: 1, 2 or 5 times a power of ten."""
+
+    def at(self, value: float) -> float:
+        """Per cent of the width; what is beyond stands at the edge."""
+        share = (value - self.low) / (self.high - self.low)
+        return round(100 * min(1.0, max(0.0, share)), 3)
+
+    def beyond(self, value: float) -> bool:
+        """Whether a figure stands at the edge because it lies outside."""
+        return not self.low <= value <= self.high
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        """Per cent of the width, and the label."""
+        decimals = max(0, -math.floor(math.log10(self.step) + 1e-9))
+        first = math.ceil(self.low / self.step - 1e-9)
+        last = math.floor(self.high / self.step + 1e-9)
+        values = [number * self.step for number in range(first, last + 1)]
+        # + 0.0 makes a negative zero positive.
+        return [
+            (self.at(value), f"{round(value, decimals) + 0.0:.{decimals}f}") for value in values
+        ]
+
+
+def axis(figures: Iterable[float], ends: Iterable[float] = ()) -> Axis | None:
+    """An axis that holds the figures but for a few far ones, and of `ends` (bounds of intervals)
+    those that are not much further; None without a finite figure."""
+    values = sorted(value for value in figures if math.isfinite(value))
+    if not values:
+        return None
+    low, high = values[0], values[-1]
+    if len(values) > 3:
+        first, _, third = quantiles(values, n=4)
+        room = FENCE * (third - first) or math.inf
+        inside = [value for value in values if first - room <= value <= third + room]
+        low, high = inside[0], inside[-1]
+    spread = (high - low) or abs(high) / 10 or 0.1
+    near = [end for end in ends if math.isfinite(end) and low - spread <= end <= high + spread]
+    low, high = min([low, *near]), max([high, *near])
+    margin = 0.04 * ((high - low) or abs(high) / 10 or 0.1)
+    low, high = low - margin, high + margin
+    return Axis(low, high, _step((high - low) / TICKS))
+
+
+def _step(least: float) -> float:
+    """The smallest of 1, 2 and 5 times a power of ten that is not less."""
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least * (1 - 1e-9))

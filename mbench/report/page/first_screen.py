@@ -1,0 +1,194 @@
+"""The first screen: by budget the answers to three questions, beside all methods on one axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import quantiles
+
+from mbench.core.results import UNPRUNED
+from mbench.report.page.axis import Axis, axis
+from mbench.report.statistics.answers import MASKS_FOR_FIVE_PERCENT, Answer, answers
+from mbench.report.statistics.boards import Board, GroupBoards
+from mbench.report.statistics.families import Comparison
+from mbench.report.statistics.groups import RANDOM
+from mbench.report.statistics.ranking import Ranked, Ranking
+from mbench.report.statistics.scores import Score
+from mbench.report.words import bounds, difference, score_text
+
+MOST_ROWS = 12
+"""Methods that are drawn at a budget; the leaderboard has all."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One method on the axis; places are per cent of its width."""
+
+    label: str
+    at: float
+    low: float | None
+    """The whisker's ends: the interval of the difference to the dashed line; None without one."""
+    high: float | None
+    kind: str
+    """`tied` for best, `rest`, or `untold` where nothing is tested."""
+    beyond: str
+    """The figure, where it lies outside the axis; else empty."""
+    text: str
+    """All of it in words."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """The dashed line and the band around it."""
+
+    at: float
+    low: float
+    high: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An answer, its figures written out."""
+
+    answer: Answer
+    figures: tuple[str, ...]
+    """One or two figures."""
+    interval: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One budget."""
+
+    board: Board
+    answers: tuple[Shown, ...]
+    marks: tuple[Mark, ...]
+    random: Line | None
+    more: int
+    """Methods that are not drawn."""
+
+
+@dataclass(frozen=True)
+class Screen:
+    """One model."""
+
+    boards: GroupBoards
+    score: Score
+    axis: Axis
+    unpruned: float | None
+    """Where its line stands."""
+    unpruned_text: str
+    panels: tuple[Panel, ...]
+    """From few to many pruned experts."""
+    whiskers: str
+    """What the whiskers are, in a sentence."""
+
+
+def first_screen(boards: GroupBoards) -> Screen | None:
+    """The screen of a model; None where nothing was pruned or there is nothing to rank by."""
+    ranked = [(board, board.ranking) for board in reversed(boards.boards) if board.ranking]
+    scores = [row.summary.mean for _, ranking in ranked for row in ranking.placed]
+    references = {board.id: _reference(ranking) for board, ranking in ranked}
+    ends = [
+        bound
+        for board, ranking in ranked
+        for row in ranking.ranked
+        for bound in _whisker(ranking, row, references[board.id])
+    ]
+    full = next((r.unpruned.summary.mean for _, r in ranked if r.unpruned), None)
+    on = axis([*scores, *([full] if full is not None else [])], ends)
+    if on is None or boards.score is None:
+        return None
+    return Screen(
+        boards,
+        boards.score,
+        on,
+        None if full is None else on.at(full),
+        "" if full is None else score_text(full),
+        tuple(_panel(board, ranking, on, references[board.id]) for board, ranking in ranked),
+        _whisker_words(set(references.values())),
+    )
+
+
+def _reference(ranking: Ranking) -> str:
+    """What the whiskers of a budget are the difference to."""
+    if ranking.random is not None and "random" not in ranking.untested:
+        return RANDOM
+    return UNPRUNED if "unpruned" not in ranking.untested else ""
+
+
+def _whisker_words(references: set[str]) -> str:
+    names = {RANDOM: "the dashed line", UNPRUNED: "the unpruned model"}
+    compared = [names[name] for name in (RANDOM, UNPRUNED) if name in references]
+    if not compared:
+        return ""
+    return (
+        f"Whiskers: 95 % interval of the difference to {' or '.join(compared)}, all methods of a"
+        " budget at once."
+    )
+
+
+def _whisker(ranking: Ranking, row: Ranked, reference: str) -> tuple[float, ...]:
+    """The interval of the difference to the reference, drawn at the score."""
+    compared = ranking.compare(row.label, reference) if reference else None
+    if compared is None or compared.problem:
+        return ()
+    level = row.summary.mean - compared.value
+    return level + compared.low, level + compared.high
+
+
+def _panel(board: Board, ranking: Ranking, on: Axis, reference: str) -> Panel:
+    drawn = ranking.ranked[:MOST_ROWS]
+    return Panel(
+        board,
+        tuple(_shown(answer) for answer in answers(ranking)),
+        tuple(_mark(ranking, row, on, reference) for row in drawn),
+        _line(ranking, on),
+        sum(len(row.names) for row in ranking.ranked[MOST_ROWS:]),
+    )
+
+
+def _mark(ranking: Ranking, row: Ranked, on: Axis, reference: str) -> Mark:
+    value, whisker = row.summary.mean, _whisker(ranking, row, reference)
+    low, high = map(on.at, whisker) if whisker else (None, None)
+    untold = "methods" in ranking.untested
+    return Mark(
+        row.label,
+        on.at(value),
+        low,
+        high,
+        "untold" if untold else "tied" if row.tied else "rest",
+        score_text(value) if on.beyond(value) else "",
+        f"{row.label}: {score_text(value)}{_against(ranking, row, reference)}",
+    )
+
+
+def _against(ranking: Ranking, row: Ranked, reference: str) -> str:
+    compared: Comparison | None = ranking.compare(row.label, reference) if reference else None
+    if compared is None:
+        return ""
+    name = "random" if reference == RANDOM else "unpruned"
+    return f", {difference(compared.value)} {bounds(compared.low, compared.high)} against {name}"
+
+
+def _line(ranking: Ranking, on: Axis) -> Line | None:
+    """The mean of random pruning and the range of its masks; their middle 90 % from 19 masks on."""
+    if ranking.random is None:
+        return None
+    figures, mean = ranking.random.figures, ranking.random.summary.mean
+    low, high, what = min(figures), max(figures), ""
+    if len(figures) >= MASKS_FOR_FIVE_PERCENT:
+        cut = quantiles(figures, n=20, method="inclusive")
+        low, high, what = cut[0], cut[-1], ", band: middle 90 %"
+    plural = "s" if len(figures) > 1 else ""
+    text = f"{len(figures)} random mask{plural}, mean {score_text(mean)}{what}"
+    return Line(on.at(mean), on.at(low), on.at(high), text)
+
+
+def _shown(answer: Answer) -> Shown:
+    write = score_text if answer.question.startswith("Which") else difference
+    figures: Sequence[str] = ()
+    if answer.figures is not None:
+        figures = tuple(dict.fromkeys(write(figure) for figure in answer.figures))
+    return Shown(answer, tuple(figures), bounds(*answer.interval) if answer.interval else "")

@@ -1,0 +1,204 @@
+"""What the leaderboard of the page shows, as JSON: every comparison of every budget and score.
+
+The page computes nothing: each difference, interval and p-value is that of `statistics`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mbench.core.evaluation import LOWER_IS_BETTER
+from mbench.core.results import UNPRUNED, Results
+from mbench.report.statistics.boards import Board, RunBoards
+from mbench.report.statistics.disagreements import won_and_lost
+from mbench.report.statistics.families import Comparison
+from mbench.report.statistics.groups import RANDOM, Entry
+from mbench.report.statistics.ranking import Ranked, Ranking, Reference, Unranked
+from mbench.report.statistics.scores import task_score
+from mbench.report.statistics.seed_summaries import Summary
+from mbench.report.statistics.strata import pairs
+from mbench.report.words import DIGITS
+
+
+def leaderboard_data(run: RunBoards) -> dict[str, Any]:
+    """All models, budgets and scores; a score's `id` is `score`, `perplexity` or `task:` and name.
+
+    Comparisons are lists [difference, low, high, p, adjusted p], or [difference] where nothing is
+    tested: of all pairs of rows (first row with second, with third, ..., second with third, ...),
+    of each row with random pruning, and of each row and random pruning with the unpruned model.
+    """
+    results = run.results
+    scores = {"score": run.score, "perplexity": run.second_score} | {
+        f"task:{task}": task_score(task, metric) for task, metric in results.task_metrics.items()
+    }
+    return {
+        "scores": [
+            {
+                "id": id,
+                "name": score.name,
+                "higher": score.higher,
+                "tasks": [task for task, _ in score.parts],
+            }
+            for id, score in scores.items()
+            if score is not None
+        ],
+        "tasks": [
+            {"name": task, "metric": metric, "higher": metric not in LOWER_IS_BETTER}
+            for task, metric in results.task_metrics.items()
+        ],
+        "models": [
+            {
+                "name": boards.group.model,
+                "id": boards.id,
+                "router": boards.group.router,
+                "budgets": [_budget(board, results) for board in reversed(boards.boards)],
+            }
+            for boards in run.groups
+            if boards.boards
+        ],
+    }
+
+
+def _budget(board: Board, results: Results) -> dict[str, Any]:
+    rankings: dict[str, Ranking | None] = {
+        "score": board.ranking,
+        "perplexity": board.by_perplexity,
+        **{f"task:{task}": ranking for task, ranking in board.by_task.items()},
+    }
+    return {
+        "id": board.id,
+        "retain": board.retain,
+        "pruned": board.pruned,
+        "kept": board.kept,
+        "floors": {task: round(floor.level, 3) for task, floor in board.uninformative.items()},
+        "tasks": _task_figures(board, results),
+        "won": _won(board),
+        "boards": {id: _ranking(own) for id, own in rankings.items() if own is not None},
+    }
+
+
+def _ranking(ranking: Ranking) -> dict[str, Any]:
+    rows = ranking.ranked
+    labels = [row.label for row in rows]
+    unpruned = [*labels, *([RANDOM] if ranking.random else [])] if ranking.unpruned else []
+    return {
+        "rows": [_row(row) for row in rows],
+        "random": _reference(ranking.random),
+        "unpruned": _reference(ranking.unpruned),
+        "unranked": [_unranked(own) for own in ranking.unranked],
+        "untested": dict(ranking.untested),
+        "units": [[u.task, u.unit, u.count, round(u.effective, 1)] for u in ranking.units],
+        "pairs": _comparisons(ranking, ((labels[a], labels[b]) for a, b in pairs(len(labels)))),
+        "vsRandom": _comparisons(
+            ranking, ((label, RANDOM) for label in labels if ranking.random is not None)
+        ),
+        "vsUnpruned": _comparisons(ranking, ((label, UNPRUNED) for label in unpruned)),
+    }
+
+
+def _row(row: Ranked) -> dict[str, Any]:
+    closed = row.gap_closed
+    return {
+        "label": row.label,
+        "names": row.names,
+        "rank": [row.rank, row.last_rank],
+        "tied": row.tied,
+        **_summary(row.summary),
+        "beaten": row.masks_beaten,
+        "gap": None if closed is None else [_figure(v) for v in vars(closed).values()],
+    }
+
+
+def _reference(reference: Reference | None) -> dict[str, Any] | None:
+    return None if reference is None else _summary(reference.summary)
+
+
+def _unranked(own: Unranked) -> dict[str, Any]:
+    reasons = (cell.task_status(task) for cell in own.entry.cells for task in cell.tasks)
+    failed = next((status for status in reasons if status.status != "ok"), None)
+    first = own.entry.cells[0]
+    why = own.problem or (failed.reason or failed.status if failed else first.reason)
+    return {"name": own.entry.method, "why": why or "incomplete"}
+
+
+def _summary(summary: Summary) -> dict[str, Any]:
+    """One figure, or the mean of several with their deviation and range."""
+    found: dict[str, Any] = {"score": _figure(summary.mean)}
+    if summary.count > 1:
+        found |= {
+            "seeds": summary.count,
+            "std": _figure(summary.std),
+            "range": [_figure(summary.minimum), _figure(summary.maximum)],
+        }
+    return found
+
+
+def _comparisons(ranking: Ranking, compared: Iterable[tuple[str, str]]) -> list[list[float | None]]:
+    found = (ranking.comparisons[pair] for pair in compared)
+    return [_comparison(comparison) for comparison in found]
+
+
+def _comparison(comparison: Comparison) -> list[float | None]:
+    if comparison.problem:
+        return [_figure(comparison.value)]
+    c = comparison
+    # Two significant digits of a p-value are enough, but a zero would be none.
+    p = [float(f"{value:.2g}") for value in (c.p, c.adjusted)]
+    return [_figure(c.value), _bound(c.low, c), _bound(c.high, c), *p]
+
+
+def _bound(value: float, comparison: Comparison) -> float | None:
+    """A bound; one that excludes zero by very little keeps its sign."""
+    rounded = _figure(value)
+    if rounded == 0 and comparison.clear and value:
+        return math.copysign(10.0**-DIGITS, value)
+    return rounded
+
+
+def _task_figures(board: Board, results: Results) -> dict[str, list[Any]]:
+    """Method -> its figure on every task: a mean over seeds, or a text that says why not."""
+    entries = list(board.budget.entries)
+    if board.group.unpruned is not None:
+        entries.append(Entry(UNPRUNED, (board.group.unpruned,)))
+    return {entry.method: _figures(entry, results.task_metrics) for entry in entries}
+
+
+def _figures(entry: Entry, tasks: Mapping[str, str]) -> list[Any]:
+    figures: list[Any] = []
+    for task, metric in tasks.items():
+        values = [cell.value(task, metric) for cell in entry.cells]
+        present = [value for value in values if value is not None]
+        if len(present) == len(values):
+            figures.append(_figure(math.fsum(present) / len(present)))
+        else:
+            states = (cell.task_status(task).status for cell in entry.cells)
+            figures.append(next((state for state in states if state != "ok"), "no such metric"))
+    return figures
+
+
+def _won(board: Board) -> dict[str, list[list[int] | None]] | None:
+    """For the score: items won and lost of all pairs of rows, and of each row against unpruned;
+    None of a pair with several masks; None if nothing is right or wrong."""
+    if board.ranking is None or board.score is None:
+        return None
+    rows: Sequence[Ranked] = board.ranking.ranked
+    cells = [row.entry.cells[0] if len(row.entry.cells) == 1 else None for row in rows]
+    full = board.group.unpruned
+
+    def won(first: Any, second: Any) -> list[int] | None:
+        if first is None or second is None or board.score is None:
+            return None
+        found = won_and_lost(first, second, board.score.parts)
+        return None if found is None else list(found)
+
+    against = [won(cell, full) for cell in cells]
+    if not any(against):
+        return None
+    return {"pairs": [won(cells[a], cells[b]) for a, b in pairs(len(cells))], "unpruned": against}
+
+
+def _figure(value: float) -> float | None:
+    """Rounded; what is not finite is none, for JSON has no word for it."""
+    return round(value, DIGITS) + 0.0 if math.isfinite(value) else None

@@ -1,0 +1,485 @@
+// One leaderboard, with a budget, a model, a score and a method to compare with, all kept in the
+// address. It computes nothing: every figure is in the data beside it (see leaderboard_data.py).
+"use strict";
+
+{
+  const MINUS = "−";
+  const data = JSON.parse(document.getElementById("boards").textContent);
+  const section = document.getElementById("leaderboard");
+
+  function start() {
+    section.querySelectorAll(":scope > :not(h2)").forEach((part) => part.remove());
+    const controls = element("form", { className: "controls", onsubmit: () => false });
+    controls.setAttribute("aria-label", "What the leaderboard shows");
+    controls.setAttribute("role", "search");
+    const box = element("div", { className: "lb-box" });
+    box.setAttribute("role", "region");
+    box.setAttribute("aria-label", "Leaderboard");
+    box.tabIndex = 0;
+    const key = element("p", { className: "key" });
+    section.append(controls, box, key);
+    const draw = () => {
+      const view = chosen();
+      const focus = document.activeElement?.closest?.(".controls, .lb thead")
+        && document.activeElement.dataset.focus;
+      if (!controls.contains(document.activeElement) || document.activeElement.id !== "filter") {
+        controls.replaceChildren(...controlsOf(view));
+      }
+      box.replaceChildren(tableOf(view));
+      key.replaceChildren(...keyOf(view));
+      if (focus) section.querySelector(`[data-focus="${CSS.escape(focus)}"]`)?.focus();
+    };
+    choices.listeners.push(draw);
+    draw();
+  }
+
+  // ---- what is chosen
+
+  function chosen() {
+    const model = data.models.find((own) => own.name === choices.get("model")) ?? data.models[0];
+    const middle = model.budgets[Math.floor(model.budgets.length / 2)];
+    const budget = model.budgets.find((own) => String(own.retain) === choices.get("kept")) ?? middle;
+    const scores = data.scores.filter((own) => budget.boards[own.id]);
+    const score = scores.find((own) => own.id === choices.get("by")) ?? scores[0];
+    const board = score ? budget.boards[score.id] : null;
+    const references = board ? [
+      ...(board.unpruned ? ["none"] : []), ...(board.random ? ["random"] : []),
+      ...board.rows.map((row) => row.label)] : [];
+    const asked = choices.get("vs");
+    const byName = board?.rows.find((row) => row.names.includes(asked))?.label ?? asked;
+    const usual = references.includes("random") ? "random" : references[0];
+    const reference = references.includes(byName) ? byName : usual;
+    return { model, budget, scores, score, board, references, reference };
+  }
+
+  const nameOf = (label) => (label === "none" ? "unpruned" : label);
+
+  // First minus second: { value, low, high, p, adjusted, tested, clear, family, size }; null for a row itself.
+  function compare(board, first, second) {
+    if (first === second) return null;
+    const places = [first, second].map((label) => board.rows.findIndex((row) => row.label === label));
+    const count = board.rows.length;
+    const found = (list, at, sign, family) => {
+      const [value, low, high, p, adjusted] = list[at];
+      const tested = adjusted !== undefined;
+      const turned = sign > 0 ? [low, high] : [-high, -low];
+      return { value: value === null ? null : sign * value, low: tested ? turned[0] : null, high: tested ? turned[1] : null,
+        p, adjusted, tested, clear: tested && adjusted < 0.05, family, size: list.length };
+    };
+    const one = (label, at, other, otherAt, sign) => {
+      if (other === "none") return found(board.vsUnpruned, label === "random" ? count : at, sign, "unpruned");
+      if (other === "random") return found(board.vsRandom, at, sign, "random");
+      return null;
+    };
+    if (places[0] >= 0 && places[1] >= 0) {
+      const [low, high] = [...places].sort((a, b) => a - b);
+      const at = low * count - low * (low + 1) / 2 + (high - low - 1);
+      return found(board.pairs, at, places[0] < places[1] ? 1 : -1, "methods");
+    }
+    return second === "none" || (second === "random" && first !== "none")
+      ? one(first, places[0], second, places[1], 1) : one(second, places[1], first, places[0], -1);
+  }
+
+  function wonAndLost(view, label) {
+    const won = view.budget.won;
+    if (!won || view.score.id !== "score") return null;
+    const at = (name) => view.board.rows.findIndex((row) => row.label === name);
+    const [first, second] = [at(label), at(view.reference)];
+    if (view.reference === "none") return first < 0 ? null : won.unpruned[first];
+    if (label === "none") return second < 0 ? null : won.unpruned[second]?.toReversed() ?? null;
+    if (first < 0 || second < 0 || first === second) return null;
+    const count = view.board.rows.length;
+    const [low, high] = [first, second].sort((a, b) => a - b);
+    const pair = won.pairs[low * count - low * (low + 1) / 2 + (high - low - 1)];
+    return pair && (first < second ? pair : pair.toReversed());
+  }
+
+  // ---- figures in words
+
+  const minus = (text) => text.replace("-", MINUS);
+  const number = (value) => (value === null || value === undefined ? "–" : minus(value.toFixed(3)));
+  function signed(value) {
+    if (value === null || value === undefined) return "–";
+    const text = Math.abs(value) >= 0.0005 ? value.toFixed(3) : (value + 0).toFixed(4);
+    return minus(Number(text) >= 0 ? `+${text.replace("-", "")}` : text);
+  }
+  const bounds = (low, high) => `[${signed(low)}, ${signed(high)}]`;
+  const share = (value) => minus(`${Math.round(100 * value)} %`);
+
+  function verdict(view, compared) {
+    if (!compared.tested) return { kind: "unknown", icon: "?", text: "cannot tell" };
+    if (!compared.clear) return { kind: "tie", icon: "≈", text: "tie" };
+    const better = (compared.value > 0) === view.score.higher;
+    return { kind: better ? "up" : "down", icon: compared.value > 0 ? "▲" : "▼", text: compared.value > 0 ? "higher" : "lower" };
+  }
+
+  // ---- rows and columns
+
+  function rowsOf(view) {
+    const { board, budget } = view;
+    const figures = (name) => budget.tasks[name] ?? [];
+    const rows = board.rows.map((row) => ({ ...row, kind: untold(board) ? "untold" : row.tied ? "tied" : "rest", tasks: figures(row.names[0]) }));
+    for (const label of ["none", "random"]) {
+      const reference = label === "none" ? board.unpruned : board.random;
+      if (reference) rows.push({ ...reference, label, names: [label], kind: "base", tasks: figures(label) });
+    }
+    for (const row of rows) {
+      row.compared = compare(board, row.label, view.reference);
+      row.won = wonAndLost(view, row.label);
+    }
+    return rows;
+  }
+
+  const untold = (board) => "methods" in board.untested;
+
+  // `best`: the direction of the first click, which puts the best on top: -1 for large ones.
+  function columnsOf(view) {
+    const up = view.score.higher ? -1 : 1;
+    const columns = [
+      { id: "rank", head: "Rank", term: "rank", value: (row) => row.rank?.[0], best: 1,
+        text: (row) => (row.rank ? [...new Set(row.rank)].join("–") : "–") },
+      { id: "score", head: view.score.name, term: "average", value: (row) => row.score, best: up, drawn: true },
+      { id: "difference", head: `Difference to ${nameOf(view.reference)}`, term: "differences",
+        value: (row) => row.compared?.value ?? (row.label === view.reference ? 0 : undefined), best: up },
+      { id: "won", head: "Items", small: "won : lost", term: "won", value: (row) => row.won && row.won[0] - row.won[1], best: -1 },
+      { id: "p", head: "p", small: "adjusted", hidden: true, term: "clear", value: (row) => row.compared?.adjusted, best: 1,
+        text: (row) => (row.compared?.tested ? pText(row.compared.adjusted) : "–") },
+      { id: "gap", head: "Gap closed", small: "95 %", hidden: true, term: "gap-closed", value: (row) => row.gap?.[0], best: -1,
+        text: (row) => (row.gap ? `${share(row.gap[0])} [${share(row.gap[1])}, ${share(row.gap[2])}]` : "–") },
+      { id: "beaten", head: "Masks beaten", small: "of random", hidden: true, term: "masks-beaten", value: (row) => row.beaten, best: -1,
+        text: (row) => (row.beaten === null || row.beaten === undefined ? "–" : `${row.beaten} of ${view.board.random.seeds ?? 1}`) },
+      { id: "seeds", head: "Seeds", small: "± std, range", hidden: true, term: "error", value: (row) => row.std, best: 1,
+        text: (row) => (row.std === undefined ? "–" : `± ${number(row.std)}, ${row.range.map(number).join("–")}`) },
+    ];
+    data.tasks.forEach((task, at) => columns.push({
+      id: `task:${task.name}`, head: task.name, small: task.metric + (task.higher ? "" : " ↓"), task: true,
+      floor: view.budget.floors[task.name], hidden: !view.score.tasks.includes(task.name), term: task.metric.split(",")[0].replace("_", "-"),
+      value: (row) => (typeof row.tasks[at] === "number" ? row.tasks[at] : undefined), best: task.higher ? -1 : 1,
+      text: (row) => (typeof row.tasks[at] === "number" ? figure(task, row.tasks[at]) : row.tasks[at] ?? "–"),
+    }));
+    return columns;
+  }
+
+  const figure = (task, value) => (task.metric === "perplexity" ? minus(value.toFixed(value < 100 ? 2 : 1)) : number(value));
+  const pText = (p) => (p < 0.001 ? minus(p.toExponential(0)).replace("e", "e") : p.toFixed(3));
+
+  function shownColumns(columns) {
+    const asked = new Set(choices.get("columns").split(",").filter(Boolean));
+    // A name in the list turns the column's usual state around.
+    return columns.filter((column) => Boolean(column.hidden) === asked.has(column.id));
+  }
+
+  function ordered(view, columns, rows) {
+    const [id, turned] = [choices.get("sort").replace(/^-/, ""), choices.get("sort").startsWith("-")];
+    const column = columns.find((own) => own.id === id);
+    const sign = (column ? column.best : view.score.higher ? -1 : 1) * (turned ? -1 : 1);
+    const value = id === "method" ? null : (column ?? columns.find((own) => own.id === "score")).value;
+    const missing = (x) => x === null || x === undefined || Number.isNaN(x);
+    return [...rows].sort((a, b) => {
+      if (!value) return (turned ? -1 : 1) * nameOf(a.label).localeCompare(nameOf(b.label), "en");
+      const [x, y] = [value(a), value(b)];
+      return missing(x) - missing(y) || (missing(x) ? 0 : sign * (x - y));
+    });
+  }
+
+  // ---- drawing
+
+  function element(name, properties = {}, ...children) {
+    const made = Object.assign(document.createElement(name), properties);
+    made.append(...children.filter((child) => child !== null && child !== undefined && child !== ""));
+    return made;
+  }
+  const SVG = "http://www.w3.org/2000/svg";
+  function shape(name, attributes, parent) {
+    const made = document.createElementNS(SVG, name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    parent?.append(made);
+    return made;
+  }
+
+  // An axis over the scores and whiskers; of figures far from all others it shows the edge.
+  function axisOf(rows, at) {
+    const values = rows.map((row) => row.score).filter((value) => value !== null).sort((a, b) => a - b);
+    if (!values.length) return null;
+    const quantile = (q) => values[Math.min(values.length - 1, Math.floor(q * values.length))];
+    const room = 3 * (quantile(0.75) - quantile(0.25)) || Infinity;
+    const inside = values.filter((value) => value >= quantile(0.25) - room && value <= quantile(0.75) + room);
+    let [low, high] = [inside[0], inside.at(-1)];
+    const spread = high - low || Math.abs(high) / 10 || 0.1;
+    for (const row of rows) {
+      for (const end of row.compared?.tested && at !== null ? [at + row.compared.low, at + row.compared.high] : []) {
+        if (end >= low - spread && end <= high + spread) [low, high] = [Math.min(low, end), Math.max(high, end)];
+      }
+    }
+    const margin = 0.05 * (high - low || spread);
+    [low, high] = [low - margin, high + margin];
+    const power = 10 ** Math.floor(Math.log10((high - low) / 5));
+    const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= (high - low) / 5 * 0.999999);
+    const decimals = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
+    const ticks = [];
+    for (let n = Math.ceil(low / step); n * step <= high; n += 1) ticks.push(Number((n * step).toFixed(decimals)) + 0);
+    const place = (value) => 100 * Math.min(1, Math.max(0, (value - low) / (high - low)));
+    return { place, ticks, decimals, beyond: (value) => value < low || value > high };
+  }
+
+  function dots(view, row, axis, at) {
+    const svg = shape("svg", { class: `dots ${row.kind}`, "aria-hidden": "true" });
+    for (const tick of axis.ticks) shape("line", { class: "grid", x1: `${axis.place(tick)}%`, x2: `${axis.place(tick)}%`, y1: 0, y2: "100%" }, svg);
+    if (at !== null) shape("line", { class: "mean", x1: `${axis.place(at)}%`, x2: `${axis.place(at)}%`, y1: 0, y2: "100%" }, svg);
+    if (row.compared?.tested && at !== null) {
+      const [low, high] = [at + row.compared.low, at + row.compared.high].map(axis.place);
+      shape("line", { class: "whisker", x1: `${low}%`, x2: `${high}%`, y1: "50%", y2: "50%" }, svg);
+    }
+    if (row.score !== null) {
+      const x = axis.place(row.score);
+      shape("circle", { class: "dot", cx: `${x}%`, cy: "50%", r: 4.5 }, svg);
+      if (axis.beyond(row.score)) {
+        shape("text", { class: "beyond", x: `${x}%`, y: "50%", dy: 4, dx: x > 50 ? -8 : 8, "text-anchor": x > 50 ? "end" : "start" }, svg)
+          .textContent = x > 50 ? "beyond →" : "← beyond";
+      }
+    }
+    return svg;
+  }
+
+  function tableOf(view) {
+    if (!view.board) return element("p", {}, "Nothing is ranked at this budget.");
+    const rows = rowsOf(view);
+    const columns = columnsOf(view).filter((column) =>
+      column.id !== "won" || rows.some((row) => row.won)).filter((column) => column.id !== "beaten" || view.board.random);
+    const shown = shownColumns(columns);
+    const words = choices.get("filter").toLowerCase().split(",").map((word) => word.trim()).filter(Boolean);
+    const wanted = (row) => row.kind === "base" || !words.length
+      || row.names.some((name) => words.some((word) => name.toLowerCase().includes(word)));
+    const at = rows.find((row) => row.label === view.reference)?.score ?? null;
+    const axis = axisOf(rows, at);
+    const table = element("table", { className: "lb", id: "lb" });
+    const caption = `${view.model.name}, ${view.budget.pruned} (${view.budget.kept}), by ${view.score.name}`;
+    table.append(element("caption", { className: "unseen" }, caption));
+    const head = table.createTHead().insertRow();
+    head.append(headOf({ id: "method", head: "Method", term: "method" }, view));
+    for (const column of shown) head.append(headOf(column, view, axis));
+    const body = table.createTBody();
+    for (const row of ordered(view, columns, rows.filter(wanted))) {
+      const line = body.insertRow();
+      line.className = row.kind;
+      const name = element("th", { scope: "row", title: row.names.map(nameOf).join(" = ") });
+      name.append(element("span", { className: "name" }, nameOf(row.label)),
+        row.label === "random" ? element("small", {}, `mean of ${row.seeds ?? 1}`) : "",
+        row.rank ? element("small", { className: "phone" }, `rank ${[...new Set(row.rank)].join("–")}`) : "");
+      line.append(name);
+      for (const column of shown) line.append(cellOf(view, row, column, axis, at));
+    }
+    for (const own of view.board.unranked) {
+      const line = body.insertRow();
+      line.className = "unranked";
+      line.append(element("th", { scope: "row", title: own.name }, element("span", { className: "name" }, own.name)));
+      line.append(element("td", { colSpan: shown.length, className: "failed", title: own.why }, own.why));
+    }
+    return table;
+  }
+
+  function headOf(column, view, axis) {
+    const [id, turned] = [choices.get("sort").replace(/^-/, ""), choices.get("sort").startsWith("-")];
+    const cell = element("th", { scope: "col", className: kindOf(column) });
+    const button = element("button", { type: "button", title: "Sort: the best first" }, column.head);
+    button.dataset.focus = `sort ${column.id}`;
+    if (id === column.id) {
+      cell.setAttribute("aria-sort", (column.best ?? 1) * (turned ? -1 : 1) > 0 ? "ascending" : "descending");
+      button.append(element("span", { className: "arrow" }, turned ? " ↑" : " ↓"));
+    }
+    button.addEventListener("click", () => {
+      choices.set({ sort: id !== column.id ? column.id : turned ? "" : `-${column.id}` });
+    });
+    cell.append(button);
+    if (column.id === "difference") {
+      const family = { none: "unpruned", random: "random" }[view.reference] ?? "methods";
+      cell.append(element("small", {}, family === "methods" ? "95 %, all pairs at once" : "95 %, all methods at once"));
+    }
+    if (column.small) cell.append(element("small", {}, column.small));
+    if (column.floor !== undefined) {
+      cell.append(element("small", { className: "floor", title: "No pruned model, or not even the unpruned one, is better than guessing: nothing is told here" }, `at guessing (${column.floor.toFixed(2)})`));
+    }
+    if (column.drawn && axis) {
+      const line = element("div", { className: "axis" });
+      for (const tick of axis.ticks) line.append(Object.assign(element("span", {}, tick.toFixed(axis.decimals)), { style: `left:${axis.place(tick)}%` }));
+      cell.append(element("div", { className: "drawn" }, element("span", {}), line));
+    }
+    return cell;
+  }
+
+  const kindOf = (column) => `c-${column.id.split(":")[0]}${["rank", "won", "p", "gap", "beaten", "seeds"].includes(column.id) || column.task ? " number" : ""}`;
+
+  function cellOf(view, row, column, axis, at) {
+    const cell = element("td", { className: kindOf(column) });
+    if (column.id === "score") {
+      cell.append(element("div", { className: "drawn" }, element("span", {}, number(row.score)), axis ? dots(view, row, axis, at) : ""));
+    } else if (column.id === "difference") {
+      if (row.label === view.reference) cell.append(element("span", { className: "quiet" }, "reference"));
+      else if (!row.compared) cell.append("–");
+      else {
+        const said = verdict(view, row.compared);
+        const why = row.compared.tested ? "" : view.board.untested[row.compared.family] ?? "";
+        const chip = element("span", { className: `chip ${said.kind}`, title: why }, said.text);
+        chip.prepend(Object.assign(element("i", {}, said.icon), { ariaHidden: "true" }));
+        const interval = row.compared.tested ? element("small", {}, bounds(row.compared.low, row.compared.high)) : "";
+        cell.append(chip, element("b", {}, signed(row.compared.value)), " ", interval);
+      }
+    } else if (column.id === "won") {
+      if (row.won) {
+        const link = element("button", { type: "button", className: "drill", title: `Items on which ${nameOf(row.label)} and ${nameOf(view.reference)} disagree` }, row.won.join(" : "));
+        link.addEventListener("click", () => document.dispatchEvent(new CustomEvent("mbench:drill", {
+          detail: { model: view.model.name, retain: view.budget.retain, method: row.names[0],
+            reference: view.board.rows.find((own) => own.label === view.reference)?.names[0] ?? view.reference } })));
+        cell.append(link);
+      } else cell.append("–");
+    } else {
+      const text = column.text(row);
+      cell.append(text);
+      if (column.task && typeof row.tasks[data.tasks.findIndex((task) => `task:${task.name}` === column.id)] === "string") cell.classList.add("failed");
+    }
+    return cell;
+  }
+
+  // ---- controls
+
+  function group(label, options, current, choose) {
+    const box = element("span", { className: "seg" });
+    box.setAttribute("role", "group");
+    box.setAttribute("aria-label", label);
+    for (const [value, text] of options) {
+      const button = element("button", { type: "button" }, text);
+      button.setAttribute("aria-pressed", String(value === current));
+      button.dataset.focus = `${label} ${value}`;
+      button.addEventListener("click", () => choose(value));
+      box.append(button);
+    }
+    return box;
+  }
+
+  function select(label, options, current, choose) {
+    const list = element("select");
+    for (const [value, text] of options) list.append(element("option", { value, selected: value === current }, text));
+    list.dataset.focus = label;
+    list.addEventListener("change", () => choose(list.value));
+    return element("label", {}, `${label} `, list);
+  }
+
+  function controlsOf(view) {
+    const { model, budget, score, board } = view;
+    if (!board) return [];
+    const models = data.models.length > 1
+      ? [group("Model", data.models.map((own) => [own.name, own.name]), model.name, (name) => choices.set({ model: name }))] : [];
+    const filter = element("input", { type: "search", id: "filter", placeholder: "Filter methods", size: 14, value: choices.get("filter") });
+    filter.setAttribute("aria-label", "Filter methods by name; several words are separated by commas");
+    filter.addEventListener("input", () => choices.set({ filter: filter.value }));
+    const columns = columnsOf(view);
+    const menu = element("details", { className: "menu" }, element("summary", {}, "Columns"));
+    const list = element("div");
+    for (const column of columns) {
+      const on = shownColumns(columns).includes(column);
+      const tick = element("input", { type: "checkbox", checked: on });
+      tick.addEventListener("change", () => {
+        const asked = new Set(choices.get("columns").split(",").filter(Boolean));
+        asked.has(column.id) ? asked.delete(column.id) : asked.add(column.id);
+        choices.set({ columns: [...asked].join(",") });
+        section.querySelector("details.menu").open = true;
+      });
+      list.append(element("label", {}, tick, ` ${column.head}${column.small ? `, ${column.small}` : ""}`));
+    }
+    menu.append(list);
+    const downloads = element("details", { className: "menu" }, element("summary", {}, "Download"));
+    const kinds = element("div");
+    for (const [name, make] of Object.entries({ csv, json, tex, md })) {
+      const button = element("button", { type: "button" }, { csv: "CSV", json: "JSON", tex: "LaTeX", md: "Markdown" }[name]);
+      button.addEventListener("click", () => save(make(view), `${fileName(view)}.${name}`));
+      kinds.append(button);
+    }
+    downloads.append(kinds);
+    const reset = element("button", { type: "button", hidden: !choices.get("sort") && !choices.get("filter") && !choices.get("columns") }, "Reset");
+    reset.addEventListener("click", () => {
+      document.getElementById("filter")?.blur();
+      choices.set({ sort: "", filter: "", columns: "" });
+    });
+    return [
+      ...models,
+      group("Budget", model.budgets.map((own) => [own.retain, own.pruned]), budget.retain, (retain) => choices.set({ kept: String(retain) })),
+      select("compare with", view.references.map((label) => [label, nameOf(label)]), view.reference, (label) => choices.set({ vs: label })),
+      select("by", view.scores.map((own) => [own.id, own.name]), score.id, (id) => choices.set({ by: id, sort: "" })),
+      filter, menu, downloads, reset,
+    ];
+  }
+
+  function keyOf(view) {
+    if (!view.board) return [];
+    const family = { none: "unpruned", random: "random" }[view.reference] ?? "methods";
+    const why = view.board.untested[family];
+    const parts = [why ? `Cannot tell: ${why}.` : "Whiskers: difference to the dashed line.",
+      " Rank: the places that the pairs told apart allow. Unpruned and random have none, and their intervals belong to families of their own."];
+    const few = view.board.units.map(([task, unit, count]) => `${task} ${count} ${unit}`).join(", ");
+    return [parts.join(""), ` Rests on: ${few}.`];
+  }
+
+  // ---- downloads: everything that is known of the board, not only what is shown
+
+  const fileName = (view) => [view.model.name, view.budget.pruned, view.score.name, "vs", nameOf(view.reference)]
+    .join(" ").toLowerCase().replace(/[^a-z0-9]+/g, "-").slice(0, 100);
+
+  function records(view) {
+    return ordered(view, columnsOf(view), rowsOf(view)).map((row) => {
+      const c = row.compared;
+      return {
+        model: view.model.name, router: view.model.router, kept: view.budget.retain, score: view.score.name,
+        method: nameOf(row.label), rank_best: row.rank?.[0] ?? null, rank_worst: row.rank?.[1] ?? null,
+        tied_for_best: row.tied ?? null, value: row.score, seeds: row.seeds ?? 1, std: row.std ?? null,
+        minimum: row.range?.[0] ?? null, maximum: row.range?.[1] ?? null,
+        gap_closed: row.gap?.[0] ?? null, gap_closed_low: row.gap?.[1] ?? null, gap_closed_high: row.gap?.[2] ?? null,
+        masks_beaten: row.beaten ?? null, reference: nameOf(view.reference), difference: c?.value ?? null,
+        low: c?.low ?? null, high: c?.high ?? null, p: c?.p ?? null, p_adjusted: c?.adjusted ?? null,
+        clear: c?.tested ? c.clear : null, family: c?.family ?? null, family_size: c?.size ?? null,
+        not_tested_because: c && !c.tested ? view.board.untested[c.family] ?? null : null,
+        items_won: row.won?.[0] ?? null, items_lost: row.won?.[1] ?? null,
+        n: view.board.units.reduce((sum, [, , count]) => sum + count, 0),
+        ...Object.fromEntries(data.tasks.map((task, at) => [`${task.name} (${task.metric})`, row.tasks[at] ?? null])),
+      };
+    });
+  }
+
+  const caption = (view) => `${view.score.name} of ${view.model.name} with ${view.budget.pruned} (${view.budget.kept}, router ${view.model.router}); `
+    + `difference to ${nameOf(view.reference)} with 95 % intervals that hold for all at once (Holm), over `
+    + `${view.board.units.map(([task, unit, count]) => `${count} ${unit} of ${task}`).join(", ")}`;
+
+  function csv(view) {
+    const rows = records(view);
+    const cell = (value) => {
+      const text = value === null ? "" : String(value);
+      const safe = typeof value === "string" && /^[=+\-@\t]/.test(text) ? `'${text}` : text;
+      return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+    };
+    return [Object.keys(rows[0]), ...rows.map(Object.values)].map((line) => line.map(cell).join(",")).join("\n") + "\n";
+  }
+
+  const json = (view) => `${JSON.stringify({ caption: caption(view), rows: records(view) }, null, 1)}\n`;
+
+  function shortTable(view) {
+    return records(view).map((row) => [row.method, row.rank_best ? [...new Set([row.rank_best, row.rank_worst])].join("–") : "–",
+      number(row.value), row.difference === null ? "–" : signed(row.difference),
+      row.low === null ? "–" : bounds(row.low, row.high)]);
+  }
+  const HEADS = ["Method", "Rank", "Score", "Difference", "95 % interval"];
+
+  function tex(view) {
+    const names = { "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "−": "$-$", "–": "--" };
+    const escape = (text) => text.replace(/[\\~^−–&%$#_{}]/g, (sign) => names[sign] ?? `\\${sign}`);
+    const line = (cells) => `${cells.map(escape).join(" & ")} \\\\`;
+    return ["% needs \\usepackage{booktabs}", "\\begin{table}", `\\caption{${escape(caption(view))}.}`, "\\begin{tabular}{lrrrr}",
+      "\\toprule", line(HEADS), "\\midrule", ...shortTable(view).map(line), "\\bottomrule", "\\end{tabular}", "\\end{table}", ""].join("\n");
+  }
+
+  function md(view) {
+    const escape = (text) => text.replace(/[\\`*_[\]<>|~]/g, "\\$&");
+    const line = (cells) => `| ${cells.map(escape).join(" | ")} |`;
+    return [escape(caption(view)), "", line(HEADS), "| --- | ---: | ---: | ---: | ---: |", ...shortTable(view).map(line), ""].join("\n");
+  }
+
+  if (data.models.length) start();
+}
