@@ -66,11 +66,11 @@ def _show(comparison: Comparison) -> None:
     from mbench.report.page.comparison import correction, heading
 
     console = console_of(stderr=False)
-    legend = "with 95 % intervals; bold: significantly different from zero (adjusted)"
+    legend = "95 % intervals that hold for all at once; bold: told apart (adjusted)"
     say(console, f"{heading(comparison)}, {legend}")
     console.print(_table(comparison))
     if comparison.compared:
-        say(console, f"significance: 5 %, {correction(comparison)}")
+        say(console, f"told apart at 5 %, {correction(comparison)}")
     for line in comparison.settings:
         say(console, f"differs: {line}")
     for line in comparison.not_compared:
@@ -104,10 +104,10 @@ def _table(comparison: Comparison) -> Table:
 def _figure(compared: Compared | None) -> Text:
     from rich.text import Text
 
-    from mbench.report.words import interval, signed
+    from mbench.report import words
 
     if compared is None:
         return Text("–")
-    difference = compared.difference
-    text = f"{signed(difference.value)} {interval(difference.low, difference.high)}"
-    return Text(text, style="bold" if compared.significant else "")
+    of = compared.difference
+    interval = of.problem or words.bounds(of.low, of.high)
+    return Text(f"{words.difference(of.value)} {interval}", style="bold" if of.clear else "")

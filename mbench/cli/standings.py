@@ -1,14 +1,14 @@
-"""Prints the leaderboard in a terminal: methods by budget, and the page's verdict."""
+"""Prints the leaderboard in a terminal: methods by budget, and the answers of the page."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from mbench.cli.output import clean, console_of
-from mbench.report.statistics.answers import answers
+from mbench.report.statistics.answers import BEST, GAIN, HURT, Answer, answers
 from mbench.report.statistics.boards import Board, GroupBoards, RunBoards
 from mbench.report.statistics.ranking import Ranked, Unranked
-from mbench.report.words import percent
+from mbench.report.words import score_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,25 +17,40 @@ if TYPE_CHECKING:
 
     from mbench.report.statistics.scores import Score
 
-LEGEND = (
-    "bold: significantly different from all others (adjusted); "
-    "†: not significantly different from the best; [95 % intervals]: not adjusted"
-)
-
 
 def show_standings(run: RunBoards) -> None:
-    """One table per model; headline, findings and caveats per budget; on standard error."""
+    """Per model the scores of all methods, and the answers by budget; on standard error."""
     console = console_of(stderr=True)
     for boards in run.groups:
-        if run.score is not None and boards.boards:
-            direction = "higher" if run.score.higher else "lower"
-            say(console, f"{boards.group.model}: {run.score.name}, {direction} is better")
-            console.print(_table(boards, run.score))
-            say(console, LEGEND)
-        for board in boards.boards:
-            if board.ranking is not None:
-                for answer in answers(board.ranking):
-                    say(console, f"{board.pruned}: {answer.question} {answer.chip}")
+        if run.score is None or not boards.boards:
+            continue
+        direction = "higher" if run.score.higher else "lower"
+        tied = "bold: tied for best"
+        say(console, f"{boards.group.model}: {run.score.name}, {direction} is better; {tied}")
+        console.print(_scores(boards, run.score))
+        console.print(_answers(boards))
+
+
+def _answers(boards: GroupBoards) -> Table:
+    """The answers of the page: of the methods tied for best, with intervals for all at once."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    for head in ("Budget", BEST, HURT, GAIN):
+        table.add_column(head)
+    for board in reversed(boards.boards):
+        if board.ranking is not None:
+            cells = (Text(clean(_in_words(answer))) for answer in answers(board.ranking))
+            table.add_row(Text(f"{board.pruned}\n{board.kept}"), *cells)
+    return table
+
+
+def _in_words(answer: Answer) -> str:
+    """Up to three lines, as the page has them."""
+    head = f"{answer.name}, {answer.chip}" if answer.name else answer.chip
+    last = " ".join(part for part in (answer.why or answer.interval_text, answer.note) if part)
+    return "\n".join(line for line in (head, answer.figures_text, last) if line)
 
 
 def say(console: Console, text: str) -> None:
@@ -43,19 +58,20 @@ def say(console: Console, text: str) -> None:
     console.print(clean(text), markup=False, highlight=False, soft_wrap=True)
 
 
-def _table(boards: GroupBoards, score: Score) -> Table:
+def _scores(boards: GroupBoards, score: Score) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     group = boards.group
     table = Table()
     table.add_column("Method")
-    for board in boards.boards:
-        table.add_column(percent(board.retain), justify="right")
+    budgets = boards.boards[::-1]
+    for board in budgets:
+        table.add_column(board.pruned, justify="right")
     if group.unpruned is not None and (value := score.value(group.unpruned)) is not None:
-        table.add_row("unpruned", *(f"{value:.3f}" for _ in boards.boards), end_section=True)
+        table.add_row("unpruned", *(score_text(value) for _ in budgets), end_section=True)
     for method in group.methods:
-        table.add_row(Text(clean(method)), *(_figure(board, method) for board in boards.boards))
+        table.add_row(Text(clean(method)), *(_figure(board, method) for board in budgets))
     return table
 
 
@@ -69,6 +85,6 @@ def _figure(board: Board, method: str) -> Text:
     if isinstance(standing, Unranked):
         return Text("not comparable" if standing.problem else "incomplete", style="red")
     summary = standing.summary
-    text = f"{summary.mean:.3f}" + (f" ± {summary.std:.3f}" if summary.count > 1 else "")
+    text = score_text(summary.mean) + (f" ± {summary.std:.3f}" if summary.count > 1 else "")
     tied = isinstance(standing, Ranked) and standing.tied
     return Text(text, style="bold" if tied else "")

@@ -1,8 +1,7 @@
 """Tables for a paper: LaTeX (booktabs) and Markdown, one per model, best figures marked.
 
-The best figure of a budget is bold where its method is significantly different from every other;
-where it is not, the best one and all not significantly different from it carry a dagger. The tests
-are those of the page.
+Bold are the best figure of a budget and those that are not told apart from it, by the tests of the
+page; nothing is where all are tied or nothing is tested.
 """
 
 from __future__ import annotations
@@ -17,21 +16,19 @@ from pathlib import Path
 
 from mbench.core.evaluation import LOWER_IS_BETTER
 from mbench.core.results import CellResult
-from mbench.report.statistics.boards import Board, RunBoards
+from mbench.report.statistics.boards import Board, GroupBoards, RunBoards
 from mbench.report.statistics.groups import Entry, Group
 from mbench.report.statistics.ranking import Ranking
 from mbench.report.statistics.scores import Score
-from mbench.report.words import MINUS, number, percent
+from mbench.report.words import MINUS, listing, number, percent
 from mbench.storage.atomic import write_text_atomically
 
 LATEX, MARKDOWN = "tables.tex", "tables.md"
 
 NOTE = (
-    "Bold: best, and significantly different from every other method at the same budget (paired"
-    " over items, p < 0.05 after Holm's adjustment for all pairs of methods; for single tasks, for"
-    " all pairs on all tasks). Dagger: not significantly different from the best. Double dagger: no"
-    " better than guessing. Several seeds: mean and sample standard deviation. A dash: no complete"
-    " result."
+    "Bold: the best figure at a budget and those not told apart from it (paired over items or"
+    " documents, 5 % after Holm's correction for all pairs of methods); none where all are tied."
+    " Several seeds: mean and sample standard deviation. A dash: no complete result."
 )
 
 
@@ -43,8 +40,6 @@ class Syntax:
     """Escapes a name."""
     plain: str
     bold: str
-    tied: str
-    floor: str
     spread: str
     infinite: str
     missing: str
@@ -87,15 +82,13 @@ _SYNTAX = {
         latex_text,
         "%s",
         r"\textbf{%s}",
-        r"%s$^\dagger$",
-        r"%s$^\ddagger$",
         r"$\pm$",
         r"$\infty$",
         "--",
         "$-$",
         r"$\downarrow$",
     ),
-    "markdown": Syntax(markdown_text, "%s", "**%s**", "%s†", "%s‡", "±", "∞", "–", MINUS, "↓"),
+    "markdown": Syntax(markdown_text, "%s", "**%s**", "±", "∞", "–", MINUS, "↓"),
 }
 
 
@@ -104,6 +97,7 @@ class Grid:
     """The table of one model, in the notation of a format."""
 
     caption: str
+    note: str
     columns: tuple[str, ...]
     blocks: tuple[tuple[tuple[str, ...], ...], ...]
     """The unpruned model, then each budget: rows of as many entries as there are columns."""
@@ -120,7 +114,7 @@ class _Column:
     """Whether more is better."""
     value: Callable[[CellResult], float | None]
     mark: Callable[[Board, str], str]
-    """`bold`, `tied`, `floor` or `plain`: how a method's figure at a budget is marked."""
+    """`bold` or `plain`: how a method's figure at a budget is marked."""
 
 
 def _columns(run: RunBoards) -> Iterator[_Column]:
@@ -140,9 +134,10 @@ def _score_mark(score: Score, board: Board, method: str) -> str:
 
 def _mark(ranking: Ranking, method: str) -> str:
     row = ranking.row_of(method)
-    if row is None or not row.tied or "methods" in ranking.untested:
+    all_tied = len(ranking.tied) == len(ranking.ranked) > 1
+    if row is None or not row.tied or all_tied or "methods" in ranking.untested:
         return "plain"
-    return "tied" if ranking.winner is None else "bold"
+    return "bold"
 
 
 def _task_value(task: str, metric: str, cell: CellResult) -> float | None:
@@ -150,7 +145,24 @@ def _task_value(task: str, metric: str, cell: CellResult) -> float | None:
 
 
 def _task_mark(task: str, board: Board, method: str) -> str:
-    return "floor" if task in board.uninformative else _mark(board.by_task[task], method)
+    return _mark(board.by_task[task], method)
+
+
+def _note(boards: GroupBoards) -> str:
+    """What the marks mean, and where nothing is told apart and why."""
+    untold: dict[str, list[str]] = {}
+    for board in reversed(boards.boards):
+        rankings = {r.score.name: r for r in (board.ranking, board.by_perplexity) if r}
+        rankings |= {task: ranking for task, ranking in board.by_task.items()}
+        for name, ranking in rankings.items():
+            if why := ranking.untested.get("methods", ""):
+                untold.setdefault(f"{name}: {why}", []).append(board.pruned)
+    every = len(boards.boards)
+    parts = [
+        reason + ("" if len(places) == every else f" ({listing(places)})")
+        for reason, places in untold.items()
+    ]
+    return NOTE + (f" Nothing is told apart on {'; '.join(parts)}." if parts else "")
 
 
 def to_latex(run: RunBoards) -> str:
@@ -165,7 +177,7 @@ def to_latex(run: RunBoards) -> str:
         lines += [
             "\\begin{table}[t]",
             "\\centering",
-            f"\\caption{{{grid.caption}. {latex_text(NOTE)}}}",
+            f"\\caption{{{grid.caption}. {grid.note}}}",
             f"\\begin{{tabular}}{{ll{'r' * (len(grid.columns) - 2)}}}",
             "\\toprule",
             " & ".join(grid.columns) + " \\\\",
@@ -183,7 +195,7 @@ def to_markdown(run: RunBoards) -> str:
         rule = ["---", "---", *["---:"] * (len(grid.columns) - 2)]
         rows = [grid.columns, rule, *(row for block in grid.blocks for row in block)]
         table = "".join("| " + " | ".join(row) + " |\n" for row in rows)
-        parts.append(f"**{grid.caption}**\n\n{table}\n{NOTE}\n")
+        parts.append(f"**{grid.caption}**\n\n{table}\n{grid.note}\n")
     return "\n".join(parts)
 
 
@@ -193,17 +205,17 @@ def _grids(run: RunBoards, syntax: Syntax) -> Iterator[Grid]:
         syntax.text(column.name) + ("" if column.higher else f" {syntax.lower}")
         for column in columns
     )
-    names = ("Kept", "Method", *heads)
+    names = ("Pruned", "Method", *heads)
     for boards in run.groups:
         group = boards.group
         blocks: list[tuple[tuple[str, ...], ...]] = []
         if group.unpruned:
             unpruned = Entry("unpruned", (group.unpruned,))
             figures = (_figure(syntax, unpruned, column) for column in columns)
-            blocks.append(((syntax.text(percent(1.0)), "unpruned", *figures),))
-        blocks += [_block(syntax, board, columns) for board in boards.boards]
+            blocks.append(((syntax.text(percent(0.0)), "unpruned", *figures),))
+        blocks += [_block(syntax, board, columns) for board in reversed(boards.boards)]
         caption = syntax.text(f"{run.results.title}: {boards.heading}")
-        yield Grid(caption, names, tuple(blocks))
+        yield Grid(caption, syntax.text(_note(boards)), names, tuple(blocks))
 
 
 def _block(syntax: Syntax, board: Board, columns: Sequence[_Column]) -> tuple[tuple[str, ...], ...]:
@@ -214,8 +226,8 @@ def _block(syntax: Syntax, board: Board, columns: Sequence[_Column]) -> tuple[tu
             getattr(syntax, column.mark(board, entry.method)) % _figure(syntax, entry, column)
             for column in columns
         )
-        kept = "" if rows else syntax.text(percent(board.retain))
-        rows.append((kept, syntax.text(_name(board.group, entry)), *figures))
+        pruned = "" if rows else syntax.text(percent(1 - board.retain))
+        rows.append((pruned, syntax.text(_name(board.group, entry)), *figures))
     return tuple(rows)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from mbench.core.results import UNPRUNED
+
 MINUS = "\N{MINUS SIGN}"
 
 DIGITS = 5
@@ -69,14 +71,14 @@ def bounds(low: float, high: float) -> str:
     return f"[{difference(low)}, {difference(high)}]" if math.isfinite(low) else ""
 
 
-def signed(value: float) -> str:
-    """A difference of scores with its sign; what rounds to zero has a plus."""
-    return f"{round(value, 3) + 0.0:+.3f}".replace("-", MINUS)
+def finite(value: float) -> float | None:
+    """A figure for JSON, which has no word for what is not finite."""
+    return value if math.isfinite(value) else None
 
 
-def interval(low: float, high: float) -> str:
-    """The bounds of a difference, if it has any."""
-    return f"[{signed(low)}, {signed(high)}]" if math.isfinite(low) else "no interval"
+def method_name(method: str) -> str:
+    """What readers are told: the unpruned model has the name `none` in results."""
+    return "unpruned" if method == UNPRUNED else method
 
 
 def shorten(reason: str, length: int = 70) -> str:

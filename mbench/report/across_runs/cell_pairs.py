@@ -10,11 +10,10 @@ import numpy as np
 
 from mbench.core.errors import MbenchError
 from mbench.core.evaluation import evaluation
-from mbench.core.results import CellKey, CellResult, Results
-from mbench.report.statistics.method_comparison import Sample, samples_of_columns
+from mbench.core.results import UNPRUNED, CellKey, CellResult, Results
 from mbench.report.statistics.pairing import Paired, Part, pair
-from mbench.report.statistics.resampling import Stratum
-from mbench.report.words import percent
+from mbench.report.statistics.pairwise import Pairwise, pairwise
+from mbench.report.words import method_name, percent
 
 CellOfRun: TypeAlias = tuple[int, CellKey]
 """(0 for the first run or 1 for the second, key of the cell)."""
@@ -49,7 +48,7 @@ class CellPair:
     @property
     def label(self) -> str:
         """What messages call it."""
-        names = " and ".join(dict.fromkeys(self.methods))
+        names = " and ".join(dict.fromkeys(map(method_name, self.methods)))
         return f"{self.model} {percent(self.retain)} {names}"
 
     @property
@@ -72,28 +71,42 @@ def cell_pairs(
     if methods is not None:
         for name, method, places in zip(runs.names, methods, (firsts, seconds), strict=True):
             _require_method(name, method, places)
-    pairs, problems = [], {}
+    pairs: list[CellPair] = []
+    problems: dict[str, str] = {}
     for (model, retain, method), cells in firsts.items():
         if methods is not None and method != methods[0]:
             continue
         other = methods[1] if methods else method
-        if (model, retain, other) not in seconds:
-            continue
-        both = cells, seconds[model, retain, other]
-        if method == other:
-            both = _same_seeds(*both)
-        pair = CellPair(model, retain, (method, other), (tuple(both[0]), tuple(both[1])))
-        twice = [run for run, side in zip(runs.names, pair.cells, strict=True) if _repeated(side)]
-        if not pair.cells[0]:
-            problems[pair.label] = "no seed in common"
-        elif twice:
-            problems[pair.label] = f"listed twice in {twice[0]}"
-        else:
-            pairs.append(pair)
+        for place, theirs in seconds.items():
+            if place[0] != model or place[2] != other or not _same_budget(method, retain, place):
+                continue
+            both: tuple[Sequence[CellResult], Sequence[CellResult]] = (cells, theirs)
+            if method == other:
+                both = _same_seeds(*both)
+            budget = min(retain, place[1])
+            found = CellPair(model, budget, (method, other), (tuple(both[0]), tuple(both[1])))
+            _sort_out(found, runs, pairs, problems)
     if not pairs and not problems:
         names = " and ".join(runs.names)
         raise MbenchError(f"{names} have no model, budget and method in common")
     return pairs, problems
+
+
+def _same_budget(method: str, retain: float, other: Place) -> bool:
+    """Whether two cells have one budget; the unpruned model is compared with every one."""
+    return retain == other[1] or (UNPRUNED in (method, other[2]) and method != other[2])
+
+
+def _sort_out(
+    pair: CellPair, runs: TwoRuns, pairs: list[CellPair], problems: dict[str, str]
+) -> None:
+    twice = [run for run, side in zip(runs.names, pair.cells, strict=True) if _repeated(side)]
+    if not pair.cells[0]:
+        problems[pair.label] = "no seed in common"
+    elif twice:
+        problems[pair.label] = f"listed twice in {twice[0]}"
+    else:
+        pairs.append(pair)
 
 
 def _by_place(results: Results) -> dict[Place, list[CellResult]]:
@@ -205,36 +218,28 @@ def _on_items(cell: CellResult, run: int, common: Mapping[Part, set[str]]) -> Ce
     return replace(cell, mask=f"{cell.mask} of {run}", evaluations=evaluations)
 
 
-def paired_samples(
-    pairs: Sequence[CellPair], beside: Beside, resamples: int
-) -> list[tuple[Sample, Sample]]:
-    """The samples of both sides of every pair.
+def paired_differences(pairs: Sequence[CellPair], beside: Beside) -> Pairwise:
+    """Second minus first [pairs].
 
-    Of a pair that is compared seed by seed, the second sample is that of the seeds' differences
-    and the first is zero; for these, columns are appended to those of the cells.
+    Of a pair that is compared seed by seed it is the mean of the seeds' differences: a column each,
+    appended to those of the cells, beside a column of zeros.
     """
-    if not pairs:
-        return []
     strata = beside.paired.strata
-    zero = strata[0].totals.shape[1]
-    seeds: list[tuple[int, int]] = []
-    sides: list[list[int]] = []
+    found = []
     for each in pairs:
-        columns = [beside.columns(run, each) for run in (0, 1)]
+        first, second = (beside.columns(run, each) for run in (0, 1))
         if each.by_seed:
-            begin = zero + 1 + len(seeds)
-            seeds += zip(*columns, strict=True)
-            columns = [[zero], list(range(begin, zero + 1 + len(seeds)))]
-        sides += columns
-    firsts, seconds = ([seed[side] for seed in seeds] for side in (0, 1))
-    extended = tuple(
-        Stratum(
-            np.column_stack(
-                [s.totals, np.zeros(len(s.sizes)), s.totals[:, seconds] - s.totals[:, firsts]]
-            ),
-            s.sizes,
-        )
-        for s in strata
-    )
-    drawn = iter(samples_of_columns(sides, extended, resamples))
-    return list(zip(drawn, drawn, strict=True))
+            by_seed = [
+                replace(
+                    s,
+                    totals=np.column_stack(
+                        [np.zeros(s.units), s.totals[:, second] - s.totals[:, first]]
+                    ),
+                )
+                for s in strata
+            ]
+            columns = [[0], list(range(1, len(first) + 1))]
+            found.append(pairwise(by_seed, columns).at([(1, 0)]))
+        else:
+            found.append(pairwise(strata, [first, second]).at([(1, 0)]))
+    return Pairwise.joined(found)

@@ -7,25 +7,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from mbench.core.evaluation import LOWER_IS_BETTER
 from mbench.core.results import Results
 from mbench.report.across_runs.cell_pairs import (
     Beside,
     CellPair,
     TwoRuns,
     cell_pairs,
-    paired_samples,
+    paired_differences,
     put_beside,
 )
 from mbench.report.across_runs.setting_differences import SettingDifference, deciding_differences
+from mbench.report.statistics.families import Comparison as Difference
+from mbench.report.statistics.families import tested as adjusted_family
 from mbench.report.statistics.floors import floors
 from mbench.report.statistics.groups import BudgetEntries, arrange
-from mbench.report.statistics.many_comparisons import holm
-from mbench.report.statistics.method_comparison import Sample, difference, p_value
-from mbench.report.statistics.ranking import LEVEL
-from mbench.report.statistics.resampling import enough_resamples
-from mbench.report.statistics.scores import Score, primary_score, second_score
-from mbench.report.statistics.significance import Difference
+from mbench.report.statistics.pairwise import Pairwise
+from mbench.report.statistics.scores import Score, primary_score, second_score, task_score
 
 Floors: TypeAlias = dict[tuple[str, float], frozenset[str]]
 """(model, retain ratio) -> uninformative tasks; the unpruned model has ratio 1."""
@@ -47,13 +44,8 @@ class Compared:
     """On the items that both have."""
     items: int
     difference: Difference
-    """Second minus first."""
-    p: float
-    """Adjusted by Holm's method over its family (see `Comparison.families`); 1 at floor."""
-    significant: bool
-    """Whether the two are significantly different (adjusted)."""
-    at_floor: bool
-    """Whether every task of the score is at floor in both runs at this budget."""
+    """Second minus first, with an interval that holds for its whole family at once and a p-value
+    adjusted by Holm's method over it (see `Comparison.families`)."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +69,10 @@ class Comparison:
 
     @property
     def families(self) -> dict[str, int]:
-        """Family -> number of comparisons."""
-        return dict(Counter(map(self.family, self.compared)))
+        """Family -> number of comparisons that are tested."""
+        return dict(
+            Counter(self.family(own) for own in self.compared if not own.difference.problem)
+        )
 
 
 def compare(
@@ -105,8 +99,7 @@ def compare(
     if first[1] is not second[1]:
         settings = deciding_differences(dict(zip(runs.names, runs.results, strict=True)))
     overall = [s for s in (primary_score(first[1]), second_score(first[1])) if s is not None]
-    tasks = [_task_score(task, metric) for task, metric in runs.tasks.items()]
-    resamples = enough_resamples(len(pairs) * max(len(overall), len(tasks)))
+    tasks = [task_score(task, metric) for task, metric in runs.tasks.items()]
     floors_of_runs = [_floors(results) for results in runs.results]
     compared: list[Compared] = []
     not_compared = [
@@ -114,15 +107,15 @@ def compare(
         *(f"{label}: {reason}" for label, reason in problems.items()),
     ]
     for family in (overall, tasks):
-        unadjusted: list[Compared] = []
+        unadjusted: list[_Unadjusted] = []
         for score in family:
             if any(task not in runs.tasks for task, _ in score.parts):
                 not_compared.append(f"{score.name}: not every task of it is in both")
                 continue
             for model in dict.fromkeys(pair.model for pair in pairs):
                 of_model = [pair for pair in pairs if pair.model == model]
-                results = _compare_model(score, runs, of_model, floors_of_runs, resamples)
-                unadjusted += [each for each in results if isinstance(each, Compared)]
+                results = _compare_model(score, runs, of_model, floors_of_runs)
+                unadjusted += [each for each in results if isinstance(each, _Unadjusted)]
                 not_compared += _reasons(model, score, of_model, results)
         compared += _adjusted(unadjusted)
     return Comparison(
@@ -142,13 +135,6 @@ def _tasks_of_one_run(runs: TwoRuns) -> Iterator[str]:
         )
 
 
-def _task_score(task: str, metric: str) -> Score:
-    """One task's declared metric as a score of its own; of a perplexity, its logarithm."""
-    if metric in LOWER_IS_BETTER:
-        return Score(f"{task}, log perplexity", ((task, "mean_nll"),), higher=False)
-    return Score(task, ((task, metric),), higher=True)
-
-
 def _floors(results: Results) -> Floors:
     at_floor = {}
     for group in arrange(results):
@@ -159,13 +145,18 @@ def _floors(results: Results) -> Floors:
     return at_floor
 
 
+@dataclass(frozen=True)
+class _Unadjusted:
+    """A difference [1], and why nothing is tested; empty if it is."""
+
+    compared: Compared
+    difference: Pairwise
+    problem: str
+
+
 def _compare_model(
-    score: Score,
-    runs: TwoRuns,
-    pairs: Sequence[CellPair],
-    floors_of_runs: Sequence[Floors],
-    resamples: int,
-) -> list[Compared | str]:
+    score: Score, runs: TwoRuns, pairs: Sequence[CellPair], floors_of_runs: Sequence[Floors]
+) -> list[_Unadjusted | str]:
     """For each pair of one model its difference, or why it cannot be compared."""
     if any(_text(runs.results[0], task) != _text(runs.results[1], task) for task, _ in score.parts):
         # The name of a window states only where it begins, not in which text.
@@ -173,12 +164,10 @@ def _compare_model(
     beside = put_beside(runs, pairs[0].model, score.parts)
     if isinstance(beside, str):
         return [beside] * len(pairs)
-    problems = [beside.problem(pair, runs.names) for pair in pairs]
-    fine = [pair for pair, problem in zip(pairs, problems, strict=True) if not problem]
-    sampled = iter(paired_samples(fine, beside, resamples))
-    results: list[Compared | str] = []
-    for pair, problem in zip(pairs, problems, strict=True):
-        if problem:
+    few = next((why for stratum in beside.paired.strata if (why := stratum.too_few())), "")
+    results: list[_Unadjusted | str] = []
+    for pair in pairs:
+        if problem := beside.problem(pair, runs.names):
             results.append(problem)
             continue
         at_floor = all(
@@ -186,7 +175,9 @@ def _compare_model(
             for task, _ in score.parts
             for floors_of_run in floors_of_runs
         )
-        results.append(_compared(score, pair, beside, next(sampled), at_floor))
+        why = few or ("no better than guessing" if at_floor else "")
+        difference = paired_differences([pair], beside)
+        results.append(_Unadjusted(_compared(score, pair, beside, difference), difference, why))
     return results
 
 
@@ -194,11 +185,8 @@ def _text(results: Results, task: str) -> object:
     return results.provenance.tasks[task].text
 
 
-def _compared(
-    score: Score, pair: CellPair, beside: Beside, samples: tuple[Sample, Sample], at_floor: bool
-) -> Compared:
-    """The difference of a pair, not adjusted yet."""
-    first, second = samples
+def _compared(score: Score, pair: CellPair, beside: Beside, difference: Pairwise) -> Compared:
+    """A pair whose difference is not adjusted yet."""
     return Compared(
         model=pair.model,
         retain=pair.retain,
@@ -207,16 +195,13 @@ def _compared(
         score=score.name,
         higher=score.higher,
         values=(beside.value(0, pair), beside.value(1, pair)),
-        items=beside.paired.items,
-        difference=difference(second, first),
-        p=1.0 if at_floor else p_value(second, first),
-        significant=False,
-        at_floor=at_floor,
+        items=sum(stratum.units for stratum in beside.paired.strata),
+        difference=Difference(float(difference.value[0])),
     )
 
 
 def _reasons(
-    model: str, score: Score, pairs: Sequence[CellPair], results: Sequence[Compared | str]
+    model: str, score: Score, pairs: Sequence[CellPair], results: Sequence[_Unadjusted | str]
 ) -> Iterator[str]:
     """Why pairs of a model are not compared, in one line where the reason is the same for all."""
     reasons = [each for each in results if isinstance(each, str)]
@@ -228,6 +213,12 @@ def _reasons(
             yield f"{pair.label}, {score.name}: {result}"
 
 
-def _adjusted(family: Sequence[Compared]) -> Iterator[Compared]:
-    for each, p in zip(family, holm([each.p for each in family]), strict=True):
-        yield replace(each, p=float(p), significant=bool(p < LEVEL))
+def _adjusted(family: Sequence[_Unadjusted]) -> Iterator[Compared]:
+    asked = [each.difference for each in family if not each.problem]
+    found = iter(adjusted_family("methods", Pairwise.joined(asked)) if asked else ())
+    for each in family:
+        if each.problem:
+            untested = replace(each.compared.difference, problem=each.problem)
+            yield replace(each.compared, difference=untested)
+        else:
+            yield replace(each.compared, difference=next(found))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
-from mbench.core.results import UNPRUNED
+from mbench.report import words
 from mbench.report.across_runs.compare import Compared, Comparison
 from mbench.report.page.render import environment
 from mbench.report.tables.table import MISSING, Cell, Column, Row, Table
-from mbench.report.words import interval, percent, signed
+from mbench.report.words import bounds, finite, method_name, percent, score_text
 from mbench.storage.atomic import write_text_atomically
 
 Place = tuple[str, float, tuple[str, str]]
@@ -39,19 +38,16 @@ def _compared_to_json(compared: Compared, family: str) -> dict[str, Any]:
         "score": compared.score,
         "family": family,
         "higher_is_better": compared.higher,
-        "values": [_finite(value) for value in compared.values],
-        "difference": _finite(compared.difference.value),
-        "low": _finite(compared.difference.low),
-        "high": _finite(compared.difference.high),
-        "p": compared.p,
-        "significant": compared.significant,
-        "at_floor": compared.at_floor,
+        "values": [finite(value) for value in compared.values],
+        "difference": finite(compared.difference.value),
+        "low": finite(compared.difference.low),
+        "high": finite(compared.difference.high),
+        "p": finite(compared.difference.p),
+        "p_adjusted": finite(compared.difference.adjusted),
+        "clear": compared.difference.clear,
+        "not_tested_because": compared.difference.problem,
         "items": compared.items,
     }
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def heading(comparison: Comparison) -> str:
@@ -59,7 +55,7 @@ def heading(comparison: Comparison) -> str:
     first, second = comparison.names
     if comparison.methods is None:
         return f"{second} minus {first}"
-    x, y = comparison.methods
+    x, y = map(method_name, comparison.methods)
     return (
         f"{y} minus {x} in {first}" if first == second else f"{y} of {second} minus {x} of {first}"
     )
@@ -81,8 +77,7 @@ def by_place(comparison: Comparison) -> dict[Place, dict[str, Compared]]:
 
 def method_label(methods: tuple[str, str]) -> str:
     """Both names, or one if they are equal."""
-    names = ["unpruned" if name == UNPRUNED else name for name in methods]
-    return " → ".join(dict.fromkeys(names))
+    return " → ".join(dict.fromkeys(map(method_name, methods)))
 
 
 def write_page(comparison: Comparison, path: Path) -> None:
@@ -118,9 +113,9 @@ def _cell(compared: Compared) -> Cell:
     difference = compared.difference
     first, second = compared.values
     details = (
-        interval(difference.low, difference.high),
-        f"{first:.3f} → {second:.3f}",
-        "at floor" if compared.at_floor else f"p {compared.p:.2g}, {compared.items} items",
+        *([bounds(difference.low, difference.high)] if not difference.problem else []),
+        f"{score_text(first)} → {score_text(second)}",
+        difference.problem or f"p {difference.adjusted:.2g}, {compared.items} items",
     )
-    kind = "significant" if compared.significant else "quiet"
-    return Cell(signed(difference.value), details, difference.value, kind)
+    kind = "significant" if difference.clear else "quiet"
+    return Cell(words.difference(difference.value), details, difference.value, kind)

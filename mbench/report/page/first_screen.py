@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import quantiles
 
@@ -48,21 +47,11 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """An answer, its figures written out."""
-
-    answer: Answer
-    figures: tuple[str, ...]
-    """One or two figures."""
-    interval: str
-
-
-@dataclass(frozen=True)
 class Panel:
     """One budget."""
 
     board: Board
-    answers: tuple[Shown, ...]
+    answers: tuple[Answer, ...]
     marks: tuple[Mark, ...]
     random: Line | None
     more: int
@@ -142,7 +131,7 @@ def _panel(board: Board, ranking: Ranking, on: Axis, reference: str) -> Panel:
     drawn = ranking.ranked[:MOST_ROWS]
     return Panel(
         board,
-        tuple(_shown(answer) for answer in answers(ranking)),
+        answers(ranking),
         tuple(_mark(ranking, row, on, reference) for row in drawn),
         _line(ranking, on),
         sum(len(row.names) for row in ranking.ranked[MOST_ROWS:]),
@@ -184,11 +173,3 @@ def _line(ranking: Ranking, on: Axis) -> Line | None:
     plural = "s" if len(figures) > 1 else ""
     text = f"{len(figures)} random mask{plural}, mean {score_text(mean)}{what}"
     return Line(on.at(mean), on.at(low), on.at(high), text)
-
-
-def _shown(answer: Answer) -> Shown:
-    write = score_text if answer.question.startswith("Which") else difference
-    figures: Sequence[str] = ()
-    if answer.figures is not None:
-        figures = tuple(dict.fromkeys(write(figure) for figure in answer.figures))
-    return Shown(answer, tuple(figures), bounds(*answer.interval) if answer.interval else "")

@@ -12,9 +12,10 @@ from urllib.parse import quote
 
 from mbench.core.errors import StoreError
 from mbench.report.page.render import environment
-from mbench.report.statistics.answers import answers
-from mbench.report.statistics.boards import RunBoards
-from mbench.report.words import listing, percent
+from mbench.report.statistics.answers import Answer, answers
+from mbench.report.statistics.boards import Board, RunBoards
+from mbench.report.statistics.ranking import Ranking
+from mbench.report.words import finite, method_name
 from mbench.storage.atomic import write_text_atomically
 from mbench.storage.results_folder import CSV, ITEMS, JSON
 
@@ -27,7 +28,7 @@ MARK = '<meta name="generator" content="mbench index">'
 
 @dataclass(frozen=True)
 class Leader:
-    """The leading methods at one budget."""
+    """Which method is best at one budget."""
 
     where: str
     methods: str
@@ -63,22 +64,54 @@ def to_json(run: RunBoards) -> dict[str, Any]:
         "score": run.score.name if run.score else "",
         "evaluations": {status: statuses.count(status) for status in sorted(set(statuses))},
         "budgets": [
-            {
-                "model": board.group.model,
-                "router": board.group.router,
-                "retain": board.retain,
-                "leaders": [n for row in board.ranking.tied for n in row.names]
-                if board.ranking
-                else [],
-                "verdict": [f"{a.question} {a.chip}" for a in answers(board.ranking)]
-                if board.ranking
-                else [],
-            }
-            for boards in run.groups
-            for board in boards.boards
+            _budget_to_json(board) for boards in run.groups for board in reversed(boards.boards)
         ],
         "models": list(dict.fromkeys(boards.group.model for boards in run.groups)),
     }
+
+
+def _budget_to_json(board: Board) -> dict[str, Any]:
+    ranking = board.ranking
+    return {
+        "model": board.group.model,
+        "router": board.group.router,
+        "retain": board.retain,
+        "pruned": board.pruned,
+        "tied_for_best": [list(row.names) for row in ranking.tied] if ranking else [],
+        "answers": [_answer_to_json(answer) for answer in answers(ranking)] if ranking else [],
+        "comparisons": _comparisons_to_json(ranking) if ranking else [],
+    }
+
+
+def _answer_to_json(answer: Answer) -> dict[str, Any]:
+    return {
+        "question": answer.question,
+        "answer": answer.chip,
+        "why": answer.why,
+        "name": answer.name,
+        "figures": list(answer.figures) if answer.figures else None,
+        "interval": list(answer.interval) if answer.interval else None,
+        "note": answer.note,
+    }
+
+
+def _comparisons_to_json(ranking: Ranking) -> list[dict[str, Any]]:
+    """Every comparison of every family: first minus second."""
+    found = []
+    for (first, second), c in ranking.comparisons.items():
+        figures = {"low": c.low, "high": c.high, "p": c.p, "p_adjusted": c.adjusted}
+        found.append(
+            {
+                "family": c.family,
+                "first": method_name(first),
+                "second": method_name(second),
+                "difference": finite(c.value),
+                **{name: finite(value) for name, value in figures.items()},
+                "clear": c.clear,
+                "not_tested_because": c.problem,
+            }
+        )
+    return found
 
 
 def write_index(folder: Path) -> Path:
@@ -137,13 +170,15 @@ def _listed(directory: Path) -> Listed:
 
 
 def _leader(budget: Mapping[str, Any], models: list[str]) -> Leader:
-    leaders = budget["leaders"]
-    where = percent(budget["retain"])
-    where += f" of {budget['model']}" if len(models) > 1 else ""
-    if not leaders:
-        text = "no method has a complete score"
-    elif len(leaders) == 1:
-        text = leaders[0]
-    else:
-        text = f"{leaders[0]}, not significantly different from {listing(leaders[1:])}"
-    return Leader(where, text, " ".join(budget["verdict"]))
+    where = budget["pruned"] + (f" of {budget['model']}" if len(models) > 1 else "")
+    answers = [f"{own['question']} {_said(own)}" for own in budget["answers"]]
+    best = budget["answers"][0] if budget["answers"] else None
+    text = _said(best) if best else "no method has a complete score"
+    return Leader(where, text, " ".join(answers))
+
+
+def _said(answer: Mapping[str, Any]) -> str:
+    """An answer in one line."""
+    said = " ".join(part for part in (answer["name"], answer["answer"]) if part)
+    more = answer["why"] or answer["note"]
+    return f"{said} ({more})" if more else said

@@ -14,7 +14,7 @@ from mbench.core.results import UNPRUNED
 from mbench.report.statistics.families import Comparison, FamilyName
 from mbench.report.statistics.groups import RANDOM
 from mbench.report.statistics.ranking import Ranked, Ranking
-from mbench.report.words import listing
+from mbench.report.words import bounds, difference, listing, score_text
 
 Kind = Literal["win", "up", "down", "tie", "none", "unknown"]
 """What a chip says beside its words: a clear win, better, worse, tied, no difference seen, cannot
@@ -45,6 +45,18 @@ class Answer:
     """From the lowest to the highest bound of their simultaneous intervals."""
     note: str = ""
     """`highest: reap-code`, or what limits the answer."""
+
+    @property
+    def figures_text(self) -> str:
+        """`0.511 to 0.533`; signed for differences."""
+        write = score_text if self.question == BEST else difference
+        figures = [write(figure) for figure in self.figures or ()]
+        return " to ".join(dict.fromkeys(figures))
+
+    @property
+    def interval_text(self) -> str:
+        """`[−0.111, −0.034]`; empty without one."""
+        return bounds(*self.interval) if self.interval else ""
 
 
 def answers(ranking: Ranking) -> tuple[Answer, Answer, Answer]:

@@ -72,27 +72,28 @@ def compare_family(
 
     With `problem`, nothing is tested, and every comparison says why.
     """
+    of = differences.at(pairs)
     if problem:
-        return {
-            pair: Comparison(float(differences.value[pair]), family=name, problem=problem)
-            for pair in pairs
-        }
-    of = _at(differences, pairs)
+        values = of.value.tolist()
+        compared = [Comparison(value, family=name, problem=problem) for value in values]
+    else:
+        compared = tested(name, of)
+    return dict(zip(pairs, compared, strict=True))
+
+
+def tested(name: FamilyName, of: Pairwise) -> list[Comparison]:
+    """A family's comparisons from their differences [n], adjusted for each other."""
+    size = len(of.value)
     p = p_values(of)
-    adjusted, levels = holm(p), holm_levels(p)
-    low, high = bounds(of, LEVEL / max(1, len(pairs)))
-    # Zero is outside at the level of Holm's step: beside zero, that bound is the family's.
-    step_low, step_high = bounds(of, levels)
+    adjusted = holm(p)
+    low, high = bounds(of, LEVEL / max(1, size))
+    # Zero is outside at the level of Holm's step.
+    step_low, step_high = bounds(of, holm_levels(p))
     clear = adjusted < LEVEL
     low = np.where(clear & (of.centre > 0) & (low <= 0), step_low, low)
     high = np.where(clear & (of.centre < 0) & (high >= 0), step_high, high)
-    return {
-        pair: Comparison(
-            float(of.value[at]), float(low[at]), float(high[at]), float(p[at]),
-            float(adjusted[at]), name, len(pairs),
-        )
-        for at, pair in enumerate(pairs)
-    }  # fmt: skip
+    figures = zip(*(each.tolist() for each in (of.value, low, high, p, adjusted)), strict=True)
+    return [Comparison(*own, family=name, size=size) for own in figures]
 
 
 def holm_levels(p: np.ndarray) -> np.ndarray:
@@ -101,13 +102,3 @@ def holm_levels(p: np.ndarray) -> np.ndarray:
     levels = np.empty(len(p))
     levels[order] = LEVEL / np.arange(len(p), 0, -1)
     return levels
-
-
-def _at(differences: Pairwise, pairs: Sequence[tuple[int, int]]) -> Pairwise:
-    """The differences [pairs] of some pairs."""
-    first, second = (np.array([pair[side] for pair in pairs], int) for side in (0, 1))
-    fields = (
-        differences.value, differences.centre, differences.variance, differences.freedom,
-        differences.skewness,
-    )  # fmt: skip
-    return Pairwise(*(field[first, second] for field in fields))

@@ -14,9 +14,11 @@ def p_values(differences: Pairwise) -> np.ndarray:
     """[n, n] two-sided p-values of no difference: the larger of Student's and Hall's."""
     from scipy.stats import t as student
 
-    error = np.sqrt(differences.variance)
+    error, centre = np.sqrt(differences.variance), differences.centre
+    # A difference without any spread is certain, if it is one.
+    certain = np.where(np.abs(centre) > NOISE, np.copysign(np.inf, centre), 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        distance = np.where(error > NOISE, differences.centre / error, 0.0)
+        distance = np.where(error > NOISE, centre / error, certain)
     corrected = _corrected(distance, differences.skewness)
     tails = np.minimum(np.abs(distance), np.abs(corrected))
     # Corrections on different sides of zero agree with no difference.
@@ -42,10 +44,11 @@ def bounds(differences: Pairwise, level: np.ndarray | float) -> tuple[np.ndarray
 def _corrected(distance: np.ndarray, skewness: np.ndarray) -> np.ndarray:
     """Hall's transformation of a studentised distance, with skewness a of the estimate:
     t + a t^2 / 3 + a^2 t^3 / 27 + a / 6."""
-    result: np.ndarray = (
-        distance + skewness * distance**2 / 3 + skewness**2 * distance**3 / 27 + skewness / 6
-    )
-    return result
+    with np.errstate(invalid="ignore"):
+        result: np.ndarray = (
+            distance + skewness * distance**2 / 3 + skewness**2 * distance**3 / 27 + skewness / 6
+        )
+    return np.where(np.isfinite(distance), result, distance)
 
 
 def _before_correction(value: np.ndarray, skewness: np.ndarray) -> np.ndarray:

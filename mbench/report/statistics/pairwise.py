@@ -28,7 +28,8 @@ from mbench.report.statistics.strata import Stratum, columns_of
 
 @dataclass(frozen=True)
 class Pairwise:
-    """Differences first - second of every two of n methods; each array is [n, n]."""
+    """Differences first - second of every two of n methods; each array is [n, n], or has the shape
+    of those that were chosen with `at`."""
 
     value: np.ndarray
     """What was observed."""
@@ -39,6 +40,17 @@ class Pairwise:
     """Degrees of freedom of `variance`."""
     skewness: np.ndarray
     """Of the estimate: its third cumulant over variance ** 1.5."""
+
+    def at(self, pairs: Sequence[tuple[int, int]]) -> Pairwise:
+        """The differences [pairs] of these places."""
+        first, second = (np.array([pair[side] for pair in pairs], int) for side in (0, 1))
+        return Pairwise(*(array[first, second] for array in vars(self).values()))
+
+    @staticmethod
+    def joined(parts: Sequence[Pairwise]) -> Pairwise:
+        """Differences that were computed apart, [n] each, one after another."""
+        arrays = zip(*(vars(part).values() for part in parts), strict=True)
+        return Pairwise(*(np.concatenate(own) for own in arrays))
 
 
 def pairwise(strata: Sequence[Stratum], columns: Sequence[Sequence[int]]) -> Pairwise:

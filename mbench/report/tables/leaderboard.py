@@ -15,7 +15,7 @@ from mbench.report.statistics.ranking import Ranked, Ranking, Reference, Unranke
 from mbench.report.statistics.scores import Score
 from mbench.report.statistics.seed_summaries import Summary, summarize
 from mbench.report.tables.table import MISSING, Cell, Column, Row, Table
-from mbench.report.words import interval, number, percent, shorten, signed
+from mbench.report.words import bounds, difference, number, percent, shorten
 
 
 def leaderboard(board: Board) -> Table:
@@ -126,9 +126,9 @@ def _error(score: Score, cell: CellResult) -> str:
 def _difference_cell(comparison: Comparison | None) -> Cell:
     if comparison is None:
         return MISSING
-    details = (comparison.problem or interval(comparison.low, comparison.high),)
+    details = (comparison.problem or bounds(comparison.low, comparison.high),)
     kind = "significant" if comparison.clear else "quiet"
-    return Cell(signed(comparison.value), details, comparison.value, kind)
+    return Cell(difference(comparison.value), details, comparison.value, kind)
 
 
 def _gap_cell(row: Ranked) -> Cell:

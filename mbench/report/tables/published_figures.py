@@ -11,7 +11,7 @@ from mbench.report.statistics.boards import GroupBoards
 from mbench.report.statistics.groups import Group
 from mbench.report.statistics.seed_summaries import summarize
 from mbench.report.tables.table import Cell, Column, Row, Table
-from mbench.report.words import number, percent, signed
+from mbench.report.words import difference, number, percent
 
 
 def published_figures(boards: GroupBoards, paper: Published, id: str) -> Table | None:
@@ -76,13 +76,13 @@ def _row(results: Results, figure: Figure, ours: float) -> Row:
     metric = results.task_metrics.get(figure.task, "")
 
     def write(value: float) -> str:
-        return signed(value) if figure.minus else number(metric, value)
+        return difference(value) if figure.minus else number(metric, value)
 
     kind = [f"seed {figure.seed}"] if figure.seed is not None else []
     kind += [figure.over_seeds + " over seeds"] if figure.over_seeds != "mean" else []
     kind += [f"over {figure.minus}"] if figure.minus else []
     gap = ours - figure.value
-    difference = f"{gap:+.1f}".replace("-", "−") if metric == "perplexity" else signed(gap)
+    apart = f"{gap:+.1f}".replace("-", "−") if metric == "perplexity" else difference(gap)
     return Row(
         Cell(figure.method),
         (
@@ -90,7 +90,7 @@ def _row(results: Results, figure: Figure, ours: float) -> Row:
             Cell(figure.task, (", ".join(kind),) if kind else ()),
             Cell(write(figure.value), sort=figure.value),
             Cell(write(ours), sort=ours),
-            Cell(difference, sort=gap),
+            Cell(apart, sort=gap),
             Cell(figure.where, kind="prose"),
         ),
     )
