@@ -12,27 +12,40 @@ from mbench.cli.output import print_json
 
 @click.command("plan")
 @suite_options
+@click.option("--settings", is_flag=True, help="Show the protocol and every method in words, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(as_json: bool, **options: Any) -> None:
-    """Show the cells of SUITE, the forward passes they need, what is stored, and the cost.
+def command(settings: bool, as_json: bool, **options: Any) -> None:
+    """Show what SUITE would cost, what of it is stored, and which differences it can find.
 
     SUITE is a file, or the name of a suite that comes with mbench (`mbench suites`).
     """
     from mbench.cli.display import json_only
-    from mbench.cli.summary import show_notes, show_plan
+    from mbench.cli.plan_display import show_detectable, show_few_masks, show_plan
+    from mbench.cli.summary import show_notes
     from mbench.plan.admission.budgets import budget_findings
     from mbench.plan.cost import estimate
+    from mbench.plan.detectable import detectable
     from mbench.plan.in_words import methods_in_words, protocol_in_words
+    from mbench.plan.random_masks import few_masks
+    from mbench.storage.records import to_plain
 
     json_stream = click.get_current_context().with_resource(json_only()) if as_json else None
     planned = request(trust_expected=True, **options)
     suite = planned.plan.suite
     cost = estimate(planned.plan, planned.store)
+    few, differences = few_masks(planned.plan, cost), detectable(planned.plan, planned.store)
+    in_words = (*protocol_in_words(suite), *methods_in_words(planned.plan))
     if json_stream is not None:
-        print_json(cost.to_json(), json_stream)
+        extra = {"random_masks": few, "detectable": differences, "settings": in_words}
+        print_json({**cost.to_json(), **to_plain(extra)}, json_stream)
         return
     click.echo(f"{suite.name}: {suite.title or suite.name}")
-    for entry in (*protocol_in_words(suite), *methods_in_words(planned.plan)):
-        click.echo(f"  {entry.name}: {entry.text}")
     show_plan(cost, suite, err=False)
+    if few is not None:
+        show_few_masks(few)
+    show_detectable(differences)
     show_notes(budget_findings(planned.plan), err=False)
+    for entry in in_words if settings else ():
+        click.echo(f"{entry.name}: {entry.text}")
+    if not settings:
+        click.echo("--settings shows the protocol and every method in words")

@@ -45,7 +45,8 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     written, 3 something failed, 130, 143 and 129 ended by Ctrl-C, SIGTERM and SIGHUP.
     """
     from mbench.cli.display import json_only, watching
-    from mbench.cli.summary import list_problems, show_end, show_notes, show_plan
+    from mbench.cli.plan_display import show_plan
+    from mbench.cli.summary import list_problems, show_end, show_notes
     from mbench.plan.admission.admit import admit, refuse
     from mbench.plan.cost import estimate
     from mbench.report.publish import LOCK, publish

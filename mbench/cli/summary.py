@@ -1,4 +1,4 @@
-"""Prints what a run will do, and at its end what was done and what failed."""
+"""Prints what was found out before a run, and at its end what was done and what failed."""
 
 from __future__ import annotations
 
@@ -13,37 +13,8 @@ from mbench.core.results import budget_label
 if TYPE_CHECKING:
     from mbench.core.admission import Finding
     from mbench.core.results import Results
-    from mbench.core.suite import Suite
-    from mbench.plan.cost import Estimate, ModelCost
     from mbench.report.publish import WrittenReport
     from mbench.run.session import Outcome
-
-
-LONG = 3600.0
-"""Seconds on a few CPU cores from which on a plan also estimates the time on accelerators."""
-
-
-def show_plan(estimate: Estimate, suite: Suite, *, err: bool) -> None:
-    """Per model: budgets, cells, what is stored, what is left to do and how long it may take."""
-    budgets = " ".join(f"{100 * ratio:g}%" for ratio in suite.retain)
-    for cost in estimate.models:
-        at_most = "" if cost.masks_final else "at most "
-        click.echo(
-            f"{cost.model}: {counted(cost.cells, 'cell')} at {budgets};"
-            f" {at_most}{counted(cost.masks, 'distinct mask')},"
-            f" {cost.evaluations_cached} of {at_most}{cost.evaluations} evaluations in the store",
-            err=err,
-        )
-        click.echo(f"  to do: {_to_do(cost)}", err=err)
-        if suite.efficiency is not None:
-            click.echo(
-                "  and size, memory and speed at each budget, unless measured here before",
-                err=err,
-            )
-        if not cost.files_available:
-            click.echo("  its files cannot be read: sizes are those the suite states", err=err)
-        if cost.seconds > LONG and not cost.speed_measured:
-            click.echo(f"  on accelerators, roughly: {_on_accelerators(cost)}", err=err)
 
 
 def show_notes(findings: Iterable[Finding], *, err: bool = True) -> None:
@@ -60,37 +31,6 @@ def show_findings(findings: Iterable[Finding]) -> None:
     for *short, words in rows:
         cells = (text.ljust(width) for text, width in zip(short, widths, strict=True))
         click.echo("  ".join((*cells, words)))
-
-
-def _on_accelerators(cost: ModelCost) -> str:
-    times = (
-        f"{time.device} {duration(3600 * time.hours)}"
-        + ("" if time.fits else " (too small for the weights)")
-        for time in cost.devices
-    )
-    return f"{', '.join(times)}; the weights take {cost.weight_bytes / 1e9:.0f} GB"
-
-
-def _to_do(cost: ModelCost) -> str:
-    left = cost.evaluations - cost.evaluations_cached
-    if not left and not cost.profiles:
-        return "nothing, everything is in the store"
-    parts = []
-    if cost.profiles:
-        profiles = counted(cost.profiles, "profile")
-        parts.append(f"{profiles} of {cost.profile_tokens:,} tokens in all")
-    if cost.unknown_tasks:
-        unknown = ", ".join(cost.unknown_tasks)
-        parts.append(
-            f"{counted(left, 'evaluation')}, of unknown size until the run builds {unknown}"
-        )
-        return "; ".join(parts)
-    parts.append(f"{counted(left, 'evaluation')} of {cost.evaluation_tokens:,} tokens in all")
-    speed = "at the speed last measured" if cost.speed_measured else "roughly"
-    parts.append(f"{speed} {duration(cost.seconds)}")
-    if cost.expected_tasks:
-        parts.append(f"tokens as stated in the suite: {', '.join(cost.expected_tasks)}")
-    return "; ".join(parts)
 
 
 def counted(number: int, noun: str) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -27,13 +28,29 @@ def _of_a_user(path: str) -> str:
     return path
 
 
+MOST_SEEDS = 1000
+
+
+def _listed(seeds: Any) -> Any:
+    """So many seeds, counted from 0, where a number stands for a list."""
+    number = isinstance(seeds, int) and not isinstance(seeds, bool)
+    if number and 1 <= seeds <= MOST_SEEDS:
+        return tuple(range(seeds))
+    if number or not isinstance(seeds, list | tuple):
+        raise ValueError(
+            f"give a list of seeds, e.g. [0, 1, 42], or how many of 0, 1, 2, ... from 1 to"
+            f" {MOST_SEEDS}"
+        )
+    return seeds
+
+
 Words = Annotated[str, Field(max_length=10_000)]
 Label = Annotated[str, Field(min_length=1, max_length=200)]
 Count = Annotated[int, Field(ge=1, le=10**15)]
 Tokens = Annotated[int, Field(ge=1, le=2**24)]
 """Of one sequence: no model has more positions."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Seeds = Annotated[tuple[Seed, ...], Field(max_length=1000)]
+Seeds = Annotated[tuple[Seed, ...], Field(max_length=MOST_SEEDS), BeforeValidator(_listed)]
 HubId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$", max_length=200)]
 Revision = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][\w.+-]*(/[A-Za-z0-9][\w.+-]*)*$", max_length=200)
@@ -301,7 +318,7 @@ class MethodSpec(Parts):
     candidate: Label | None = None
     """Method whose mask the builder starts from; omitted: the ready-made method's."""
     seeds: Seeds | None = None
-    """Of a method that draws at random; omitted: the suite's."""
+    """Of a method that draws at random, listed or their number; omitted: the suite's."""
     router: RouterMode | None = None
     """The router mode of its masked models; omitted: the suite's. A candidate has its own."""
     models: Mapping[str, Parts] = Field(default_factory=dict)
@@ -342,7 +359,8 @@ class Suite(_Strict):
     """`sliced`: the router sees retained experts only, as after physical removal. `preserved`:
     retained experts keep the gate values of the full model."""
     seeds: Seeds = (0, 1, 2, 3, 4, 42)
-    """For methods that draw at random and name no seeds of their own."""
+    """For methods that draw at random and name no seeds of their own. A number n stands for the
+    seeds 0 to n - 1: `seeds: 20` draws 20 masks at each budget."""
     corpora: Mapping[Name, CorpusSpec] = Field(default_factory=dict)
     calibration: tuple[str, ...] = ()
     """The corpora, in order, of methods that list none themselves."""

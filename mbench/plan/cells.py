@@ -20,7 +20,7 @@ from mbench.plan.keys import (
     installed_code,
     mask_key,
     statistic_key,
-    task_cost_key,
+    task_size_key,
 )
 from mbench.plan.methods import ResolvedMethod, resolve_methods
 from mbench.plan.models import PlannedModel, find_model
@@ -111,9 +111,9 @@ class Plan:
             self.code, model.identity, mask_hash, mode, task.name, task.fingerprint
         )
 
-    def task_cost_key(self, model: PlannedModel, task: PlannedTask) -> Key:
-        """Key of the number of tokens of a built task."""
-        return task_cost_key(self.code, model.identity, task.name, task.fingerprint)
+    def task_size_key(self, model: PlannedModel, task: PlannedTask) -> Key:
+        """Key of a built task's `TaskSize`."""
+        return task_size_key(self.code, model.identity, task.name, task.fingerprint)
 
 
 def make_plan(

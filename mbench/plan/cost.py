@@ -11,7 +11,9 @@ from mbench.core.model_facts import DTYPE_BYTES
 from mbench.plan.cells import Plan
 from mbench.plan.keys import speed_key
 from mbench.plan.models import PlannedModel
+from mbench.plan.tasks import PlannedTask, TaskSize
 from mbench.storage.mask_json import mask_from_json
+from mbench.storage.records import from_plain
 from mbench.storage.store import Store
 
 ASSUMED_FLOPS = 4e10
@@ -68,13 +70,16 @@ class ModelCost:
     evaluations_cached: int
     evaluation_tokens: int
     """Of the evaluations still to do, as far as their tasks are known."""
+    mask_tokens: int
+    """Of one more mask on every task, likewise."""
     unknown_tasks: tuple[str, ...]
-    """Tasks whose size is known only after they were built once."""
+    """Tasks whose size nobody has counted yet, and the suite does not state."""
     expected_tasks: tuple[str, ...]
     """Tasks never built, whose tokens are what the suite expects."""
     weight_bytes: int
     """Of the unpruned model in memory."""
     seconds: float
+    tokens_per_second: float
     speed_measured: bool
     devices: tuple[DeviceTime, ...]
     """The same work on other machines."""
@@ -118,10 +123,12 @@ def _model_cost(plan: Plan, store: Store, model: PlannedModel) -> ModelCost:
         evaluations=(len(masks) + unmade) * len(plan.tasks),
         evaluations_cached=evaluations.stored,
         evaluation_tokens=evaluations.tokens,
+        mask_tokens=evaluations.tokens_of_a_mask,
         unknown_tasks=evaluations.unknown,
         expected_tasks=evaluations.expected,
         weight_bytes=weights,
         seconds=tokens / per_second,
+        tokens_per_second=per_second,
         speed_measured=measured is not None,
         devices=tuple(
             DeviceTime(
@@ -162,6 +169,8 @@ class _Evaluations:
     stored: int
     tokens: int
     """Still to do, as far as the tasks' sizes are known."""
+    tokens_of_a_mask: int
+    """On all tasks, likewise."""
     unknown: tuple[str, ...]
     """Tasks of unknown size."""
     expected: tuple[str, ...]
@@ -171,20 +180,29 @@ class _Evaluations:
 def _evaluations(
     plan: Plan, store: Store, model: PlannedModel, masks: set[tuple[str, RouterMode]], unmade: int
 ) -> _Evaluations:
-    tokens, stored = 0, 0
+    tokens, stored, of_one = 0, 0, 0
     unknown: list[str] = []
     expected: list[str] = []
     for task in plan.tasks:
         done = sum(store.has_items(plan.evaluation_key(model, *mask, task)) for mask in masks)
         stored += done
-        built = store.read_json(plan.task_cost_key(model, task))
-        per_mask = task.expected_tokens if built is None else built
+        built = stored_size(plan, store, model, task)
+        per_mask = task.expected_tokens if built is None else built.tokens
         if per_mask is None:
             unknown.append(task.name)
         elif built is None:
             expected.append(task.name)
         tokens += (per_mask or 0) * (len(masks) + unmade - done)
-    return _Evaluations(stored, tokens, tuple(unknown), tuple(expected))
+        of_one += per_mask or 0
+    return _Evaluations(stored, tokens, of_one, tuple(unknown), tuple(expected))
+
+
+def stored_size(
+    plan: Plan, store: Store, model: PlannedModel, task: PlannedTask
+) -> TaskSize | None:
+    """A task's size for a model where a check or a run counted it, else None."""
+    stored = store.read_json(plan.task_size_key(model, task))
+    return None if stored is None else from_plain(TaskSize, stored)
 
 
 def _flops(model: PlannedModel) -> float:

@@ -11,7 +11,7 @@ plugins and these inputs would give:
 | evaluation  | evaluate/, moe/        | torch, transformers | model, mask, router, task          |
 | efficiency  | moe/, run/footprint.py | torch, transformers | model, budget, settings, device    |
 | model facts | moe/                   | torch, transformers | model                              |
-| task cost   | evaluate/              |                     | model, task                        |
+| task size   | evaluate/              |                     | model, task                        |
 | admission   | evaluate/, moe/,       | torch, transformers | the inputs that are looked at      |
 |             | plan/admission/, text  |                     |                                    |
 | text        | storage/texts.py,      |                     | its files, or its commit           |
@@ -49,7 +49,7 @@ COMPUTED_BY: Mapping[str, tuple[str, ...]] = {
     "evaluation": ("evaluate", "moe"),
     "efficiency": ("moe", "run/footprint.py"),
     "model facts": ("moe",),
-    "task cost": ("evaluate",),
+    "task size": ("evaluate",),
     "admission": ("evaluate", "moe", "plan/admission", *READERS),
     "text": READERS,
 }
@@ -273,16 +273,16 @@ def model_facts_key(code: Code, name: str, content: str, fields: Sequence[str]) 
     )
 
 
-def task_cost_key(
+def task_size_key(
     code: Code, model: ModelIdentity, task_name: str, fingerprint: Mapping[str, Any]
 ) -> Key:
-    """The forward tokens of one mask on a task, known once the task was built."""
+    """The items of a task and the forward tokens of one mask, known once it was built."""
     return Key.of(
         "facts",
         f"size of {task_name} for {model.name}",
         {
-            "kind": "task cost",
-            "code": code.of("task cost"),
+            "kind": "task size",
+            "code": code.of("task size"),
             "model": model.content,
             "task": dict(fingerprint),
         },

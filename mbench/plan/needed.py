@@ -37,7 +37,7 @@ def _of_model(plan: Plan, model: PlannedModel, store: Store) -> Iterator[Key]:
             mask = mask_from_json(stored, model.facts.layers)
             masks.add((mask.content_hash, cell.budget.router))
     for task in plan.tasks:
-        yield plan.task_cost_key(model, task)
+        yield plan.task_size_key(model, task)
         yield from (plan.evaluation_key(model, *mask, task) for mask in masks)
     yield speed_key(model.identity, platform.node())
 

@@ -27,6 +27,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class TaskSize:
+    """What was counted when a task was built for a model, as the store keeps it."""
+
+    items: int
+    """Rows of its per-item table."""
+    tokens: int
+    """Forward tokens of one mask; of generating tasks, the most it can be."""
+
+
+@dataclass(frozen=True)
 class PlannedTask:
     """One task or perplexity text, the same for every mask."""
 

@@ -13,9 +13,10 @@ from mbench.core.evaluation import Evaluation, evaluation
 from mbench.core.interfaces import ExpertMask, RouterMode
 from mbench.core.results import TaskStatus
 from mbench.plan.keys import speed_key
-from mbench.plan.tasks import PlannedTask
+from mbench.plan.tasks import PlannedTask, TaskSize
 from mbench.run.environment import return_freed_memory
 from mbench.run.session import ModelSession
+from mbench.storage.records import to_plain
 from mbench.storage.store import Key
 
 if TYPE_CHECKING:
@@ -137,7 +138,8 @@ class EvaluationStage:
                 f"{task.name} has {evaluator.items} items, the suite expects {task.expected_items}"
             )
         self._evaluators[task.name] = evaluator
-        session.store.write_json(session.plan.task_cost_key(session.model, task), evaluator.tokens)
+        size = TaskSize(evaluator.items, evaluator.tokens)
+        session.store.write_json(session.plan.task_size_key(session.model, task), to_plain(size))
 
     def tokens(self, task: PlannedTask) -> int:
         """Forward tokens of a prepared task on one mask; 0 for one that could not be prepared."""

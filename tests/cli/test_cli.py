@@ -50,7 +50,8 @@ def test_a_run_prints_the_report_on_stdout_and_the_rest_on_stderr(first_run):
     assert run.stdout == "reports/tiny/index.html\n"
     assert ESCAPE not in run.stderr
     assert "Warning" not in run.stderr
-    assert "demo: 12 cells at 25% 50%" in run.stderr
+    assert "5 methods at 25, 50 % of the experts kept, 2 tasks" in run.stderr
+    assert re.search(r"^demo +12 +≤ 13 +≤ 26 +0 +2 ", run.stderr, re.M)
     assert re.search(r"demo 50% reap +ppl-wiki [\d.]+", run.stderr)
     names = {path.name for path in (folder / "reports" / "tiny").iterdir()}
     assert names == {
@@ -77,15 +78,40 @@ def test_json_is_json_lines_and_nothing_else(call_there):
     assert run.stderr == ""
 
 
-def test_plan_tells_settings_cost_and_what_is_cached(folder, call_there):
+def test_plan_leads_with_the_cost_and_keeps_the_settings_behind_an_option(folder, call_there):
     done = call_there("plan", "tiny.yaml")
-    assert "to do: nothing, everything is in the store" in done.stdout
-    new = call("plan", "tiny.yaml", cwd=folder, store=folder / "other")
-    assert "at most 13 distinct masks, 0 of at most 26 evaluations in the store" in new.stdout
-    assert "2 profiles of 384 tokens" in new.stdout
-    assert "selector round-robin (protected 10, overflow clamp)" in new.stdout
-    as_json = json.loads(call_there("plan", "tiny.yaml", "--json").stdout)
+    assert "nothing to do: everything is in the store" in done.stdout
+    other = folder / "other"
+    new = call("plan", "tiny.yaml", cwd=folder, store=other)
+    cells, masks, left, stored, profiles = 12, 13, 26, 0, 2
+    figures = rf"^demo +{cells} +≤ {masks} +≤ {left} +{stored} +{profiles} +not counted +- "
+    assert re.search(figures, new.stdout, re.M)
+    assert "tokens of cloze_bible are not counted yet: `mbench check`" in new.stdout
+    assert call("check", "tiny.yaml", cwd=folder, store=other).returncode == 0
+    counted = call("plan", "tiny.yaml", cwd=folder, store=other)
+    (row,) = re.findall(r"^demo +.*", counted.stdout, re.M)
+    of_run = call_there("plan", "tiny.yaml", "--json")
+    per_mask = json.loads(of_run.stdout)["models"][0]["mask_tokens"]
+    assert f"{masks * per_mask + 384:,}" in row
+    setting = "selector round-robin (protected 10, overflow clamp)"
+    assert setting not in new.stdout
+    assert setting in call_there("plan", "tiny.yaml", "--settings").stdout
+    as_json = json.loads(of_run.stdout)
     assert as_json["models"][0]["evaluations_cached"] == as_json["models"][0]["evaluations"]
+    assert any(setting in entry["text"] for entry in as_json["settings"])
+    assert {row["name"] for row in as_json["detectable"]} >= {"cloze_bible", "ppl-wiki"}
+
+
+def test_plan_says_where_random_masks_are_few_and_what_more_cost(call_there):
+    few = call_there("plan", "tiny.yaml").stdout
+    per_mask = json.loads(call_there("plan", "tiny.yaml", "--json").stdout)["models"][0]
+    more = 17 * 2 * per_mask["mask_tokens"]
+    assert "random: 2 masks at each budget: to beat all is a rank p-value of 1/3 = 0.33" in few
+    assert f"--set seeds=19 adds 17 at each budget, {more:,} tokens" in few
+    enough = call_there("plan", "tiny.yaml", "--set", "seeds=19")
+    assert "rank p-value" not in enough.stdout
+    own = call_there("plan", "tiny.yaml", "--set", "methods.random.seeds=3")
+    assert "--set methods.random.seeds=19 adds 16 at each budget" in own.stdout
 
 
 def test_a_changed_suite_says_so_on_its_page(folder, call_there):

@@ -23,7 +23,7 @@ FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*
 MOVED_BY = {
     "core/interfaces.py": {"mask"},
     "moe/": {"statistic", "evaluation", "efficiency", "model facts", "admission"},
-    "evaluate/": {"evaluation", "task cost", "admission"},
+    "evaluate/": {"evaluation", "task size", "admission"},
     "plan/admission/": {"admission"},
     "storage/texts.py": {"admission", "text"},
     "storage/text_files/": {"admission", "text"},
@@ -47,7 +47,7 @@ def keys_of(plan: Plan) -> dict[str, dict[str, str]]:
         task.name: plan.evaluation_key(model, unpruned, "sliced", task).digest
         for task in plan.tasks
     }
-    keys["task cost"] = {t.name: plan.task_cost_key(model, t).digest for t in plan.tasks}
+    keys["task size"] = {t.name: plan.task_size_key(model, t).digest for t in plan.tasks}
     efficiency = efficiency_key(plan.code, model.identity, 12, {"new_tokens": 4}, "a machine")
     keys["efficiency"] = {"12": efficiency.digest}
     facts = model_facts_key(plan.code, model.name, model.key, ["layers"])
@@ -83,7 +83,7 @@ def test_an_edit_in_a_file_changes_exactly_the_code_of_what_it_computes(copy, fi
     ("file", "moved"),
     [
         ("moe/experts.py", {"statistic", "mask", "evaluation", "efficiency", "model facts"}),
-        ("evaluate/packing.py", {"evaluation", "task cost"}),
+        ("evaluate/packing.py", {"evaluation", "task size"}),
         ("run/mask_stage.py", {"mask"}),
         ("export/write.py", set()),
         ("__init__.py", set()),

@@ -159,6 +159,19 @@ def test_the_command_line_narrows_and_redirects(tmp_path):
     assert few.tasks["cloze_wiki"].limit == 3
 
 
+@pytest.mark.parametrize("given", ["0", "1001", "true", "'6'", "2.0", "{a: 1}"])
+def test_seeds_are_a_list_or_their_number(tmp_path, given):
+    path = write(tmp_path, GOOD)
+    suite, _ = load_suite(path, set_values=["seeds=20", "methods.random.seeds=2"])
+    assert suite.seeds == tuple(range(20))
+    assert suite.methods["random"].seeds == (0, 1)
+    with pytest.raises(
+        MbenchError, match=r"seeds: give a list of seeds.* from 1 to 1000"
+    ) as raised:
+        load_suite(path, set_values=[f"seeds={given}"])
+    assert str(raised.value).count("\n") == 0
+
+
 def test_texts_and_tasks_are_taken_from_files(tmp_path):
     (tmp_path / "local.yaml").write_text("task: other\ndataset_path: json\n")
     path = write(tmp_path, GOOD)

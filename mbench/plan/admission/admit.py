@@ -50,6 +50,8 @@ def _checks(plan: Plan) -> Iterator[Check]:
 
 def _findings(check: Check, store: Store) -> tuple[Finding, ...]:
     stored = None if check.key is None else store.read_json(check.key)
+    if check.also is not None and store.read_json(check.also) is None:
+        stored = None
     if stored is not None:
         return tuple(from_plain(Finding, finding) for finding in stored)
     try:

@@ -6,11 +6,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from mbench.core.admission import Finding
-from mbench.storage.store import Key
+from mbench.plan.tasks import TaskSize
+from mbench.storage.records import to_plain
+from mbench.storage.store import Key, Store
 
 
 class RefusedElsewhere(Exception):
     """Another check refuses what this one would look at: it finds nothing, and looks again."""
+
+
+def keep_size(store: Store, key: Key, size: TaskSize) -> None:
+    """Store what a check counted, so that plans know it before a run."""
+    store.write_json(key, to_plain(size))
 
 
 @dataclass(frozen=True)
@@ -24,3 +31,5 @@ class Check:
     """
     key: Key | None = None
     """See `mbench.plan.keys.admission_key`; None: so quick that it is not stored."""
+    also: Key | None = None
+    """What it stores beside its findings: it looks again where that is absent."""

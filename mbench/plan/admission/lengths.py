@@ -5,19 +5,19 @@ Texts are tokenised here as a run would do it, so that one that is too short is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mbench.core.admission import Finding
 from mbench.core.errors import CorpusError, MbenchError, PluginError
 from mbench.core.suite import CorpusSpec, PerplexityTask
-from mbench.plan.admission.check import Check, RefusedElsewhere
+from mbench.plan.admission.check import Check, RefusedElsewhere, keep_size
 from mbench.plan.admission.models import model_inputs
 from mbench.plan.cells import Plan
 from mbench.plan.keys import admission_key
 from mbench.plan.models import PlannedModel
-from mbench.plan.tasks import PlannedTask
+from mbench.plan.tasks import PlannedTask, TaskSize
 from mbench.storage.texts import Text
 
 if TYPE_CHECKING:
@@ -51,7 +51,9 @@ def window_checks(plan: Plan) -> Iterator[Check]:
             inputs: dict[str, Any] = {**model_inputs(model), "task": dict(task.fingerprint)}
             inputs["perplexity"] = task.name
             key = admission_key(plan.code, f"{task.name} on {model.name}", inputs)
-            yield Check(partial(_windows, model, task), key)
+            size = plan.task_size_key(model, task)
+            keep = partial(keep_size, plan.inputs.store, size)
+            yield Check(partial(_windows, model, task, keep), key, also=size)
 
 
 def _present(plan: Plan) -> list[PlannedModel]:
@@ -100,7 +102,9 @@ def _why_not(error: MbenchError, text: Text) -> str:
     return str(error).removeprefix(f"{text.name}: ")
 
 
-def _windows(model: PlannedModel, task: PlannedTask) -> Iterator[Finding]:
+def _windows(
+    model: PlannedModel, task: PlannedTask, keep: Callable[[TaskSize], None]
+) -> Iterator[Finding]:
     from mbench.evaluate.perplexity import refuse_too_long
     from mbench.evaluate.windows import windows_of
     from mbench.moe.tokenizer import adds_bos, refuse_unknown
@@ -118,6 +122,7 @@ def _windows(model: PlannedModel, task: PlannedTask) -> Iterator[Finding]:
         yield Finding("perplexity", task.name, "windows", words, "refused", model.name)
         return
     count, begin = len(found.windows), found.begin_with_bos
+    keep(TaskSize(len(found.rows), sum(map(found.read, found.windows))))
     # The suite's `window` counts the last token, too, but where windows are so many predictions.
     longest = max(map(found.read, found.windows)) + (task.spec.protocol != "document")
     words = f"{count} of up to {longest} tokens {_documents(found)}"

@@ -13,12 +13,12 @@ from mbench.core.admission import Finding
 from mbench.core.errors import MbenchError, TaskError
 from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval.task_code import code_of
-from mbench.plan.admission.check import Check
+from mbench.plan.admission.check import Check, keep_size
 from mbench.plan.admission.models import model_inputs
 from mbench.plan.cells import Plan
 from mbench.plan.keys import admission_key
 from mbench.plan.models import PlannedModel
-from mbench.plan.tasks import PlannedTask
+from mbench.plan.tasks import PlannedTask, TaskSize
 
 if TYPE_CHECKING:
     from mbench.evaluate.lm_eval.prepared_task import BuiltTask
@@ -49,7 +49,9 @@ def task_checks(plan: Plan) -> Iterator[Check]:
             if model.files_available:
                 what = f"{task.name} on {model.name}"
                 key = admission_key(plan.code, what, {**inputs, **model_inputs(model)})
-                yield Check(partial(_requests, task, model, built), key)
+                size = plan.task_size_key(model, task)
+                keep = partial(keep_size, plan.inputs.store, size)
+                yield Check(partial(_requests, task, model, built, keep), key, also=size)
 
 
 def _out_of_reach(task: PlannedTask) -> Iterator[Finding]:
@@ -90,7 +92,9 @@ def _items(task: PlannedTask, built: Built) -> Iterator[Finding]:
         yield Finding("tasks", task.name, "items", words, "refused")
 
 
-def _requests(task: PlannedTask, model: PlannedModel, built: Built) -> Iterator[Finding]:
+def _requests(
+    task: PlannedTask, model: PlannedModel, built: Built, keep: Callable[[TaskSize], None]
+) -> Iterator[Finding]:
     from mbench.evaluate.lm_eval.looks import looks_at_requests
 
     found = built()
@@ -105,5 +109,6 @@ def _requests(task: PlannedTask, model: PlannedModel, built: Built) -> Iterator[
     except TaskError as error:
         yield Finding("tasks", task.name, "requests", str(error), "refused", model.name)
         return
+    keep(TaskSize(prepared.items, prepared.tokens))
     for look in looks_at_requests(prepared, tokenizer):
         yield Finding("tasks", task.name, look.fact, look.words, look.level, model.name)

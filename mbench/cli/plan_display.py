@@ -1,0 +1,187 @@
+"""Prints what a run will do: its cost as a table, and the differences that it can find."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from mbench.cli.output import clean, console_of
+from mbench.cli.summary import counted, duration
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from mbench.core.suite import Suite
+    from mbench.plan.cost import Estimate, ModelCost
+    from mbench.plan.detectable import Detectable
+    from mbench.plan.random_masks import FewMasks
+
+LONG = 3600.0
+"""Seconds on a few CPU cores from which on a plan also estimates the time on accelerators."""
+
+COLUMNS = ("Cells", "Masks", "Evaluations\nto do", "in the\nstore", "Profiles\nto do")
+
+
+def show_plan(estimate: Estimate, suite: Suite, *, err: bool) -> None:
+    """A row per model: cells, masks, passes to do and stored, tokens, time, memory; then notes."""
+    budgets = ", ".join(f"{100 * ratio:g}" for ratio in suite.retain)
+    methods = counted(len(suite.methods), "method")
+    tasks = counted(len(suite.tasks) + len(suite.perplexity), "task")
+    click.echo(f"{methods} at {budgets} % of the experts kept, {tasks}", err=err)
+    costs = estimate.models
+    table = _table("Model", *COLUMNS, "Forward\ntokens", "Time", "Weights", err=err)
+    for cost in costs:
+        table.add_row(clean(cost.model), *_figures(cost))
+    if len(costs) > 1:
+        table.add_row("all", *_totals(costs))
+    console_of(stderr=err).print(table)
+    for line in _notes(costs, suite):
+        click.echo(line, err=err)
+
+
+def _table(first: str, *others: str, err: bool) -> Table:
+    """In a terminal with a line below the head, else only spaces."""
+    from rich import box
+    from rich.table import Table
+
+    lines = box.SIMPLE_HEAD if console_of(stderr=err).is_terminal else None
+    table = Table(box=lines, pad_edge=False, header_style="")
+    table.add_column(first, overflow="fold")
+    for name in others:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _figures(cost: ModelCost) -> tuple[str, ...]:
+    at_most = "" if cost.masks_final else "≤ "
+    left = cost.evaluations - cost.evaluations_cached
+    unknown = bool(cost.unknown_tasks)
+    roughly = "" if cost.speed_measured or not cost.seconds else "roughly "
+    return (
+        f"{cost.cells:,}",
+        f"{at_most}{cost.masks:,}",
+        f"{at_most if left else ''}{left:,}",
+        f"{cost.evaluations_cached:,}",
+        f"{cost.profiles:,}",
+        "not counted" if unknown else f"{cost.evaluation_tokens + cost.profile_tokens:,}",
+        "-" if unknown else f"{roughly}{duration(cost.seconds)}",
+        size(cost.weight_bytes),
+    )
+
+
+def _totals(costs: Sequence[ModelCost]) -> tuple[str, ...]:
+    """The figures of all models together; the weights are those of the largest."""
+    return _figures(
+        replace(
+            costs[0],
+            cells=sum(cost.cells for cost in costs),
+            masks=sum(cost.masks for cost in costs),
+            masks_final=all(cost.masks_final for cost in costs),
+            evaluations=sum(cost.evaluations for cost in costs),
+            evaluations_cached=sum(cost.evaluations_cached for cost in costs),
+            profiles=sum(cost.profiles for cost in costs),
+            evaluation_tokens=sum(cost.evaluation_tokens for cost in costs),
+            profile_tokens=sum(cost.profile_tokens for cost in costs),
+            unknown_tasks=tuple(task for cost in costs for task in cost.unknown_tasks),
+            seconds=sum(cost.seconds for cost in costs),
+            speed_measured=all(cost.speed_measured for cost in costs),
+            weight_bytes=max(cost.weight_bytes for cost in costs),
+        )
+    )
+
+
+def size(count: int) -> str:
+    """Bytes of weights in GB, or MB where they are few."""
+    return f"{count / 1e9:.0f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def _notes(costs: Sequence[ModelCost], suite: Suite) -> Iterator[str]:
+    if all(cost.evaluations == cost.evaluations_cached and not cost.profiles for cost in costs):
+        yield "nothing to do: everything is in the store"
+    elif all(cost.speed_measured for cost in costs):
+        yield "time: at the speed last measured"
+    else:
+        yield "time: roughly, on a few CPU cores where no speed was measured yet"
+    if unknown := _names(task for cost in costs for task in cost.unknown_tasks):
+        yield f"tokens of {unknown} are not counted yet: `mbench check`, given the same, does that"
+    if expected := _names(task for cost in costs for task in cost.expected_tasks):
+        yield f"tokens of {expected}: as the suite states them"
+    if suite.efficiency is not None:
+        yield "and size, memory and speed at each budget, unless measured here before"
+    for cost in costs:
+        if not cost.files_available:
+            yield f"{cost.model}: its files cannot be read: sizes are those the suite states"
+        if cost.seconds > LONG and not cost.speed_measured:
+            yield f"{cost.model} on accelerators, roughly: {_on_accelerators(cost)}"
+
+
+def _names(names: Iterator[str]) -> str:
+    return ", ".join(dict.fromkeys(names))
+
+
+def _on_accelerators(cost: ModelCost) -> str:
+    return ", ".join(
+        f"{time.device} {duration(3600 * time.hours)}"
+        + ("" if time.fits else " (too small for the weights)")
+        for time in cost.devices
+    )
+
+
+def show_few_masks(few: FewMasks) -> None:
+    """One line on random masks that cannot reach 5 %, and what enough of them cost."""
+    from mbench.plan.random_masks import ENOUGH
+
+    cost = "" if few.tokens is None else f", {few.tokens:,} tokens"
+    cost += "" if few.seconds is None else f", {duration(few.seconds)}"
+    click.echo(
+        f"random: {counted(few.masks, 'mask')} at each budget: to beat all is a rank p-value of"
+        f" 1/{few.masks + 1} = {few.least_p:.2f}; {ENOUGH} are the fewest for 0.05:"
+        f" --set {few.key}={ENOUGH} adds {few.more} at each budget{cost}"
+    )
+
+
+def show_detectable(rows: Sequence[Detectable]) -> None:
+    """Per task, and for the suite's score, the least difference that each family finds."""
+    from mbench.plan.detectable import ASSUMED, QUESTIONS
+
+    by_model: dict[str, list[Detectable]] = {}
+    for row in rows:
+        by_model.setdefault(row.model, []).append(replace(row, model=""))
+    alike = len({tuple(map(_cells, of_model)) for of_model in by_model.values()}) == 1
+    click.echo("least difference that is told apart (80 % power; 5 % for each question):")
+    questions = [
+        f"{question}\n{counted(rows[0].comparisons[family], 'comparison')}"
+        for family, question in QUESTIONS.items()
+    ]
+    table = _table("Task", "Items", "Disagree", *questions, err=False)
+    for model, of_model in list(by_model.items())[: 1 if alike else None]:
+        for row in of_model:
+            name = row.name if alike else f"{model}: {row.name}"
+            table.add_row(clean(name), *_cells(row), end_section=row is of_model[-1])
+    console_of(stderr=False).print(table)
+    if any(row.disagree is None and row.units is not None for row in rows):
+        click.echo(
+            "perplexities: items are documents, as so many of equal size; differences of the log"
+        )
+    if any(not row.measured for row in rows):
+        click.echo(
+            f"assumed: two masked models disagree on {100 * ASSUMED:.0f} % of right/wrong items,"
+            " and random masks score alike; losses: - until the store has evaluations"
+        )
+
+
+def _cells(row: Detectable) -> tuple[str, ...]:
+    from mbench.plan.detectable import QUESTIONS
+
+    disagree = "-"
+    if row.disagree is not None:
+        ends = dict.fromkeys(f"{100 * share:.0f}" for share in row.disagree)
+        disagree = f"{' to '.join(ends)} %" + ("" if row.measured else " assumed")
+    return (
+        "-" if row.units is None else f"{row.units:,}",
+        disagree,
+        *("-" if row.least[f] is None else f"{row.least[f]:.3f}" for f in QUESTIONS),
+    )
