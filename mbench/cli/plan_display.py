@@ -27,10 +27,10 @@ COLUMNS = ("Cells", "Masks", "Evaluations\nto do", "in the\nstore", "Profiles\nt
 
 def show_plan(estimate: Estimate, suite: Suite, *, err: bool) -> None:
     """A row per model: cells, masks, passes to do and stored, tokens, time, memory; then notes."""
-    budgets = ", ".join(f"{100 * ratio:g}" for ratio in suite.retain)
+    budgets = ", ".join(f"{100 * (1 - ratio):.4g}" for ratio in sorted(suite.retain, reverse=True))
     methods = counted(len(suite.methods), "method")
     tasks = counted(len(suite.tasks) + len(suite.perplexity), "task")
-    click.echo(f"{methods} at {budgets} % of the experts kept, {tasks}", err=err)
+    click.echo(f"{methods} at {budgets} % pruned, {tasks}", err=err)
     costs = estimate.models
     table = _table("Model", *COLUMNS, "Forward\ntokens", "Time", "Weights", err=err)
     for cost in costs:

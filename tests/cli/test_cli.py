@@ -50,7 +50,7 @@ def test_a_run_prints_the_report_on_stdout_and_the_rest_on_stderr(first_run):
     assert run.stdout == "reports/tiny/index.html\n"
     assert ESCAPE not in run.stderr
     assert "Warning" not in run.stderr
-    assert "5 methods at 25, 50 % of the experts kept, 2 tasks" in run.stderr
+    assert "5 methods at 50, 75 % pruned, 2 tasks" in run.stderr
     assert re.search(r"^demo +12 +≤ 13 +≤ 26 +0 +2 ", run.stderr, re.M)
     assert re.search(r"demo 50% reap +ppl-wiki [\d.]+", run.stderr)
     names = {path.name for path in (folder / "reports" / "tiny").iterdir()}
@@ -59,7 +59,7 @@ def test_a_run_prints_the_report_on_stdout_and_the_rest_on_stderr(first_run):
         *("tables.tex", "tables.md", "verdict.json", "suite.lock"),
     }
     assert (folder / "reports" / "index.html").is_file()
-    assert "50\N{NO-BREAK SPACE}% kept: " in run.stderr
+    assert "50\N{NO-BREAK SPACE}% pruned" in run.stderr
     table = mbench.load_results(folder / "reports" / "tiny")
     assert set(table["method"]) >= {"none", "random", "expert-sparsity", "tb-coverage"}
 

@@ -31,7 +31,7 @@ def test_the_plan_needs_neither_hub_nor_weights(tmp_path):
     plan = call("plan", "suites/paper.yaml", "--settings", store=tmp_path)
     assert plan.returncode == 0, plan.stderr
     for words in (
-        "10 methods at 25, 50, 75 % of the experts kept, 11 tasks",
+        "10 methods at 25, 50, 75 % pruned, 11 tasks",
         "qwen         45   ≤ 46        ≤ 506       0",
         "all          90   ≤ 92      ≤ 1,012       0",
         " 29 GB\n",
