@@ -17,6 +17,7 @@ VERBS = {
     "plan": "Show what a run would do, without loading a model.",
     "check": "Check a suite, its plugins and its budgets.",
     "lock": "Fetch all inputs of a suite, and write down what repeats its run exactly.",
+    "view": "Show reports in a browser, and follow a run.",
     "report": "Render a leaderboard again, of one run or of several merged.",
     "compare": "Compare two runs, or two methods, on the same items.",
     "export": "Write the pruned checkpoint of one mask of a finished run.",

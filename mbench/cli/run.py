@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,8 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
 
     SUITE may also be a lock, such as the suite.lock of a report: the run is repeated exactly.
 
+    While it evaluates, the report is written anew about every minute (see `mbench view`).
+
     What is in the store is not computed again; an interrupted run continues where it stopped.
 
     Ctrl-C, SIGTERM and SIGHUP end a run: what is finished is stored, and a report of it is written.
@@ -46,24 +49,22 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     """
     from mbench.cli.display import json_only, watching
     from mbench.cli.plan_display import show_plan
+    from mbench.cli.run_report import RunReport
     from mbench.cli.summary import list_problems, show_end, show_notes
     from mbench.plan.admission.admit import admit, refuse
     from mbench.plan.cost import estimate
-    from mbench.report.publish import LOCK, publish
-    from mbench.run.assemble import assemble
     from mbench.run.processes import Processes
-    from mbench.run.provenance import gather
     from mbench.run.runner import Runner
     from mbench.storage.report_folder import check_replaceable
 
     json_stream = click.get_current_context().with_resource(json_only()) if as_json else None
     asked = request(**options)
-    lock = asked.lock.to_text()
     directory = output / asked.plan.suite.name
     check_replaceable(directory)
     _say_what_is_replaced(directory, asked.plan)
     findings = admit(asked.plan, asked.store)
     refuse(findings, asked.source)
+    report = RunReport(asked, findings, directory)
     cost = estimate(asked.plan, asked.store)
     if not as_json and not quiet:
         show_plan(cost, asked.plan.suite, err=True)
@@ -71,12 +72,11 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     with watching(json_stream=json_stream, quiet=quiet) as progress:
         progress.event("plan", **cost.to_json())
         executor = Processes(asked.plan, asked.store)
-        outcome = Runner(asked.plan, asked.store, progress, executor).run()
+        meanwhile = partial(report.write_if_due, warn=progress.warning)
+        outcome = Runner(asked.plan, asked.store, progress, executor, meanwhile).run()
     with interruption.finishing():
-        words = ["mbench", *sys.argv[1:]]
-        provenance = gather(asked.plan, outcome, asked.path, words, asked.changes)
-        results = assemble(asked.plan, outcome, provenance, findings)
-        published = publish(results, directory, asked.registry.panels, files={LOCK: lock})
+        results = report.results(outcome)
+        published = report.write(results)
     for text in published.warnings:
         progress.warning(text)
     if as_json:

@@ -16,7 +16,7 @@ from mbench.core.provenance import Provenance
 if TYPE_CHECKING:
     import pandas as pd
 
-Status = Literal["ok", "failed", "blocked", "interrupted", "absent"]
+Status = Literal["ok", "failed", "blocked", "interrupted", "pending", "absent"]
 """`blocked`: what it needs failed. `absent`: merged from runs of which not all had the task."""
 
 UNPRUNED = "none"

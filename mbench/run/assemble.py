@@ -14,24 +14,33 @@ from mbench.plan.in_words import methods_in_words, protocol_in_words
 from mbench.plan.models import PlannedModel
 from mbench.run.session import Outcome
 
-UNFINISHED = TaskStatus("interrupted", "the run ended before this")
+INTERRUPTED = TaskStatus("interrupted", "the run ended before this")
+PENDING = TaskStatus("pending", "the run had not come to this when the report was written")
 
 
 def assemble(
-    plan: Plan, outcome: Outcome, provenance: Provenance, admission: tuple[Finding, ...] = ()
+    plan: Plan,
+    outcome: Outcome,
+    provenance: Provenance,
+    admission: tuple[Finding, ...] = (),
+    *,
+    left: TaskStatus = INTERRUPTED,
 ) -> Results:
-    """Every cell of the plan with its status, evaluated or not; the unpruned model first."""
+    """Every cell of the plan with its status, evaluated or not; the unpruned model first.
+
+    `left` is the status of what has neither an outcome nor a reason.
+    """
     cells: list[CellResult] = []
     masks: dict[tuple[str, str], np.ndarray] = {}
     for model in plan.models:
         unpruned = model.unpruned_mask
-        cells.append(_unpruned(plan, outcome, model))
+        cells.append(_unpruned(plan, outcome, model, left))
         masks[model.name, unpruned.content_hash] = unpruned.keep
         for cell in plan.cells_of(model.name):
             if not cell.method.evaluated:
                 continue
             mask = outcome.masks.get(cell.mask_key) if cell.mask_key else None
-            cells.append(_pruned(plan, outcome, model, cell, mask))
+            cells.append(_pruned(plan, outcome, model, cell, mask, left))
             if mask is not None:
                 masks[model.name, mask.content_hash] = mask.keep
     average = plan.suite.average
@@ -51,9 +60,9 @@ def assemble(
     )
 
 
-def _unpruned(plan: Plan, outcome: Outcome, model: PlannedModel) -> CellResult:
+def _unpruned(plan: Plan, outcome: Outcome, model: PlannedModel, left: TaskStatus) -> CellResult:
     mask, router = model.unpruned_mask, plan.suite.router
-    evaluations, tasks = _on_tasks(plan, outcome, model, mask, router)
+    evaluations, tasks = _on_tasks(plan, outcome, model, mask, router, left)
     return CellResult(
         model=model.name,
         method=UNPRUNED,
@@ -71,16 +80,21 @@ def _unpruned(plan: Plan, outcome: Outcome, model: PlannedModel) -> CellResult:
 
 
 def _pruned(
-    plan: Plan, outcome: Outcome, model: PlannedModel, cell: Cell, mask: ExpertMask | None
+    plan: Plan,
+    outcome: Outcome,
+    model: PlannedModel,
+    cell: Cell,
+    mask: ExpertMask | None,
+    left: TaskStatus,
 ) -> CellResult:
     router = cell.budget.router
     if mask is None:
-        status = outcome.mask_problems.get(cell.key, UNFINISHED)
+        status = outcome.mask_problems.get(cell.key, left)
         evaluations: dict[str, Evaluation] = {}
         tasks = {task.name: status for task in plan.tasks}
     else:
         status = TaskStatus("ok")
-        evaluations, tasks = _on_tasks(plan, outcome, model, mask, router)
+        evaluations, tasks = _on_tasks(plan, outcome, model, mask, router, left)
     return CellResult(
         model=model.name,
         method=cell.method.name,
@@ -98,7 +112,12 @@ def _pruned(
 
 
 def _on_tasks(
-    plan: Plan, outcome: Outcome, model: PlannedModel, mask: ExpertMask, router: RouterMode
+    plan: Plan,
+    outcome: Outcome,
+    model: PlannedModel,
+    mask: ExpertMask,
+    router: RouterMode,
+    left: TaskStatus,
 ) -> tuple[dict[str, Evaluation], dict[str, TaskStatus]]:
     """A mask's outcomes, for the tasks that have one, and its status on every task."""
     evaluations, statuses = {}, {}
@@ -108,6 +127,6 @@ def _on_tasks(
             evaluations[task.name] = outcome.evaluations[key]
             statuses[task.name] = TaskStatus("ok")
         else:
-            unbuilt = outcome.task_problems.get((model.name, task.name), UNFINISHED)
+            unbuilt = outcome.task_problems.get((model.name, task.name), left)
             statuses[task.name] = outcome.evaluation_problems.get(key, unbuilt)
     return evaluations, statuses

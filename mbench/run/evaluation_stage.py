@@ -169,6 +169,7 @@ class EvaluationStage:
                     figures |= self._run_mask(item.masked, missing)
                 if figures:
                     session.progress.figures(item.masked.label, figures)
+                    session.meanwhile(session.outcome)
                 return_freed_memory()
         done = session.outcome.forward_tokens - before
         seconds = time.perf_counter() - start

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mbench.core.errors import caught
@@ -25,17 +25,24 @@ class Runner:
     """One run of one plan."""
 
     def __init__(
-        self, plan: Plan, store: Store, progress: Progress, executor: Executor | None = None
+        self,
+        plan: Plan,
+        store: Store,
+        progress: Progress,
+        executor: Executor | None = None,
+        meanwhile: Callable[[Outcome], object] = lambda outcome: None,
     ) -> None:
         """Take what the plan asks from `store`, compute the rest, report to `progress`.
 
-        `executor` has the masks evaluated; None: this process alone.
+        `executor` has the masks evaluated; None: this process alone. `meanwhile`
+        gets the outcome whenever a mask has been evaluated, e.g. to report it.
         """
         self.plan = plan
         self.store = store
         self.progress = progress
         self.executor = executor or Here()
         self.outcome = Outcome()
+        self._meanwhile = meanwhile
 
     def run(self) -> Outcome:
         """Do everything that can be done; only a `StoreError` ends a run early.
@@ -46,7 +53,9 @@ class Runner:
         self.store.sweep()
         try:
             sessions = [
-                ModelSession(self.plan, model, self.store, self.progress, self.outcome)
+                ModelSession(
+                    self.plan, model, self.store, self.progress, self.outcome, self._meanwhile
+                )
                 for model in self.plan.models
             ]
             work = [_work(session) for session in sessions]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -54,15 +54,22 @@ class ModelSession:
     """A model of the plan with everything its stages share."""
 
     def __init__(
-        self, plan: Plan, model: PlannedModel, store: Store, progress: Progress, outcome: Outcome
+        self,
+        plan: Plan,
+        model: PlannedModel,
+        store: Store,
+        progress: Progress,
+        outcome: Outcome,
+        meanwhile: Callable[[Outcome], object] = lambda outcome: None,
     ) -> None:
-        """Nothing is loaded yet."""
+        """Nothing is loaded yet; see `Runner` for `meanwhile`."""
         self.plan = plan
         self.model = model
         self.cells = plan.cells_of(model.name)
         self.store = store
         self.progress = progress
         self.outcome = outcome
+        self.meanwhile = meanwhile
         self._loaded: LoadedModel | Exception | None = None
 
     def load(self) -> LoadedModel:

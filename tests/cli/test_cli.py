@@ -149,7 +149,7 @@ def test_export_writes_the_model_that_was_chosen(folder, call_there):
         (["rnu", "tiny.yaml"], "unknown command 'rnu'; did you mean 'run'? (valid: check, "),
         (
             ["leaderboard"],
-            "(valid: check, compare, export, lock, plan, plugins, report, run, store, suites)",
+            "(valid: check, compare, export, lock, plan, plugins, report, run, store, suites, view)",
         ),
         (["run", "none.yaml"], "none.yaml: no such suite file (there: tiny.yaml)"),
         (["plan", "quikstart"], "unknown suite 'quikstart'; did you mean 'quickstart'?"),

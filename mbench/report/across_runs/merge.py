@@ -34,7 +34,7 @@ MERGED, DIFFER = "Merged runs", "Differs between the merged runs"
 SETTLED = "Contradiction settled by the preferred run"
 """Protocol entries that merging writes."""
 
-_SEVERITY = ("ok", "failed", "blocked", "interrupted", "absent")
+_SEVERITY = ("ok", "failed", "blocked", "interrupted", "pending", "absent")
 
 ABSENT = TaskStatus("absent", "the run that made this cell did not have this task")
 

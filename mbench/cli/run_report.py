@@ -1,0 +1,71 @@
+"""Writes the report of a run: at its end, and from time to time while it goes on."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mbench.report.publish import LOCK, WrittenReport, publish
+from mbench.run.assemble import INTERRUPTED, PENDING, assemble
+from mbench.run.provenance import gather
+
+if TYPE_CHECKING:
+    from mbench.cli.options import Request
+    from mbench.core.admission import Finding
+    from mbench.core.results import Results, TaskStatus
+    from mbench.run.session import Outcome
+
+EVERY = 60.0
+"""Seconds between two reports, and before the first: a shorter run has only its last."""
+
+SHARE = 0.05
+"""Most of a run's time that reports before the last may take."""
+
+
+@dataclass
+class RunReport:
+    """The report of one run."""
+
+    asked: Request
+    findings: tuple[Finding, ...]
+    directory: Path
+    _due: float = field(default_factory=lambda: time.monotonic() + EVERY)
+    _lock: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """What the run reads is known before it begins."""
+        self._lock = self.asked.lock.to_text()
+
+    def results(self, outcome: Outcome, left: TaskStatus = INTERRUPTED) -> Results:
+        """What the outcome comes to; `left` is the status of all that it does not have."""
+        asked, words = self.asked, ["mbench", *sys.argv[1:]]
+        provenance = gather(asked.plan, outcome, asked.path, words, asked.changes)
+        return assemble(asked.plan, outcome, provenance, self.findings, left=left)
+
+    def write(self, results: Results) -> WrittenReport:
+        """Write the last report; raises `StoreError` where that fails."""
+        panels = self.asked.registry.panels
+        return publish(results, self.directory, panels, files={LOCK: self._lock})
+
+    def write_if_due(self, outcome: Outcome, warn: Callable[[str], object]) -> None:
+        """Report what there is by now, if the last report is long enough ago.
+
+        Without the panels of plugins, whose code is called once, with all results. Where it fails,
+        `warn` is told, nothing is tried again, and the run goes on.
+        """
+        start = time.monotonic()
+        if start < self._due:
+            return
+        try:
+            publish(self.results(outcome, PENDING), self.directory, files={LOCK: self._lock})
+        except Exception as error:
+            warn(f"no report before the run ends: {error}")
+            self._due = math.inf
+            return
+        end = time.monotonic()
+        self._due = end + max(EVERY, (end - start) / SHARE)
