@@ -41,7 +41,7 @@ def _listed(seeds: Any) -> Any:
             f"give a list of seeds, e.g. [0, 1, 42], or how many of 0, 1, 2, ... from 1 to"
             f" {MOST_SEEDS}"
         )
-    return seeds
+    return tuple(seeds)  # in JSON a list, which is no tuple
 
 
 Words = Annotated[str, Field(max_length=10_000)]
