@@ -213,6 +213,11 @@ class Results:
     """By model and budget, where the suite asks for it."""
     admission: tuple[Finding, ...] = ()
     """What was found out about the inputs before anything was measured."""
+    scores: Mapping[tuple[str, str, str], np.ndarray] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    """(model, method, corpus) -> float64 [layers, N], what the method's scorer gave at every
+    budget; higher is kept. Methods without a scorer have none."""
 
     def average_of(self, cell: CellResult) -> Metric | None:
         """Unweighted mean of the average's tasks, or None unless all of them have a result.

@@ -32,6 +32,7 @@ def assemble(
     """
     cells: list[CellResult] = []
     masks: dict[tuple[str, str], np.ndarray] = {}
+    scores: dict[tuple[str, str, str], np.ndarray] = {}
     for model in plan.models:
         unpruned = model.unpruned_mask
         cells.append(_unpruned(plan, outcome, model, left))
@@ -43,6 +44,8 @@ def assemble(
             cells.append(_pruned(plan, outcome, model, cell, mask, left))
             if mask is not None:
                 masks[model.name, mask.content_hash] = mask.keep
+                for corpus, values in outcome.scores[model.name, cell.method.name].items():
+                    scores[model.name, cell.method.name, corpus] = values
     average = plan.suite.average
     return Results(
         suite=plan.suite.name,
@@ -53,6 +56,7 @@ def assemble(
         average_tasks=average.tasks if average else (),
         cells=tuple(cells),
         masks=masks,
+        scores=scores,
         provenance=provenance,
         protocol=(*protocol_in_words(plan.suite), *methods_in_words(plan)),
         efficiency=tuple(outcome.efficiency),

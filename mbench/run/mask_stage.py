@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,12 @@ from mbench.plan.cells import Cell
 from mbench.plan.models import PlannedModel
 from mbench.run.profile_stage import missing_jobs, profile
 from mbench.run.session import ModelSession
-from mbench.storage.mask_json import mask_from_json, mask_to_json
+from mbench.storage.mask_json import (
+    mask_from_json,
+    mask_to_json,
+    scores_from_json,
+    scores_to_json,
+)
 from mbench.storage.store import Key, Store
 
 
@@ -38,12 +43,16 @@ def restore_masks(session: ModelSession) -> list[Cell]:
         if cell.mask_key is None or stored is None:
             pending.append(cell)
         else:
-            session.outcome.masks[cell.mask_key] = _restored(session, stored)
+            session.outcome.masks[cell.mask_key] = _restored(session, cell, stored)
     return pending
 
 
-def _restored(session: ModelSession, stored: Any) -> ExpertMask:
+def _restored(session: ModelSession, cell: Cell, stored: Any) -> ExpertMask:
     mask = mask_from_json(stored, session.model.facts.layers)
+    known, place = session.outcome.scores, (cell.model, cell.method.name)
+    if place not in known:
+        # A scorer knows no budget: those of its first mask are those of all.
+        known[place] = scores_from_json(stored["scores"], mask.keep.shape)
     return ExpertMask(_frozen(mask.keep), mask.notes)
 
 
@@ -96,13 +105,25 @@ def _obstacle(
 
 def _make(session: ModelSession, maker: MaskMaker, cell: Cell) -> None:
     masks = session.outcome.masks
-    mask = maker.make(cell, masks[cell.candidate] if cell.candidate is not None else None)
+    made = maker.make(cell, masks[cell.candidate] if cell.candidate is not None else None)
     if cell.mask_key is None:
         raise PluginError(cell.problem)
-    made = mask_to_json(mask, session.model.facts.layers)
-    mask = _restored(session, session.store.write_json(cell.mask_key, made))
+    content = {
+        **mask_to_json(made.mask, session.model.facts.layers),
+        "scores": scores_to_json(made.scores),
+    }
+    mask = _restored(session, cell, session.store.write_json(cell.mask_key, content))
     masks[cell.mask_key] = mask
     session.progress.event("mask", cell=cell.label, status="ok", mask=mask.content_hash)
+
+
+@dataclass(frozen=True)
+class ScoredMask:
+    """A mask, and what its method's scorer gave."""
+
+    mask: ExpertMask
+    scores: Mapping[str, np.ndarray]
+    """By corpus, float64 [layers, N]; empty where the method has no scorer."""
 
 
 class MaskMaker:
@@ -115,8 +136,8 @@ class MaskMaker:
         self._scores: dict[tuple[Any, ...], np.ndarray] = {}
         self._damage: Damaged | None = None
 
-    def make(self, cell: Cell, candidate: ExpertMask | None) -> ExpertMask:
-        """Return the cell's mask, with exactly K experts in every layer.
+    def make(self, cell: Cell, candidate: ExpertMask | None) -> ScoredMask:
+        """Return the cell's mask, with exactly K experts in every layer, and its scores.
 
         Raises `PluginError` naming the component that raised, returned something that is not what
         it promised, or did not keep exactly K; `UnsupportedModel` for a mask that the model's
@@ -124,19 +145,19 @@ class MaskMaker:
         """
         self._damage = None
         try:
-            mask = self._make(cell, candidate)
+            made = self._make(cell, candidate)
         except Exception:
             self._raise_damage()
             raise
         self._raise_damage()
-        return mask
+        return made
 
     def _raise_damage(self) -> None:
         if self._damage is not None:
             self._scores.clear()
             raise self._damage
 
-    def _make(self, cell: Cell, candidate: ExpertMask | None) -> ExpertMask:
+    def _make(self, cell: Cell, candidate: ExpertMask | None) -> ScoredMask:
         method, budget = cell.method, cell.budget
         profiles = {corpus: self.profile(cell, corpus) for corpus in method.corpora}
         scores = {
@@ -144,6 +165,8 @@ class MaskMaker:
             for corpus, profile in profiles.items()
             if method.scorer is not None
         }
+        # Before a plugin is given the mapping, which it could change; the arrays it cannot.
+        given = {corpus: score.values for corpus, score in scores.items()}
         selection = self._selection(cell, scores)
         with located(method.builder.build):
             mask = _call(
@@ -151,7 +174,7 @@ class MaskMaker:
             )
             _check_mask(mask, method.builder.name, budget)
         self._check_groups(mask)
-        return ExpertMask(_frozen(mask.keep), tuple(mask.notes))
+        return ScoredMask(ExpertMask(_frozen(mask.keep), tuple(mask.notes)), given)
 
     def _selection(self, cell: Cell, scores: Mapping[str, Scores]) -> Selection:
         selector, budget = cell.method.selector, cell.budget

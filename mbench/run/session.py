@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from mbench.core.errors import ModelNotFound
 from mbench.core.evaluation import Evaluation
@@ -30,6 +32,8 @@ class Outcome:
 
     masks: dict[Key, ExpertMask] = field(default_factory=dict)
     """Of the cells that have one."""
+    scores: dict[tuple[str, str], Mapping[str, np.ndarray]] = field(default_factory=dict)
+    """(model, method) -> by corpus, what its scorer gave, float64 [layers, N]."""
     mask_problems: dict[CellKey, TaskStatus] = field(default_factory=dict)
     """Why a cell has no mask."""
     evaluations: dict[Key, Evaluation] = field(default_factory=dict)

@@ -1,7 +1,8 @@
-"""A mask as JSON, in the store and in exported checkpoints."""
+"""A mask as JSON, in the store and in exported checkpoints, and the scores that it was made of."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,3 +31,19 @@ def mask_from_json(data: Mapping[str, Any], layers: tuple[str, ...]) -> ExpertMa
     for row, layer in zip(keep, layers, strict=True):
         row[data["kept"][layer]] = True
     return ExpertMask(keep, tuple(data["notes"]))
+
+
+def scores_to_json(scores: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Scores [layers, N] by corpus, every bit of them: base64 of little-endian float64."""
+    return {
+        corpus: base64.b64encode(values.astype("<f8").tobytes()).decode()
+        for corpus, values in scores.items()
+    }
+
+
+def scores_from_json(data: Mapping[str, str], shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    """What `scores_to_json` wrote, as read-only float64 [layers, N] by corpus."""
+    return {
+        corpus: np.frombuffer(base64.b64decode(text), "<f8").reshape(shape)
+        for corpus, text in data.items()
+    }

@@ -2,8 +2,10 @@
 
 `results.csv` holds every figure in long form, `items.parquet` every per-item outcome from which
 the figures follow, and `results.json` the rest: statuses, masks, protocol and provenance, and the
-checksums of itself and of the items, so that no damaged byte is taken for a figure. Where a
-suite measures what pruning saves, `efficiency.csv` has the figures (see `efficiency_table`).
+checksums of itself and of the files beside it, so that no damaged byte is taken for a figure.
+`scores.safetensors` has what the methods' scorers gave, each distinct array once; `results.json`
+says which is whose. Where a suite measures what pruning saves, `efficiency.csv` has the figures
+(see `efficiency_table`).
 """
 
 from __future__ import annotations
@@ -42,12 +44,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CSV, ITEMS, JSON = "results.csv", "items.parquet", "results.json"
-EFFICIENCY = "efficiency.csv"
+EFFICIENCY, SCORES = "efficiency.csv", "scores.safetensors"
 
-RESULT_FILES = (JSON, CSV, ITEMS, EFFICIENCY)
+RESULT_FILES = (JSON, CSV, ITEMS, EFFICIENCY, SCORES)
 """All that `write` may write."""
 
-FORMAT = 5
+FORMAT = 6
 """Of `results.json`; raised whenever what it holds changes. The first format named no number."""
 
 KEY = ["model", "router", "mask", "task"]
@@ -63,6 +65,8 @@ def _write(path: Path, content: bytes) -> None:
 
 def write(results: Results, directory: str | Path) -> None:
     """Write the files, each whole or not at all; equal results give equal bytes."""
+    from safetensors.numpy import save
+
     directory = Path(directory)
     items, dtypes = _gather_items(results)
     buffer = io.BytesIO()
@@ -76,6 +80,12 @@ def write(results: Results, directory: str | Path) -> None:
     else:
         (directory / EFFICIENCY).unlink(missing_ok=True)
     checksums = {"checksum": OPEN_SEAL, "items_sha256": hashlib.sha256(content).hexdigest()}
+    if results.scores:
+        scores = save({_array_name(values): values for values in results.scores.values()})
+        _write(directory / SCORES, scores)
+        checksums["scores_sha256"] = hashlib.sha256(scores).hexdigest()
+    else:
+        (directory / SCORES).unlink(missing_ok=True)
     data = {**checksums, **_to_json(results, dtypes)}
     text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
     _write(directory / JSON, sealed((text + "\n").encode()))
@@ -103,6 +113,7 @@ def read(directory: str | Path) -> Results:
         StoreError: a file is missing or malformed, or another version of mbench wrote it.
     """
     import pandas as pd
+    from safetensors.numpy import load
 
     directory = Path(directory)
     name = JSON
@@ -114,7 +125,13 @@ def read(directory: str | Path) -> Results:
         name = ITEMS
         table = (directory / ITEMS).read_bytes()
         check_sha256(table, data["items_sha256"])
-        return _from_json(data, pd.read_parquet(io.BytesIO(table)))
+        name = SCORES
+        arrays = {}
+        if data["scores"]:
+            scores = (directory / SCORES).read_bytes()
+            check_sha256(scores, data["scores_sha256"])
+            arrays = load(scores)
+        return _from_json(data, pd.read_parquet(io.BytesIO(table)), arrays)
     except FileNotFoundError as error:
         runs = sorted(path.parent.name for path in directory.glob(f"*/{JSON}"))
         hint = f"; did you mean {directory / runs[0]}?" if runs else ""
@@ -198,6 +215,10 @@ def _gather_items(results: Results) -> tuple[pd.DataFrame, dict[str, dict[str, s
     return joined, dtypes
 
 
+def _array_name(values: np.ndarray) -> str:
+    return hashlib.sha256(f"{values.shape}".encode() + values.tobytes()).hexdigest()[:16]
+
+
 def _to_json(results: Results, dtypes: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     return {
         "format": FORMAT,
@@ -224,6 +245,10 @@ def _to_json(results: Results, dtypes: Mapping[str, Mapping[str, str]]) -> dict[
             }
             for (model, mask), keep in sorted(results.masks.items(), key=lambda entry: entry[0])
         ],
+        "scores": [
+            {"model": model, "method": method, "corpus": corpus, "array": _array_name(values)}
+            for (model, method, corpus), values in results.scores.items()
+        ],
     }
 
 
@@ -244,7 +269,9 @@ def _cell_to_json(results: Results, cell: CellResult) -> dict[str, Any]:
     }
 
 
-def _from_json(data: Mapping[str, Any], items: pd.DataFrame) -> Results:
+def _from_json(
+    data: Mapping[str, Any], items: pd.DataFrame, arrays: Mapping[str, np.ndarray]
+) -> Results:
     columns = {entry["task"]: entry["columns"] for entry in data["tasks"]}
     evaluations = {}
     for task, rows in items.groupby("task", sort=False):
@@ -270,6 +297,10 @@ def _from_json(data: Mapping[str, Any], items: pd.DataFrame) -> Results:
         protocol=tuple(from_plain(ProtocolEntry, entry) for entry in data["protocol"]),
         efficiency=tuple(from_plain(Saving, saving) for saving in data["efficiency"]),
         admission=tuple(from_plain(Finding, finding) for finding in data["admission"]),
+        scores={
+            (entry["model"], entry["method"], entry["corpus"]): arrays[entry["array"]]
+            for entry in data["scores"]
+        },
     )
     _check_records(results)
     return results

@@ -92,10 +92,12 @@ def paper_sized(items: int = 60) -> Results:
     rng = np.random.default_rng(7)
     cells: list[CellResult] = []
     masks: dict[tuple[str, str], np.ndarray] = {}
+    scores: dict[tuple[str, str, str], np.ndarray] = {}
     for model, (layers, experts, _) in PAPER_MODELS.items():
         worth = rng.gamma(2.0, size=(layers, experts))
         corpora = {c for used in PAPER_METHODS.values() for c in used}
         values = {c: worth * rng.gamma(4.0, 0.25, worth.shape) for c in sorted(corpora)}
+        scores |= {(model, m, c): values[c] for m, used in PAPER_METHODS.items() for c in used}
         evaluated: dict[str, dict[str, Evaluation]] = {}
         settings = [(1.0, "none", None)]
         for retain in (0.25, 0.5, 0.75):
@@ -139,6 +141,7 @@ def paper_sized(items: int = 60) -> Results:
         average_tasks=average,
         cells=tuple(cells),
         masks=masks,
+        scores=scores,
         provenance=_paper_provenance(),
         protocol=(
             ProtocolEntry("Router after pruning", "retained experts only (sliced)"),

@@ -129,7 +129,7 @@ def test_a_router_limited_to_groups_is_told_of_and_refuses_uneven_masks_once_mad
     even = np.zeros((len(model.facts.layers), 24), dtype=bool)
     even[:, ::2] = True
     monkeypatch.setattr(type(cell.method.builder), "build", lambda *_: ExpertMask(even))
-    assert (MaskMaker(model, store).make(cell, None).keep == even).all()
+    assert (MaskMaker(model, store).make(cell, None).mask.keep == even).all()
 
 
 @pytest.mark.parametrize(("retain", "fewest"), [(0.5, 16), (0.25, 4)])

@@ -84,6 +84,7 @@ def merge(runs: Mapping[str, Results], prefer: str | None = None) -> Results:
             for key, keep in results.masks.items()
             if key in used
         ),
+        scores=_first(pair for results in runs.values() for pair in results.scores.items()),
         provenance=provenance,
         protocol=_protocol(runs.values(), provenance.runs, joined),
         efficiency=_efficiency(runs.values()),
