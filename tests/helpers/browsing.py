@@ -71,7 +71,7 @@ def visit(browser, address, width=1280, scheme="light", **options):
     tab.goto(address.as_uri() if isinstance(address, Path) else address)
     if options.get("java_script_enabled", True):
         # The tables' library is unpacked after the page has loaded.
-        tab.wait_for_function("!document.querySelector('.controls[hidden]')")
+        tab.wait_for_function("'ready' in document.documentElement.dataset")
     try:
         yield tab
     finally:
@@ -84,7 +84,15 @@ def foreign(tab):
 
 
 def reach(tab, table):
-    """Scroll to a table, which is sorted and filtered only from there on."""
+    """Open a table's tab and scroll to it, which is sorted only from there on."""
+    tab.evaluate(
+        "(q) => document.querySelector(q).closest('.tab')?.removeAttribute('hidden')", table
+    )
+    tab.evaluate(
+        "(q) => { for (let d = document.querySelector(q).closest('details'); d;"
+        " d = d.parentElement.closest('details')) d.open = true; }",
+        table,
+    )
     tab.locator(table).scroll_into_view_if_needed()
     tab.wait_for_selector(f"{table}.dataTable")
 
@@ -101,7 +109,8 @@ def sort(head, wanted, key=None):
 
 
 def open_everything(tab):
-    """Unfold all that is folded, and make every table ready as for a printer."""
+    """Show every tab, unfold all that is folded, and make every table ready as for a printer."""
+    tab.evaluate("document.querySelectorAll('.tab').forEach((t) => t.removeAttribute('hidden'))")
     tab.evaluate("dispatchEvent(new Event('beforeprint'))")
     tab.evaluate("document.querySelectorAll('main details').forEach((d) => { d.open = true; })")
 

@@ -51,6 +51,7 @@ def _items(rng, task, ability):
     return pd.DataFrame(
         {
             "item": [f"0:{128 * n}" for n in range(40)],
+            "document": range(40),
             "nll": per_token * tokens,
             "tokens": tokens,
             "bytes": tokens * 4 + fixed.integers(0, 9, 40),

@@ -44,8 +44,10 @@ class Tables(HTMLParser):
 
 
 def leaderboard(tables, percent, start="Leaderboard: "):
-    """Method -> heading -> text, of one budget of the synthetic model."""
-    name = next(n for n in tables if n.startswith(start) and f"{MODEL}, {percent}\xa0%" in n)
+    """Method -> heading -> text, of the budget of the synthetic model that keeps `percent`."""
+    name = next(
+        n for n in tables if n.startswith(start) and f"{MODEL}, {100 - percent}\xa0% pruned" in n
+    )
     head, *rows = tables[name]
     heads = [text.split("|")[0] for text in head]
     return {row[0].split("|")[0]: dict(zip(heads, row, strict=False)) for row in rows}

@@ -46,7 +46,8 @@ def items(task, content_hash, count=30):
     names = [f"0:{50 * n}" for n in range(count)]
     tokens = np.full(count, 50)
     nll = rng.gamma(20.0, 8.0, count)
-    return pd.DataFrame({"item": names, "nll": nll, "tokens": tokens, "bytes": tokens * 4})
+    losses = {"nll": nll, "tokens": tokens, "bytes": tokens * 4}
+    return pd.DataFrame({"item": names, "document": range(count), **losses})
 
 
 @functools.cache

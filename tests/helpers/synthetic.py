@@ -161,6 +161,7 @@ def _evaluation(rng: np.random.Generator, task: str, share: float, items: int) -
         tokens = fixed.integers(900, 1024, items)
         nats = fixed.normal(2.1, 0.3, items) + 5 * (1 - share) ** 2 + rng.normal(0, 0.05, items)
         columns = {"nll": nats * tokens, "tokens": tokens, "bytes": tokens * 4}
+        columns["document"] = np.arange(items)
     else:
         need = fixed.uniform(0.1, 9.0 if task in ("gsm8k", "math500") else 1.6, items)
         need[fixed.random(items) < 0.25] = -1.0  # guessed

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import math
 
 import numpy as np
 import pytest
@@ -11,8 +10,6 @@ from helpers.drawn import Drawn
 from helpers.synthetic import PAPER_METHODS, PAPER_MODELS, paper_sized
 from mbench.core.results import Footprint, Saving, Spread
 from mbench.report.charts.corpus_overlap import corpus_overlap_by_layer
-from mbench.report.charts.gap_to_random import gap_to_random
-from mbench.report.charts.score_by_budget import perplexity_by_budget, score_by_budget
 from mbench.report.charts.score_by_memory import score_by_memory
 from mbench.report.charts.single_seeds import single_seeds
 from mbench.report.statistics.boards import boards
@@ -55,87 +52,6 @@ def inside(drawn):
             assert 0 <= y <= drawn.height
 
 
-def test_scores_against_budgets(results, group):
-    drawn = Drawn(score_by_budget(group))
-    inside(drawn)
-    step = abs(drawn.value("y", 1) - drawn.value("y", 0)) / 50  # coordinates have two decimals
-    points, whiskers = drawn.by_method("point"), drawn.by_method("whisker")
-    assert set(points) == set(whiskers) == set(PAPER_METHODS) - {"random"}
-    for method in points:
-        assert [column(drawn, mark) for mark in points[method]] == list(RETAINS)
-        for retain, point, whisker in zip(RETAINS, points[method], whiskers[method], strict=True):
-            (cell,) = cells_of(results, method, retain)
-            figure = results.average_of(cell)
-            error = 1.96 * figure.stderr
-            assert drawn.value("y", point.y[0]) == pytest.approx(figure.value, abs=step)
-            said = f"{method}, {100 * retain:g}\xa0% kept: {figure.value:.3f} ("
-            assert point.title.startswith(said)
-            ends = sorted(drawn.value("y", y) for y in whisker.y)
-            assert ends == pytest.approx([figure.value - error, figure.value + error], abs=step)
-            assert whisker.x == [point.x[0]] * 2
-    # Marks of one budget stand abreast in the order of the suite, and apart.
-    places = [[points[m][n].x[0] for m in PAPER_METHODS if m in points] for n in range(3)]
-    assert np.diff(places, axis=1).min() > 5
-    assert len({mark.look for marks in points.values() for mark in marks}) == len(points)
-    for retain, band, mean in zip(RETAINS, drawn.layers["band"], drawn.layers["mean"], strict=True):
-        seeds = averages(results, "random", retain)
-        ends = [drawn.value("y", y) for y in (max(band.y), min(band.y))]
-        assert ends == pytest.approx([min(seeds), max(seeds)], abs=step)
-        assert drawn.value("y", mean.y[0]) == pytest.approx(np.mean(seeds), abs=step)
-        assert column(drawn, band) == column(drawn, mean) == retain
-    (full,) = averages(results, "none", 1.0)
-    assert drawn.value("y", drawn.layers["level"][0].y[0]) == pytest.approx(full, abs=step)
-    assert drawn.layers["label"][0].title == f"unpruned {full:.3f}"
-
-
-def test_a_figure_that_is_not_finite_is_not_drawn(results):
-    def broken(cell):
-        if (cell.method, cell.retain) != ("max", 0.5):
-            return cell
-        task = cell.evaluations["ppl-c4"]
-        metrics = tuple(dataclasses.replace(m, value=math.inf) for m in task.metrics)
-        task = dataclasses.replace(task, metrics=metrics)
-        return dataclasses.replace(cell, evaluations={**cell.evaluations, "ppl-c4": task})
-
-    other = dataclasses.replace(results, cells=tuple(map(broken, results.cells)))
-    drawn = Drawn(perplexity_by_budget(boards(other).groups[0]))
-    inside(drawn)
-    points = drawn.by_method("point")
-    assert [column(drawn, mark) for mark in points["max"]] == [0.25, 0.75]
-    (cell,) = cells_of(results, "mean", 0.5)
-    nats = [
-        next(m.value for m in cell.evaluations[task].metrics if m.name == "mean_nll")
-        for task in PERPLEXITIES
-    ]
-    assert drawn.value("y", points["mean"][1].y[0]) == pytest.approx(np.mean(nats), abs=1e-3)
-
-
-def test_forest_draws_the_differences_to_the_random_mean(results, group):
-    drawn = Drawn(gap_to_random(group.boards[2]))
-    inside(drawn)
-    seeds = np.array(averages(results, "random", 0.75))
-    points, whiskers = drawn.by_method("point"), drawn.by_method("whisker")
-    assert set(points) == set(whiskers) == set(PAPER_METHODS) - {"random"}
-    heights = []
-    for method, (mark,) in points.items():
-        (value,) = averages(results, method, 0.75)
-        assert drawn.value("x", mark.x[0]) == pytest.approx(value - seeds.mean(), abs=1e-4)
-        (whisker,) = whiskers[method]
-        assert min(whisker.x) < mark.x[0] < max(whisker.x)
-        assert whisker.y == [mark.y[0]] * 2
-        # Filled where significant, in one colour either way.
-        fill, stroke, _ = mark.look
-        assert fill == ("var(--back)" if "not significantly" in mark.title else stroke)
-        heights.append((mark.y[0], value))
-    assert np.diff([value for _, value in sorted(heights)]).max() < 1e-9  # the best is on top
-    names = {mark.method: mark for mark in drawn.layers["name"]}
-    assert all(abs(names[m].y[0] - mark.y[0]) < 6 for m, (mark,) in points.items())
-    (band,), (zero,) = drawn.layers["band"], drawn.layers["level"]
-    ends = [drawn.value("x", x) for x in (min(band.x), max(band.x))]
-    assert ends == pytest.approx([min(seeds) - seeds.mean(), max(seeds) - seeds.mean()], abs=1e-4)
-    assert drawn.value("x", zero.x[0]) == pytest.approx(0, abs=1e-4)
-
-
 def test_every_seed_is_drawn_beside_the_best_method_without(results, group):
     drawn = Drawn(single_seeds(group))
     inside(drawn)
@@ -156,7 +72,7 @@ def test_every_seed_is_drawn_beside_the_best_method_without(results, group):
         assert min(band.x) < own[0].x[0]
         assert own[-1].x[0] < max(band.x)
     # A method looks alike in every chart.
-    shown = Drawn(score_by_budget(group)).by_method("point")
+    shown = Drawn(score_by_memory(group)).by_method("point")
     assert all(mark.look == shown[mark.method][0].look for mark in others)
 
 
@@ -225,7 +141,7 @@ def test_names_with_control_characters_are_drawn(results):
         for cell in results.cells
     )
     group = boards(dataclasses.replace(results, cells=cells)).groups[0]
-    drawn = Drawn(gap_to_random(group.boards[0]))
+    drawn = Drawn(score_by_memory(group))
     shown = r"a\x00\u202e\uffff</title><b>&"
     assert shown in drawn.by_method("point")
     assert shown[:15] in [mark.title[:15] for mark in drawn.layers["name"]]

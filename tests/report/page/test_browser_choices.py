@@ -4,180 +4,209 @@ import csv
 import io
 import itertools
 import json
-import re
 from pathlib import Path
 
 import pytest
 
 from helpers.browsing import artefacts, open_everything, reach, sort, visit
+from helpers.pages import paper_boards
 from helpers.synthetic import PAPER_METHODS, paper_sized
 from mbench.core.results import long_form
+from mbench.report.words import bounds, difference, score_text
 
-BOARD = "#model-1-budget-2-table"
-NONSENSE = f"#x?{BOARD[1:]}.sort=999&{BOARD[1:]}.hide=0.99.x.-1&metric=no&other.sort=1&none=%"
-
-
-def figures(tab, column, table=BOARD):
-    reach(tab, table)
-    rows = f"{table} tbody tr:not(.pinned)"
-    found = tab.eval_on_selector_all(rows, f"rows => rows.map(r => r.cells[{column}].dataset.sort)")
-    return [None if text is None else float(text) for text in found]
+NONSENSE = "#x?sort=nothing&by=no&vs=nobody&kept=7&model=none&columns=a,b&none=%"
 
 
-def methods(tab, table=BOARD):
-    reach(tab, table)
-    heads = tab.locator(f"{table} tbody th").all()
-    return [head.evaluate("cell => cell.firstChild.textContent") for head in heads]
+def board(model=0, budget=1):
+    return paper_boards().groups[model].boards[budget]
 
 
-def unfold(tab, table=BOARD):
-    """The columns and downloads of a table."""
-    reach(tab, table)
-    tools = tab.locator(f".tools:has(+ .scroll {table})")
-    tools.locator("summary").click()
-    return tools
+def rows(tab):
+    """Name -> texts of the leaderboard's cells by heading."""
+    heads = [
+        text.split("\n")[0].strip(" ↓↑") for text in tab.locator("#lb thead th").all_inner_texts()
+    ]
+    found = {}
+    for line in tab.locator("#lb tbody tr:not(.unranked)").all():
+        cells = line.locator("th, td").all_inner_texts()
+        name = cells[0].split("\n")[0].removesuffix(" mean of 6").strip()
+        found[name] = dict(zip(heads, cells, strict=True))
+    return found
 
 
-def test_sorting_by_click_and_key_and_back(tab):
-    table = "#model-2-budget-3-table"  # where one method has no figure for mmlu
-    before = methods(tab, table)
-    head = tab.locator(f"{table} thead th", has_text="mmlu")
-    column = head.evaluate("cell => cell.cellIndex")
-    sort(head, "ascending")
-    values = figures(tab, column, table)
-    assert values[-1] is None
-    assert values[:-1] == sorted(values[:-1])
-    sort(head, "descending", key="Enter")
-    values = figures(tab, column, table)
-    assert values[-1] is None
-    assert values[:-1] == sorted(values[:-1], reverse=True)
-    assert methods(tab, table)[0] == "unpruned"
-    sort(head, None, key="Space")
-    assert methods(tab, table) == before
+def choose(tab, label, text):
+    tab.get_by_label(label, exact=True).select_option(label=text)
+
+
+@pytest.mark.parametrize("reference", ["unpruned", "random", "tb-coverage", "mean"])
+def test_the_method_to_compare_with_drives_every_difference(tab, reference):
+    choose(tab, "compare with", reference)
+    ranking = board().ranking
+    shown = rows(tab)
+    assert set(shown) >= {row.label for row in ranking.ranked}
+    name = f"Difference to {reference}"
+    other = "none" if reference == "unpruned" else reference
+    for label, cells in shown.items():
+        own = "none" if label == "unpruned" else label
+        row = ranking.row_of(own)
+        if label == reference or (row is not None and reference in row.names):
+            assert "reference" in cells[name]
+            continue
+        compared = ranking.compare(own, other)
+        text = " ".join(cells[name].split())
+        assert difference(compared.value) in text
+        assert bounds(compared.low, compared.high) in text
+        words = "tie" if not compared.clear else "higher" if compared.value > 0 else "lower"
+        assert words in text
+    assert f"vs={other}" in tab.url
+
+
+def test_budget_model_and_score_are_chosen_and_kept_in_the_address(browser, tab):
+    tab.get_by_role("button", name="25\N{NO-BREAK SPACE}% pruned").click()
+    tab.get_by_role("button", name="deepseek").click()
+    choose(tab, "by", "Mean log perplexity")
+    ranking = board(1, 2).by_perplexity
+    shown = {name: cells["Mean log perplexity"].split()[0] for name, cells in rows(tab).items()}
+    for row in ranking.ranked:
+        assert shown[row.label] == score_text(row.summary.mean)
+    with visit(browser, tab.url) as other:
+        assert rows(other) == rows(tab)
+        assert other.problems == []
+
+
+def test_the_first_click_puts_the_best_on_top_and_a_reset_undoes_it(tab):
+    usual = list(rows(tab))
+    for head, best in (("Rank", min), ("Common Avg", max), ("arc_easy", max)):
+        tab.locator("#lb thead button", has_text=head).click()
+        figures = [
+            float(cells[head].split()[0].split("–")[0])
+            for cells in rows(tab).values()
+            if cells[head][0].isdigit()
+        ]
+        assert figures[0] == best(figures)
+        tab.locator("#lb thead button", has_text=head).click()
+        turned = [
+            float(cells[head].split()[0].split("–")[0])
+            for cells in rows(tab).values()
+            if cells[head][0].isdigit()
+        ]
+        assert turned == figures[::-1] or sorted(turned) == sorted(figures)
+        tab.get_by_role("button", name="Reset").click()
+        assert list(rows(tab)) == usual
+    choose(tab, "by", "Mean log perplexity")
+    tab.locator("#lb thead button", has_text="Mean log perplexity").click()
+    figures = [float(cells["Mean log perplexity"].split()[0]) for cells in rows(tab).values()]
+    assert figures == sorted(figures)
+
+
+def test_filter_and_columns(tab):
+    tab.get_by_role("searchbox").fill("reap, TB-")
+    assert set(rows(tab)) == {
+        "unpruned", "random", "tb-coverage", *(m for m in PAPER_METHODS if "reap" in m),
+    }  # fmt: skip
+    tab.get_by_role("searchbox").fill("")
+    assert {name for label in rows(tab) for name in label.split(" = ")} >= set(PAPER_METHODS)
+    tab.locator("summary", has_text="Columns").click()
+    tab.get_by_label("Gap closed, 95 %").check()
+    row = board().ranking.ranked[0]
+    shown = rows(tab)[row.label]["Gap closed"]
+    assert shown.startswith(f"{round(100 * row.gap_closed.value)} % [")
+    tab.get_by_label("Rank", exact=True).uncheck()
+    assert "Rank" not in rows(tab)[row.label]
+
+
+def test_nonsense_in_the_address_changes_nothing(browser, written):
+    with visit(browser, written) as tab:
+        usual = rows(tab)
+    with visit(browser, written.as_uri() + NONSENSE) as tab:
+        assert rows(tab) == usual
+        assert tab.problems == []
+
+
+def test_tabs_open_by_their_links_and_by_places_in_them(browser, tab, written):
+    assert tab.locator("#results").is_visible()
+    assert not tab.locator("#details").is_visible()
+    tab.get_by_role("link", name="Details").click()
+    assert tab.locator("#details").is_visible()
+    assert not tab.locator("#results").is_visible()
+    with visit(browser, written.as_uri() + "#model-1-budget-1-metrics") as other:
+        assert other.locator("#model-1-budget-1-metrics").is_visible()  # its fold was opened
+    with visit(browser, written.as_uri() + "#terms?vs=mean") as other:
+        assert other.locator("#terms").evaluate("e => e.getBoundingClientRect().top") < 900
 
 
 def test_summaries_stay_below_whatever_is_sorted(tab):
     table = "#model-1-budget-2-seeds"
     open_everything(tab)
-    before = methods(tab, table)
-    summaries = [name for name in before if "seed " not in name]
+    reach(tab, table)
+
+    def names():
+        heads = tab.locator(f"{table} tbody th").all()
+        return [head.evaluate("cell => cell.firstChild.textContent") for head in heads]
+
+    summaries = [name for name in names() if "seed " not in name]
     assert len(summaries) == 4
     heads = tab.locator(f"{table} thead th")
     for column, direction in itertools.product((0, 1), ("ascending", "descending")):
         sort(heads.nth(column), direction)
-        assert methods(tab, table)[-4:] == summaries
-    values = figures(tab, 1, table)[:-4]
-    assert values == sorted(values, reverse=True) != figures(tab, 1, table)
-
-
-def test_filter_reaches_tables_charts_and_pictures(tab):
-    tab.get_by_role("searchbox").fill("reap, TB-")
-    assert set(methods(tab)) == {
-        "unpruned",
-        "tb-coverage",
-        *(m for m in PAPER_METHODS if "reap" in m),
-    }
-    series = tab.eval_on_selector_all(
-        "#model-1 .series",
-        "all => all.filter(s => getComputedStyle(s).display !== 'none').map(s => s.dataset.method)",
-    )
-    assert {"tb-coverage", "reap-c4"} <= set(series)
-    assert not {"mean", "max"} & set(series)
-    assert re.fullmatch(r"\d+ of \d+ shown", tab.locator("#filtered").inner_text())
-    tab.get_by_role("searchbox").fill("")
-    assert len(methods(tab)) == 1 + len(PAPER_METHODS)
-
-
-def test_metric_is_switched_where_a_task_has_it(tab):
-    table = "#model-1-budget-1-metrics"
-    open_everything(tab)
-    reach(tab, table)
-
-    def shown():
-        heads = tab.locator(f"{table} thead th").all()[1:]
-        return {
-            head.get_attribute("data-task"): head.get_attribute("data-metric") for head in heads
-        }
-
-    assert shown()["arc_easy"] == "acc_norm"
-    tab.get_by_role("combobox").select_option("acc")
-    assert shown()["arc_easy"] == "acc"
-    assert shown()["gsm8k"] == "exact_match,flexible-extract"
-    assert len(shown()) == 11
-
-
-def test_permalink_brings_back_what_was_chosen(browser, tab, written):
-    reach(tab, BOARD)
-    sort(tab.locator(f"{BOARD} thead th").nth(2), "ascending")
-    tab.get_by_role("searchbox").fill("reap")
-    tab.get_by_role("combobox").select_option("acc")
-    tools = unfold(tab)
-    tools.get_by_role("button", name="Gap closed").click()
-    tab.get_by_role("link", name="Terms", exact=True).click()
-    assert "#terms?" in tab.url
-    with visit(browser, tab.url) as other:
-        assert other.locator("#terms").evaluate("e => e.getBoundingClientRect().top") < 900
-        assert methods(other) == methods(tab)
-        assert figures(other, 2) == sorted(figures(other, 2))
-        assert not other.locator(f"{BOARD} thead th", has_text="Gap closed").is_visible()
-        assert other.locator(f"{BOARD} thead th", has_text="Common Avg").is_visible()
-        assert other.get_by_role("combobox").input_value() == "acc"
-        assert other.get_by_role("searchbox").input_value() == "reap"
-    with visit(browser, written.as_uri() + "#model-1-budget-1-overlap") as other:
-        assert other.locator("#model-1-budget-1-overlap").is_visible()  # its fold was opened
-    hidden = f"#?{BOARD[1:]}.sort=3&{BOARD[1:]}.hide=2"
-    with visit(browser, written.as_uri() + hidden) as other:
-        assert methods(other)[:2] == ["unpruned", "random"]
-        assert other.problems == []
-    with visit(browser, written.as_uri()) as other:
-        whole = methods(other), other.locator(f"{BOARD} thead th").count()
-    with visit(browser, written.as_uri() + NONSENSE) as other:
-        assert (methods(other), other.locator(f"{BOARD} thead th").count()) == whole
-        assert other.problems == []
+        assert names()[-4:] == summaries
 
 
 def download(tab, click):
     with tab.expect_download() as waiting:
         click()
-    return Path(waiting.value.path()).read_bytes()
+    return Path(waiting.value.path()).read_bytes(), waiting.value.suggested_filename
 
 
-def test_downloads_hold_what_is_shown(tab):
-    results = paper_sized(items=25)
-    tab.get_by_role("searchbox").fill("reap")
-    tools = unfold(tab)
-    tools.get_by_role("button", name="Gap closed").click()
-    button = lambda name: download(tab, tools.get_by_role("button", name=name).click)  # noqa: E731
-    rows = list(csv.DictReader(io.StringIO(button("CSV").decode())))
-    assert [row["Method"] for row in rows] == methods(tab)
-    cell = next(c for c in results.cells if (c.method, c.retain) == ("reap-c4", 0.5))
-    own = next(row for row in rows if row["Method"] == "reap-c4")
-    assert float(own["Common Avg, higher is better"]) == pytest.approx(
-        results.average_of(cell).value
-    )
-    assert not any(name.startswith("Gap closed") for name in own)
-    data = json.loads(button("JSON"))
-    assert [row["Method"] for row in data["rows"]] == methods(tab)
-    assert set(data["rows"][0]) == set(own)
-    assert data["rows"][1]["Common Avg, higher is better"] == float(
-        rows[1]["Common Avg, higher is better"]
-    )
-    latex = button("LaTeX").decode()
-    significant = tab.locator(f"{BOARD} td.significant").all_inner_texts()
-    bold = [text.replace("$-$", "−") for text in re.findall(r"\\textbf{(.*?)}", latex)]
-    assert bold == [text.split("\n")[0] for text in significant] != []
-    assert latex.count(r"\\") == 2 + 3
-    assert r"arc\_challenge, acc\_norm" in latex
-    assert r"{\scriptsize $\pm$ 0." in latex
-    assert all(line.count(" & ") == 16 for line in latex.splitlines() if line.endswith(r"\\"))
+def test_downloads_are_complete(tab):
+    choose(tab, "compare with", "mean")
+    tab.locator("summary", has_text="Download").click()
+    button = lambda name: download(tab, tab.get_by_role("button", name=name).click)  # noqa: E731
+    content, name = button("CSV")
+    assert name == "qwen-50-pruned-common-avg-vs-mean.csv"
+    found = {row["method"]: row for row in csv.DictReader(io.StringIO(content.decode()))}
+    ranking = board().ranking
+    for row in ranking.ranked:
+        own = found[row.label]
+        assert float(own["value"]) == pytest.approx(row.summary.mean, abs=1e-5)
+        assert (own["rank_best"], own["rank_worst"]) == (str(row.rank), str(row.last_rank))
+        assert own["n"] == str(sum(units.count for units in ranking.units))
+        compared = ranking.compare(row.label, "mean")
+        if compared is None:
+            assert own["difference"] == ""
+            continue
+        for field, figure in (
+            ("difference", compared.value),
+            ("low", compared.low),
+            ("high", compared.high),
+        ):
+            assert float(own[field]) == pytest.approx(figure, abs=1.01e-5)
+        assert float(own["p_adjusted"]) == pytest.approx(compared.adjusted, rel=0.06)
+        assert (own["family"], own["family_size"]) == ("methods", str(compared.size))
+    rows_of_json = json.loads(button("JSON")[0])["rows"]
+    assert {own["method"]: own["low"] for own in rows_of_json} == {
+        name: float(own["low"]) if own["low"] else None for name, own in found.items()
+    }
+    latex = button("LaTeX")[0].decode()
+    assert r"\toprule" in latex
+    assert "items of arc\\_challenge" in latex
     assert latex.isascii()
+    markdown = button("Markdown")[0].decode()
+    assert markdown.count("\n| ") == 2 + len(found)
 
 
 def test_all_results_and_charts_can_be_saved(tab):
-    whole = download(tab, tab.get_by_role("link", name="results.csv").click).decode()
-    assert whole == long_form(paper_sized(items=25)).to_csv(index=False)
-    png = download(tab, tab.locator(".png").first.click)
+    tab.get_by_role("link", name="Details").click()
+    whole, _ = download(tab, tab.get_by_role("link", name="results.csv").click)
+    assert whole.decode() == long_form(paper_sized(items=25)).to_csv(index=False)
+    chart = tab.locator("svg.chart").first
+    buttons = tab.locator(".pictures-of").first
+    png, name = download(tab, buttons.get_by_role("button", name="PNG").click)
     assert png.startswith(b"\x89PNG")
+    assert name.endswith(".png")
     (artefacts() / "chart.png").write_bytes(png)
     # Not an empty sheet: a flat picture of this size compresses to a few kilobytes.
     assert len(png) > 10_000
+    svg, _ = download(tab, buttons.get_by_role("button", name="SVG").click)
+    caption = chart.evaluate("e => e.closest('figure').querySelector('figcaption').textContent")
+    assert caption.strip() in svg.decode()

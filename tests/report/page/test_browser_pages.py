@@ -58,8 +58,8 @@ def test_reports_stand_under_one_another_on_a_telephone(browser, folder):
         assert rows.count() == 3
         for cell in rows.nth(1).locator("th, td").all():
             box = cell.bounding_box()
-            assert box["x"] == 12
-            assert box["width"] == 390 - 2 * 12
+            assert box["x"] == 16
+            assert box["width"] == 390 - 2 * 16
 
 
 def test_the_index_is_sorted(browser, folder):

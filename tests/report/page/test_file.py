@@ -98,8 +98,8 @@ def test_marks_contrast_with_the_page_in_both_themes():
     }
     assert sum(name.startswith("--c") for name in themes) == charts.COLOURS
     for name, colours in themes.items():
-        if name[2] == "c" or name in ("--link", "--bad", "--quiet", "--band"):
-            needed = 3.0 if name[2] == "c" or name == "--band" else 4.5
+        if name[2] == "c" or name in ("--link", "--bad", "--quiet", "--mark"):
+            needed = 3.0 if name[2] == "c" or name == "--mark" else 4.5
             for back, colour in zip(themes["--back"], colours, strict=True):
                 ratio = (max(back, colour) + 0.05) / (min(back, colour) + 0.05)
                 assert ratio >= needed, name

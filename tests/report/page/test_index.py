@@ -14,6 +14,7 @@ from helpers.small_runs import grid, results, run
 from mbench.core.errors import StoreError
 from mbench.report.page.index import MARK, VERDICT, to_json, write_index
 from mbench.report.publish import publish
+from mbench.report.statistics.answers import answers
 from mbench.report.statistics.boards import boards
 from mbench.storage.results_folder import read, write
 
@@ -32,17 +33,17 @@ def rows(page):
     return [" ".join(re.sub(r"<[^>]*>", " ", row).split()) for row in found]
 
 
-def test_every_directory_is_listed_with_what_leads(tmp_path):
+def test_every_directory_is_listed_with_what_is_best(tmp_path):
     put(tmp_path, "b", synthetic())
     put(tmp_path, "a", run(grid(models=("m", "n")), name="other"))
     os.utime(tmp_path / "a" / "results.json", (0, 0))
     first, second = rows(write_index(tmp_path))
     assert first.startswith("The other a, suite other m, n 1970-01-01 00:00 ")
     assert re.search(r"(\d+) of \1 evaluations ok", first)
-    assert "25 % of m : " in first
-    assert "25 % of n : " in first
-    page_leader = boards(synthetic()).groups[0].boards[1].ranked[0].entry.method
-    assert f"50 % : {page_leader}, not significantly different from" in second
+    assert "75 % pruned of m : " in first
+    assert "75 % pruned of n : " in first
+    best = answers(boards(synthetic()).groups[0].boards[1].ranking)[0]
+    assert f"50 % pruned : {best.chip} ({best.note})" in second
     assert re.search(r"\d+ of \d+ evaluations ok, \d+ blocked, \d+ failed, 1 interrupted", second)
     assert '<a href="b/index.html">' in (tmp_path / "index.html").read_text()
 
@@ -52,10 +53,11 @@ def test_the_verdict_file_is_that_of_the_page(tmp_path):
     found = json.loads((tmp_path / "run" / VERDICT).read_text())
     assert found == to_json(boards(synthetic()))
     page = html.unescape(published.page.read_text())
-    sentences = [s for budget in found["budgets"] for s in budget["verdict"]]
-    assert sentences
-    for sentence in sentences:
-        assert sentence in page
+    answered = [own for budget in found["budgets"] for own in budget["answers"]]
+    assert len(answered) == 9
+    for own in answered:
+        assert own["answer"] in page
+        assert own["why"] in page
 
 
 @pytest.mark.parametrize(

@@ -14,16 +14,23 @@ from helpers.pages import html_of
 from mbench.core.evaluation import evaluation
 from mbench.report.statistics.groups import arrange
 from mbench.report.statistics.pairing import pair
-from mbench.report.statistics.ranking import Unranked, rankings
+from mbench.report.statistics.ranking import rankings
 from mbench.report.statistics.scores import Score, average_score, perplexity_score, primary_score
 
 FEW = ("random", "none", "mean", "max", "tb-coverage", "reap-code")
 
 
+def ranking_at(results, retain=0.5, score=None):
+    score = score or primary_score(results)
+    group = arrange(results)[0]
+    return rankings(group, score, pair(group.cells, score.parts))[retain]
+
+
 def at(results, retain=0.5, score=None):
-    """Method -> standing."""
-    by_budget = rankings(arrange(results)[0], score or primary_score(results))
-    return {standing.entry.method: standing for standing in by_budget[retain].standings}
+    """Method -> row, without random pruning."""
+    ranking = ranking_at(results, retain, score)
+    rows = {name: row for row in ranking.ranked for name in row.names}
+    return rows | {row.entry.method: row for row in ranking.unranked}
 
 
 def few(change=None):
@@ -36,12 +43,30 @@ def is_mean(cell):
     return cell.method == "mean" and cell.retain == 0.5
 
 
-def test_equal_masks_tie():
-    found = at(synthetic(), 0.25)
-    one, other = found["max"], found["max-protected"]
-    assert (one.rank, one.last_rank) == (other.rank, other.last_rank)
-    ours, theirs = (dataclasses.astuple(each.against_random.difference) for each in (one, other))
-    assert ours == pytest.approx(theirs, abs=1e-12)
+def test_equal_masks_are_one_row_that_is_tested_once():
+    ranking = ranking_at(synthetic(), 0.25)
+    row = ranking.row_of("max")
+    assert row.names == ("max", "max-protected")
+    assert row is ranking.row_of("max-protected")
+    assert ranking.compare("max", "max-protected") is None
+    assert ranking.compare("max-protected", "mean") == ranking.compare("max", "mean")
+    count = len(ranking.ranked)
+    assert {c.size for c in ranking.comparisons.values() if c.family == "methods"} == {
+        count * (count - 1) // 2
+    }
+
+
+def test_three_families_of_their_own_sizes():
+    ranking = ranking_at(few())
+    sizes = {}
+    for (_, second), comparison in ranking.comparisons.items():
+        sizes.setdefault(comparison.family, set()).add((second, comparison.size))
+    rows = len(ranking.ranked)
+    assert sizes["random"] == {("random", rows)}
+    assert sizes["unpruned"] == {("none", rows + 1)}
+    assert {size for _, size in sizes["methods"]} == {rows * (rows - 1) // 2}
+    there, back = ranking.compare("mean", "none"), ranking.compare("none", "mean")
+    assert (there.value, there.low, there.high) == (-back.value, -back.high, -back.low)
 
 
 def test_methods_that_differ_by_noise_share_every_rank():
@@ -53,11 +78,12 @@ def test_methods_that_differ_by_noise_share_every_rank():
         )
 
     results = altered(noise, few())
-    for ranking in rankings(arrange(results)[0], average_score(results)).values():
+    for retain in (0.25, 0.5, 0.75):
+        ranking = ranking_at(results, retain)
         assert {(s.rank, s.last_rank) for s in ranking.ranked} == {(1, len(ranking.ranked))}
-        assert all(standing.tied_with_best for standing in ranking.ranked)
-        against = [s.against_random for s in ranking.ranked if s.entry.method != "random"]
-        assert not any(one.significant for one in against)
+        assert ranking.tied == ranking.ranked
+        assert ranking.winner is None
+        assert not any(c.clear for c in ranking.comparisons.values())
 
 
 def test_items_in_another_order_are_paired_by_name():
@@ -66,9 +92,9 @@ def test_items_in_another_order_are_paired_by_name():
             return cell
         return on_items(cell, CLOZE[:1], lambda items: items.sample(frac=1, random_state=3))
 
-    ours, theirs = at(few()), at(few(shuffle))
-    assert [s.rank for s in ours.values()] == [s.rank for s in theirs.values()]
-    assert [s.from_best for s in ours.values()] == [s.from_best for s in theirs.values()]
+    ours, theirs = ranking_at(few()), ranking_at(few(shuffle))
+    assert [row.rank for row in ours.ranked] == [row.rank for row in theirs.ranked]
+    assert ours.comparisons == theirs.comparisons
 
 
 @pytest.mark.parametrize(
@@ -90,21 +116,17 @@ def test_items_in_another_order_are_paired_by_name():
 )
 def test_a_cell_on_other_items_is_named_and_costs_the_others_nothing(change, problem):
     results = few(lambda c: on_items(c, ["cloze-code"], change) if is_mean(c) else c)
-    found, expected = at(results), at(few(lambda c: None if is_mean(c) else c))
-    assert problem in found["mean"].problem
-    assert isinstance(found.pop("mean"), Unranked)
-    assert found.keys() == expected.keys()
-    for method, standing in expected.items():
-        assert found[method].rank == standing.rank
-        assert found[method].against_random == standing.against_random
+    found, expected = ranking_at(results), ranking_at(few(lambda c: None if is_mean(c) else c))
+    (unranked,) = found.unranked
+    assert problem in unranked.problem
+    assert found.ranked == expected.ranked
+    assert found.comparisons == expected.comparisons
 
 
 def test_the_page_names_a_cell_on_other_items():
     results = few(lambda c: on_items(c, ["cloze-code"], lambda i: i.iloc[1:]) if is_mean(c) else c)
     problem = "cloze-code on other items, 199 of 200 in common"
-    html = html_of(results)
-    assert f"mean is not comparable and not ranked: {problem}." in html
-    tables = Tables(html).tables
+    tables = Tables(html_of(results)).tables
     rows = {row[0]: row for row in tables["Results that are missing or not comparable"][1:]}
     assert rows["mean"][5:] == ["not comparable", problem]
     assert leaderboard(tables, 50)["mean"]["Common Avg"] == f"not comparable|{problem}"
@@ -113,7 +135,10 @@ def test_the_page_names_a_cell_on_other_items():
 def test_most_cells_say_which_items_are_the_task():
     """Even if the unpruned model is the stranger; then no share of its gap is told."""
     results = few(lambda c: on_items(c, CLOZE, lambda i: i.iloc[5:]) if c.method == "none" else c)
-    assert all(standing.gap_closed is None for standing in at(results).values())
+    ranking = ranking_at(results)
+    assert ranking.unpruned is None
+    assert ranking.untested == {"unpruned": "no figure of the unpruned model"}
+    assert all(row.gap_closed is None for row in ranking.ranked)
 
 
 def test_windows_with_other_tokens_are_not_compared():
@@ -147,7 +172,7 @@ def test_what_is_listed_twice_is_not_taken_for_seeds():
     found = at(few(lambda c: (c, c) if is_mean(c) or c.seed == 3 else c))
     assert found["mean"].problem == "it is listed twice"
     assert found["random"].problem == "seed 3 is listed twice"
-    assert found["max"].against_random is None
+    assert found["max"].masks_beaten is None
 
 
 def test_an_incomplete_random_mean_is_no_reference():
@@ -156,28 +181,29 @@ def test_an_incomplete_random_mean_is_no_reference():
             return cell
         return dataclasses.replace(cell, status="failed", reason="no", tasks={}, evaluations={})
 
-    found = at(few(fail))
-    assert isinstance(found["random"], Unranked)
-    assert found["mean"].against_random is found["mean"].gap_closed is None
+    ranking = ranking_at(few(fail))
+    assert [own.entry.method for own in ranking.unranked] == ["random"]
+    assert ranking.random is None
+    assert ranking.compare("mean", "random") is None
+    assert ranking.row_of("mean").gap_closed is None
 
 
 def test_without_an_average_log_perplexity_ranks():
     results = synthetic(average="")
     score = primary_score(results)
     assert score == perplexity_score(results)
-    ranked = rankings(arrange(results)[0], score)[0.5].ranked
-    means = [standing.summary.mean for standing in ranked]
+    ranking = ranking_at(results, score=score)
+    means = [row.summary.mean for row in ranking.ranked]
     assert means == sorted(means)
-    assert ranked[0].against_random.difference.value < 0 < ranked[0].gap_closed < 1
-    assert ranked[0].against_random.masks_beaten == 6
-    html = html_of(results)
-    assert "leads with a Mean log perplexity of" in html
-    assert html.count('class="chart"') == 6  # by budget, by memory, every seed, three gaps
+    best = ranking.ranked[0]
+    assert ranking.compare(best.label, "random").value < 0 < best.gap_closed.value < 1
+    assert best.masks_beaten == 6
+    assert "Mean log perplexity, lower is better" in html_of(results)
 
 
-@pytest.mark.parametrize(("lost", "significant"), [(4, False), (5, True)])
-def test_a_single_task_of_right_and_wrong_is_tested_by_mcnemar(lost, significant):
-    """Of five items lost and none won mid-p is 1/32, while the test without it has 1/16."""
+@pytest.mark.parametrize(("lost", "clear"), [(5, False), (6, True)])
+def test_a_single_task_of_right_and_wrong_is_tested_as_mcnemar_does(lost, clear):
+    """Of six items lost and none won McNemar's exact test has p = 2 / 2^6 = 0.031, of five 0.063."""
     score = Score("One", (("cloze-code", "acc_norm"),), higher=True)
 
     def outcomes(cell):
@@ -189,8 +215,8 @@ def test_a_single_task_of_right_and_wrong_is_tested_by_mcnemar(lost, significant
 
     found = at(altered(outcomes), score=score)
     assert list(found) == ["mean", "max"]
-    assert found["max"].tied_with_best != significant
-    assert (found["max"].rank, found["max"].last_rank) == ((2, 2) if significant else (1, 2))
+    assert found["max"].tied != clear
+    assert (found["max"].rank, found["max"].last_rank) == ((2, 2) if clear else (1, 2))
 
 
 def test_seeds_enter_intervals_by_their_own_spread():
@@ -201,10 +227,10 @@ def test_seeds_enter_intervals_by_their_own_spread():
         value = flat.get(cell.seed, 0.9)
         return on_items(cell, CLOZE, lambda items: items.assign(acc_norm=value))
 
-    found = at(few(known))["mean"].against_random.difference
-    half = scipy.stats.sem(list(flat.values())) * scipy.stats.t.ppf(0.975, 5)
+    found = ranking_at(few(known)).compare("mean", "random")
+    half = scipy.stats.sem(list(flat.values())) * scipy.stats.t.ppf(1 - 0.025 / found.size, 5)
     assert found.value == pytest.approx(0.9 - 0.35)
-    assert found.high - found.low == pytest.approx(2 * half, rel=0.05)
+    assert found.high - found.low == pytest.approx(2 * half, rel=0.001)
 
 
 def test_every_random_seed_as_the_only_baseline():
@@ -212,29 +238,31 @@ def test_every_random_seed_as_the_only_baseline():
     results = few()
     score = average_score(results)
     for retain in (0.25, 0.5, 0.75):
-        found = at(results, retain)
-        seeds = {cell.seed: score.value(cell) for cell in found["random"].entry.cells}
+        ranking = ranking_at(results, retain)
+        seeds = {cell.seed: score.value(cell) for cell in ranking.random.entry.cells}
+        assert ranking.random.figures == tuple(seeds.values())
         mean = np.mean(list(seeds.values()))
         for method in ("mean", "max", "reap-code"):
-            value = found[method].summary.mean
+            row = ranking.row_of(method)
+            value = row.summary.mean
             other = {s for s, figure in seeds.items() if (value > figure) != (value > mean)}
-            against = found[method].against_random
-            assert set(against.reversing_seeds) == other
-            assert against.masks_beaten == sum(value > f for f in seeds.values())
-            assert against.masks == 6
+            assert set(row.reversing_seeds) == other
+            assert row.masks_beaten == sum(value > f for f in seeds.values())
 
 
-def test_one_seed_is_compared_without_a_spread():
-    found = at(few(lambda c: c if c.seed in (None, 42) else None))["mean"].against_random
-    assert found.masks == 1
-    assert found.reversing_seeds == ()
-    assert found.difference.low < found.difference.value < found.difference.high
+def test_fewer_than_three_random_masks_say_nothing():
+    ranking = ranking_at(few(lambda c: c if c.seed in (None, 42) else None))
+    assert ranking.untested == {"random": "1 random mask: at least 3 are needed"}
+    compared = ranking.compare("mean", "random")
+    assert compared.problem
+    assert math.isnan(compared.p)
+    assert not compared.clear
 
 
 def test_pairing_puts_every_cell_beside_the_others():
     group = arrange(few())[0]
     paired = pair(group.cells, [("cloze-code", "acc_norm"), ("bible", "mean_nll")])
-    assert [len(s.sizes) for s in paired.strata] == [200, 14]  # 40 windows, three to a block
+    assert [(s.units, s.unit) for s in paired.strata] == [(200, "items"), (40, "documents")]
     assert paired.items == 240
     assert len(paired.columns) == len(few().cells)
     assert paired.problems == {}
@@ -263,5 +291,7 @@ def test_paired_items_keep_their_weights():
 
 
 def test_without_random_nothing_is_said_of_it():
-    found = at(altered(without("random"), few()))["mean"]
-    assert found.against_random is found.gap_closed is None
+    ranking = ranking_at(altered(without("random"), few()))
+    assert ranking.untested == {"random": "random pruning was not run"}
+    row = ranking.row_of("mean")
+    assert row.masks_beaten is row.gap_closed is ranking.compare("mean", "random") is None
