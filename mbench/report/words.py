@@ -61,8 +61,9 @@ def difference(value: float) -> str:
     """A difference with its sign, and a fourth decimal where three would make it zero."""
     if not math.isfinite(value):
         return "–" if math.isnan(value) else ("+∞" if value > 0 else f"{MINUS}∞")
-    decimals = 3 if abs(value) >= 0.0005 else 4
-    text = f"{_as_stored(value):+.{decimals}f}"
+    stored = _as_stored(value)
+    decimals = 4 if stored and abs(stored) < 0.0005 else 3
+    text = f"{stored:+.{decimals}f}"
     return text.replace("-", MINUS if text.strip("-0.") else "+")
 
 

@@ -100,7 +100,7 @@
   const number = (value) => (value === null || value === undefined ? "–" : minus(value.toFixed(3)));
   function signed(value) {
     if (value === null || value === undefined) return "–";
-    const text = Math.abs(value) >= 0.0005 ? value.toFixed(3) : (value + 0).toFixed(4);
+    const text = value && Math.abs(value) < 0.0005 ? value.toFixed(4) : value.toFixed(3);
     return minus(Number(text) >= 0 ? `+${text.replace("-", "")}` : text);
   }
   const bounds = (low, high) => `[${signed(low)}, ${signed(high)}]`;
@@ -264,6 +264,7 @@
       line.className = row.kind;
       const name = element("th", { scope: "row", title: row.names.map(nameOf).join(" = ") });
       name.append(element("span", { className: "name" }, nameOf(row.label)),
+        row.label === "random" ? " " : "",
         row.label === "random" ? element("small", {}, `mean of ${row.seeds ?? 1}`) : "",
         row.rank ? element("small", { className: "phone" }, `rank ${[...new Set(row.rank)].join("–")}`) : "");
       line.append(name);
@@ -360,6 +361,7 @@
     const list = element("select");
     for (const [value, text] of options) list.append(element("option", { value, selected: value === current }, text));
     list.dataset.focus = label;
+    list.setAttribute("aria-label", label);
     list.addEventListener("change", () => choose(list.value));
     return element("label", {}, `${label} `, list);
   }
@@ -395,6 +397,10 @@
       kinds.append(button);
     }
     downloads.append(kinds);
+    for (const own of [menu, downloads]) {
+      // To the side where there is room.
+      own.addEventListener("toggle", () => own.classList.toggle("left", own.getBoundingClientRect().left > innerWidth / 2));
+    }
     const reset = element("button", { type: "button", hidden: !choices.get("sort") && !choices.get("filter") && !choices.get("columns") }, "Reset");
     reset.addEventListener("click", () => {
       document.getElementById("filter")?.blur();
@@ -468,8 +474,8 @@
   const HEADS = ["Method", "Rank", "Score", "Difference", "95 % interval"];
 
   function tex(view) {
-    const names = { "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "−": "$-$", "–": "--" };
-    const escape = (text) => text.replace(/[\\~^−–&%$#_{}]/g, (sign) => names[sign] ?? `\\${sign}`);
+    const names = { "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "−": "$-$", "–": "--", "\u00a0": "~" };
+    const escape = (text) => text.replace(/[\\~^−–\u00a0&%$#_{}]/g, (sign) => names[sign] ?? `\\${sign}`);
     const line = (cells) => `${cells.map(escape).join(" & ")} \\\\`;
     return ["% needs \\usepackage{booktabs}", "\\begin{table}", `\\caption{${escape(caption(view))}.}`, "\\begin{tabular}{lrrrr}",
       "\\toprule", line(HEADS), "\\midrule", ...shortTable(view).map(line), "\\bottomrule", "\\end{tabular}", "\\end{table}", ""].join("\n");

@@ -71,8 +71,8 @@ def test_a_run_compared_with_itself_differs_nowhere(longer):
 
 
 def test_two_methods_against_scipy(longer):
-    """Student's paired test of the items and of one won and one lost, then Holm over budgets; at 200
-    items the interval is that of Student at 5 % over the family."""
+    """Student's paired test of the items and of one won and one lost, then Holm over budgets; the
+    interval is that of Student at 5 % over the family."""
     found = compare(("a", longer), ("a", longer), ("alpha", "beta"))
     raw = {}
     for retain in (0.25, 0.5):

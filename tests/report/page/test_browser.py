@@ -104,7 +104,7 @@ def test_failures_stay_within_their_cells(browser, tmp_path, width):
 
 def test_checks_of_the_page_can_fail(browser, tmp_path):
     bad = tmp_path / "bad.html"
-    bad.write_text("<p style='width:3000px'>x<img src='http://127.0.0.1:9/x.png'>")
+    bad.write_text("<html data-ready><p style='width:3000px'>x<img src='http://127.0.0.1:9/x.png'>")
     with visit(browser, bad) as tab:
         assert tab.problems
         assert foreign(tab)

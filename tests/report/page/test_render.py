@@ -164,6 +164,7 @@ def test_words():
     assert words.difference(-0.0314) == "−0.031"
     assert words.difference(0.0004) == "+0.0004"
     assert words.difference(-0.00001) == "+0.0000"
+    assert words.difference(0.0) == "+0.000"
     assert words.bounds(-0.1, 0.25) == "[−0.100, +0.250]"
     assert words.listing(["a"]) == "a"
     assert words.listing(["a", "b", "c"]) == "a, b and c"

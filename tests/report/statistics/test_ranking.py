@@ -203,7 +203,7 @@ def test_without_an_average_log_perplexity_ranks():
 
 @pytest.mark.parametrize(("lost", "clear"), [(5, False), (6, True)])
 def test_a_single_task_of_right_and_wrong_is_tested_as_mcnemar_does(lost, clear):
-    """Of six items lost and none won McNemar's exact test has p = 2 / 2^6 = 0.031, of five 0.063."""
+    """Of six items lost and none won McNemar's exact p is 2 / 2^6 = 0.031, of five 0.063."""
     score = Score("One", (("cloze-code", "acc_norm"),), higher=True)
 
     def outcomes(cell):
