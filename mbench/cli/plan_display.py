@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 LONG = 3600.0
 """Seconds on a few CPU cores from which on a plan also estimates the time on accelerators."""
 
-COLUMNS = ("Cells", "Masks", "Evaluations\nto do", "in the\nstore", "Profiles\nto do")
+COLUMNS = (
+    *("Cells", "Masks", "Passes\nto do", "Passes\nstored", "Profiles\nto do"),
+    *("Forward\ntokens", "Time", "Weights"),
+)
+"""A pass is a mask on a task, a profile is of a calibration corpus."""
+
+NARROW = 11
+"""Columns of a terminal for a question, so that a table fits into 80."""
 
 
 def show_plan(estimate: Estimate, suite: Suite, *, err: bool) -> None:
@@ -32,7 +39,7 @@ def show_plan(estimate: Estimate, suite: Suite, *, err: bool) -> None:
     tasks = counted(len(suite.tasks) + len(suite.perplexity), "task")
     click.echo(f"{methods} at {budgets} % pruned, {tasks}", err=err)
     costs = estimate.models
-    table = _table("Model", *COLUMNS, "Forward\ntokens", "Time", "Weights", err=err)
+    table = _table("Model", *COLUMNS)
     for cost in costs:
         table.add_row(clean(cost.model), *_figures(cost))
     if len(costs) > 1:
@@ -42,16 +49,14 @@ def show_plan(estimate: Estimate, suite: Suite, *, err: bool) -> None:
         click.echo(line, err=err)
 
 
-def _table(first: str, *others: str, err: bool) -> Table:
-    """In a terminal with a line below the head, else only spaces."""
-    from rich import box
+def _table(first: str, *others: str) -> Table:
+    """Only spaces between its columns: it reads alike in terminals and files."""
     from rich.table import Table
 
-    lines = box.SIMPLE_HEAD if console_of(stderr=err).is_terminal else None
-    table = Table(box=lines, pad_edge=False, header_style="")
+    table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(first, overflow="fold")
     for name in others:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", max_width=max(NARROW, len("10 % assumed")))
     return table
 
 
@@ -59,14 +64,14 @@ def _figures(cost: ModelCost) -> tuple[str, ...]:
     at_most = "" if cost.masks_final else "≤ "
     left = cost.evaluations - cost.evaluations_cached
     unknown = bool(cost.unknown_tasks)
-    roughly = "" if cost.speed_measured or not cost.seconds else "roughly "
+    roughly = "" if cost.speed_measured or not cost.seconds else "~"
     return (
         f"{cost.cells:,}",
         f"{at_most}{cost.masks:,}",
         f"{at_most if left else ''}{left:,}",
         f"{cost.evaluations_cached:,}",
         f"{cost.profiles:,}",
-        "not counted" if unknown else f"{cost.evaluation_tokens + cost.profile_tokens:,}",
+        "not counted" if unknown else tokens(cost.evaluation_tokens + cost.profile_tokens),
         "-" if unknown else f"{roughly}{duration(cost.seconds)}",
         size(cost.weight_bytes),
     )
@@ -93,6 +98,11 @@ def _totals(costs: Sequence[ModelCost]) -> tuple[str, ...]:
     )
 
 
+def tokens(count: int) -> str:
+    """Exact below a million: 297,142,608 -> `297.1 M`."""
+    return f"{count / 1e6:,.1f} M" if count >= 1_000_000 else f"{count:,}"
+
+
 def size(count: int) -> str:
     """Bytes of weights in GB, or MB where they are few."""
     return f"{count / 1e9:.0f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
@@ -104,7 +114,7 @@ def _notes(costs: Sequence[ModelCost], suite: Suite) -> Iterator[str]:
     elif all(cost.speed_measured for cost in costs):
         yield "time: at the speed last measured"
     else:
-        yield "time: roughly, on a few CPU cores where no speed was measured yet"
+        yield "~: on a few CPU cores, as no speed was measured here yet"
     if unknown := _names(task for cost in costs for task in cost.unknown_tasks):
         yield f"tokens of {unknown} are not counted yet: `mbench check`, given the same, does that"
     if expected := _names(task for cost in costs for task in cost.expected_tasks):
@@ -134,7 +144,7 @@ def show_few_masks(few: FewMasks) -> None:
     """One line on random masks that cannot reach 5 %, and what enough of them cost."""
     from mbench.plan.random_masks import ENOUGH
 
-    cost = "" if few.tokens is None else f", {few.tokens:,} tokens"
+    cost = "" if few.tokens is None else f", {tokens(few.tokens)} tokens"
     cost += "" if few.seconds is None else f", {duration(few.seconds)}"
     click.echo(
         f"random: {counted(few.masks, 'mask')} at each budget: to beat all is a rank p-value of"
@@ -153,14 +163,14 @@ def show_detectable(rows: Sequence[Detectable]) -> None:
     alike = len({tuple(map(_cells, of_model)) for of_model in by_model.values()}) == 1
     click.echo("least difference that is told apart (80 % power; 5 % for each question):")
     questions = [
-        f"{question}\n{counted(rows[0].comparisons[family], 'comparison')}"
+        f"{question}\n{counted(rows[0].comparisons[family], 'test')}"
         for family, question in QUESTIONS.items()
     ]
-    table = _table("Task", "Items", "Disagree", *questions, err=False)
+    table = _table("Task", "Items", "Disagree", *questions)
     for model, of_model in list(by_model.items())[: 1 if alike else None]:
         for row in of_model:
             name = row.name if alike else f"{model}: {row.name}"
-            table.add_row(clean(name), *_cells(row), end_section=row is of_model[-1])
+            table.add_row(clean(name), *_cells(row))
     console_of(stderr=False).print(table)
     if any(row.disagree is None and row.units is not None for row in rows):
         click.echo(
@@ -169,7 +179,7 @@ def show_detectable(rows: Sequence[Detectable]) -> None:
     if any(not row.measured for row in rows):
         click.echo(
             f"assumed: two masked models disagree on {100 * ASSUMED:.0f} % of right/wrong items,"
-            " and random masks score alike; losses: - until the store has evaluations"
+            " and random masks score alike; of perplexities nothing is known before evaluations are stored"
         )
 
 

@@ -44,7 +44,7 @@ LEVEL, POWER = 0.05, 0.8
 
 ASSUMED = 0.1
 """Share of right/wrong items on which two masked models are taken to disagree, until evaluations
-in the store tell. In the quickstart it is 3 to 33 %, more where more is pruned."""
+in the store tell. In the quickstart it is 3 to 30 %, more where more is pruned."""
 
 QUESTIONS: Mapping[Family, str] = {
     "methods": "Which is best?",

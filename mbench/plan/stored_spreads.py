@@ -193,8 +193,9 @@ def _spread(
     random = [cell.method.name == RANDOM for cell, _ in listed]
     squares: dict[str, list[float]] = {"random": [], "unpruned": [], "methods": [], "masks": []}
     if unpruned is not None:
-        for _, outcomes in listed:
-            squares["unpruned"].append(outcomes.square(unpruned, right_or_wrong=binary))
+        for at_random, (_, outcomes) in zip(random, listed, strict=True):
+            if not at_random:
+                squares["unpruned"].append(outcomes.square(unpruned, right_or_wrong=binary))
     for first, second in itertools.combinations(range(len(listed)), 2):
         family = ("methods", "random", "masks")[random[first] + random[second]]
         if family == "methods" or sum(random) >= FEWEST_MASKS:

@@ -15,7 +15,7 @@ from mbench.plan.models import PlannedModel
 from mbench.run.session import Outcome
 
 INTERRUPTED = TaskStatus("interrupted", "the run ended before this")
-PENDING = TaskStatus("pending", "the run had not come to this when the report was written")
+PENDING = TaskStatus("pending", "not reached yet by the run")
 
 
 def assemble(

@@ -108,6 +108,7 @@ def test_plan_says_where_random_masks_are_few_and_what_more_cost(call_there):
     more = 17 * 2 * per_mask["mask_tokens"]
     assert "random: 2 masks at each budget: to beat all is a rank p-value of 1/3 = 0.33" in few
     assert f"--set seeds=19 adds 17 at each budget, {more:,} tokens" in few
+    assert more < 1_000_000
     enough = call_there("plan", "tiny.yaml", "--set", "seeds=19")
     assert "rank p-value" not in enough.stdout
     own = call_there("plan", "tiny.yaml", "--set", "methods.random.seeds=3")
@@ -149,7 +150,8 @@ def test_export_writes_the_model_that_was_chosen(folder, call_there):
         (["rnu", "tiny.yaml"], "unknown command 'rnu'; did you mean 'run'? (valid: check, "),
         (
             ["leaderboard"],
-            "(valid: check, compare, export, lock, plan, plugins, report, run, store, suites, view)",
+            "(valid: check, compare, export, lock, plan, plugins, report, run, store, suites, "
+            "view)",
         ),
         (["run", "none.yaml"], "none.yaml: no such suite file (there: tiny.yaml)"),
         (["plan", "quikstart"], "unknown suite 'quikstart'; did you mean 'quickstart'?"),

@@ -138,7 +138,7 @@ def test_spreads_are_those_of_the_outcomes_in_the_store(tmp_path):
         quiz = found["cloze_bible"]
         assert quiz.right_or_wrong
         assert quiz.units == 6
-        pairs = [disagree(one, unpruned) for one in cells.values()]
+        pairs = [disagree(one, unpruned) for one in methods]
         assert quiz.squares["unpruned"] == pytest.approx(np.mean(pairs))
         pairs = [disagree(one, other) for one, other in combinations(methods, 2)]
         assert quiz.squares["methods"] == pytest.approx(np.mean(pairs))

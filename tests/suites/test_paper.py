@@ -32,8 +32,8 @@ def test_the_plan_needs_neither_hub_nor_weights(tmp_path):
     assert plan.returncode == 0, plan.stderr
     for words in (
         "10 methods at 25, 50, 75 % pruned, 11 tasks",
-        "qwen         45   ≤ 46        ≤ 506       0",
-        "all          90   ≤ 92      ≤ 1,012       0",
+        "qwen         45   ≤ 46    ≤ 506       0         3  297.1 M",
+        "all          90   ≤ 92  ≤ 1,012       0         6  594.3 M",
         " 29 GB\n",
         "its files cannot be read: sizes are those the suite states",
         "retained experts only: router rows of dropped experts are removed (sliced)",
