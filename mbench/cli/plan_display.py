@@ -179,7 +179,7 @@ def show_detectable(rows: Sequence[Detectable]) -> None:
     if any(not row.measured for row in rows):
         click.echo(
             f"assumed: two masked models disagree on {100 * ASSUMED:.0f} % of right/wrong items,"
-            " and random masks score alike; of perplexities nothing is known before evaluations are stored"
+            " and random masks score alike; of perplexities nothing is known before a run"
         )
 
 

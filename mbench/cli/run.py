@@ -15,7 +15,11 @@ from mbench.core import interruption
 from mbench.core.clean_text import shown_place
 
 if TYPE_CHECKING:
+    from mbench.core.results import Results
     from mbench.plan.cells import Plan
+    from mbench.report.publish import WrittenReport
+    from mbench.run.progress import Progress
+    from mbench.run.session import Outcome
 
 SOME_FAILED = 3
 
@@ -50,7 +54,7 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     from mbench.cli.display import json_only, watching
     from mbench.cli.plan_display import show_plan
     from mbench.cli.run_report import RunReport
-    from mbench.cli.summary import list_problems, show_end, show_notes
+    from mbench.cli.summary import show_end, show_notes
     from mbench.plan.admission.admit import admit, refuse
     from mbench.plan.cost import estimate
     from mbench.run.processes import Processes
@@ -80,14 +84,7 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     for text in published.warnings:
         progress.warning(text)
     if as_json:
-        problems = [{"what": what, "why": why} for what, why in list_problems(results)]
-        progress.event(
-            "done",
-            report=shown_place(published.page),
-            problems=problems,
-            interrupted=outcome.interrupted,
-        )
-        failed = len(problems)
+        failed = _tell_end(progress, results, outcome, published)
     else:
         failed = show_end(results, outcome, published, quiet=quiet)
     warn_of_failures(asked.registry, asked.registry.rejected_files)
@@ -96,6 +93,18 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
         sys.exit(interruption.exit_status())
     if failed or asked.registry.rejected_files:
         sys.exit(SOME_FAILED)
+
+
+def _tell_end(
+    progress: Progress, results: Results, outcome: Outcome, published: WrittenReport
+) -> int:
+    """The last event of `--json`; returns the number of problems."""
+    from mbench.cli.summary import list_problems
+
+    problems = [{"what": what, "why": why} for what, why in list_problems(results)]
+    place = shown_place(published.page)
+    progress.event("done", report=place, problems=problems, interrupted=outcome.interrupted)
+    return len(problems)
 
 
 def _say_what_is_replaced(directory: Path, plan: Plan) -> None:

@@ -108,6 +108,7 @@ def test_only_this_machine_and_only_under_its_own_name(folder):
     with served(folder) as server:
         assert server.server_address[0] == "127.0.0.1"
         assert ask(server, "/one/", Host=f"localhost:{server.server_port}")[0].status == 200
+        assert ask(server, "/one/", Host="localhost:1234")[0].status == 200  # through a tunnel
         for host in ("evil.example", f"evil.example:{server.server_port}", ""):
             assert ask(server, "/one/", Host=host)[0].status == 403
         assert ask(server, "/one/", "POST")[0].status == 501
