@@ -14,8 +14,9 @@ won and one lost added (Bonett and Price 2012, doi:10.3102/1076998611411915), on
 at d or D, whichever is more: two methods disagree at least as much as they differ. For the mean of
 several tasks, their centres and variances are averaged, with Satterthwaite's degrees of freedom.
 Graded metrics between 0 and 1 vary no more than right and wrong answers that disagree as often.
-For losses, s = s' is the measured error. Holm's method finds a little more than this. Methods whose
-masks turn out equal are counted as if they were not.
+For losses, s = s' is the measured error. With fewer than about 100 items, and by Holm's method, a
+little more is found than this says. Methods whose masks turn out equal are counted as if they were
+not, and items as if all counted alike.
 """
 
 from __future__ import annotations

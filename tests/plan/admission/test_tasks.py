@@ -10,7 +10,9 @@ from helpers.tiny_suite import SUITE, plan_of
 from mbench.core.errors import AdmissionError
 from mbench.evaluate.lm_eval import prepared_task
 from mbench.plan.admission.admit import admit, refuse
+from mbench.plan.cost import stored_size
 from mbench.plan.suite_file import load_suite
+from mbench.plan.tasks import TaskSize
 from mbench.storage.store import Store
 
 TASK = """\
@@ -73,3 +75,19 @@ def test_what_is_fine_is_told_once_and_remembered(folder, monkeypatch):
         stream.write('\n{"q": "1 + 1", "a": "2"}')
     with pytest.raises(AssertionError, match="built again"):
         admit(plan_of(folder, store, text), store)
+
+
+def test_what_was_counted_is_kept_for_plans(folder):
+    """Of texts, of choices and of answers, as a run would count them; again where it was lost."""
+    store = Store(folder / "store")
+    text = suite(folder, ', metric: "exact_match,strict", limit: 4').replace(", max_windows: 4", "")
+    plan = plan_of(folder, store, text)
+    (model,) = plan.models
+    assert {stored_size(plan, store, model, task) for task in plan.tasks} == {None}
+    for _ in range(2):
+        findings = admit(plan, store)
+        for task in plan.tasks:
+            built = task.prepare(model.facts.positions, model.tokenizer)
+            assert stored_size(plan, store, model, task) == TaskSize(built.items, built.tokens)
+        store.forget(plan.task_size_key(model, plan.tasks[-1]))
+    assert admit(plan, store) == findings
