@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mbench.core.item_texts import from_rows
 from mbench.report.publish import LOCK, WrittenReport, publish
 from mbench.run.assemble import INTERRUPTED, PENDING, assemble
 from mbench.run.provenance import gather
@@ -45,7 +46,13 @@ class RunReport:
         """What the outcome comes to; `left` is the status of all that it does not have."""
         asked, words = self.asked, ["mbench", *sys.argv[1:]]
         provenance = gather(asked.plan, outcome, asked.path, words, asked.changes)
-        return assemble(asked.plan, outcome, provenance, self.findings, left=left)
+        stored = {
+            task.name: asked.store.read_json(asked.plan.item_texts_key(task))
+            for task in asked.plan.tasks
+            if task.publishes_items
+        }
+        texts = {name: from_rows(rows) for name, rows in stored.items() if rows is not None}
+        return assemble(asked.plan, outcome, provenance, self.findings, left=left, item_texts=texts)
 
     def write(self, results: Results) -> WrittenReport:
         """Write the last report; raises `StoreError` where that fails."""

@@ -13,12 +13,14 @@ the mask, plus either
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+from mbench.core.item_texts import ItemText
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,6 +83,10 @@ class Evaluator(Protocol):
     @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the metrics that an evaluation will have."""
+
+    @property
+    def texts(self) -> Sequence[ItemText]:
+        """What its items ask; none of a perplexity text."""
 
     @property
     def scoring(self) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from mbench.core.admission import Finding
 from mbench.core.evaluation import Evaluation, Metric
+from mbench.core.item_texts import ItemText
 from mbench.core.provenance import Provenance
 
 if TYPE_CHECKING:
@@ -213,6 +214,10 @@ class Results:
     """By model and budget, where the suite asks for it."""
     admission: tuple[Finding, ...] = ()
     """What was found out about the inputs before anything was measured."""
+    item_texts: Mapping[str, tuple[ItemText, ...]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    """Task -> what its items ask, as far as it is at hand; not among the files of results."""
     scores: Mapping[tuple[str, str, str], np.ndarray] = field(
         default_factory=dict, repr=False, compare=False
     )

@@ -276,6 +276,9 @@ class LmEvalTask(_Strict):
     trust_code: bool = False
     """Whether functions that local task files refer to (`!function`) may run, with all they can do
     on this machine; those of lm-eval and of plugins are installed and always may."""
+    publish_items: bool = True
+    """Whether a report has the texts of its items beside it, so that readers see on which two
+    methods disagree; `false` where a licence forbids copies."""
     expect: ExpectedWork | None = None
 
     def lm_eval_name(self, name: str) -> str:

@@ -12,6 +12,7 @@ import torch
 
 from mbench.core.errors import TaskError
 from mbench.core.evaluation import PERPLEXITY_METRICS, Evaluation, evaluation
+from mbench.core.item_texts import ItemText
 from mbench.core.suite import PerplexityTask
 from mbench.evaluate.lm_head import (
     SplitModel,
@@ -88,6 +89,11 @@ class PreparedText:
     def item_names(self) -> list[str]:
         """`text:first scored token` of every row."""
         return [f"{row.text}:{row.start}" for row in self._rows]
+
+    @property
+    def texts(self) -> tuple[ItemText, ...]:
+        """None: its items are parts of documents."""
+        return ()
 
     @property
     def items(self) -> int:

@@ -18,6 +18,7 @@ from mbench.plan.keys import (
     ComponentKey,
     evaluation_key,
     installed_code,
+    item_texts_key,
     mask_key,
     statistic_key,
     task_size_key,
@@ -114,6 +115,10 @@ class Plan:
     def task_size_key(self, model: PlannedModel, task: PlannedTask) -> Key:
         """Key of a built task's `TaskSize`."""
         return task_size_key(self.code, model.identity, task.name, task.fingerprint)
+
+    def item_texts_key(self, task: PlannedTask) -> Key:
+        """Key of what a built task's items ask."""
+        return item_texts_key(self.code, task.name, task.fingerprint)
 
 
 def make_plan(

@@ -12,6 +12,7 @@ plugins and these inputs would give:
 | efficiency  | moe/, run/footprint.py | torch, transformers | model, budget, settings, device    |
 | model facts | moe/                   | torch, transformers | model                              |
 | task size   | evaluate/              |                     | model, task                        |
+| item texts  | evaluate/              |                     | task                               |
 | admission   | evaluate/, moe/,       | torch, transformers | the inputs that are looked at      |
 |             | plan/admission/, text  |                     |                                    |
 | text        | storage/texts.py,      |                     | its files, or its commit           |
@@ -50,6 +51,7 @@ COMPUTED_BY: Mapping[str, tuple[str, ...]] = {
     "efficiency": ("moe", "run/footprint.py"),
     "model facts": ("moe",),
     "task size": ("evaluate",),
+    "item texts": ("evaluate",),
     "admission": ("evaluate", "moe", "plan/admission", *READERS),
     "text": READERS,
 }
@@ -286,6 +288,15 @@ def task_size_key(
             "model": model.content,
             "task": dict(fingerprint),
         },
+    )
+
+
+def item_texts_key(code: Code, task_name: str, fingerprint: Mapping[str, Any]) -> Key:
+    """What a task's items ask, for readers."""
+    return Key.of(
+        "facts",
+        f"items of {task_name}",
+        {"kind": "item texts", "code": code.of("item texts"), "task": dict(fingerprint)},
     )
 
 

@@ -38,6 +38,7 @@ def _of_model(plan: Plan, model: PlannedModel, store: Store) -> Iterator[Key]:
             masks.add((mask.content_hash, cell.budget.router))
     for task in plan.tasks:
         yield plan.task_size_key(model, task)
+        yield plan.item_texts_key(task)
         yield from (plan.evaluation_key(model, *mask, task) for mask in masks)
     yield speed_key(model.identity, platform.node())
 

@@ -97,6 +97,11 @@ class PlannedTask:
         return work.tokens if work else None
 
     @property
+    def publishes_items(self) -> bool:
+        """Whether a report may have the texts of its items beside it."""
+        return isinstance(self.spec, LmEvalTask) and self.spec.publish_items
+
+    @property
     def _expected_work(self) -> ExpectedWork | None:
         # A limit counts within each task of a group, so what is left of a group is not known here.
         if isinstance(self.spec, PerplexityTask) or self.spec.limit is not None:

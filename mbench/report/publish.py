@@ -11,6 +11,7 @@ from typing import Any
 from mbench.core.clean_text import cleaned
 from mbench.core.results import Results
 from mbench.report.charts import drawing
+from mbench.report.item_files import write_items
 from mbench.report.page.index import VERDICT, to_json, write_index
 from mbench.report.page.panels import collect
 from mbench.report.page.render import PAGE, render
@@ -60,6 +61,7 @@ def publish(
     with replacing(directory, ours) as replacement:
         if files is not None:
             write(results, replacement.folder)
+            write_items(results, replacement.folder)
             for name, text in files.items():
                 write_text_atomically(replacement.folder / name, text)
         write_tables(run, replacement.folder)

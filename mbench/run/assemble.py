@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from mbench.core.admission import Finding
 from mbench.core.evaluation import Evaluation
 from mbench.core.interfaces import ExpertMask, RouterMode
+from mbench.core.item_texts import ItemText
 from mbench.core.provenance import Provenance
 from mbench.core.results import UNPRUNED, CellResult, Results, TaskStatus
 from mbench.plan.cells import Cell, Plan
@@ -25,6 +28,7 @@ def assemble(
     admission: tuple[Finding, ...] = (),
     *,
     left: TaskStatus = INTERRUPTED,
+    item_texts: Mapping[str, tuple[ItemText, ...]] | None = None,
 ) -> Results:
     """Every cell of the plan with its status, evaluated or not; the unpruned model first.
 
@@ -61,6 +65,7 @@ def assemble(
         protocol=(*protocol_in_words(plan.suite), *methods_in_words(plan)),
         efficiency=tuple(outcome.efficiency),
         admission=admission,
+        item_texts=item_texts or {},
     )
 
 

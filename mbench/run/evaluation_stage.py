@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mbench.core.errors import StoreError, TaskError, caught, unknown
 from mbench.core.evaluation import Evaluation, evaluation
 from mbench.core.interfaces import ExpertMask, RouterMode
+from mbench.core.item_texts import to_rows
 from mbench.core.results import TaskStatus
 from mbench.plan.keys import speed_key
 from mbench.plan.tasks import PlannedTask, TaskSize
@@ -138,6 +139,9 @@ class EvaluationStage:
                 f"{task.name} has {evaluator.items} items, the suite expects {task.expected_items}"
             )
         self._evaluators[task.name] = evaluator
+        if task.publishes_items:
+            texts = to_rows(evaluator.texts)
+            session.store.write_json(session.plan.item_texts_key(task), texts)
         size = TaskSize(evaluator.items, evaluator.tokens)
         session.store.write_json(session.plan.task_size_key(session.model, task), to_plain(size))
 

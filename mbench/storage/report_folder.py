@@ -174,6 +174,10 @@ def _exchange(place: Path, folder: Path) -> None:
 
 def _replace_files(place: Path, folder: Path, ours: Collection[str]) -> None:
     made = sorted(path for path in folder.iterdir() if path.name in ours)
+    for inner in (path for path in folder.iterdir() if path.is_dir()):
+        (place / inner.name).mkdir(exist_ok=True)
+        for path in sorted(inner.iterdir()):
+            write_atomically(place / inner.name / path.name, partial(shutil.copyfile, path))
     for path in made:
         # Copied, because a rename may not reach there.
         write_atomically(place / path.name, partial(shutil.copyfile, path))

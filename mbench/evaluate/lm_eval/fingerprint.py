@@ -42,7 +42,9 @@ def task_fingerprint(
     chain = {path for file in definition.files for path in file.chain}
     code = {path for file in definition.files for path in _code(file)}
     # All keys but those that affect no figure: so a key that is new in suites counts at once.
-    settings = spec.model_dump(exclude={"task", "directory", "metric", "expect", "trust_code"})
+    settings = spec.model_dump(
+        exclude={"task", "directory", "metric", "expect", "trust_code", "publish_items"}
+    )
     return {
         "kind": "lm-eval",
         "lm_eval": version("lm_eval"),

@@ -220,5 +220,5 @@ class GenerationRequests:
             start += len(part)
 
     def columns(self, responses: Sequence[Any]) -> dict[str, list[Any]]:
-        """None: the per-item table has the metrics of a text, not the text."""
-        return {}
+        """The generated texts; of several for one item the first."""
+        return {"answer": [str(each[0]) for each in responses]}

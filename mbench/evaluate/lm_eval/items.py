@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval.utils import handle_non_serializable, hash_string
 
+from mbench.core.item_texts import ItemText, end_of
+
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
     from lm_eval.api.task import Task
@@ -42,6 +44,22 @@ class Prompt:
     def kept(self) -> int:
         """Tokens that the model sees."""
         return self.tokens - self.cut
+
+
+def text_of(task: Task, item: Item) -> ItemText:
+    """What an item asks, as its own requests and target have it."""
+    first = item.instances[0]
+    target = task.doc_to_target(item.doc)
+    choices: tuple[str, ...] = ()
+    if first.request_type == "loglikelihood":
+        # With acc_mutual_info every answer is scored once more, without its question.
+        texts = [str(each.args[1]) for each in item.instances if each.args[0] == first.args[0]]
+        choices = tuple(texts) if len(texts) == len(item.instances) else ()
+    place = isinstance(target, int) and not isinstance(target, bool)
+    known = place and 0 <= target < len(choices)
+    return ItemText(
+        item.identity, end_of(str(first.args[0])), choices, target if known else str(target)
+    )
 
 
 def read_items(name: str, task: Task, prefixed: bool) -> list[Item]:

@@ -16,11 +16,12 @@ import pandas as pd
 
 from mbench.core.errors import MbenchError, TaskError, one_line
 from mbench.core.evaluation import WEIGHT, Evaluation, evaluation
+from mbench.core.item_texts import ItemText
 from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval.encoding import length_limit
 from mbench.evaluate.lm_eval.examples import remember_examples
 from mbench.evaluate.lm_eval.generation import GenerationRequests
-from mbench.evaluate.lm_eval.items import Item, Prompt, read_items
+from mbench.evaluate.lm_eval.items import Item, Prompt, read_items, text_of
 from mbench.evaluate.lm_eval.loading import load, seeded
 from mbench.evaluate.lm_eval.loglikelihood import LoglikelihoodRequests
 from mbench.evaluate.lm_eval.metrics import Figures, figures_of
@@ -174,6 +175,11 @@ class PreparedTask:
     def item_names(self) -> list[str]:
         """The column `item` of its per-item tables."""
         return [item.identity for item in self._items]
+
+    @property
+    def texts(self) -> list[ItemText]:
+        """What its items ask, in the order of the items."""
+        return [text_of(self._tasks[item.subtask], item) for item in self._items]
 
     @property
     def items(self) -> int:

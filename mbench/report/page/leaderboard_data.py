@@ -11,6 +11,7 @@ from typing import Any
 
 from mbench.core.evaluation import LOWER_IS_BETTER
 from mbench.core.results import UNPRUNED, Results
+from mbench.report.item_files import FOLDER, file_of
 from mbench.report.statistics.boards import Board, RunBoards
 from mbench.report.statistics.disagreements import won_and_lost
 from mbench.report.statistics.families import Comparison
@@ -45,7 +46,12 @@ def leaderboard_data(run: RunBoards) -> dict[str, Any]:
             if score is not None
         ],
         "tasks": [
-            {"name": task, "metric": metric, "higher": metric not in LOWER_IS_BETTER}
+            {
+                "name": task,
+                "metric": metric,
+                "higher": metric not in LOWER_IS_BETTER,
+                "file": "" if metric in LOWER_IS_BETTER else f"{FOLDER}/{file_of(task)}",
+            }
             for task, metric in results.task_metrics.items()
         ],
         "models": [
@@ -58,7 +64,19 @@ def leaderboard_data(run: RunBoards) -> dict[str, Any]:
             for boards in run.groups
             if boards.boards
         ],
+        "masks": _masks(results),
     }
+
+
+def _masks(results: Results) -> dict[str, dict[str, list[list[Any]]]]:
+    """Model -> `method at ratio` -> [seed, name of its outcomes in the files of items]."""
+    found: dict[str, dict[str, list[list[Any]]]] = {}
+    for cell in results.cells:
+        if cell.mask:
+            of_model = found.setdefault(cell.model, {})
+            outcome = f"{cell.model} {cell.router} {cell.mask}"
+            of_model.setdefault(f"{cell.method} {cell.retain}", []).append([cell.seed, outcome])
+    return found
 
 
 def _budget(board: Board, results: Results) -> dict[str, Any]:
