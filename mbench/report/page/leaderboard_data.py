@@ -6,14 +6,16 @@ The page computes nothing: each difference, interval and p-value is that of `sta
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+import numpy as np
 
 from mbench.core.evaluation import LOWER_IS_BETTER
 from mbench.core.results import UNPRUNED, Results
 from mbench.report.item_files import FOLDER, file_of
 from mbench.report.statistics.boards import Board, RunBoards
-from mbench.report.statistics.disagreements import won_and_lost
+from mbench.report.statistics.disagreements import choice_divergence
 from mbench.report.statistics.families import Comparison
 from mbench.report.statistics.groups import RANDOM, Entry
 from mbench.report.statistics.ranking import Ranked, Ranking, Reference, Unranked
@@ -93,6 +95,7 @@ def _budget(board: Board, results: Results) -> dict[str, Any]:
         "floors": {task: round(floor.level, 3) for task, floor in board.uninformative.items()},
         "tasks": _task_figures(board, results),
         "won": _won(board),
+        "divergence": _divergences(board),
         "boards": {id: _ranking(own) for id, own in rankings.items() if own is not None},
     }
 
@@ -199,22 +202,36 @@ def _figures(entry: Entry, tasks: Mapping[str, str]) -> list[Any]:
 def _won(board: Board) -> dict[str, list[list[int] | None]] | None:
     """For the score: items won and lost of all pairs of rows, and of each row against unpruned;
     None of a pair with several masks; None if nothing is right or wrong."""
-    if board.ranking is None or board.score is None:
+    ranking = board.ranking
+    if ranking is None or ranking.won is None:
         return None
-    rows: Sequence[Ranked] = board.ranking.ranked
-    cells = [row.entry.cells[0] if len(row.entry.cells) == 1 else None for row in rows]
+    won, count = ranking.won, len(ranking.ranked)
+
+    def both(first: int, second: int) -> list[int] | None:
+        found = won[first, second], won[second, first]
+        return None if np.isnan(found).any() else [int(own) for own in found]
+
+    unpruned = [both(row, count) if ranking.unpruned else None for row in range(count)]
+    return {"pairs": [both(a, b) for a, b in pairs(count)], "unpruned": unpruned}
+
+
+def _divergences(board: Board) -> dict[str, float]:
+    """Label of a row with one mask -> divergence of its choices from the unpruned model's, the mean
+    over the score's tasks that have choices."""
     full = board.group.unpruned
-
-    def won(first: Any, second: Any) -> list[int] | None:
-        if first is None or second is None or board.score is None:
-            return None
-        found = won_and_lost(first, second, board.score.parts)
-        return None if found is None else list(found)
-
-    against = [won(cell, full) for cell in cells]
-    if not any(against):
-        return None
-    return {"pairs": [won(cells[a], cells[b]) for a, b in pairs(len(cells))], "unpruned": against}
+    if board.score is None or full is None:
+        return {}
+    found = {}
+    for row in board.ranked:
+        if len(row.entry.cells) > 1:
+            continue
+        by_task = [
+            choice_divergence(full, row.entry.cells[0], task) for task, _ in board.score.parts
+        ]
+        present = [value for value in by_task if value is not None]
+        if present:
+            found[row.label] = round(math.fsum(present) / len(present), DIGITS)
+    return found
 
 
 def _figure(value: float) -> float | None:

@@ -18,7 +18,12 @@ def packed(name: str) -> str:
 
     Base64 needs no escaping and cannot end the element that holds it.
     """
-    content = Path(str(distribution(TABLES).locate_file(f"{TABLES}/html/{name}"))).read_bytes()
+    path = Path(str(distribution(TABLES).locate_file(f"{TABLES}/html/{name}")))
+    return compressed(path.read_bytes())
+
+
+def compressed(content: bytes) -> str:
+    """Compressed, in base64; equal content gives an equal text."""
     return base64.b64encode(gzip.compress(content, mtime=0)).decode()
 
 

@@ -7,35 +7,24 @@ from collections.abc import Sequence
 import numpy as np
 
 from mbench.core.results import CellResult
+from mbench.report.statistics.strata import Stratum, columns_of
 
 
-def won_and_lost(
-    first: CellResult, second: CellResult, parts: Sequence[tuple[str, str]]
-) -> tuple[int, int] | None:
-    """Items that only the first has right, and those that only the second has, over `parts`
-    (task, metric).
+def items_won(strata: Sequence[Stratum], columns: Sequence[Sequence[int]]) -> np.ndarray | None:
+    """float64 [methods, methods]: items that the first has right and the second wrong.
 
-    None where an outcome is not right or wrong, or the items differ.
+    NaN where a method has several masks; None where an outcome is not right or wrong. Items count
+    once each, whatever their weight.
     """
-    won = lost = 0
-    for task, metric in parts:
-        outcomes = [_outcomes(cell, task, metric) for cell in (first, second)]
-        if outcomes[0] is None or outcomes[1] is None or outcomes[0].keys() != outcomes[1].keys():
-            return None
-        mine, other = (np.array([o[item] for item in outcomes[0]]) for o in outcomes)
-        won += int((mine > other).sum())
-        lost += int((mine < other).sum())
-    return won, lost
-
-
-def _outcomes(cell: CellResult, task: str, metric: str) -> dict[str, float] | None:
-    """Item -> 0 or 1; None where that is not what the metric gives."""
-    if cell.task_status(task).status != "ok":
+    if not strata or not all(stratum.right_or_wrong for stratum in strata):
         return None
-    columns = cell.evaluations[task].columns
-    if metric not in columns or not np.isin(columns[metric], (0, 1)).all():
-        return None
-    return dict(zip(columns["item"], columns[metric], strict=True))
+    single = np.array([len(own) == 1 for own in columns])
+    won = np.zeros((len(columns), len(columns)))
+    for stratum in strata:
+        right = (columns_of(stratum, columns) > 0).astype(float)
+        won += right.T @ (1 - right)
+    won[~single] = won[:, ~single] = np.nan
+    return won
 
 
 def choice_divergence(full: CellResult, pruned: CellResult, task: str) -> float | None:
@@ -43,28 +32,30 @@ def choice_divergence(full: CellResult, pruned: CellResult, task: str) -> float 
     over an item's choices from the full model's.
 
     The distribution is the softmax of the choices' log-likelihoods. None where a task has no
-    choices.
+    choices, or the items differ.
     """
-    tables = [cell.evaluations.get(task) for cell in (full, pruned)]
-    if tables[0] is None or tables[1] is None:
+    before, after = _log_choices(full, task), _log_choices(pruned, task)
+    if before is None or after is None or before[0] != after[0]:
         return None
-    columns = [
-        table.items.set_index("item").get("loglikelihoods") for table in tables if table is not None
-    ]
-    if any(column is None or column.isna().any() for column in columns):
+    p, q = before[1], after[1]
+    if p.shape != q.shape:
         return None
-    theirs = columns[1].reindex(columns[0].index)
-    if theirs.isna().any():
-        return None
-    total = 0.0
-    for before, after in zip(columns[0], theirs, strict=True):
-        p, q = _log_softmax(before), _log_softmax(after)
-        total += float((np.exp(p) * (p - q)).sum())
-    return total / len(theirs)
+    there = np.isfinite(p)
+    p, q = np.where(there, p, 0.0), np.where(there, q, 0.0)
+    return float((np.exp(p) * (p - q)).sum(axis=1, where=there).mean())
 
 
-def _log_softmax(values: Sequence[float]) -> np.ndarray:
-    array = np.asarray(values, float)
-    array = array - array.max()
-    result: np.ndarray = array - np.log(np.exp(array).sum())
-    return result
+def _log_choices(cell: CellResult, task: str) -> tuple[list[str], np.ndarray] | None:
+    """Items, and log-probabilities [items, most choices] of their choices; -inf where none is."""
+    table = cell.evaluations[task].items if task in cell.evaluations else None
+    if table is None or "loglikelihoods" not in table or table["loglikelihoods"].isna().any():
+        return None
+    rows = [np.asarray(row, float) for row in table["loglikelihoods"]]
+    lengths = np.array([len(row) for row in rows])
+    if lengths.min() < 2:
+        return None
+    logs = np.full((len(rows), lengths.max()), -np.inf)
+    logs[np.arange(lengths.max()) < lengths[:, None]] = np.concatenate(rows)
+    logs -= logs.max(axis=1, keepdims=True)
+    logs -= np.log(np.exp(logs).sum(axis=1, keepdims=True))
+    return table["item"].tolist(), logs

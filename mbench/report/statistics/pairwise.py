@@ -119,7 +119,9 @@ def _of_amounts(sizes: np.ndarray, outcomes: np.ndarray, value: np.ndarray) -> P
         rest = slice(first + 1, None)
         differences = outcomes[:, [first]] - outcomes[:, rest]
         residuals = (differences - sizes[:, None] * value[first, rest]) / (1 - share)[:, None]
-        second, third, fourth = ((residuals**power).sum(axis=0) for power in (2, 3, 4))
+        squares = residuals * residuals
+        second, fourth = squares.sum(axis=0), (squares * squares).sum(axis=0)
+        third = (squares * residuals).sum(axis=0)
         variance[first, rest] = (count - 1) / count * second / total**2
         with np.errstate(divide="ignore", invalid="ignore"):
             own = 2 * second**2 / (fourth - second**2 / count)

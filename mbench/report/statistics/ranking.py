@@ -9,6 +9,7 @@ import numpy as np
 
 from mbench.core.results import UNPRUNED, CellKey
 from mbench.report.statistics.against_random import reversing_seeds, worse_seeds
+from mbench.report.statistics.disagreements import items_won
 from mbench.report.statistics.families import Comparison, FamilyName, compare_family
 from mbench.report.statistics.floors import floors
 from mbench.report.statistics.gap import GapClosed, gap_closed
@@ -103,6 +104,9 @@ class Ranking:
     """By task."""
     untested: Mapping[FamilyName, str]
     """Family -> why nothing of it is tested; families that are tested are not in it."""
+    won: np.ndarray | None = field(repr=False, compare=False)
+    """[rows and unpruned, the same]: items that the first has right and the second wrong; NaN where
+    one has several masks, None where outcomes are not right or wrong."""
     comparisons: Mapping[tuple[str, str], Comparison] = field(repr=False)
     """(first, second) -> first minus second; names are labels of rows, `random` and `none`."""
 
@@ -190,6 +194,7 @@ def _ranking(group: Group, budget: BudgetEntries, score: Score, paired: Paired[C
         unranked=unranked,
         units=units,
         untested=untested,
+        won=items_won(paired.strata, columns[: len(rows)] + (columns[-1:] if full else [])),
         comparisons=compared,
     )
 

@@ -2,9 +2,8 @@
 // loaded when a reader asks for them (see item_files.py); the page is complete without them.
 "use strict";
 
-{
+boards.then((data) => {
   const STEP = 20;
-  const data = JSON.parse(document.getElementById("boards").textContent);
   const section = document.getElementById("drill");
   const nameOf = (method) => (method === "none" ? "unpruned" : method);
   const loaded = new Map();
@@ -167,4 +166,4 @@
       ?? model.budgets[Math.floor(model.budgets.length / 2)];
     open({ model: model.name, retain: budget.retain, method, reference }, false);
   }
-}
+});

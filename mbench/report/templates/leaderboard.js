@@ -2,9 +2,10 @@
 // address. It computes nothing: every figure is in the data beside it (see leaderboard_data.py).
 "use strict";
 
-{
+const boards = unpack("boards").then(JSON.parse);
+
+boards.then((data) => {
   const MINUS = "−";
-  const data = JSON.parse(document.getElementById("boards").textContent);
   const section = document.getElementById("leaderboard");
 
   function start() {
@@ -126,6 +127,10 @@
     for (const row of rows) {
       row.compared = compare(board, row.label, view.reference);
       row.won = wonAndLost(view, row.label);
+      const at = board.rows.findIndex((own) => own.label === row.label);
+      // Against the unpruned model, whatever the rest is compared with.
+      row.flips = view.score.id === "score" && at >= 0 ? budget.won?.unpruned[at] : null;
+      row.kl = view.score.id === "score" ? budget.divergence[row.label] : undefined;
     }
     return rows;
   }
@@ -142,6 +147,10 @@
       { id: "difference", head: `Difference to ${nameOf(view.reference)}`, term: "differences",
         value: (row) => row.compared?.value ?? (row.label === view.reference ? 0 : undefined), best: up },
       { id: "won", head: "Items", small: "won : lost", term: "won", value: (row) => row.won && row.won[0] - row.won[1], best: -1 },
+      { id: "flips", head: "Flips", small: "right to wrong, wrong to right", hidden: true, term: "flips", value: (row) => row.flips && row.flips[1], best: 1,
+        text: (row) => (row.flips ? `${row.flips[1]}, ${row.flips[0]}` : "–") },
+      { id: "kl", head: "KL of choices", small: "nats, from unpruned", hidden: true, term: "kl", value: (row) => row.kl, best: 1,
+        text: (row) => (row.kl === undefined ? "–" : number(row.kl)) },
       { id: "p", head: "p", small: "adjusted", hidden: true, term: "clear", value: (row) => row.compared?.adjusted, best: 1,
         text: (row) => (row.compared?.tested ? pText(row.compared.adjusted) : "–") },
       { id: "gap", head: "Gap closed", small: "95 %", hidden: true, term: "gap-closed", value: (row) => row.gap?.[0], best: -1,
@@ -308,7 +317,7 @@
     return cell;
   }
 
-  const kindOf = (column) => `c-${column.id.split(":")[0]}${["rank", "won", "p", "gap", "beaten", "seeds"].includes(column.id) || column.task ? " number" : ""}`;
+  const kindOf = (column) => `c-${column.id.split(":")[0]}${["rank", "won", "flips", "kl", "p", "gap", "beaten", "seeds"].includes(column.id) || column.task ? " number" : ""}`;
 
   function cellOf(view, row, column, axis, at) {
     const cell = element("td", { className: kindOf(column) });
@@ -444,6 +453,7 @@
         clear: c?.tested ? c.clear : null, family: c?.family ?? null, family_size: c?.size ?? null,
         not_tested_because: c && !c.tested ? view.board.untested[c.family] ?? null : null,
         items_won: row.won?.[0] ?? null, items_lost: row.won?.[1] ?? null,
+        right_to_wrong: row.flips?.[1] ?? null, wrong_to_right: row.flips?.[0] ?? null, kl_of_choices: row.kl ?? null,
         n: view.board.units.reduce((sum, [, , count]) => sum + count, 0),
         ...Object.fromEntries(data.tasks.map((task, at) => [`${task.name} (${task.metric})`, row.tasks[at] ?? null])),
       };
@@ -488,4 +498,4 @@
   }
 
   if (data.models.length) start();
-}
+});
