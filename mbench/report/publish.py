@@ -15,6 +15,7 @@ from mbench.report.item_files import write_items
 from mbench.report.page.index import VERDICT, to_json, write_index
 from mbench.report.page.panels import collect
 from mbench.report.page.render import PAGE, render
+from mbench.report.page.score_maps import MAPS
 from mbench.report.statistics.boards import RunBoards, boards
 from mbench.report.tables_for_papers import LATEX, MARKDOWN, write_tables
 from mbench.storage.atomic import write_text_atomically
@@ -23,7 +24,7 @@ from mbench.storage.results_folder import RESULT_FILES, write
 
 LOCK = "suite.lock"
 
-RENDERED = (PAGE, LATEX, MARKDOWN, VERDICT)
+RENDERED = (PAGE, MAPS, LATEX, MARKDOWN, VERDICT)
 """Files that follow from results."""
 
 

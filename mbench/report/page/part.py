@@ -7,8 +7,8 @@ from typing import TypeAlias
 
 from markupsafe import Markup
 
-from mbench.report.charts.mask_pictures import MaskPictures
 from mbench.report.charts.style import Chart
+from mbench.report.page.score_maps import ScoreMaps
 from mbench.report.tables.table import Table
 
 
@@ -66,8 +66,8 @@ class Part:
 
 
 Block: TypeAlias = (
-    Table | Chart | MaskPictures | Markup | Text | Notes | Charts | Stack | SideBySide | Part
+    Table | Chart | ScoreMaps | Markup | Text | Notes | Charts | Stack | SideBySide | Part
 )
 """What a part may hold; markup is inserted unescaped."""
 
-BLOCKS = (Table, Chart, MaskPictures, Markup, Text, Notes, Charts, Stack, SideBySide, Part)
+BLOCKS = (Table, Chart, ScoreMaps, Markup, Text, Notes, Charts, Stack, SideBySide, Part)

@@ -15,6 +15,7 @@ from mbench.core.clean_text import visible
 from mbench.report.figures_of_papers import Published, load_published, shipped_figures
 from mbench.report.page import libraries
 from mbench.report.page.part import BLOCKS, Part
+from mbench.report.page.score_maps import MAPS, maps_script, score_maps
 from mbench.report.page.terms import term_of
 from mbench.report.page.view import page
 from mbench.report.statistics.boards import RunBoards
@@ -28,12 +29,16 @@ TEMPLATES = Path(__file__).parent.parent / "templates"
 def render(run: RunBoards, directory: str | Path, panels: Sequence[Part] = ()) -> Path:
     """Write `index.html` into `directory` and return its path; equal results give equal bytes.
 
+    Beside it lies the file that its score maps are loaded from.
+
     Figures of papers are those that come with mbench and those of `published/*.yaml` beside
     `directory`, which replace ours of the same file name.
     """
     path = Path(directory) / PAGE
     papers = load_published(shipped_figures(), path.resolve().parent.parent / "published")
     write_text_atomically(path, to_html(run, papers, panels))
+    if score_maps(run) is not None:
+        write_text_atomically(path.with_name(MAPS), maps_script(run))
     return path
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from mbench.report.charts.corpus_overlap import corpus_overlap_by_layer
-from mbench.report.charts.mask_pictures import mask_pictures
 from mbench.report.charts.score_by_memory import score_by_memory
 from mbench.report.charts.single_seeds import single_seeds
 from mbench.report.figures_of_papers import Published
 from mbench.report.page.layout import folded, notes, per_budget, section, shown, side_by_side
 from mbench.report.page.notes import budget_notes, never_selected, union_of_choices
 from mbench.report.page.part import Block, Charts, Notes, Part, Stack, Text
+from mbench.report.page.score_maps import score_maps
 from mbench.report.statistics.boards import Board, GroupBoards, RunBoards
 from mbench.report.statistics.corpus_choices import corpus_choices
 from mbench.report.statistics.single_seeds import places_of_single_seeds
@@ -40,15 +40,15 @@ class Tab:
 
 def tabs(run: RunBoards, papers: Sequence[Published], panels: Sequence[Part]) -> tuple[Tab, ...]:
     """The results first; a tab without parts is left out."""
-    experts = _by_model(run, EXPERTS, "experts")
+    maps = (*filter(None, (_score_maps(run),)), *_by_model(run, EXPERTS, "experts"))
     details = (
         *panels,
         *filter(None, (_savings(run), _failures(run), _what_was_measured(run))),
         *_by_model(run, (*DETAILS, _papers(papers)), "more"),
     )
     found = [Tab("Results", "results")]
-    if experts:
-        found.append(Tab("Experts kept", "experts", experts))
+    if maps:
+        found.append(Tab("Score maps", "maps", maps))
     return (*found, Tab("Details", "details", details))
 
 
@@ -72,6 +72,11 @@ def _of_budget(
         return Part(board.heading, blocks, id=f"{board.id}-{name}") if blocks else None
 
     return per_budget(show)
+
+
+def _score_maps(run: RunBoards) -> Part | None:
+    maps = score_maps(run)
+    return None if maps is None else Part("Score maps", (maps,), id="score-maps-section")
 
 
 def _calibration_texts(boards: GroupBoards) -> Stack | None:
@@ -136,7 +141,7 @@ def _papers(papers: Sequence[Published]) -> Callable[[GroupBoards], Part | None]
 
 
 EXPERTS = (
-    _of_budget("masks", mask_pictures, mask_overlap),
+    _of_budget("masks", mask_overlap),
     section(
         "Do calibration texts agree?",
         "agreement",

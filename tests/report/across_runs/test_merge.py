@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -83,9 +84,16 @@ def test_a_merged_run_can_be_written_read_and_rendered(tmp_path):
     from helpers.pages import html_of
 
     half = {m: run([k for k in KEYS if k[0] == m], name=m) for m in ("m", "n")}
+    scores = {m: {(m, "alpha", "wiki"): np.full((2, 8), s)} for m, s in (("m", 0.5), ("n", 1.5))}
+    half = {m: dataclasses.replace(own, scores=scores[m]) for m, own in half.items()}
     merged = merge(half)
     write(merged, tmp_path)
     assert read(tmp_path) == merged
+    kept = read(tmp_path).scores
+    assert {place: set(own.ravel()) for place, own in kept.items()} == {
+        ("m", "alpha", "wiki"): {0.5},
+        ("n", "alpha", "wiki"): {1.5},
+    }
     assert merged.suite == "m+n"
     page = html_of(merged)
     assert "n, router sliced" in page

@@ -150,7 +150,7 @@ def test_print_shows_whole_tables_on_white(browser, written):
         assert (
             tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         )
-        assert not tab.locator(".controls").is_visible()
+        assert not tab.locator("#leaderboard .controls").is_visible()
         assert not tab.locator(".tools").first.is_visible()
         right = "(e) => e.getBoundingClientRect().right"
         assert tab.locator("#lb").evaluate(right) <= 1047
@@ -166,7 +166,7 @@ def test_page_is_readable_without_script(browser, written):
         assert "Which is best?" in text
         assert "What the run took" in text
         assert tab.locator("#model-1-budget-2-table").is_visible()
-        assert tab.locator(".controls").count() == 0
+        assert tab.locator("#leaderboard .controls").count() == 0
 
 
 def test_keyboard_reaches_every_control(tab):

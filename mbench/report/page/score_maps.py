@@ -1,0 +1,112 @@
+"""What each scorer gave and what was kept, layer by expert: the data of the maps of two methods.
+
+They lie in a file beside the page, which loads it when the maps are looked at: a script, because
+that is the only kind of file that a page opened from a disk may load.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mbench.core.clean_text import visible
+from mbench.core.results import CellResult, Results
+from mbench.report.statistics.boards import Board, GroupBoards, RunBoards
+
+MAPS = "masks_and_scores.js"
+"""The file's name."""
+
+
+@dataclass(frozen=True)
+class ScoreMaps:
+    """The place of the maps on the page."""
+
+    source: str
+    """The file that has their data."""
+    missing: str
+    """What they cannot show, and why; empty where they show all."""
+
+
+def score_maps(run: RunBoards) -> ScoreMaps | None:
+    """The maps of a run; None where it has no masks."""
+    if not any(_masks(board) for boards in run.groups for board in boards.boards):
+        return None
+    missing = "" if run.results.scores else "No scores were kept with these results: masks alone."
+    return ScoreMaps(MAPS, missing)
+
+
+def maps_script(run: RunBoards) -> str:
+    """The file beside the page: a call of `scoreMaps` with masks and scores, each array once.
+
+    `models`: `name`, `layers` (module paths), `experts`, `scores` (method -> corpus -> number of
+    an array) and `budgets`: `retain`, `pruned`, `kept` and `masks`, a list of `label`, `method` and
+    `mask` (number of an array) in the leaderboard's order. `scores` and `masks` are those arrays
+    [layers, N] in base64: little-endian float64, and bits, the first of a byte being its highest.
+    """
+    scores, masks = _Arrays(), _Arrays()
+    models = [_model(boards, scores, masks) for boards in run.groups if boards.boards]
+    data = {"models": models, "scores": scores.texts, "masks": masks.texts}
+    return f"scoreMaps({json.dumps(data, separators=(',', ':'))});\n"
+
+
+class _Arrays:
+    """Arrays as text, each distinct one once."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[bytes, int] = {}
+        self.texts: list[str] = []
+
+    def number(self, content: bytes) -> int:
+        """The place of an array with this content in `texts`."""
+        if content not in self._numbers:
+            self._numbers[content] = len(self.texts)
+            self.texts.append(base64.b64encode(content).decode())
+        return self._numbers[content]
+
+
+def _model(boards: GroupBoards, scores: _Arrays, masks: _Arrays) -> dict[str, Any]:
+    results, name = boards.results, boards.group.model
+    facts = results.provenance.models[name].facts
+    of_methods: dict[str, dict[str, int]] = {}
+    for (model, method, corpus), values in results.scores.items():
+        if model == name:
+            number = scores.number(values.astype("<f8").tobytes())
+            of_methods.setdefault(visible(method), {})[visible(corpus)] = number
+    return {
+        "name": visible(name),
+        "layers": list(facts.layers),
+        "experts": facts.num_experts,
+        "scores": of_methods,
+        "budgets": [
+            {
+                "retain": board.retain,
+                "pruned": board.pruned,
+                "kept": board.budget.kept,
+                "masks": [
+                    {
+                        "label": visible(_label(cell)),
+                        "method": visible(cell.method),
+                        "mask": masks.number(np.packbits(keep).tobytes()),
+                    }
+                    for cell, keep in _masks(board)
+                ],
+            }
+            for board in reversed(boards.boards)
+        ],
+    }
+
+
+def _masks(board: Board) -> list[tuple[CellResult, np.ndarray]]:
+    """The masks of a budget, bool [layers, N], in the leaderboard's order."""
+    results: Results = board.results
+    cells = [cell for entry in board.entries for cell in entry.cells if cell.mask]
+    places = [(cell, (cell.model, cell.mask)) for cell in cells]
+    return [(cell, results.masks[place]) for cell, place in places if place in results.masks]
+
+
+def _label(cell: CellResult) -> str:
+    return cell.method if cell.seed is None else f"{cell.method}, seed {cell.seed}"
