@@ -64,7 +64,7 @@ def _outcome(cell: CellResult, task: str, metric: str) -> dict[str, Any]:
         "values": [None if np.isnan(value) else round(float(value), 4) for value in values],
     }
     if "loglikelihoods" in table and table["loglikelihoods"].notna().all():
-        found["logs"] = [[round(float(x), 2) for x in row] for row in table["loglikelihoods"]]
+        found["logs"] = [[round(float(x), 3) for x in row] for row in table["loglikelihoods"]]
     if "answer" in table:
         found["answers"] = [visible(str(answer)) for answer in table["answer"]]
     return found

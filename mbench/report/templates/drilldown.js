@@ -143,7 +143,7 @@ boards.then((data) => {
         const right = at === own.truth;
         line.append(make("th", { scope: "row", className: right ? "truth" : "" }, right ? "✓ " : "", choice));
         own.logs.forEach((logs) => {
-          const top = logs[at] === Math.max(...logs);
+          const top = at === logs.indexOf(Math.max(...logs));
           line.append(make("td", { className: top ? (right ? "pick right" : "pick") : "" }, logs[at].toFixed(1).replace("-", "−")));
         });
       });
