@@ -113,8 +113,8 @@ def test_a_click_opens_the_items_on_which_two_methods_disagree(browser, written,
         boxed = drill.locator("td.pick").count()
         assert boxed == 2 * (won + lost)
         drill.get_by_role("searchbox").fill("choice 2 of 7")
-        only = int(alpha.iloc[7] != beta.iloc[7])
-        assert drill.locator("article").count() == only
+        found = [n for n in range(120) if str(n).startswith("7") and alpha.iloc[n] != beta.iloc[n]]
+        assert drill.locator("article").count() == len(found)
         assert tab.locator("img[src=x]").count() == 0
         assert overflow(tab) <= 0
         assert accessibility(tab) == []
