@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -63,7 +62,7 @@ def environment() -> Environment:
     environment.globals["packed"] = libraries.packed
     environment.globals["credit"] = libraries.credit
     environment.globals["term_of"] = term_of
-    environment.filters["data_uri"] = _data_uri
+    environment.filters["packed_text"] = _packed_text
     environment.filters["packed_json"] = _packed_json
     for kind in BLOCKS:
         environment.tests[f"a_{kind.__name__.lower()}"] = _is_a(kind)
@@ -79,9 +78,8 @@ def _visible(value: Any) -> Any:
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _data_uri(text: str) -> str:
-    """A CSV file as a data URI."""
-    return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()
+def _packed_text(text: str) -> str:
+    return libraries.compressed(text.encode())
 
 
 def _packed_json(value: object) -> str:

@@ -108,6 +108,12 @@ function save(content, name, type = "text/plain") {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", show);
   show();
 
+  // Every figure is in the page too, so that it can be saved from a copy without its folder.
+  document.getElementById("csv")?.addEventListener("click", (event) => {
+    event.preventDefault();
+    unpack("csv-text").then((content) => save(content, "results.csv", "text/csv"));
+  });
+
   // A term's definition beside the link to it.
   const box = document.getElementById("definition");
   document.addEventListener("click", (event) => {
