@@ -14,6 +14,7 @@ from mbench.report.page.layout import folded, notes, per_budget, section, shown,
 from mbench.report.page.notes import budget_notes, never_selected, union_of_choices
 from mbench.report.page.part import Block, Charts, Notes, Part, Stack, Text
 from mbench.report.page.score_maps import score_maps
+from mbench.report.page.subtasks import subtask_parts
 from mbench.report.statistics.boards import Board, GroupBoards, RunBoards
 from mbench.report.statistics.corpus_choices import corpus_choices
 from mbench.report.statistics.single_seeds import places_of_single_seeds
@@ -164,6 +165,7 @@ DETAILS = (
             "at floor. Nothing is tested here: the leaderboard shows which differences are clear.",
         ),
         folded("Every seed", every_seed),
+        subtask_parts,
     ),
     section(
         "How much a single seed can mislead",

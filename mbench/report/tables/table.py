@@ -14,10 +14,11 @@ class Cell:
     sort: float | None = None
     """The value to sort by; None sorts last in both directions."""
     kind: str = ""
-    """Classes of the style sheet: `best`, `bar`, `heat`, `significant`, `quiet`, `failed`,
-    `prose`."""
+    """Classes of the style sheet: `best`, `bar`, `heat`, `better`, `worse`, `significant`, `quiet`,
+    `failed`, `prose`."""
     fill: int | None = None
-    """Per cent: length of the `bar` behind the figure, or strength of the colour of `heat`."""
+    """Per cent: length of the `bar` behind the figure, or strength of the colour of `heat`,
+    `better` and `worse`."""
 
 
 @dataclass(frozen=True)
