@@ -109,6 +109,8 @@ def to_csv(table: pd.DataFrame) -> str:
 def read(directory: str | Path) -> Results:
     """Read back what `write` wrote; metrics are derived again from the per-item outcomes.
 
+    The file of scores may be missing: no figure follows from them.
+
     Raises:
         StoreError: a file is missing or malformed, or another version of mbench wrote it.
     """
@@ -127,7 +129,7 @@ def read(directory: str | Path) -> Results:
         check_sha256(table, data["items_sha256"])
         name = SCORES
         arrays = {}
-        if data["scores"]:
+        if data["scores"] and (directory / SCORES).exists():
             scores = (directory / SCORES).read_bytes()
             check_sha256(scores, data["scores_sha256"])
             arrays = load(scores)
@@ -300,6 +302,7 @@ def _from_json(
         scores={
             (entry["model"], entry["method"], entry["corpus"]): arrays[entry["array"]]
             for entry in data["scores"]
+            if arrays
         },
     )
     _check_records(results)

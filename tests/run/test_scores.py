@@ -5,6 +5,7 @@ import pytest
 
 import mbench
 from helpers.tiny_suite import SUITE, Watcher, plan_of, results_of
+from mbench.core.errors import StoreError
 from mbench.run.runner import Runner
 from mbench.storage.results_folder import read, write
 from mbench.storage.store import Store
@@ -91,4 +92,11 @@ def test_stored_masks_and_written_results_give_the_same_scores_again(finished, t
     distinct = len({values.tobytes() for values in results.scores.values()})
     assert distinct < len(results.scores)
     one = next(iter(results.scores.values())).nbytes
-    assert (tmp_path / "scores.safetensors").stat().st_size < distinct * (one + 150)
+    file = tmp_path / "scores.safetensors"
+    assert file.stat().st_size < distinct * (one + 150)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(StoreError, match=r"malformed: scores\.safetensors is damaged"):
+        read(tmp_path)
+    file.unlink()
+    assert read(tmp_path).scores == {}

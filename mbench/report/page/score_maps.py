@@ -35,7 +35,9 @@ def score_maps(run: RunBoards) -> ScoreMaps | None:
     """The maps of a run; None where it has no masks."""
     if not any(_masks(board) for boards in run.groups for board in boards.boards):
         return None
-    missing = "" if run.results.scores else "No scores were kept with these results: masks alone."
+    missing = (
+        "" if run.results.scores else "These results hold no scores: the maps show masks alone."
+    )
     return ScoreMaps(MAPS, missing)
 
 

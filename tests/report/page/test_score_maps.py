@@ -72,7 +72,7 @@ def test_the_data_are_the_masks_and_scores_of_the_results_each_once():
 
 def test_results_without_scores_say_so_and_without_masks_have_no_maps():
     results = paper_sized(items=25)
-    said = "No scores were kept with these results"
+    said = "These results hold no scores"
     one = [c for c in results.cells if c.model == "qwen" and c.retain in (0.5, 1.0)]
     short = dataclasses.replace(results, cells=tuple(one))
     assert said not in html_of(short)
