@@ -11,7 +11,7 @@ from typing import Any
 from mbench.core.clean_text import cleaned
 from mbench.core.results import Results
 from mbench.report.charts import drawing
-from mbench.report.item_files import write_items
+from mbench.report.item_files import FOLDER, write_items
 from mbench.report.page.index import VERDICT, to_json, write_index
 from mbench.report.page.panels import collect
 from mbench.report.page.render import PAGE, render
@@ -59,7 +59,7 @@ def publish(
     shown = collect(panels, results)
     warnings = list(shown.failures)
     ours = RENDERED if files is None else (*RENDERED, *RESULT_FILES, LOCK)
-    with replacing(directory, ours) as replacement:
+    with replacing(directory, ours, [FOLDER]) as replacement:
         if files is not None:
             write(results, replacement.folder)
             write_items(results, replacement.folder)

@@ -35,12 +35,15 @@ class Replacement:
 
 
 @contextlib.contextmanager
-def replacing(directory: Path, ours: Collection[str]) -> Iterator[Replacement]:
+def replacing(
+    directory: Path, ours: Collection[str], folders: Collection[str] = ()
+) -> Iterator[Replacement]:
     """Yield a new folder that takes the place of `directory` at the end of the block.
 
-    Files named in `ours` come from the block alone; all else in `directory` stays. After an error
-    in the block, or here, `directory` is as it was. Where a folder cannot be exchanged, e.g.
-    because a disk is mounted there, its files are replaced one by one.
+    Files named in `ours`, and those in `folders` that the block makes, come from the block alone;
+    all else in `directory` stays. After an error in the block, or here, `directory` is as it was.
+    Where a folder cannot be exchanged, e.g. because a disk is mounted there, its files are replaced
+    one by one.
 
     Raises `StoreError` where something cannot be written.
     """
@@ -51,7 +54,7 @@ def replacing(directory: Path, ours: Collection[str]) -> Iterator[Replacement]:
         if not replacement.one_by_one:
             replacement.one_by_one = _exchange_all(place, replacement.folder, ours)
         if replacement.one_by_one:
-            _replace_files(place, replacement.folder, ours)
+            _replace_files(place, replacement.folder, ours, folders)
 
 
 def check_replaceable(directory: Path) -> None:
@@ -172,9 +175,11 @@ def _exchange(place: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _replace_files(place: Path, folder: Path, ours: Collection[str]) -> None:
+def _replace_files(
+    place: Path, folder: Path, ours: Collection[str], folders: Collection[str]
+) -> None:
     made = sorted(path for path in folder.iterdir() if path.name in ours)
-    for inner in (path for path in folder.iterdir() if path.is_dir()):
+    for inner in (folder / name for name in folders if (folder / name).is_dir()):
         (place / inner.name).mkdir(exist_ok=True)
         for path in sorted(inner.iterdir()):
             write_atomically(place / inner.name / path.name, partial(shutil.copyfile, path))

@@ -57,7 +57,7 @@ def test_a_run_prints_the_report_on_stdout_and_the_rest_on_stderr(first_run):
     assert names == {
         *("index.html", "results.csv", "results.json", "items.parquet"),
         *("tables.tex", "tables.md", "verdict.json", "suite.lock"),
-        *("scores.safetensors", "masks_and_scores.js"),
+        *("scores.safetensors", "masks_and_scores.js", "items"),
     }
     assert (folder / "reports" / "index.html").is_file()
     assert "50\N{NO-BREAK SPACE}% pruned" in run.stderr

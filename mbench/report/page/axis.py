@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import quantiles
 
-FENCE = 3.0
-"""Figures further from the quartiles than so many times their distance stand at the edge: one
-diverged model must not flatten a chart."""
+FAR = 3.0
+"""A few figures that are further from all others than so many times these are from each other
+stand at the edge: one diverged model must not flatten a chart."""
 
 TICKS = 7
 """At most."""
@@ -52,18 +51,25 @@ def axis(figures: Iterable[float], ends: Iterable[float] = ()) -> Axis | None:
     values = sorted(value for value in figures if math.isfinite(value))
     if not values:
         return None
-    low, high = values[0], values[-1]
-    if len(values) > 3:
-        first, _, third = quantiles(values, n=4)
-        room = FENCE * (third - first) or math.inf
-        inside = [value for value in values if first - room <= value <= third + room]
-        low, high = inside[0], inside[-1]
+    low, high = _together(values)
     spread = (high - low) or abs(high) / 10 or 0.1
     near = [end for end in ends if math.isfinite(end) and low - spread <= end <= high + spread]
     low, high = min([low, *near]), max([high, *near])
     margin = 0.04 * ((high - low) or abs(high) / 10 or 0.1)
     low, high = low - margin, high + margin
     return Axis(low, high, _step((high - low) / TICKS))
+
+
+def _together(values: Sequence[float]) -> tuple[float, float]:
+    """The ends of sorted figures without up to a quarter that is far from all others."""
+    low, high = 0, len(values) - 1
+    for count in range(1, len(values) // 4 + 1):
+        last = len(values) - 1 - count
+        if values[last + 1] - values[last] > FAR * (values[last] - values[low]) > 0:
+            high = min(high, last)
+        if values[count] - values[count - 1] > FAR * (values[high] - values[count]) > 0:
+            low = count
+    return values[low], values[high]
 
 
 def _step(least: float) -> float:

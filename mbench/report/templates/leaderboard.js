@@ -169,7 +169,10 @@ boards.then((data) => {
     return columns;
   }
 
-  const figure = (task, value) => (task.metric === "perplexity" ? minus(value.toFixed(value < 100 ? 2 : 1)) : number(value));
+  function figure(task, value) {
+    if (task.metric !== "perplexity") return number(value);
+    return value >= 1e6 ? value.toExponential(1).replace("e+", "e") : value.toFixed(value < 100 ? 2 : value < 1000 ? 1 : 0);
+  }
   const pText = (p) => (p < 0.001 ? minus(p.toExponential(0)).replace("e", "e") : p.toFixed(3));
 
   function shownColumns(columns) {
@@ -210,10 +213,15 @@ boards.then((data) => {
   function axisOf(rows, at) {
     const values = rows.map((row) => row.score).filter((value) => value !== null).sort((a, b) => a - b);
     if (!values.length) return null;
-    const quantile = (q) => values[Math.min(values.length - 1, Math.floor(q * values.length))];
-    const room = 3 * (quantile(0.75) - quantile(0.25)) || Infinity;
-    const inside = values.filter((value) => value >= quantile(0.25) - room && value <= quantile(0.75) + room);
-    let [low, high] = [inside[0], inside.at(-1)];
+    // Up to a quarter that is far from all others stands at the edge (as in axis.py).
+    let [first, last] = [0, values.length - 1];
+    for (let count = 1; count <= values.length / 4; count += 1) {
+      const end = values.length - 1 - count;
+      const [spread, rest] = [3 * (values[end] - values[first]), 3 * (values[last] - values[count])];
+      if (spread > 0 && values[end + 1] - values[end] > spread) last = Math.min(last, end);
+      if (rest > 0 && values[count] - values[count - 1] > rest) first = count;
+    }
+    let [low, high] = [values[first], values[last]];
     const spread = high - low || Math.abs(high) / 10 || 0.1;
     for (const row of rows) {
       for (const end of row.compared?.tested && at !== null ? [at + row.compared.low, at + row.compared.high] : []) {
@@ -332,7 +340,7 @@ boards.then((data) => {
         const chip = element("span", { className: `chip ${said.kind}`, title: why }, said.text);
         chip.prepend(Object.assign(element("i", {}, said.icon), { ariaHidden: "true" }));
         const interval = row.compared.tested ? element("small", {}, bounds(row.compared.low, row.compared.high)) : "";
-        cell.append(chip, element("b", {}, signed(row.compared.value)), " ", interval);
+        cell.append(element("div", { className: "apart" }, element("b", {}, signed(row.compared.value)), " ", interval, chip));
       }
     } else if (column.id === "won") {
       if (row.won) {

@@ -161,6 +161,7 @@ def test_generated_answers_equal_lm_eval(model, tokenizer, tmp_path):
         "item",
         "exact_match,strict-match",
         "exact_match,flexible-extract",
+        "answer",
     ]
 
 
