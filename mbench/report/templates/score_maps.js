@@ -213,7 +213,7 @@
     const { model, budget } = view;
     [...place.querySelectorAll("figcaption")].forEach((line, at) => {
       const map = maps[at], small = document.createElement("small");
-      small.textContent = map.text === null ? "it gives no scores" : `scores on ${map.text}`;
+      small.textContent = map.text === null ? "no scores" : `scores on ${map.text}`;
       line.replaceChildren(map.own.label, small);
       seen.canvases[at].setAttribute("aria-label",
         `${map.own.label}, ${small.textContent}: ${model.layers.length} layers by ${model.experts} experts, ${budget.kept} kept in each. Arrow keys move.`);
