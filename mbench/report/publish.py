@@ -67,7 +67,7 @@ def publish(
                 write_text_atomically(replacement.folder / name, text)
         write_tables(run, replacement.folder)
         render(run, replacement.folder, cleaned(shown.parts))
-        verdicts = json.dumps(to_json(run), indent=1, ensure_ascii=False) + "\n"
+        verdicts = json.dumps(to_json(run), ensure_ascii=False) + "\n"
         write_text_atomically(replacement.folder / VERDICT, verdicts)
     if drawing.problem():
         warnings.append(f"the page has no picture of a chart: {drawing.problem()}")

@@ -92,8 +92,13 @@ def _all_visible(value: Any) -> Any:
     if isinstance(value, dict):
         return {visible(key): _all_visible(own) for key, own in value.items()}
     if isinstance(value, list | tuple):
-        return [_all_visible(own) for own in value]
+        # Most lists are figures, of which a page of many methods has a million.
+        return value if _figures(value) else [_all_visible(own) for own in value]
     return visible(value) if isinstance(value, str) else value
+
+
+def _figures(values: Sequence[Any]) -> bool:
+    return bool(values) and all(value is None or isinstance(value, float) for value in values)
 
 
 def _asset(name: str) -> Markup:
