@@ -7,11 +7,16 @@ from mbench.report.statistics.mask_overlap import mean_jaccard, mean_jaccard_of_
 from mbench.report.tables.table import Cell, Column, Row, Table, heat
 
 
+MOST = 20
+"""Methods up to which all pairs stand in a table; the score maps give any pair."""
+
+
 def mask_overlap(board: Board) -> Table | None:
-    """Every method against every other, in the leaderboard's order; None without masks."""
+    """Every method against every other, in the leaderboard's order; None without masks, or with
+    more methods than anybody reads pairs of."""
     masks = {entry.method: board.masks_of(entry) for entry in board.entries}
     masks = {method: keeps for method, keeps in masks.items() if keeps}
-    if not masks:
+    if not masks or len(masks) > MOST:
         return None
     rows = []
     for method, keeps in masks.items():
