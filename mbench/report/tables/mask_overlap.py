@@ -6,7 +6,6 @@ from mbench.report.statistics.boards import Board
 from mbench.report.statistics.mask_overlap import mean_jaccard, mean_jaccard_of_seeds
 from mbench.report.tables.table import Cell, Column, Row, Table, heat
 
-
 MOST = 20
 """Methods up to which all pairs stand in a table; the score maps give any pair."""
 
