@@ -7,7 +7,8 @@ the mask, plus either
   `weight` if not all items count alike; or
 - `document` (its number), `nll` (natural-log loss summed over the item), `tokens` and `bytes` that
   were scored, for perplexity. An item is what one window scores of one document, named
-  `text:first scored token`; or a whole document of a task of lm-eval.
+  `text:first scored token`; or a whole document of a task of lm-eval. The former have `top`, too:
+  int32 [tokens], the most likely token at each that was scored.
 """
 
 from __future__ import annotations
@@ -122,6 +123,20 @@ def evaluation(task: str, items: pd.DataFrame) -> Evaluation:
             if name != WEIGHT
         )
     return Evaluation(task, items, metrics)
+
+
+def changed_predictions(first: Evaluation, second: Evaluation) -> float | None:
+    """Share of a text's scored tokens at which another token is the most likely one, in [0, 1].
+
+    None where the tables do not hold the most likely tokens, or those of other items.
+    """
+    tables = first.items, second.items
+    if not all("top" in table for table in tables):
+        return None
+    if any(not tables[0][name].equals(tables[1][name]) for name in ("item", "tokens")):
+        return None
+    before, after = (np.concatenate(table["top"].to_list()) for table in tables)
+    return float((before != after).mean())
 
 
 def _mean_metric(name: str, values: np.ndarray, weight: np.ndarray) -> Metric:

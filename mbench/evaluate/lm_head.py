@@ -68,7 +68,7 @@ def softmax_dtype(dtype: torch.dtype) -> torch.dtype:
 def log_probabilities(
     head: torch.nn.Module, hidden: torch.Tensor, positions: torch.Tensor, targets: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability of tokens after given positions, and whether each is the most likely one.
+    """Log-probability of tokens after given positions, and the most likely tokens there.
 
     Args:
         head: hidden states [n, H] to logits [n, V].
@@ -77,17 +77,17 @@ def log_probabilities(
         targets: [m] the token after each position.
 
     Returns:
-        [m] log-probabilities from a softmax of at least float32, and [m] bool.
+        [m] log-probabilities from a softmax of at least float32, and int64 [m] token ids.
     """
     distinct, place = torch.unique(positions, return_inverse=True)
     vocabulary = next(head.parameters()).shape[0]
     size = max(1, MOST_LOGITS // vocabulary)
     target_logs = torch.empty(len(targets), dtype=softmax_dtype(hidden.dtype), device=hidden.device)
-    likeliest = torch.empty(len(targets), dtype=torch.bool, device=hidden.device)
+    likeliest = torch.empty(len(targets), dtype=torch.int64, device=hidden.device)
     for start in range(0, len(distinct), size):
         logits = head(hidden[distinct[start : start + size]])
         logs = torch.log_softmax(logits, -1, dtype=softmax_dtype(logits.dtype))
         chunk = torch.nonzero((place >= start) & (place < start + size))[:, 0]
         target_logs[chunk] = logs[place[chunk] - start, targets[chunk]]
-        likeliest[chunk] = logs.argmax(-1)[place[chunk] - start] == targets[chunk]
+        likeliest[chunk] = logs.argmax(-1)[place[chunk] - start]
     return target_logs, likeliest

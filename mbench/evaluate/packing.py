@@ -167,15 +167,16 @@ def score(parts: SplitModel, batch: Batch, device: torch.device) -> list[Respons
         position_ids=batch.positions.to(device),
         use_cache=False,
     ).last_hidden_state
+    targets = batch.targets.to(device)
     logs, likeliest = log_probabilities(
-        parts.head, hidden.flatten(0, 1), batch.scored.to(device), batch.targets.to(device)
+        parts.head, hidden.flatten(0, 1), batch.scored.to(device), targets
     )
     owners = batch.owners.to(device)
     count = len(batch.members)
     sums = torch.zeros(count, dtype=torch.float64, device=device)
     sums.index_add_(0, owners, logs.double())
     misses = torch.zeros(count, dtype=torch.long, device=device)
-    misses.index_add_(0, owners, (~likeliest).long())
+    misses.index_add_(0, owners, (likeliest != targets).long())
     return list(zip(sums.tolist(), (misses == 0).tolist(), strict=True))
 
 

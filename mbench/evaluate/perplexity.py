@@ -114,6 +114,7 @@ class PreparedText:
         parts = self._split(model)
         meter = Meter(self.tokens, advance)
         losses = np.empty(len(self._rows))
+        top: list[np.ndarray] = [np.zeros(0, np.int32)] * len(self._rows)
         start = 0
         while start < len(self._order):
             read = self._read[self._order[start]]
@@ -121,7 +122,9 @@ class PreparedText:
             count = 1 if parts is None else max(1, batch_tokens // read)
             batch = self._order[start : start + count]
             scored = [row for window in batch for row in self._rows_of[window]]
-            losses[scored] = self._losses(model, parts, batch)
+            losses[scored], likeliest = self._score(model, parts, batch)
+            for row, tokens in zip(scored, likeliest, strict=True):
+                top[row] = tokens
             meter.add(sum(self._read[at] for at in batch))
             start += count
         bad = next(iter(np.flatnonzero(~np.isfinite(losses)).tolist()), None)
@@ -132,7 +135,7 @@ class PreparedText:
             )
         self._checked = (weakref.ref(model), parts)
         self.scoring = "reference" if parts is None else "split"
-        return evaluation(self.name, self._frame(losses))
+        return evaluation(self.name, self._frame(losses, top))
 
     def _split(self, model: PreTrainedModel) -> SplitModel | None:
         if self._checked is not None and self._checked[0]() is model:
@@ -147,10 +150,11 @@ class PreparedText:
         return np.concatenate([np.array(self._bos, dtype=np.int64), own])
 
     @torch.no_grad()
-    def _losses(
+    def _score(
         self, model: PreTrainedModel, parts: SplitModel | None, numbers: Sequence[int]
-    ) -> np.ndarray:
-        """float64 [rows of these windows] natural-log losses, summed over each row's tokens."""
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Of the rows of these windows: float64 [rows] natural-log losses, summed over each row's
+        tokens; and int32 [tokens of the row] the model's most likely token at each."""
         length = max(self._read[number] for number in numbers)
         # Padding is on the right, where no scored position sees it.
         ids = np.zeros((len(numbers), length), dtype=np.int64)
@@ -175,16 +179,17 @@ class PreparedText:
         inputs = torch.tensor(ids, device=model.device)
         if parts is None:
             logits = model(input_ids=inputs, use_cache=False).logits.flatten(0, 1)[place]
-            logs = torch.log_softmax(logits, -1, dtype=softmax_dtype(logits.dtype))
-            logs = logs.gather(1, target[:, None])[:, 0]
+            every = torch.log_softmax(logits, -1, dtype=softmax_dtype(logits.dtype))
+            logs, likeliest = every.gather(1, target[:, None])[:, 0], every.argmax(-1)
         else:
             hidden = parts.body(input_ids=inputs, use_cache=False).last_hidden_state
-            logs, _ = log_probabilities(parts.head, hidden.flatten(0, 1), place, target)
+            logs, likeliest = log_probabilities(parts.head, hidden.flatten(0, 1), place, target)
         sums = torch.zeros(count, dtype=torch.float64, device=model.device)
         losses: np.ndarray = -sums.index_add_(0, owner, logs.double()).cpu().numpy()
-        return losses
+        ends = np.cumsum([len(tokens) for tokens in targets])[:-1]
+        return losses, np.split(likeliest.to("cpu", torch.int32).numpy(), ends)
 
-    def _frame(self, losses: np.ndarray) -> pd.DataFrame:
+    def _frame(self, losses: np.ndarray, top: list[np.ndarray]) -> pd.DataFrame:
         """The per-item table."""
         scored = [(self._texts[row.text], slice(row.start, row.stop)) for row in self._rows]
         return pd.DataFrame(
@@ -194,5 +199,6 @@ class PreparedText:
                 "nll": losses,
                 "tokens": [int((~text.is_bos[part]).sum()) for text, part in scored],
                 "bytes": [int(text.size[part].sum()) for text, part in scored],
+                "top": top,
             }
         )

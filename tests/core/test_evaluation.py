@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mbench.core.evaluation import evaluation
+from mbench.core.evaluation import changed_predictions, evaluation
 
 
 def metrics(table):
@@ -77,3 +77,20 @@ def test_one_window_has_no_error_and_huge_losses_no_figure():
     )
     assert found["perplexity"].value == math.inf
     assert math.isnan(found["mean_nll"].stderr)
+
+
+def test_changed_predictions_are_counted_over_tokens_and_only_of_the_same_items():
+    random = np.random.default_rng(0)
+    lengths = [3, 40, 1]
+    table = pd.DataFrame({"item": ["0:1", "0:4", "1:1"], "document": [0, 1, 2]})
+    table = table.assign(nll=[9.0, 99.0, 2.0], tokens=lengths, bytes=lengths)
+    tops = [[random.integers(0, 3, n).astype(np.int32) for n in lengths] for _ in range(2)]
+    first, second = (evaluation("text", table.assign(top=top)) for top in tops)
+    changed = [
+        a != b for one, other in zip(*tops, strict=True) for a, b in zip(one, other, strict=True)
+    ]
+    assert changed_predictions(first, second) == pytest.approx(sum(changed) / 44)
+    assert changed_predictions(first, first) == 0
+    assert changed_predictions(first, evaluation("text", table)) is None
+    others = first.items.assign(item=["0:1", "0:4", "1:2"])
+    assert changed_predictions(first, evaluation("text", others)) is None

@@ -87,13 +87,10 @@ def model():
 
 
 @torch.no_grad()
-def naive(model, ids, first, stop):
-    """Losses of tokens `first` .. `stop` - 1 of a window [n], one forward for each."""
-    losses = []
-    for at in range(first, stop):
-        logits = model(torch.tensor([ids[:at]])).logits[0, -1]
-        losses.append(-torch.log_softmax(logits, -1)[ids[at]].item())
-    return sum(losses)
+def predicted(model, ids, at):
+    """Loss of the token at one place of a window [n], and the most likely token there."""
+    logits = model(torch.tensor([ids[:at]])).logits[0, -1]
+    return -torch.log_softmax(logits, -1)[ids[at]].item(), logits.argmax().item()
 
 
 BOS = 0
@@ -194,7 +191,8 @@ def test_equals_a_token_by_token_loop(spec, where, model, monkeypatch):
     prepared = prepare("x", spec, DOCUMENTS, TOKENIZERS[False], None)
     found = prepared.evaluate(model, batch_tokens=60, advance=seen.append)
     windows = naive_windows(spec, naive_texts(TOKENIZERS[False], spec, DOCUMENTS, where), where)
-    by_token = [[naive(model, ids, at, at + 1) for at in places] for ids, places in windows]
+    tokens_of = [[predicted(model, ids, at) for at in places] for ids, places in windows]
+    by_token = [[loss for loss, _ in each] for each in tokens_of]
     # The windows of documents' numbers are those of the tokens: each token has its document.
     owners = naive_documents(spec, DOCUMENTS, where)
     owned = [[BOS if own is None else own + 1 for own in text] for text in owners]
@@ -209,6 +207,9 @@ def test_equals_a_token_by_token_loop(spec, where, model, monkeypatch):
     assert prepared.scoring == "split"
     assert list(found.items["nll"]) == pytest.approx(losses, rel=1e-9)
     assert list(found.items["tokens"]) == [len(row) for _, row in rows]
+    assert [len(top) for top in found.items["top"]] == [len(row) for _, row in rows]
+    likeliest = [top for each in tokens_of for _, top in each]
+    assert np.concatenate(list(found.items["top"])).tolist() == likeliest
     order = list(dict.fromkeys(own for own, _ in rows))
     assert list(found.items["document"]) == [order.index(own) for own, _ in rows]
     figures = {metric.name: metric.value for metric in found.metrics}
@@ -316,7 +317,9 @@ def test_logits_that_are_more_than_the_head_take_the_whole_model():
     found = prepared.evaluate(model)
     assert prepared.scoring == "reference"
     ids = TOKENIZERS[False]("\n\n".join(DOCUMENTS))["input_ids"][:20]
-    assert found.items["nll"][0] == pytest.approx(naive(model, ids, 1, 20), rel=1e-9)
+    losses, tops = zip(*(predicted(model, ids, at) for at in range(1, 20)), strict=True)
+    assert found.items["nll"][0] == pytest.approx(sum(losses), rel=1e-9)
+    assert np.concatenate(list(found.items["top"]))[:19].tolist() == list(tops)
 
 
 def test_one_mask_never_sees_another_and_nan_is_an_error():

@@ -23,7 +23,7 @@ FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*
 MOVED_BY = {
     "core/interfaces.py": {"mask"},
     "moe/": {"statistic", "evaluation", "efficiency", "model facts", "admission"},
-    "evaluate/": {"evaluation", "task size", "admission"},
+    "evaluate/": {"item texts", "evaluation", "task size", "admission"},
     "plan/admission/": {"admission"},
     "storage/texts.py": {"admission", "text"},
     "storage/text_files/": {"admission", "text"},
