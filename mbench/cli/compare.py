@@ -82,13 +82,13 @@ def _table(comparison: Comparison) -> Table:
     from rich.text import Text
 
     from mbench.report.page.comparison import by_place, method_label
-    from mbench.report.words import percent
+    from mbench.report.words import pruned
 
     differences = comparison.compared
     scores = comparison.overall or tuple(dict.fromkeys(each.score for each in differences))
     directions = {each.score: "higher" if each.higher else "lower" for each in differences}
     table = Table()
-    for name in ("Model", "Kept", "Method"):
+    for name in ("Model", "Budget", "Method"):
         table.add_column(name)
     for score in scores:
         head = f"{score}\n{directions[score]} is better" if score in directions else score
@@ -96,7 +96,7 @@ def _table(comparison: Comparison) -> Table:
     for (model, retain, methods), by_score in by_place(comparison).items():
         figures = (_figure(by_score.get(score)) for score in scores)
         table.add_row(
-            Text(clean(model)), percent(retain), Text(clean(method_label(methods))), *figures
+            Text(clean(model)), pruned(retain), Text(clean(method_label(methods))), *figures
         )
     return table
 

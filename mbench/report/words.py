@@ -18,6 +18,11 @@ def percent(ratio: float) -> str:
     return f"{100 * ratio:.4g}\N{NO-BREAK SPACE}%".replace("-", MINUS)
 
 
+def pruned(retain: float) -> str:
+    """What a budget is called: 0.75 -> "25 % pruned", as the field counts them."""
+    return f"{percent(1 - retain)} pruned"
+
+
 def number(metric: str, value: float, scale: float | None = None) -> str:
     """A figure with decimals by its metric; those of an error follow from the figure `scale`."""
     if not math.isfinite(value):

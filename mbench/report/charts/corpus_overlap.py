@@ -6,7 +6,7 @@ from mbench.report.charts import style
 from mbench.report.charts.drawing import draw, note
 from mbench.report.charts.style import Chart
 from mbench.report.statistics.corpus_choices import CorpusChoices
-from mbench.report.words import percent
+from mbench.report.words import pruned
 
 
 def corpus_overlap_by_layer(choices: CorpusChoices) -> tuple[Chart, ...]:
@@ -38,7 +38,7 @@ def _chart(choices: CorpusChoices, retain: float, id: str) -> Chart:
     line, label = style.level(chance, f"chance {chance:.2f}", y)
     shape = style.by_method(looks, "shape")
     return Chart(
-        caption=f"Overlap by layer, {percent(retain)} kept",
+        caption=f"Overlap by layer, {pruned(retain)}",
         drawing=draw(
             style.specification(
                 [
@@ -50,7 +50,7 @@ def _chart(choices: CorpusChoices, retain: float, id: str) -> Chart:
             ),
             id,
             f"Jaccard overlap of the texts' choices, {choices.boards.group.model},"
-            f" {percent(retain)} kept",
+            f" {pruned(retain)}",
             " ".join(texts) + f" Chance {chance:.2f}.",
         ),
         looks=looks,

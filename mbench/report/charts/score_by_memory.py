@@ -70,7 +70,7 @@ def _rows(
                 continue
             size = words.size(sizes[retain], "B")
             place = {"bytes": sizes[retain], "value": summary.mean, "method": method}
-            text = f"{method}, {words.percent(retain)} kept, {size}: {summary.mean:.3f}"
+            text = f"{method}, {words.pruned(retain)}, {size}: {summary.mean:.3f}"
             if method == RANDOM:
                 band.append({**place, "low": summary.minimum, "high": summary.maximum})
             else:

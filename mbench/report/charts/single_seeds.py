@@ -13,7 +13,7 @@ from mbench.report.statistics.boards import GroupBoards
 from mbench.report.statistics.groups import RANDOM, Group
 from mbench.report.statistics.scores import Score
 from mbench.report.statistics.single_seeds import has_seeds, places_of_single_seeds
-from mbench.report.words import percent
+from mbench.report.words import pruned
 
 OTHER = "other"
 """The column of the best method that has no seeds."""
@@ -67,7 +67,7 @@ def _rows(
                 value = score.value(cell)
                 if value is None or not math.isfinite(value):
                     continue
-                text = f"{cell.method}{seed}, {percent(retain)} kept: {value:.3f}"
+                text = f"{cell.method}{seed}, {pruned(retain)}: {value:.3f}"
                 slot = f"{name} {index}"
                 points.append(
                     {**place, "slot": slot, "value": value, "note": note(cell.method, text)}

@@ -9,7 +9,7 @@ from mbench.report import words
 from mbench.report.across_runs.compare import Compared, Comparison
 from mbench.report.page.render import environment
 from mbench.report.tables.table import MISSING, Cell, Column, Row, Table
-from mbench.report.words import bounds, finite, method_name, percent, score_text
+from mbench.report.words import bounds, finite, method_name, pruned, score_text
 from mbench.storage.atomic import write_text_atomically
 
 Place = tuple[str, float, tuple[str, str]]
@@ -94,14 +94,14 @@ def write_page(comparison: Comparison, path: Path) -> None:
 
 def _table(comparison: Comparison) -> Table:
     directions = {each.score: each.higher for each in comparison.compared}
-    columns = [Column(text, number=False) for text in ("Method", "Model", "Kept")]
+    columns = [Column(text, number=False) for text in ("Method", "Model", "Budget")]
     columns += [
         Column(score, "higher is better" if higher else "lower is better")
         for score, higher in directions.items()
     ]
     rows = []
     for (model, retain, methods), scores in by_place(comparison).items():
-        cells = [Cell(model), Cell(percent(retain), sort=retain)]
+        cells = [Cell(model), Cell(pruned(retain), sort=-retain)]
         cells += [_cell(scores[score]) if score in scores else MISSING for score in directions]
         rows.append(Row(Cell(method_label(methods)), tuple(cells)))
     return Table(

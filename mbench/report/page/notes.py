@@ -5,7 +5,7 @@ from __future__ import annotations
 from mbench.report.statistics.boards import Board, GroupBoards
 from mbench.report.statistics.corpus_choices import CorpusChoices
 from mbench.report.statistics.mask_overlap import equal_masks, shared_size, union_size
-from mbench.report.words import listing, percent
+from mbench.report.words import listing, pruned
 
 
 def budget_notes(board: Board) -> tuple[str, ...]:
@@ -45,7 +45,7 @@ def union_of_choices(choices: CorpusChoices) -> tuple[str, ...]:
     for retain, by_corpus in choices.chosen.items():
         masks = list(by_corpus.values())
         notes.append(
-            f"{percent(retain)} kept: of {choices.kept(retain)} experts per layer, the choices by"
+            f"{pruned(retain)}: of {choices.kept(retain)} experts per layer, the choices by"
             f" {listing(by_corpus)} have {shared_size(masks):.1f} in common; their union has"
             f" {union_size(masks):.1f}."
         )

@@ -14,7 +14,7 @@ from mbench.report.statistics.groups import BudgetEntries, Entry, Group, arrange
 from mbench.report.statistics.pairing import Paired, Part, join, pair, to_part
 from mbench.report.statistics.ranking import Ranked, Ranking, Reference, rankings
 from mbench.report.statistics.scores import Score, primary_score, second_score, task_score
-from mbench.report.words import percent
+from mbench.report.words import pruned
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Board:
     @property
     def pruned(self) -> str:
         """Its share of experts that are pruned, as the field counts budgets: `25 % pruned`."""
-        return f"{percent(1 - self.retain)} pruned"
+        return pruned(self.retain)
 
     @property
     def kept(self) -> str:

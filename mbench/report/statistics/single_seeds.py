@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from mbench.report.statistics.boards import Board, GroupBoards
 from mbench.report.statistics.ranking import Ranked, Reference
-from mbench.report.words import percent
 
 
 def has_seeds(standing: Ranked | Reference) -> bool:
@@ -38,6 +37,6 @@ def _places(board: Board) -> Iterator[str]:
             for place, seeds in sorted(seeds_by_place.items())
         ]
         yield (
-            f"{percent(board.retain)} kept: with a single seed, {standing.entry.method} would rank"
+            f"{board.pruned}: with a single seed, {standing.entry.method} would rank"
             f" {' or '.join(texts)} of {len(others) + 1} by its score alone."
         )

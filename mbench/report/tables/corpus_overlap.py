@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from mbench.report.statistics.corpus_choices import CorpusChoices
 from mbench.report.tables.table import Cell, Column, Row, Table, heat
-from mbench.report.words import percent
+from mbench.report.words import pruned
 
 
 def corpus_overlap(choices: CorpusChoices) -> Table:
     """A row for every pair of texts, and one for chance."""
     columns = [Column("Corpora", number=False)]
-    columns += [Column(f"{percent(retain)} kept", "mean Jaccard") for retain in choices.chosen]
+    columns += [Column(pruned(retain), "mean Jaccard") for retain in choices.chosen]
     rows = [Row(Cell(" and ".join(pair)), _cells(choices, pair)) for pair in choices.pairs]
     levels = [choices.chance(retain) for retain in choices.chosen]
     cells = tuple(Cell(f"{level:.2f}", sort=level) for level in levels)

@@ -62,7 +62,7 @@ def test_with_few_addresses_a_page_without_pictures_comes_out(finished, gigabyte
     places = re.findall(r"<figure>.*?</figure>", page, re.DOTALL)
     assert len(places) >= 2
     assert all(f"No picture: the chart compiler {reason}. " in place for place in places[:2])
-    assert re.search(r"No picture: [^<]*50\N{NO-BREAK SPACE}% kept", page)
+    assert re.search(r"No picture: [^<]*50\N{NO-BREAK SPACE}% pruned", page)
     tables = sorted(path.name for path in (finished / "reports" / "run").iterdir())
     assert {"results.csv", "results.json", "tables.tex", "verdict.json"} <= set(tables)
 
