@@ -20,10 +20,7 @@ from mbench.report.statistics.pairwise import Pairwise, pairwise
 from mbench.report.statistics.scores import Score
 from mbench.report.statistics.seed_summaries import Summary, summarize
 from mbench.report.statistics.strata import pairs
-from mbench.report.words import listing
-
-FEWEST_MASKS = 3
-"""Fewest random masks from which the error of their mean is estimated."""
+from mbench.report.statistics.untested import Units, units_of, untested_families
 
 
 @dataclass(frozen=True)
@@ -74,20 +71,6 @@ class Unranked:
     """The score over those seeds that have one."""
     problem: str
     """Why it cannot be compared although it is complete; empty if it is incomplete."""
-
-
-@dataclass(frozen=True)
-class Units:
-    """What one task's figures rest on."""
-
-    task: str
-    unit: str
-    """`items` or `documents`."""
-    count: int
-    effective: float
-    """As many of equal size have the same error."""
-    too_few: str
-    """Why nothing is tested on it; empty if it has enough."""
 
 
 @dataclass(frozen=True)
@@ -175,14 +158,11 @@ def _ranking(group: Group, budget: BudgetEntries, score: Score, paired: Paired[C
     copies.sort(key=lambda own: sign * values[own[0].key])
     rows = [own[0] for own in copies]
     references = [entry for entry in (random, full) if entry is not None]
-    units = tuple(
-        Units(task, s.unit, s.units, s.effective, s.too_few())
-        for (task, _), s in zip(score.parts, paired.strata, strict=False)
-    )
+    units = units_of(score, paired)
     columns = [paired.columns_of(c.key for c in e.cells) or [] for e in (*rows, *references)]
     differences = pairwise(paired.strata, columns) if columns else None
     guesses = len(floors(group, budget, dict(score.parts))) == len(score.parts)
-    untested = _untested(units, guesses, random, full)
+    untested = untested_families(units, guesses, random, full)
     labels = [" = ".join(entry.method for entry in own) for own in copies]
     labels += [entry.method for entry in references]
     compared = _comparisons(differences, len(rows), labels, untested) if differences else {}
@@ -214,40 +194,6 @@ def _copies(entries: Sequence[Entry]) -> list[list[Entry]]:
     for entry in entries:
         by_masks.setdefault(entry.masks, []).append(entry)
     return list(by_masks.values())
-
-
-def _untested(
-    units: Sequence[Units], guesses: bool, random: Entry | None, full: Entry | None
-) -> dict[FamilyName, str]:
-    """Families of which nothing is tested, with the reason."""
-    few = _too_few(units)
-    general = few or ("no better than guessing" if guesses else "")
-    reasons: dict[FamilyName, str] = {
-        "random": general
-        or ("random pruning was not run" if random is None else "")
-        or _few_masks(0 if random is None else len(random.cells)),
-        "unpruned": general or ("no figure of the unpruned model" if full is None else ""),
-        "methods": general,
-    }
-    return {name: reason for name, reason in reasons.items() if reason}
-
-
-def _too_few(units: Sequence[Units]) -> str:
-    """Which tasks have too few units, tasks with the same reason together; empty if none has."""
-    by_reason: dict[str, list[str]] = {}
-    for own in units:
-        if own.too_few:
-            by_reason.setdefault(own.too_few, []).append(own.task)
-    if len(units) == 1:
-        return next(iter(by_reason), "")
-    return "; ".join(f"{reason} in {listing(tasks)}" for reason, tasks in by_reason.items())
-
-
-def _few_masks(masks: int) -> str:
-    """Why so few random masks say nothing about random pruning; empty if they are enough."""
-    if masks >= FEWEST_MASKS:
-        return ""
-    return f"{masks} random mask{'s' if masks > 1 else ''}: at least {FEWEST_MASKS} are needed"
 
 
 def _comparisons(
