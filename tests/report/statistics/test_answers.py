@@ -1,0 +1,122 @@
+"""The three answers, against figures from which they follow by eye."""
+
+import numpy as np
+import pytest
+
+from helpers.altered import altered, on_items, without
+from helpers.demo_results import CLOZE, synthetic
+from helpers.pages import html_of
+from mbench.cli.standings import show_standings
+from mbench.report.page.index import to_json
+from mbench.report.statistics.answers import answers
+from mbench.report.statistics.boards import boards
+
+FEW = ("random", "none", "mean", "max", "tb-coverage")
+
+
+def scored(values, spread=0.0):
+    """A change: share of right items of each method; of seeds, around their method's."""
+
+    def change(cell):
+        share = values.get(cell.method)
+        if share is None:
+            return None
+        share += spread * (0 if cell.seed is None else cell.seed % 5 - 2)
+        right = (np.arange(200) < round(200 * share)).astype(float)
+        return on_items(cell, CLOZE, lambda items: items.assign(acc_norm=right))
+
+    return change
+
+
+def at_half(results):
+    """The board at 50 %, and its answers."""
+    (board,) = [b for b in boards(results).groups[0].boards if b.retain == 0.5]
+    return board, answers(board.ranking)
+
+
+def only(*names):
+    return altered(lambda cell: cell if cell.method in names else None)
+
+
+def test_a_clear_win():
+    values = {"none": 0.9, "mean": 0.8, "max": 0.5, "tb-coverage": 0.5, "random": 0.4}
+    _, (best, hurt, gain) = at_half(altered(scored(values, 0.01), only(*FEW)))
+    assert (best.kind, best.name, best.chip) == ("win", "mean", "clear win")
+    assert best.figures_text == "0.800"
+    assert (hurt.kind, hurt.chip, hurt.figures_text) == ("down", "yes", "−0.100")
+    assert (gain.kind, gain.chip) == ("up", "yes")
+    low, high = gain.interval
+    assert 0 < low < 0.4 < high
+
+
+def test_equal_scores_never_lead_alone():
+    values = {"none": 0.9, "mean": 0.7, "max": 0.7, "tb-coverage": 0.69, "random": 0.4}
+    _, (best, hurt, _) = at_half(altered(scored(values, 0.01), only(*FEW)))
+    assert (best.kind, best.chip) == ("tie", "all 3 tied")
+    assert best.note in ("highest: mean and max", "highest: max and mean")
+    assert hurt.chip == "yes, all 3"
+    assert best.figures == (pytest.approx(0.69), pytest.approx(0.7))
+
+
+def test_copies_count_as_methods_and_are_tested_once():
+    board = boards(synthetic()).groups[0].boards[0]
+    best, hurt, _ = answers(board.ranking)
+    names = sum(len(row.names) for row in board.ranking.ranked)
+    tied = sum(len(row.names) for row in board.ranking.tied)
+    assert names > len(board.ranking.ranked)
+    assert best.chip == f"{tied} of {names} tied"
+    assert str(tied) in hurt.chip
+
+
+def test_no_loss_and_no_gain_are_what_is_seen():
+    values = {"none": 0.7, "mean": 0.7, "max": 0.69, "tb-coverage": 0.7, "random": 0.69}
+    _, (best, hurt, gain) = at_half(altered(scored(values, 0.04), only(*FEW)))
+    assert best.chip == "all 3 tied"
+    assert (hurt.kind, hurt.chip) == ("none", "no loss seen")
+    assert (gain.kind, gain.chip) == ("none", "no gain seen")
+
+
+def test_worse_than_random_and_better_than_unpruned_are_said():
+    values = {"none": 0.3, "mean": 0.5, "max": 0.5, "tb-coverage": 0.5, "random": 0.8}
+    _, (_, hurt, gain) = at_half(altered(scored(values, 0.01), only(*FEW)))
+    assert (hurt.kind, hurt.chip) == ("up", "better, 3 of 3")
+    assert (gain.kind, gain.chip) == ("down", "worse, 3 of 3")
+
+
+def test_what_cannot_be_told_says_why():
+    _, (_, hurt, gain) = at_half(altered(without("random")))
+    assert (gain.kind, gain.chip, gain.why) == (
+        "unknown",
+        "cannot tell",
+        "random pruning was not run",
+    )
+    assert hurt.why == ""
+    _, (_, hurt, _) = at_half(altered(without("none")))
+    assert hurt.why == "no figure of the unpruned model"
+    few = altered(lambda c: on_items(c, ["bible"], lambda t: t.head(20)))
+    (board,) = [b for b in boards(few).groups[0].boards if b.retain == 0.5]
+    for answer in answers(board.by_perplexity):
+        assert answer.chip == "cannot tell"
+        assert "too few documents to tell: 20 in bible" in answer.why
+        assert answer.interval is None
+    _, (best, *_) = at_half(only("none", "random", "mean"))
+    assert (best.chip, best.note) == ("one method", "mean")
+
+
+def test_page_terminal_and_file_give_the_same_answers(capsys):
+    results = synthetic()
+    run = boards(results)
+    page = html_of(results)
+    show_standings(run)
+    printed = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    written = to_json(run)
+    for board, budget in zip(reversed(run.groups[0].boards), written["budgets"], strict=True):
+        for answer, own in zip(answers(board.ranking), budget["answers"], strict=True):
+            assert own["answer"] == answer.chip
+            for text in (answer.chip, answer.interval_text):
+                assert text in page
+                assert text in printed
+        for own in budget["comparisons"]:
+            if own["low"] is not None:
+                assert own["clear"] == (own["low"] > 0 or own["high"] < 0)
+                assert own["clear"] == (own["p_adjusted"] < 0.05)
