@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mbench.core.evaluation import LOWER_IS_BETTER
+from mbench.core.evaluation import LOWER_IS_BETTER, changed_predictions
 from mbench.core.results import UNPRUNED, Results
 from mbench.report.item_files import FOLDER, file_of
 from mbench.report.statistics.boards import Board, RunBoards
@@ -96,6 +96,7 @@ def _budget(board: Board, results: Results) -> dict[str, Any]:
         "tasks": _task_figures(board, results),
         "won": _won(board),
         "divergence": _divergences(board),
+        "changed": _changed(board, results.task_metrics),
         "boards": {id: _ranking(own) for id, own in rankings.items() if own is not None},
     }
 
@@ -229,6 +230,27 @@ def _divergences(board: Board) -> dict[str, float]:
             choice_divergence(full, row.entry.cells[0], task) for task, _ in board.score.parts
         ]
         present = [value for value in by_task if value is not None]
+        if present:
+            found[row.label] = round(math.fsum(present) / len(present), DIGITS)
+    return found
+
+
+def _changed(board: Board, tasks: Mapping[str, str]) -> dict[str, float]:
+    """Label of a row with one mask -> share of tokens whose most likely one is not the unpruned
+    model's, the mean over texts of perplexity."""
+    full = board.group.unpruned
+    rankings = [own for own in (board.ranking, board.by_perplexity) if own is not None]
+    found: dict[str, float] = {}
+    for row in (row for ranking in rankings for row in ranking.ranked):
+        if full is None or row.label in found or len(row.entry.cells) > 1:
+            continue
+        before, after = full.evaluations, row.entry.cells[0].evaluations
+        texts = [
+            changed_predictions(before[task], after[task])
+            for task, metric in tasks.items()
+            if metric in LOWER_IS_BETTER and task in before and task in after
+        ]
+        present = [share for share in texts if share is not None]
         if present:
             found[row.label] = round(math.fsum(present) / len(present), DIGITS)
     return found

@@ -131,6 +131,7 @@ boards.then((data) => {
       // Against the unpruned model, whatever the rest is compared with.
       row.flips = view.score.id === "score" && at >= 0 ? budget.won?.unpruned[at] : null;
       row.kl = view.score.id === "score" ? budget.divergence[row.label] : undefined;
+      row.changed = view.score.higher ? undefined : budget.changed[row.label];
     }
     return rows;
   }
@@ -151,6 +152,8 @@ boards.then((data) => {
         text: (row) => (row.flips ? `${row.flips[1]}, ${row.flips[0]}` : "–") },
       { id: "kl", head: "KL of choices", small: "nats, from unpruned", hidden: true, term: "kl", value: (row) => row.kl, best: 1,
         text: (row) => (row.kl === undefined ? "–" : number(row.kl)) },
+      { id: "changed", head: "Predictions changed", small: "of tokens, from unpruned", hidden: true, term: "changed", value: (row) => row.changed, best: 1,
+        text: (row) => (row.changed === undefined ? "–" : share(row.changed)) },
       { id: "p", head: "p", small: "adjusted", hidden: true, term: "clear", value: (row) => row.compared?.adjusted, best: 1,
         text: (row) => (row.compared?.tested ? pText(row.compared.adjusted) : "–") },
       { id: "gap", head: "Gap closed", small: "95 %", hidden: true, term: "gap-closed", value: (row) => row.gap?.[0], best: -1,
@@ -325,7 +328,7 @@ boards.then((data) => {
     return cell;
   }
 
-  const kindOf = (column) => `c-${column.id.split(":")[0]}${["rank", "won", "flips", "kl", "p", "gap", "beaten", "seeds"].includes(column.id) || column.task ? " number" : ""}`;
+  const kindOf = (column) => `c-${column.id.split(":")[0]}${["rank", "won", "flips", "kl", "changed", "p", "gap", "beaten", "seeds"].includes(column.id) || column.task ? " number" : ""}`;
 
   function cellOf(view, row, column, axis, at) {
     const cell = element("td", { className: kindOf(column) });
@@ -461,7 +464,7 @@ boards.then((data) => {
         clear: c?.tested ? c.clear : null, family: c?.family ?? null, family_size: c?.size ?? null,
         not_tested_because: c && !c.tested ? view.board.untested[c.family] ?? null : null,
         items_won: row.won?.[0] ?? null, items_lost: row.won?.[1] ?? null,
-        right_to_wrong: row.flips?.[1] ?? null, wrong_to_right: row.flips?.[0] ?? null, kl_of_choices: row.kl ?? null,
+        right_to_wrong: row.flips?.[1] ?? null, wrong_to_right: row.flips?.[0] ?? null, kl_of_choices: row.kl ?? null, predictions_changed: row.changed ?? null,
         n: view.board.units.reduce((sum, [, , count]) => sum + count, 0),
         ...Object.fromEntries(data.tasks.map((task, at) => [`${task.name} (${task.metric})`, row.tasks[at] ?? null])),
       };
