@@ -1,0 +1,50 @@
+"""What the leaderboard shows beyond means, against loops over tokens."""
+
+import dataclasses
+import zlib
+
+import numpy as np
+import pytest
+
+from helpers.demo_results import CORPORA, synthetic
+from mbench.core.evaluation import evaluation
+from mbench.report.page.leaderboard_data import leaderboard_data
+from mbench.report.statistics.boards import boards
+from mbench.storage.results_folder import read, write
+
+
+def with_predictions(cell):
+    """Three tokens to choose from; equal masks predict alike."""
+    found = dict(cell.evaluations)
+    for task in set(CORPORA) & set(found):
+        random = np.random.default_rng(zlib.crc32(f"{cell.mask} {task}".encode()))
+        items = found[task].items
+        top = [random.integers(0, 3, tokens).astype(np.int32) for tokens in items["tokens"]]
+        found[task] = evaluation(task, items.assign(top=top))
+    return dataclasses.replace(cell, evaluations=found)
+
+
+def test_predictions_that_changed_are_the_mean_over_texts_of_shares_of_tokens(tmp_path):
+    made = synthetic()
+    write(dataclasses.replace(made, cells=tuple(map(with_predictions, made.cells))), tmp_path)
+    results = read(tmp_path)
+    (model,) = leaderboard_data(boards(results))["models"]
+    (budget,) = (own for own in model["budgets"] if own["retain"] == 0.5)
+    (full,) = (cell for cell in results.cells if cell.method == "none")
+    for cell in results.cells:
+        if cell.retain != 0.5 or cell.method not in ("mean", "tb-coverage"):
+            continue
+        shares = []
+        for task in CORPORA:
+            tops = (own.evaluations[task].items["top"] for own in (full, cell))
+            pairs = [
+                pair
+                for rows in zip(*tops, strict=True)
+                for pair in zip(*map(list, rows), strict=True)
+            ]
+            shares.append(sum(one != other for one, other in pairs) / len(pairs))
+        assert budget["changed"][cell.method] == pytest.approx(sum(shares) / 3, abs=1e-4)
+    # Several masks have no one prediction, and runs without predictions no share.
+    assert "random" not in budget["changed"]
+    (model,) = leaderboard_data(boards(made))["models"]
+    assert [own["changed"] for own in model["budgets"]] == [{}] * 3
