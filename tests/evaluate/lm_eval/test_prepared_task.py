@@ -173,6 +173,9 @@ def test_rolling_equals_lm_eval(model, tokenizer):
     expected = results["mbench_wikitext"]
     figures = {metric.name: metric.value for metric in found.metrics}
     assert figures["bits_per_byte"] == pytest.approx(expected["bits_per_byte,none"], rel=1e-6)
+    # Whole documents, each a unit of its own.
+    assert found.items["document"].tolist() == [0, 1]
+    assert [metric.items for metric in found.metrics] == [2] * len(found.metrics)
 
 
 def test_groups_keep_their_subtasks(folder, model, tokenizer):
