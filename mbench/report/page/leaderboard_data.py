@@ -92,7 +92,6 @@ def _budget(board: Board, results: Results) -> dict[str, Any]:
         "retain": board.retain,
         "pruned": board.pruned,
         "kept": board.kept,
-        "floors": {task: round(floor.level, 3) for task, floor in board.uninformative.items()},
         "tasks": _task_figures(board, results),
         "won": _won(board),
         "divergence": _divergences(board),

@@ -5,7 +5,7 @@
 const boards = unpack("boards").then(JSON.parse);
 
 boards.then((data) => {
-  const MINUS = "−";
+  const { nameOf, compare, wonAndLost, number, signed, bounds, share, pText, figure, axisOf } = leaderboardFigures;
   const section = document.getElementById("leaderboard");
 
   function start() {
@@ -52,60 +52,6 @@ boards.then((data) => {
     const reference = references.includes(byName) ? byName : usual;
     return { model, budget, scores, score, board, references, reference };
   }
-
-  const nameOf = (label) => (label === "none" ? "unpruned" : label);
-
-  // First minus second: { value, low, high, p, adjusted, tested, clear, family, size }; null for a row itself.
-  function compare(board, first, second) {
-    if (first === second) return null;
-    const places = [first, second].map((label) => board.rows.findIndex((row) => row.label === label));
-    const count = board.rows.length;
-    const found = (list, at, sign, family) => {
-      const [value, low, high, p, adjusted] = list[at];
-      const tested = adjusted !== undefined;
-      const turned = sign > 0 ? [low, high] : [-high, -low];
-      return { value: value === null ? null : sign * value, low: tested ? turned[0] : null, high: tested ? turned[1] : null,
-        p, adjusted, tested, clear: tested && adjusted < 0.05, family, size: list.length };
-    };
-    const one = (label, at, other, otherAt, sign) => {
-      if (other === "none") return found(board.vsUnpruned, label === "random" ? count : at, sign, "unpruned");
-      if (other === "random") return found(board.vsRandom, at, sign, "random");
-      return null;
-    };
-    if (places[0] >= 0 && places[1] >= 0) {
-      const [low, high] = [...places].sort((a, b) => a - b);
-      const at = low * count - low * (low + 1) / 2 + (high - low - 1);
-      return found(board.pairs, at, places[0] < places[1] ? 1 : -1, "methods");
-    }
-    return second === "none" || (second === "random" && first !== "none")
-      ? one(first, places[0], second, places[1], 1) : one(second, places[1], first, places[0], -1);
-  }
-
-  function wonAndLost(view, label) {
-    const won = view.budget.won;
-    if (!won || view.score.id !== "score") return null;
-    const at = (name) => view.board.rows.findIndex((row) => row.label === name);
-    const [first, second] = [at(label), at(view.reference)];
-    if (view.reference === "none") return first < 0 ? null : won.unpruned[first];
-    if (label === "none") return second < 0 ? null : won.unpruned[second]?.toReversed() ?? null;
-    if (first < 0 || second < 0 || first === second) return null;
-    const count = view.board.rows.length;
-    const [low, high] = [first, second].sort((a, b) => a - b);
-    const pair = won.pairs[low * count - low * (low + 1) / 2 + (high - low - 1)];
-    return pair && (first < second ? pair : pair.toReversed());
-  }
-
-  // ---- figures in words
-
-  const minus = (text) => text.replace("-", MINUS);
-  const number = (value) => (value === null || value === undefined ? "–" : minus(value.toFixed(3)));
-  function signed(value) {
-    if (value === null || value === undefined) return "–";
-    const text = value && Math.abs(value) < 0.0005 ? value.toFixed(4) : value.toFixed(3);
-    return minus(Number(text) >= 0 ? `+${text.replace("-", "")}` : text);
-  }
-  const bounds = (low, high) => `[${signed(low)}, ${signed(high)}]`;
-  const share = (value) => minus(`${Math.round(100 * value)} %`);
 
   function verdict(view, compared) {
     if (!compared.tested) return { kind: "unknown", icon: "?", text: "cannot tell" };
@@ -165,18 +111,12 @@ boards.then((data) => {
     ];
     data.tasks.forEach((task, at) => columns.push({
       id: `task:${task.name}`, head: task.name, small: task.metric + (task.higher ? "" : " ↓"), task: true,
-      floor: view.budget.floors[task.name], hidden: !view.score.tasks.includes(task.name), term: task.metric.split(",")[0].replace("_", "-"),
+      untold: view.budget.boards[`task:${task.name}`]?.untested.methods, hidden: !view.score.tasks.includes(task.name), term: task.metric.split(",")[0].replace("_", "-"),
       value: (row) => (typeof row.tasks[at] === "number" ? row.tasks[at] : undefined), best: task.higher ? -1 : 1,
       text: (row) => (typeof row.tasks[at] === "number" ? figure(task, row.tasks[at]) : row.tasks[at] ?? "–"),
     }));
     return columns;
   }
-
-  function figure(task, value) {
-    if (task.metric !== "perplexity") return number(value);
-    return value >= 1e6 ? value.toExponential(1).replace("e+", "e") : value.toFixed(value < 100 ? 2 : value < 1000 ? 1 : 0);
-  }
-  const pText = (p) => (p < 0.001 ? minus(p.toExponential(0)).replace("e", "e") : p.toFixed(3));
 
   function shownColumns(columns) {
     const asked = new Set(choices.get("columns").split(",").filter(Boolean));
@@ -210,36 +150,6 @@ boards.then((data) => {
     for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
     parent?.append(made);
     return made;
-  }
-
-  // An axis over the scores and whiskers; of figures far from all others it shows the edge.
-  function axisOf(rows, at) {
-    const values = rows.map((row) => row.score).filter((value) => value !== null).sort((a, b) => a - b);
-    if (!values.length) return null;
-    // Up to a quarter that is far from all others stands at the edge (as in axis.py).
-    let [first, last] = [0, values.length - 1];
-    for (let count = 1; count <= values.length / 4; count += 1) {
-      const end = values.length - 1 - count;
-      const [spread, rest] = [3 * (values[end] - values[first]), 3 * (values[last] - values[count])];
-      if (spread > 0 && values[end + 1] - values[end] > spread) last = Math.min(last, end);
-      if (rest > 0 && values[count] - values[count - 1] > rest) first = count;
-    }
-    let [low, high] = [values[first], values[last]];
-    const spread = high - low || Math.abs(high) / 10 || 0.1;
-    for (const row of rows) {
-      for (const end of row.compared?.tested && at !== null ? [at + row.compared.low, at + row.compared.high] : []) {
-        if (end >= low - spread && end <= high + spread) [low, high] = [Math.min(low, end), Math.max(high, end)];
-      }
-    }
-    const margin = 0.05 * (high - low || spread);
-    [low, high] = [low - margin, high + margin];
-    const power = 10 ** Math.floor(Math.log10((high - low) / 5));
-    const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= (high - low) / 5 * 0.999999);
-    const decimals = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
-    const ticks = [];
-    for (let n = Math.ceil(low / step); n * step <= high; n += 1) ticks.push(Number((n * step).toFixed(decimals)) + 0);
-    const place = (value) => 100 * Math.min(1, Math.max(0, (value - low) / (high - low)));
-    return { place, ticks, decimals, beyond: (value) => value < low || value > high };
   }
 
   function dots(view, row, axis, at) {
@@ -317,8 +227,12 @@ boards.then((data) => {
       cell.append(element("small", {}, family === "methods" ? "95 %, all pairs at once" : "95 %, all methods at once"));
     }
     if (column.small) cell.append(element("small", {}, column.small));
-    if (column.floor !== undefined) {
-      cell.append(element("small", { className: "floor", title: "No pruned model, or not even the unpruned one, is better than guessing: nothing is told here" }, `at guessing (${column.floor.toFixed(2)})`));
+    // What nothing can be told of is marked once, at its head.
+    if (column.untold) cell.append(element("small", { className: "floor", title: column.untold }, column.untold));
+    if (column.term && !column.task) {
+      const link = element("a", { className: "term", href: `#term-${column.term}` });
+      link.setAttribute("aria-label", `What ${column.head} means`);
+      button.after(link);
     }
     if (column.drawn && axis) {
       const line = element("div", { className: "axis" });
@@ -411,9 +325,12 @@ boards.then((data) => {
     menu.append(list);
     const downloads = element("details", { className: "menu" }, element("summary", {}, "Download"));
     const kinds = element("div");
-    for (const [name, make] of Object.entries({ csv, json, tex, md })) {
-      const button = element("button", { type: "button" }, { csv: "CSV", json: "JSON", tex: "LaTeX", md: "Markdown" }[name]);
-      button.addEventListener("click", () => save(make(view), `${fileName(view)}.${name}`));
+    for (const [name, text] of Object.entries({ csv: "CSV", json: "JSON", tex: "LaTeX", md: "Markdown" })) {
+      const button = element("button", { type: "button" }, text);
+      button.addEventListener("click", () => {
+        const files = leaderboardDownloads(ordered(view, columnsOf(view), rowsOf(view)), data.tasks);
+        save(files[name](view), `${files.fileName(view)}.${name}`);
+      });
       kinds.append(button);
     }
     downloads.append(kinds);
@@ -443,69 +360,6 @@ boards.then((data) => {
       " Rank: the places that the pairs told apart allow. Unpruned and random have none, and their intervals belong to families of their own."];
     const few = view.board.units.map(([task, unit, count]) => `${task} ${count} ${unit}`).join(", ");
     return [parts.join(""), ` Rests on: ${few}.`];
-  }
-
-  // ---- downloads: everything that is known of the board, not only what is shown
-
-  const fileName = (view) => [view.model.name, view.budget.pruned, view.score.name, "vs", nameOf(view.reference)]
-    .join(" ").toLowerCase().replace(/[^a-z0-9]+/g, "-").slice(0, 100);
-
-  function records(view) {
-    return ordered(view, columnsOf(view), rowsOf(view)).map((row) => {
-      const c = row.compared;
-      return {
-        model: view.model.name, router: view.model.router, kept: view.budget.retain, score: view.score.name,
-        method: nameOf(row.label), rank_best: row.rank?.[0] ?? null, rank_worst: row.rank?.[1] ?? null,
-        tied_for_best: row.tied ?? null, value: row.score, seeds: row.seeds ?? 1, std: row.std ?? null,
-        minimum: row.range?.[0] ?? null, maximum: row.range?.[1] ?? null,
-        gap_closed: row.gap?.[0] ?? null, gap_closed_low: row.gap?.[1] ?? null, gap_closed_high: row.gap?.[2] ?? null,
-        masks_beaten: row.beaten ?? null, reference: nameOf(view.reference), difference: c?.value ?? null,
-        low: c?.low ?? null, high: c?.high ?? null, p: c?.p ?? null, p_adjusted: c?.adjusted ?? null,
-        clear: c?.tested ? c.clear : null, family: c?.family ?? null, family_size: c?.size ?? null,
-        not_tested_because: c && !c.tested ? view.board.untested[c.family] ?? null : null,
-        items_won: row.won?.[0] ?? null, items_lost: row.won?.[1] ?? null,
-        right_to_wrong: row.flips?.[1] ?? null, wrong_to_right: row.flips?.[0] ?? null, kl_of_choices: row.kl ?? null, predictions_changed: row.changed ?? null,
-        n: view.board.units.reduce((sum, [, , count]) => sum + count, 0),
-        ...Object.fromEntries(data.tasks.map((task, at) => [`${task.name} (${task.metric})`, row.tasks[at] ?? null])),
-      };
-    });
-  }
-
-  const caption = (view) => `${view.score.name} of ${view.model.name} with ${view.budget.pruned} (${view.budget.kept}, router ${view.model.router}); `
-    + `difference to ${nameOf(view.reference)} with 95 % intervals that hold for all at once (Holm), over `
-    + `${view.board.units.map(([task, unit, count]) => `${count} ${unit} of ${task}`).join(", ")}`;
-
-  function csv(view) {
-    const rows = records(view);
-    const cell = (value) => {
-      const text = value === null ? "" : String(value);
-      const safe = typeof value === "string" && /^[=+\-@\t]/.test(text) ? `'${text}` : text;
-      return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
-    };
-    return [Object.keys(rows[0]), ...rows.map(Object.values)].map((line) => line.map(cell).join(",")).join("\n") + "\n";
-  }
-
-  const json = (view) => `${JSON.stringify({ caption: caption(view), rows: records(view) }, null, 1)}\n`;
-
-  function shortTable(view) {
-    return records(view).map((row) => [row.method, row.rank_best ? [...new Set([row.rank_best, row.rank_worst])].join("–") : "–",
-      number(row.value), row.difference === null ? "–" : signed(row.difference),
-      row.low === null ? "–" : bounds(row.low, row.high)]);
-  }
-  const HEADS = ["Method", "Rank", "Score", "Difference", "95 % interval"];
-
-  function tex(view) {
-    const names = { "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "−": "$-$", "–": "--", "\u00a0": "~" };
-    const escape = (text) => text.replace(/[\\~^−–\u00a0&%$#_{}]/g, (sign) => names[sign] ?? `\\${sign}`);
-    const line = (cells) => `${cells.map(escape).join(" & ")} \\\\`;
-    return ["% needs \\usepackage{booktabs}", "\\begin{table}", `\\caption{${escape(caption(view))}.}`, "\\begin{tabular}{lrrrr}",
-      "\\toprule", line(HEADS), "\\midrule", ...shortTable(view).map(line), "\\bottomrule", "\\end{tabular}", "\\end{table}", ""].join("\n");
-  }
-
-  function md(view) {
-    const escape = (text) => text.replace(/[\\`*_[\]<>|~]/g, "\\$&");
-    const line = (cells) => `| ${cells.map(escape).join(" | ")} |`;
-    return [escape(caption(view)), "", line(HEADS), "| --- | ---: | ---: | ---: | ---: |", ...shortTable(view).map(line), ""].join("\n");
   }
 
   if (data.models.length) start();
