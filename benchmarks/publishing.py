@@ -2,7 +2,7 @@
 
 PYTHONPATH=tests python benchmarks/publishing.py
 
-Results are stand-ins in the shape of suites/paper.yaml: two models, three budgets, 300 items a task.
+Results are stand-ins in the shape of suites/paper.yaml: two models, three budgets, 300 items each.
 "again" renders a report from results that are there, as `mbench report` does.
 """
 

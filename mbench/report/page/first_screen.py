@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import quantiles
 
@@ -72,6 +73,8 @@ class Screen:
     """From few to many pruned experts."""
     whiskers: str
     """What the whiskers are, in a sentence."""
+    few_masks: str
+    """What so few random masks cannot show; empty if they are enough."""
 
 
 def first_screen(boards: GroupBoards) -> Screen | None:
@@ -97,6 +100,7 @@ def first_screen(boards: GroupBoards) -> Screen | None:
         "" if full is None else score_text(full),
         tuple(_panel(board, ranking, on, references[board.id]) for board, ranking in ranked),
         _whisker_words(set(references.values())),
+        _few_masks([ranking for _, ranking in ranked]),
     )
 
 
@@ -115,6 +119,17 @@ def _whisker_words(references: set[str]) -> str:
     return (
         f"Whiskers: 95 % interval of the difference to {' or '.join(compared)}, all methods of a"
         " budget at once."
+    )
+
+
+def _few_masks(rankings: Sequence[Ranking]) -> str:
+    counts = {len(ranking.random.figures) for ranking in rankings if ranking.random}
+    fewest = min(counts, default=MASKS_FOR_FIVE_PERCENT)
+    if fewest >= MASKS_FOR_FIVE_PERCENT:
+        return ""
+    return (
+        f"{fewest} random masks are few: a method no better than they are beats all with"
+        f" probability 1/{fewest + 1} ({MASKS_FOR_FIVE_PERCENT} masks: 5 %)."
     )
 
 
