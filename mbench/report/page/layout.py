@@ -7,8 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from mbench.report.charts.style import Chart
-from mbench.report.page.part import Block, Charts, Notes, Part, SideBySide, Stack, Text
+from mbench.report.page.part import Block, Notes, Part, SideBySide, Stack, Text
 from mbench.report.statistics.boards import Board, GroupBoards, RunBoards
 
 B = TypeVar("B", Board, GroupBoards, RunBoards)
@@ -68,16 +67,6 @@ def per_budget(part: Callable[[Board], Block | None]) -> Callable[[GroupBoards],
     def show(boards: GroupBoards) -> Stack | None:
         blocks = tuple(block for board in boards.boards if (block := part(board)) is not None)
         return Stack(blocks) if blocks else None
-
-    return show
-
-
-def charts(*parts: Callable[[B], Chart | None]) -> Callable[[B], Charts | None]:
-    """Charts that share a legend."""
-
-    def show(boards: B) -> Charts | None:
-        drawn = tuple(chart for part in parts if (chart := part(boards)) is not None)
-        return Charts(drawn) if drawn else None
 
     return show
 

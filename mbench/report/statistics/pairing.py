@@ -37,8 +37,6 @@ class Paired(Generic[K]):
     """Cell -> its column."""
     problems: Mapping[K, str]
     """Cell -> why it cannot be compared."""
-    items: int
-    """Of all parts together; for perplexities, windows."""
 
     def columns_of(self, cells: Iterable[K]) -> list[int] | None:
         """The cells' columns; None unless all of them have one."""
@@ -52,7 +50,7 @@ class Paired(Generic[K]):
         columns = [self.columns[cell] for cell in kept]
         strata = tuple(replace(s, totals=s.totals[:, columns]) for s in self.strata) if kept else ()
         by_cell = {cell: column for column, cell in enumerate(kept)}
-        return Paired(strata, by_cell, self.problems, self.items)
+        return Paired(strata, by_cell, self.problems)
 
 
 def pair(cells: Mapping[K, CellResult], parts: Sequence[Part]) -> Paired[K]:
@@ -77,12 +75,10 @@ def pair(cells: Mapping[K, CellResult], parts: Sequence[Part]) -> Paired[K]:
     kept = [key for key in alike if key not in contradicting]
     if contradicting:
         strata = tuple(replace(s, totals=s.totals[:, columns]) for s in strata)
-    items = sum(len(_outcomes(alike[kept[0]], *part).items) for part in parts) if kept else 0
     return Paired(
         strata if kept else (),
         {key: column for column, key in enumerate(kept)},
         problems | contradicting,
-        items,
     )
 
 
@@ -97,7 +93,6 @@ def join(parts: Sequence[Paired[K]]) -> Paired[K]:
         tuple(stratum for part in kept for stratum in part.strata),
         {cell: column for column, cell in enumerate(shared)},
         problems,
-        sum(part.items for part in parts) if shared else 0,
     )
 
 

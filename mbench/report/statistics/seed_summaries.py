@@ -1,8 +1,4 @@
-"""Summaries of a figure over seeds, and the error of their mean.
-
-Seeds are replicates: their spread is an error of its own, and seeds are never treated as more
-items.
-"""
+"""Summaries of a figure over seeds, which are replicates and never more items."""
 
 from __future__ import annotations
 
@@ -31,15 +27,3 @@ def summarize(values: Iterable[float]) -> Summary:
     with np.errstate(invalid="ignore"):  # an infinite perplexity has no deviation
         std = float(array.std(ddof=1)) if len(array) > 1 else math.nan
     return Summary(float(array.mean()), std, float(array.min()), float(array.max()), len(array))
-
-
-def seed_error(values: np.ndarray, of_items: float) -> float:
-    """Standard error of a mean over seeds [S] due to the choice of seeds; 0 for one seed.
-
-    `of_items` is the part of the seeds' variance that sampling of items explains. It is not
-    subtracted for two seeds: their variance is so uncertain that 5 % tests would reject 8 %.
-    """
-    if len(values) == 1:
-        return 0.0
-    explained = of_items if len(values) > 2 else 0.0
-    return math.sqrt(max(0.0, values.var(ddof=1) - explained) / len(values))
