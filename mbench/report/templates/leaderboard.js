@@ -24,8 +24,12 @@ boards.then((data) => {
       const focus = document.activeElement?.closest?.(".controls, .lb thead")
         && document.activeElement.dataset.focus;
       if (!controls.contains(document.activeElement) || document.activeElement.id !== "filter") {
+        const opened = [...controls.querySelectorAll("details")].map((menu) => menu.open);
         controls.replaceChildren(...controlsOf(view));
+        [...controls.querySelectorAll("details")].forEach((menu, at) => { menu.open = opened[at] ?? false; });
       }
+      const reset = controls.querySelector(".reset");
+      if (reset) reset.hidden = !["sort", "filter", "columns"].some((name) => choices.get(name));
       box.replaceChildren(tableOf(view));
       key.replaceChildren(...keyOf(view));
       if (focus) section.querySelector(`[data-focus="${CSS.escape(focus)}"]`)?.focus();
@@ -314,11 +318,11 @@ boards.then((data) => {
     for (const column of columns) {
       const on = shownColumns(columns).includes(column);
       const tick = element("input", { type: "checkbox", checked: on });
+      tick.dataset.focus = `column ${column.id}`;
       tick.addEventListener("change", () => {
         const asked = new Set(choices.get("columns").split(",").filter(Boolean));
         asked.has(column.id) ? asked.delete(column.id) : asked.add(column.id);
         choices.set({ columns: [...asked].join(",") });
-        section.querySelector("details.menu").open = true;
       });
       list.append(element("label", {}, tick, ` ${column.head}${column.small ? `, ${column.small}` : ""}`));
     }
@@ -338,7 +342,7 @@ boards.then((data) => {
       // To the side where there is room.
       own.addEventListener("toggle", () => own.classList.toggle("left", own.getBoundingClientRect().left > innerWidth / 2));
     }
-    const reset = element("button", { type: "button", hidden: !choices.get("sort") && !choices.get("filter") && !choices.get("columns") }, "Reset");
+    const reset = element("button", { type: "button", className: "reset" }, "Reset");
     reset.addEventListener("click", () => {
       document.getElementById("filter")?.blur();
       choices.set({ sort: "", filter: "", columns: "" });
