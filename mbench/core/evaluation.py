@@ -8,7 +8,8 @@ the mask, plus either
 - `document` (its number), `nll` (natural-log loss summed over the item), `tokens` and `bytes` that
   were scored, for perplexity. An item is what one window scores of one document, named
   `text:first scored token`; or a whole document of a task of lm-eval. The former have `top`, too:
-  int32 [tokens], the most likely token at each that was scored.
+  int32 [tokens], the most likely token at each that was scored; in results `changed` stands in its
+  place (see `with_changes`).
 """
 
 from __future__ import annotations
@@ -125,18 +126,33 @@ def evaluation(task: str, items: pd.DataFrame) -> Evaluation:
     return Evaluation(task, items, metrics)
 
 
-def changed_predictions(first: Evaluation, second: Evaluation) -> float | None:
-    """Share of a text's scored tokens at which another token is the most likely one, in [0, 1].
+def with_changes(pruned: Evaluation, full: Evaluation | None) -> Evaluation:
+    """The outcome with a column `changed` in place of `top`: of how many tokens of a row the most
+    likely one is not the full model's.
 
-    None where the tables do not hold the most likely tokens, or those of other items.
+    Neither column where the full model's predictions on the same rows are not at hand: the tokens
+    themselves are a hundred times as large and are kept in the store alone.
     """
-    tables = first.items, second.items
-    if not all("top" in table for table in tables):
+    if "top" not in pruned.items:
+        return pruned
+    items = pruned.items.drop(columns="top")
+    if full is not None and "top" in full.items and _same_rows(pruned.items, full.items):
+        pairs = zip(pruned.items["top"], full.items["top"], strict=True)
+        items["changed"] = [int((np.asarray(one) != np.asarray(two)).sum()) for one, two in pairs]
+    return Evaluation(pruned.task, items, pruned.metrics)
+
+
+def _same_rows(first: pd.DataFrame, second: pd.DataFrame) -> bool:
+    return all(first[name].equals(second[name]) for name in ("item", "tokens"))
+
+
+def changed_predictions(pruned: Evaluation) -> float | None:
+    """Share of a text's scored tokens, in [0, 1], at which the most likely one is not the full
+    model's; None where that was not counted."""
+    columns = pruned.columns
+    if "changed" not in columns:
         return None
-    if any(not tables[0][name].equals(tables[1][name]) for name in ("item", "tokens")):
-        return None
-    before, after = (np.concatenate(table["top"].to_list()) for table in tables)
-    return float((before != after).mean())
+    return float(columns["changed"].sum() / columns["tokens"].sum())
 
 
 def _mean_metric(name: str, values: np.ndarray, weight: np.ndarray) -> Metric:

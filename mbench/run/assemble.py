@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from mbench.core.admission import Finding
-from mbench.core.evaluation import Evaluation
+from mbench.core.evaluation import Evaluation, with_changes
 from mbench.core.interfaces import ExpertMask, RouterMode
 from mbench.core.item_texts import ItemText
 from mbench.core.provenance import Provenance
@@ -58,7 +59,7 @@ def assemble(
         task_metrics={task.name: task.metric for task in plan.tasks},
         average=average.name if average else "",
         average_tasks=average.tasks if average else (),
-        cells=tuple(cells),
+        cells=tuple(_with_changes(cells)),
         masks=masks,
         scores=scores,
         provenance=provenance,
@@ -67,6 +68,20 @@ def assemble(
         admission=admission,
         item_texts=item_texts or {},
     )
+
+
+def _with_changes(cells: Sequence[CellResult]) -> Iterator[CellResult]:
+    """The cells with predictions counted against the unpruned model's; equal masks share tables."""
+    full = {cell.model: cell.evaluations for cell in cells if cell.method == UNPRUNED}
+    counted: dict[tuple[str, str, str, str], Evaluation] = {}
+    for cell in cells:
+        evaluations = {}
+        for task, found in cell.evaluations.items():
+            key = (cell.model, cell.router, cell.mask, task)
+            if key not in counted:
+                counted[key] = with_changes(found, full.get(cell.model, {}).get(task))
+            evaluations[task] = counted[key]
+        yield replace(cell, evaluations=evaluations)
 
 
 def _unpruned(plan: Plan, outcome: Outcome, model: PlannedModel, left: TaskStatus) -> CellResult:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mbench.core.evaluation import changed_predictions, evaluation
+from mbench.core.evaluation import changed_predictions, evaluation, with_changes
 
 
 def metrics(table):
@@ -89,8 +89,12 @@ def test_changed_predictions_are_counted_over_tokens_and_only_of_the_same_items(
     changed = [
         a != b for one, other in zip(*tops, strict=True) for a, b in zip(one, other, strict=True)
     ]
-    assert changed_predictions(first, second) == pytest.approx(sum(changed) / 44)
-    assert changed_predictions(first, first) == 0
-    assert changed_predictions(first, evaluation("text", table)) is None
-    others = first.items.assign(item=["0:1", "0:4", "1:2"])
-    assert changed_predictions(first, evaluation("text", others)) is None
+    counted = with_changes(first, second)
+    assert changed_predictions(counted) == pytest.approx(sum(changed) / 44)
+    assert counted.metrics == first.metrics
+    assert "top" not in counted.items
+    assert changed_predictions(with_changes(first, first)) == 0
+    assert changed_predictions(with_changes(evaluation("text", table), first)) is None
+    others = evaluation("text", first.items.assign(item=["0:1", "0:4", "1:2"]))
+    for full in (others, evaluation("text", table), None):
+        assert changed_predictions(with_changes(first, full)) is None

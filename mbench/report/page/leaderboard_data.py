@@ -237,17 +237,16 @@ def _divergences(board: Board) -> dict[str, float]:
 def _changed(board: Board, tasks: Mapping[str, str]) -> dict[str, float]:
     """Label of a row with one mask -> share of tokens whose most likely one is not the unpruned
     model's, the mean over texts of perplexity."""
-    full = board.group.unpruned
     rankings = [own for own in (board.ranking, board.by_perplexity) if own is not None]
     found: dict[str, float] = {}
     for row in (row for ranking in rankings for row in ranking.ranked):
-        if full is None or row.label in found or len(row.entry.cells) > 1:
+        if row.label in found or len(row.entry.cells) > 1:
             continue
-        before, after = full.evaluations, row.entry.cells[0].evaluations
+        evaluations = row.entry.cells[0].evaluations
         texts = [
-            changed_predictions(before[task], after[task])
+            changed_predictions(evaluations[task])
             for task, metric in tasks.items()
-            if metric in LOWER_IS_BETTER and task in before and task in after
+            if metric in LOWER_IS_BETTER and task in evaluations
         ]
         present = [share for share in texts if share is not None]
         if present:
