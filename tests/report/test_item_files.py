@@ -128,6 +128,6 @@ def test_a_click_opens_the_items_on_which_two_methods_disagree(browser, written,
 
 def test_without_the_files_the_page_says_so(browser, tmp_path):
     publish(dataclasses.replace(made(), item_texts={}), tmp_path / "run", files={})
-    address = (tmp_path / "run" / "index.html").as_uri() + "#?drill=alpha,beta"
+    address = (tmp_path / "run" / "index.html").as_uri() + "#?drill=alpha&against=beta"
     with visit(browser, address) as tab:
         tab.get_by_text("The items of quiz are not at hand").wait_for()

@@ -50,7 +50,7 @@ boards.then((data) => {
   }
 
   async function open({ model, retain, method, reference }, focus = true) {
-    choices.set({ drill: `${method},${reference}` });
+    choices.set({ drill: method, against: reference });
     section.hidden = false;
     section.replaceChildren(make("p", { className: "quiet" }, "Loading…"));
     const masks = data.masks[model] ?? {};
@@ -79,7 +79,7 @@ boards.then((data) => {
     close.addEventListener("click", () => {
       section.hidden = true;
       section.replaceChildren();
-      choices.set({ drill: "" });
+      choices.set({ drill: "", against: "" });
       document.querySelector("#lb .drill")?.focus();
     });
     const head = make("div", { className: "drill-head" },
@@ -159,7 +159,7 @@ boards.then((data) => {
   document.addEventListener("mbench:drill", (event) => open(event.detail));
 
   // A link to two methods opens their items.
-  const [method, reference] = choices.get("drill").split(",");
+  const [method, reference] = [choices.get("drill"), choices.get("against")];
   const model = data.models.find((own) => own.name === choices.get("model")) ?? data.models[0];
   if (method && reference && model) {
     const budget = model.budgets.find((own) => String(own.retain) === choices.get("kept"))
