@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from mbench.core.results import Results
+from mbench.core.results import UNPRUNED, Results
 from mbench.report.across_runs.cell_pairs import (
     Beside,
     CellPair,
@@ -19,13 +19,14 @@ from mbench.report.across_runs.cell_pairs import (
 from mbench.report.across_runs.setting_differences import SettingDifference, deciding_differences
 from mbench.report.statistics.families import Comparison as Difference
 from mbench.report.statistics.families import tested as adjusted_family
-from mbench.report.statistics.floors import floors
+from mbench.report.statistics.floors import Floor, floors
 from mbench.report.statistics.groups import BudgetEntries, arrange
 from mbench.report.statistics.pairwise import Pairwise
 from mbench.report.statistics.scores import Score, primary_score, second_score, task_score
+from mbench.report.statistics.untested import GUESSING
 
-Floors: TypeAlias = dict[tuple[str, float], frozenset[str]]
-"""(model, retain ratio) -> uninformative tasks; the unpruned model has ratio 1."""
+Floors: TypeAlias = dict[tuple[str, float], dict[str, Floor]]
+"""(model, retain ratio) -> floors of uninformative tasks; the unpruned model has ratio 1."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +141,7 @@ def _floors(results: Results) -> Floors:
     for group in arrange(results):
         unpruned = [BudgetEntries(1.0, group.unpruned.kept, ())] if group.unpruned else []
         for budget in (*group.budgets, *unpruned):
-            tasks = floors(group, budget, results.task_metrics)
-            at_floor[group.model, budget.retain] = frozenset(tasks)
+            at_floor[group.model, budget.retain] = floors(group, budget, results.task_metrics)
     return at_floor
 
 
@@ -171,11 +171,13 @@ def _compare_model(
             results.append(problem)
             continue
         at_floor = all(
-            task in floors_of_run.get((pair.model, pair.retain), ())
+            (floor := floors_of_run.get((pair.model, pair.retain), {}).get(task)) is not None
+            # From the unpruned model to guesses is a difference, where it does not guess itself.
+            and (floor.unpruned or UNPRUNED not in pair.methods)
             for task, _ in score.parts
             for floors_of_run in floors_of_runs
         )
-        why = few or ("no better than guessing" if at_floor else "")
+        why = few or (GUESSING if at_floor else "")
         difference = paired_differences([pair], beside)
         results.append(_Unadjusted(_compared(score, pair, beside, difference), difference, why))
     return results

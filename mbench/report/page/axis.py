@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from mbench.report.statistics.inference import NOISE
+
 FAR = 3.0
 """A few figures that are further from all others than so many times these are from each other
 stand at the edge: one diverged model must not flatten a chart."""
@@ -52,6 +54,8 @@ def axis(figures: Iterable[float], ends: Iterable[float] = ()) -> Axis | None:
     if not values:
         return None
     low, high = _together(values)
+    if high - low < NOISE:  # equal but for rounding
+        high = low
     spread = (high - low) or abs(high) / 10 or 0.1
     near = [end for end in ends if math.isfinite(end) and low - spread <= end <= high + spread]
     low, high = min([low, *near]), max([high, *near])

@@ -16,7 +16,7 @@ from mbench.core.results import UNPRUNED, Results
 from mbench.report.item_files import FOLDER, file_of
 from mbench.report.statistics.boards import Board, RunBoards
 from mbench.report.statistics.disagreements import choice_divergence
-from mbench.report.statistics.families import Comparison
+from mbench.report.statistics.families import LEVEL, Comparison
 from mbench.report.statistics.groups import RANDOM, Entry
 from mbench.report.statistics.ranking import Ranked, Ranking, Reference, Unranked
 from mbench.report.statistics.scores import task_score
@@ -165,13 +165,17 @@ def _comparison(comparison: Comparison) -> list[float | None]:
     if comparison.problem:
         return [_figure(comparison.value)]
     c = comparison
-    # Two significant digits of a p-value are enough, but a zero would be none.
-    p = [float(f"{value:.2g}") for value in (c.p, c.adjusted)]
-    return [_figure(c.value), _bound(c.low, c), _bound(c.high, c), *p]
+    return [*(_signed(value, c) for value in (c.value, c.low, c.high)), _p(c.p), _p(c.adjusted)]
 
 
-def _bound(value: float, comparison: Comparison) -> float | None:
-    """A bound; one that excludes zero by very little keeps its sign."""
+def _p(value: float) -> float:
+    """Two significant digits, but for a p-value that these would carry over the level."""
+    rounded = float(f"{value:.2g}")
+    return rounded if (rounded < LEVEL) == (value < LEVEL) else value
+
+
+def _signed(value: float, comparison: Comparison) -> float | None:
+    """A difference or a bound; one that is clear by very little keeps its sign."""
     rounded = _figure(value)
     if rounded == 0 and comparison.clear and value:
         return math.copysign(10.0**-DIGITS, value)

@@ -13,6 +13,7 @@ from typing import Literal
 from mbench.core.results import UNPRUNED
 from mbench.report.statistics.families import Comparison, FamilyName
 from mbench.report.statistics.groups import RANDOM
+from mbench.report.statistics.inference import NOISE
 from mbench.report.statistics.ranking import Ranked, Ranking
 from mbench.report.words import bounds, difference, listing, score_text
 
@@ -85,8 +86,9 @@ def _best(ranking: Ranking) -> Answer:
 
 
 def _at_the_top(rows: Sequence[Ranked]) -> list[str]:
-    """The rows with the best score: several where it is exactly equal."""
-    return [row.label for row in rows if row.summary.mean == rows[0].summary.mean]
+    """The rows with the best score: several where it is equal but for rounding."""
+    best = rows[0].summary.mean
+    return [row.label for row in rows if abs(row.summary.mean - best) <= NOISE]
 
 
 def _count(rows: Sequence[Ranked]) -> int:

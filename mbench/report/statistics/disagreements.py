@@ -51,6 +51,9 @@ def _log_choices(cell: CellResult, task: str) -> tuple[list[str], np.ndarray] | 
     if table is None or "loglikelihoods" not in table or table["loglikelihoods"].isna().any():
         return None
     rows = [np.asarray(row, float) for row in table["loglikelihoods"]]
+    if "acc_mutual_info" in table:
+        # Every choice once more at the end, without its question.
+        rows = [row[: len(row) // 2] for row in rows]
     lengths = np.array([len(row) for row in rows])
     if lengths.min() < 2:
         return None

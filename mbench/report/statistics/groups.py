@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 
 from mbench.core.results import UNPRUNED, CellKey, CellResult, Results
 from mbench.report.statistics.seed_summaries import Summary, summarize
@@ -30,9 +32,11 @@ class Entry:
         return self.cells[0].seed is not None
 
     @property
-    def masks(self) -> frozenset[tuple[str, str]]:
-        """(router, content hash) of its masks; entries with the same ones are copies."""
-        return frozenset((cell.router, cell.mask) for cell in self.cells)
+    def masks(self) -> frozenset[tuple[tuple[str, str], Fraction]]:
+        """(router, content hash) of its masks, and the share of its seeds that give each; entries
+        with the same ones are copies."""
+        counts = Counter((cell.router, cell.mask) for cell in self.cells)
+        return frozenset((mask, Fraction(n, len(self.cells))) for mask, n in counts.items())
 
     def summary(self, figure: Callable[[CellResult], float | None]) -> Summary | None:
         """A figure over its cells; None unless each of them has it."""

@@ -20,7 +20,7 @@ from mbench.report.statistics.pairwise import Pairwise, pairwise
 from mbench.report.statistics.scores import Score
 from mbench.report.statistics.seed_summaries import Summary, summarize
 from mbench.report.statistics.strata import pairs
-from mbench.report.statistics.untested import Units, units_of, untested_families
+from mbench.report.statistics.untested import Units, few_masks, units_of, untested_families
 
 
 @dataclass(frozen=True)
@@ -161,11 +161,11 @@ def _ranking(group: Group, budget: BudgetEntries, score: Score, paired: Paired[C
     units = units_of(score, paired)
     columns = [paired.columns_of(c.key for c in e.cells) or [] for e in (*rows, *references)]
     differences = pairwise(paired.strata, columns) if columns else None
-    guesses = len(floors(group, budget, dict(score.parts))) == len(score.parts)
-    untested = untested_families(units, guesses, random, full)
+    at_floor = tuple(floors(group, budget, dict(score.parts)).values())
+    untested = untested_families(units, at_floor, random, full)
     labels = [" = ".join(entry.method for entry in own) for own in copies]
     labels += [entry.method for entry in references]
-    compared = _comparisons(differences, len(rows), labels, untested) if differences else {}
+    compared = _comparisons(differences, len(rows), labels, untested, random) if differences else {}
     return Ranking(
         score=score,
         ranked=tuple(_rows(copies, labels, compared, differences, random, score)),
@@ -190,14 +190,18 @@ def _mean(entry: Entry, paired: Paired[CellKey]) -> float:
 
 def _copies(entries: Sequence[Entry]) -> list[list[Entry]]:
     """Methods with equal masks together: they are one model under several names."""
-    by_masks: dict[frozenset[tuple[str, str]], list[Entry]] = {}
+    by_masks: dict[frozenset[object], list[Entry]] = {}
     for entry in entries:
         by_masks.setdefault(entry.masks, []).append(entry)
     return list(by_masks.values())
 
 
 def _comparisons(
-    differences: Pairwise, rows: int, labels: Sequence[str], untested: Mapping[FamilyName, str]
+    differences: Pairwise,
+    rows: int,
+    labels: Sequence[str],
+    untested: Mapping[FamilyName, str],
+    random: Entry | None,
 ) -> dict[tuple[str, str], Comparison]:
     """All comparisons by label; rows are first, then random and the unpruned model."""
     families: dict[FamilyName, list[tuple[int, int]]] = {"methods": list(pairs(rows))}
@@ -211,6 +215,12 @@ def _comparisons(
     for name, of_family in families.items():
         found = compare_family(name, differences, of_family, untested.get(name, ""))
         result |= {(labels[a], labels[b]): comparison for (a, b), comparison in found.items()}
+    own = result.get((RANDOM, UNPRUNED))
+    if own is not None and random is not None and (few := few_masks(len(random.cells))):
+        why = own.problem or few
+        result[RANDOM, UNPRUNED] = Comparison(
+            own.value, family="unpruned", size=own.size, problem=why
+        )
     return result
 
 

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 from mbench.core.results import CellKey
 from mbench.report.statistics.families import FamilyName
+from mbench.report.statistics.floors import Floor
 from mbench.report.statistics.groups import Entry
 from mbench.report.statistics.pairing import Paired
 from mbench.report.statistics.scores import Score
 from mbench.report.words import listing
+
+GUESSING = "no better than guessing"
 
 FEWEST_MASKS = 3
 """Fewest random masks from which the error of their mean is estimated."""
@@ -39,16 +42,23 @@ def units_of(score: Score, paired: Paired[CellKey]) -> tuple[Units, ...]:
 
 
 def untested_families(
-    units: Sequence[Units], guesses: bool, random: Entry | None, full: Entry | None
+    units: Sequence[Units], floors: Sequence[Floor], random: Entry | None, full: Entry | None
 ) -> dict[FamilyName, str]:
-    """Families of which nothing is tested, with the reason."""
+    """Families of which nothing is tested, with the reason.
+
+    `floors` are those of the score's uninformative tasks. Pruned models that only guess are not
+    told apart from each other; that pruning brought them there is told where the unpruned model
+    does not guess.
+    """
     few = _too_few(units)
-    general = few or ("no better than guessing" if guesses else "")
+    guesses = bool(units) and len(floors) == len(units)
+    general = few or (GUESSING if guesses else "")
+    never = few or (GUESSING if guesses and all(floor.unpruned for floor in floors) else "")
     reasons: dict[FamilyName, str] = {
         "random": general
         or ("random pruning was not run" if random is None else "")
-        or _few_masks(0 if random is None else len(random.cells)),
-        "unpruned": general or ("no figure of the unpruned model" if full is None else ""),
+        or few_masks(0 if random is None else len(random.cells)),
+        "unpruned": never or ("no figure of the unpruned model" if full is None else ""),
         "methods": general,
     }
     return {name: reason for name, reason in reasons.items() if reason}
@@ -65,7 +75,7 @@ def _too_few(units: Sequence[Units]) -> str:
     return "; ".join(f"{reason} in {listing(tasks)}" for reason, tasks in by_reason.items())
 
 
-def _few_masks(masks: int) -> str:
+def few_masks(masks: int) -> str:
     """Why so few random masks say nothing about random pruning; empty if they are enough."""
     if masks >= FEWEST_MASKS:
         return ""

@@ -61,7 +61,9 @@ boards.then((data) => {
     const contents = await Promise.all(tasks.map(load));
     const missing = tasks.filter((task, at) => !contents[at] || !disagreements(contents[at], first?.[1], second?.[1]));
     const found = contents.flatMap((content) => (content && disagreements(content, first?.[1], second?.[1])) || []);
-    show({ model, method, reference, found, missing, tasks });
+    // Of several masks, as a link may ask for, the items of the first are shown.
+    const named = (name) => nameOf(name) + (of(name).length > 1 ? `, seed ${of(name)[0][0]}` : "");
+    show({ mine: named(method), theirs: named(reference), found, missing, tasks });
     if (focus) {
       section.focus({ preventScroll: true });
       section.scrollIntoView({ behavior: "smooth", block: "start" });
@@ -71,9 +73,8 @@ boards.then((data) => {
   // Ratios are written as Python does: 1.0, 0.5.
   const pythonNumber = (value) => (Number.isInteger(value) ? value.toFixed(1) : String(value));
 
-  function show({ method, reference, found, missing, tasks }) {
+  function show({ mine, theirs, found, missing, tasks }) {
     let [task, words, count] = ["", "", STEP];
-    const [mine, theirs] = [nameOf(method), nameOf(reference)];
     const won = found.filter((own) => own.won).length;
     const close = make("button", { type: "button" }, "Close ✕");
     close.addEventListener("click", () => {

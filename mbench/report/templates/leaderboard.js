@@ -257,7 +257,7 @@ boards.then((data) => {
       else if (!row.compared) cell.append("–");
       else {
         const said = verdict(view, row.compared);
-        const why = row.compared.tested ? "" : view.board.untested[row.compared.family] ?? "";
+        const why = row.compared.tested ? "" : view.board.untested[row.compared.family] ?? view.board.untested.random ?? "";
         const chip = element("span", { className: `chip ${said.kind}`, title: why }, said.text);
         chip.prepend(Object.assign(element("i", {}, said.icon), { ariaHidden: "true" }));
         const interval = row.compared.tested ? element("small", {}, bounds(row.compared.low, row.compared.high)) : "";

@@ -20,7 +20,7 @@ const leaderboardDownloads = (rows, tasks) => {
         masks_beaten: row.beaten ?? null, reference: nameOf(view.reference), difference: c?.value ?? null,
         low: c?.low ?? null, high: c?.high ?? null, p: c?.p ?? null, p_adjusted: c?.adjusted ?? null,
         clear: c?.tested ? c.clear : null, family: c?.family ?? null, family_size: c?.size ?? null,
-        not_tested_because: c && !c.tested ? view.board.untested[c.family] ?? null : null,
+        not_tested_because: c && !c.tested ? view.board.untested[c.family] ?? view.board.untested.random ?? null : null,
         items_won: row.won?.[0] ?? null, items_lost: row.won?.[1] ?? null,
         right_to_wrong: row.flips?.[1] ?? null, wrong_to_right: row.flips?.[0] ?? null, kl_of_choices: row.kl ?? null, predictions_changed: row.changed ?? null,
         n: view.board.units.reduce((sum, [, , count]) => sum + count, 0),

@@ -57,7 +57,12 @@ const leaderboardFigures = (() => {
   const bounds = (low, high) => `[${signed(low)}, ${signed(high)}]`;
   const share = (value) => minus(`${Math.round(100 * value)} %`);
 
-  const pText = (p) => (p < 0.001 ? minus(p.toExponential(0)) : p.toFixed(3));
+  // A p-value too small for a number is not zero, and one below 5 % is not written as 5 %.
+  function pText(p) {
+    if (p === 0) return `< 1e${MINUS}300`;
+    if (p < 0.001) return minus(p.toExponential(0));
+    return p < 0.05 && p.toFixed(3) === "0.050" ? "< 0.05" : p.toFixed(3);
+  }
 
   function figure(task, value) {
     if (task.metric !== "perplexity") return number(value);

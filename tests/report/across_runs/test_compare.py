@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from scipy import stats as scipy_stats
 
+from helpers.altered import altered
 from helpers.records import recorded
 from helpers.small_runs import change, grid, items, run, with_items
 from mbench.cli import group
@@ -210,6 +211,26 @@ def test_two_guesses_are_at_the_floor():
     assert math.isnan(one.difference.p)
     one = find(compare(("a", able(40)), ("b", able(400))), "quiz", "alpha")
     assert one.difference.clear
+
+
+def test_from_the_unpruned_model_to_guesses_is_a_loss():
+    def able(cell):
+        right = 360 if cell.method == "none" else 100
+        table = pd.DataFrame(
+            {
+                "item": [f"quiz/{n}" for n in range(400)],
+                "acc": [float(n < right) for n in range(400)],
+                "loglikelihoods": [(0.0,) * 4] * 400,
+            }
+        )
+        found = {**cell.evaluations, "quiz": evaluation("quiz", table)}
+        return dataclasses.replace(cell, evaluations=found)
+
+    made = altered(able, run(grid()))
+    found = compare(("a", made), ("a", made), methods=("none", "alpha"))
+    (one,) = {c.difference for c in found.compared if c.score == "quiz" and c.retain == 0.5}
+    assert one.clear
+    assert one.value == pytest.approx(-0.65)
 
 
 def test_nothing_is_significant_with_few_items():

@@ -24,6 +24,10 @@ def test_ticks_are_round_few_and_within(figures, ends):
     assert not any(label.strip("-0.") == "" and label.startswith("-") for label in labels)
 
 
+def test_figures_that_differ_by_rounding_are_one():
+    assert axis([0.1 + 0.2, 0.3], [0.25, 0.35]) == axis([0.3], [0.25, 0.35])
+
+
 def test_one_far_figure_stands_at_the_edge():
     made = axis([3.2, 3.4, 3.5, 3.7, 4.0, 4.4, 120.0, math.inf, math.nan])
     assert made.high < 5

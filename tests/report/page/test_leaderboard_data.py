@@ -10,6 +10,7 @@ from helpers.demo_results import CORPORA, synthetic
 from mbench.core.evaluation import evaluation, with_changes
 from mbench.report.page.leaderboard_data import leaderboard_data
 from mbench.report.statistics.boards import boards
+from mbench.report.statistics.families import Comparison
 from mbench.storage.results_folder import read, write
 
 
@@ -58,3 +59,17 @@ def test_predictions_that_changed_are_the_mean_over_texts_of_shares_of_tokens(tm
     assert "random" not in budget["changed"]
     (model,) = leaderboard_data(boards(made))["models"]
     assert [own["changed"] for own in model["budgets"]] == [{}] * 3
+
+
+def test_what_is_clear_by_a_hair_stays_clear_when_rounded(monkeypatch):
+    """The page takes its words from an adjusted p below 0.05 and from signs."""
+    run = boards(synthetic())
+    rankings = [board.ranking for board in run.groups[0].boards]
+    hair = Comparison(3e-6, 1e-7, 6e-6, 0.0497, 0.04996, "methods", 1)
+    for ranking in rankings:
+        monkeypatch.setitem(ranking.comparisons, tuple(r.label for r in ranking.ranked[:2]), hair)
+    for budget in leaderboard_data(run)["models"][0]["budgets"]:
+        value, low, high, p, adjusted = budget["boards"]["score"]["pairs"][0]
+        assert 0 < low <= value <= high
+        assert p < 0.05
+        assert adjusted < 0.05

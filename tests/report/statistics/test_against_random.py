@@ -15,4 +15,7 @@ def test_a_single_seed_as_the_baseline_can_turn_the_conclusion():
     assert reversing_seeds(0.7, seeds) == []
     assert worse_seeds(0.669, seeds) == 3  # an equal one is not beaten, and turns nothing
     assert reversing_seeds(0.669, seeds) == [3, 4]
+    third = (0.1 + 0.2) / 3  # not exactly 0.1, but equal
+    assert worse_seeds(third, [0.1, 0.05]) == 1
+    assert reversing_seeds(0.1, [third, 0.2, 0.2]) == []
     assert worse_seeds(3.0, [2.0, 3.0, 4.0, 5.0], higher=False) == 2

@@ -103,6 +103,31 @@ def test_what_cannot_be_told_says_why():
     assert (best.chip, best.note) == ("one method", "mean")
 
 
+def test_pruned_models_that_guess_have_lost_what_the_unpruned_one_knew():
+    values = {"none": 0.9, "mean": 0.0, "max": 0.0, "tb-coverage": 0.0, "random": 0.0}
+    _, (best, hurt, gain) = at_half(altered(scored(values), only(*FEW)))
+    assert best.why == gain.why == "no better than guessing"
+    assert (hurt.kind, hurt.chip, hurt.figures_text) == ("down", "yes, all 3", "−0.900")
+    _, told = at_half(altered(scored(dict.fromkeys(FEW, 0.0)), only(*FEW)))
+    assert {answer.why for answer in told} == {"no better than guessing"}
+
+
+def test_scores_that_differ_by_rounding_are_equal():
+    """0.1 + 0.2 + 0.3 and 0.3 + 0.3 + 0.0 are not the same number."""
+    shares = {"mean": (0.1, 0.7, 0.6), "max": (0.6, 0.1, 0.7), "tb-coverage": (0.7, 0.6, 0.1)}
+
+    def change(cell):
+        for task, share in zip(CLOZE, shares.get(cell.method, (0.5,) * 3), strict=True):
+            right = (np.arange(200) < round(200 * share)).astype(float)
+            cell = on_items(cell, [task], lambda items, right=right: items.assign(acc_norm=right))
+        return cell
+
+    _, (best, *_) = at_half(altered(change, only(*FEW)))
+    assert sorted(best.note.removeprefix("highest: ").replace(" and ", ", ").split(", ")) == [
+        "max", "mean", "tb-coverage"
+    ]  # fmt: skip
+
+
 def test_page_terminal_and_file_give_the_same_answers(capsys):
     results = synthetic()
     run = boards(results)

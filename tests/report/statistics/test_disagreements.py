@@ -46,4 +46,11 @@ def test_divergence_of_choices_by_scipy():
         naive.append(scipy.stats.entropy(p / p.sum(), q / q.sum()))
     assert choice_divergence(full, pruned, "quiz") == pytest.approx(math.fsum(naive) / 4)
     assert choice_divergence(full, full, "quiz") == 0.0
+    # With acc_mutual_info every choice is scored once more, without its question.
+    for own in (full, pruned):
+        table = own.evaluations["quiz"].items
+        twice = [(*logs, *np.linspace(-9, -1, len(logs))) for logs in table["loglikelihoods"]]
+        table = table.assign(loglikelihoods=twice, acc_mutual_info=1.0)
+        own.evaluations["quiz"] = evaluation("quiz", table)
+    assert choice_divergence(full, pruned, "quiz") == pytest.approx(math.fsum(naive) / 4)
     assert choice_divergence(full, pruned, "ppl") is None

@@ -257,6 +257,31 @@ def test_fewer_than_three_random_masks_say_nothing():
     assert compared.problem
     assert math.isnan(compared.p)
     assert not compared.clear
+    # Nor how far random pruning is from the unpruned model, and how much of that is closed.
+    compared = ranking.compare("random", "none")
+    assert compared.problem == "1 random mask: at least 3 are needed"
+    assert math.isnan(compared.p)
+    assert {row.gap_closed for row in ranking.ranked} == {None}
+    assert ranking.compare("mean", "none").p < 1
+
+
+def test_the_same_masks_in_other_shares_are_no_copies():
+    """Two methods with three seeds draw the same two masks, one of them twice."""
+    masks = {"mean": "aab", "max": "abb", "tb-coverage": "bab"}
+
+    def drawn(cell):
+        if cell.retain != 0.5 or cell.method not in masks:
+            return cell
+        made = []
+        for seed, mask in enumerate(masks[cell.method]):
+            right = (np.arange(200) < {"a": 60, "b": 120}[mask]).astype(float)
+            own = on_items(cell, CLOZE, lambda items, right=right: items.assign(acc_norm=right))
+            made.append(dataclasses.replace(own, seed=seed, mask=mask))
+        return tuple(made)
+
+    rows = {row.label: row.summary.mean for row in ranking_at(few(drawn)).ranked}
+    assert rows["max = tb-coverage"] == pytest.approx(0.5)
+    assert rows["mean"] == pytest.approx(0.4)
 
 
 def test_pairing_puts_every_cell_beside_the_others():
