@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mbench.report.statistics.inference import NOISE
 
-FAR = 3.0
+FAR = 10.0
 """A few figures that are further from all others than so many times these are from each other
 stand at the edge: one diverged model must not flatten a chart."""
 

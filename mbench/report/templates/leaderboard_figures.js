@@ -76,7 +76,7 @@ const leaderboardFigures = (() => {
     let [first, last] = [0, values.length - 1];
     for (let count = 1; count <= values.length / 4; count += 1) {
       const end = values.length - 1 - count;
-      const [spread, rest] = [3 * (values[end] - values[first]), 3 * (values[last] - values[count])];
+      const [spread, rest] = [10 * (values[end] - values[first]), 10 * (values[last] - values[count])];
       if (spread > 0 && values[end + 1] - values[end] > spread) last = Math.min(last, end);
       if (rest > 0 && values[count] - values[count - 1] > rest) first = count;
     }
