@@ -131,3 +131,10 @@ def test_without_the_files_the_page_says_so(browser, tmp_path):
     address = (tmp_path / "run" / "index.html").as_uri() + "#?drill=alpha&against=beta"
     with visit(browser, address) as tab:
         tab.get_by_text("The items of quiz are not at hand").wait_for()
+
+
+def test_a_link_to_several_masks_names_the_one_it_shows(browser, tmp_path):
+    publish(made(), tmp_path / "run", files={})
+    address = (tmp_path / "run" / "index.html").as_uri() + "#?drill=alpha&against=random"
+    with visit(browser, address) as tab:
+        tab.get_by_role("heading", name="alpha against random, seed 0").wait_for()

@@ -162,7 +162,8 @@ def _ranking(group: Group, budget: BudgetEntries, score: Score, paired: Paired[C
     columns = [paired.columns_of(c.key for c in e.cells) or [] for e in (*rows, *references)]
     differences = pairwise(paired.strata, columns) if columns else None
     at_floor = tuple(floors(group, budget, dict(score.parts)).values())
-    untested = untested_families(units, at_floor, random, full)
+    was_run = any(entry.method == RANDOM for entry in budget.entries)
+    untested = untested_families(units, at_floor, random, full, random_was_run=was_run)
     labels = [" = ".join(entry.method for entry in own) for own in copies]
     labels += [entry.method for entry in references]
     compared = _comparisons(differences, len(rows), labels, untested, random) if differences else {}

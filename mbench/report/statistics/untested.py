@@ -42,7 +42,12 @@ def units_of(score: Score, paired: Paired[CellKey]) -> tuple[Units, ...]:
 
 
 def untested_families(
-    units: Sequence[Units], floors: Sequence[Floor], random: Entry | None, full: Entry | None
+    units: Sequence[Units],
+    floors: Sequence[Floor],
+    random: Entry | None,
+    full: Entry | None,
+    *,
+    random_was_run: bool,
 ) -> dict[FamilyName, str]:
     """Families of which nothing is tested, with the reason.
 
@@ -54,9 +59,12 @@ def untested_families(
     guesses = bool(units) and len(floors) == len(units)
     general = few or (GUESSING if guesses else "")
     never = few or (GUESSING if guesses and all(floor.unpruned for floor in floors) else "")
+    no_random = "random pruning was not run"
+    if random_was_run:
+        no_random = "random pruning is incomplete or not comparable"
     reasons: dict[FamilyName, str] = {
         "random": general
-        or ("random pruning was not run" if random is None else "")
+        or (no_random if random is None else "")
         or few_masks(0 if random is None else len(random.cells)),
         "unpruned": never or ("no figure of the unpruned model" if full is None else ""),
         "methods": general,

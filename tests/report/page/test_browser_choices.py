@@ -210,3 +210,8 @@ def test_all_results_and_charts_can_be_saved(tab):
     svg, _ = download(tab, buttons.get_by_role("button", name="SVG").click)
     caption = chart.evaluate("e => e.closest('figure').querySelector('figcaption').textContent")
     assert caption.strip() in svg.decode()
+
+
+def test_p_values_are_never_written_as_zero_or_over_the_level(tab):
+    written = tab.evaluate("[0, 3e-12, 0.0497, 0.0512].map(leaderboardFigures.pText)")
+    assert written == ["< 1e−300", "3e−12", "< 0.05", "0.051"]

@@ -184,6 +184,7 @@ def test_an_incomplete_random_mean_is_no_reference():
     ranking = ranking_at(few(fail))
     assert [own.entry.method for own in ranking.unranked] == ["random"]
     assert ranking.random is None
+    assert ranking.untested == {"random": "random pruning is incomplete or not comparable"}
     assert ranking.compare("mean", "random") is None
     assert ranking.row_of("mean").gap_closed is None
 
