@@ -13,13 +13,13 @@ from mbench.core.interfaces import (
     Budget,
     Component,
     ExpertMask,
-    LayerBatch,
     MaskBuilder,
     Scores,
     Selection,
     Selector,
     Statistic,
 )
+from mbench.core.layer_data import LayerBatch
 
 if TYPE_CHECKING:
     import torch

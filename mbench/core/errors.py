@@ -46,7 +46,11 @@ class Infeasible(MbenchError):
 
 
 class PluginError(MbenchError):
-    """A plugin that broke its contract: wrong shape, NaN, or not exactly K experts per layer."""
+    """A plugin that broke its contract: wrong shape, NaN, or another number of experts than K."""
+
+
+class SearchLimit(MbenchError):
+    """A search that asked for more forward passes than its `tokens` allow."""
 
 
 class StoreError(MbenchError):

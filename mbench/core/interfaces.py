@@ -2,9 +2,10 @@
 
 A method is a triple: a `Scorer` rates every expert from a `Profile` of the model on one corpus, a
 `Selector` chooses experts from the scores of one or more corpora, and a `MaskBuilder` turns the
-choice into an `ExpertMask` that keeps exactly K experts in every layer. A method never touches
-the model: what it needs from the forward pass it declares as `Statistic`s, and one pass per corpus
-collects the union of what all methods need.
+choice into an `ExpertMask` that keeps K experts in every layer, or K on average where the builder
+says so. A method never touches the model: what it needs of weights and forward passes it declares
+as `Statistic`s, and one pass per corpus collects the union of what all methods need. A builder
+that has to try masks is a `MaskSearch` (see `mbench.core.search`).
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
-from pydantic_core import to_jsonable_python
+
+from mbench.core.layer_data import LayerBatch, LayerWeights
+from mbench.core.parameters import Parameters, plain_parameters
+from mbench.core.stand_ins import StandIn
 
 if TYPE_CHECKING:
     import torch
@@ -29,33 +32,6 @@ RouterMode = Literal["sliced", "preserved"]
 `sliced`: the router's rows of dropped experts are gone, exactly as in a physically pruned model.
 `preserved`: retained experts keep the gate values they had in the full model.
 """
-
-
-class Parameters(BaseModel):
-    """Base of a component's parameters: unknown keys are errors, values cannot change later."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-def plain_parameters(params: BaseModel) -> dict[str, Any]:
-    """All fields of a component's parameters as JSON values: equal for equal parameters.
-
-    Raises `ValueError` for a field that has no such form.
-    """
-    return {name: _plain(getattr(params, name)) for name in type(params).model_fields}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return plain_parameters(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, set | frozenset):
-        # Their own order changes from one process to the next.
-        return sorted((_plain(item) for item in value), key=repr)
-    return to_jsonable_python(value)
 
 
 class Component(ABC):
@@ -92,49 +68,44 @@ class Component(ABC):
         return json.dumps([*parts, plain_parameters(self.params)], sort_keys=True)
 
 
-@dataclass(frozen=True)
-class LayerBatch:
-    """Input, routing and outputs of one MoE layer in one forward call, without padding.
+class Statistic(Component):
+    """Something collected once per corpus: from the forward pass, from the weights, or both.
 
-    Shapes: T tokens, H hidden size, N routed experts, k experts per token. Routing is the model's
-    own decision, never re-derived.
+    A subclass implements `measure`, `inspect`, or both under different names of arrays.
     """
 
-    layer: str
-    """Module path of the layer's experts."""
-    num_experts: int
-    hidden: torch.Tensor
-    """[T, H] input of the experts."""
-    top_k_index: torch.Tensor
-    """[T, k] experts the model routed each token to."""
-    top_k_weight: torch.Tensor
-    """[T, k] combine weights the model used."""
-    output_norm: torch.Tensor
-    """[T, k] float32, L2 norm of each routed expert's output before it is weighted."""
-    token: torch.Tensor
-    """[T] int64, index of each token in the whole corpus, 0 .. total_tokens - 1."""
-    total_tokens: int
-    """Tokens of the whole corpus, padding excluded; the same in every batch."""
-    router_logits: Callable[[], torch.Tensor]
-    """Gives [T, N] float32 router logits of the full model; raises `UnsupportedModel` where the
-    router has none."""
-    expert_outputs: Callable[[torch.Tensor], torch.Tensor]
-    """Given row numbers [t], computes the unweighted outputs [t, N, H] of all experts there."""
-
-
-class Statistic(Component):
-    """Something collected in the forward pass over a calibration corpus."""
-
     combine: ClassVar[Literal["sum", "concatenate"]] = "sum"
-    """`sum`: arrays [N, ...] are added in float64, per shard of sequences. `concatenate`: arrays
-    [t, ...] of a few sampled tokens are joined in corpus order."""
+    """`sum`: measured arrays [N, ...] are added in float64, per shard of sequences. `concatenate`:
+    arrays [t, ...] of a few sampled tokens are joined in corpus order."""
 
-    @abstractmethod
     def measure(self, batch: LayerBatch) -> Mapping[str, torch.Tensor]:
         """Return this batch's contribution, by array name; the names never vary.
 
         Tensors [N, ...] that `combine` adds, or [t, ...] for t sampled tokens that it joins.
         """
+        return {}
+
+    def inspect(self, weights: LayerWeights) -> Mapping[str, torch.Tensor]:
+        """Return what is read from a layer's weights, by array name, tensors [N, ...].
+
+        It is called once per layer, before any text. A statistic with `inspect` alone serves
+        methods that look at no text (`Method(corpora=0)`). Only for `combine = "sum"`.
+        """
+        return {}
+
+    @classmethod
+    def measures(cls) -> bool:
+        """Whether it looks at text."""
+        return cls.measure is not Statistic.measure
+
+    @classmethod
+    def inspects(cls) -> bool:
+        """Whether it looks at weights."""
+        return cls.inspect is not Statistic.inspect
+
+
+WEIGHTS_ONLY = "weights"
+"""The name under which a method that looks at no text finds its one profile."""
 
 
 @dataclass(frozen=True)
@@ -151,9 +122,16 @@ class Profile:
     router: RouterMode
     """The suite's router mode, for scorers that simulate pruning."""
     shard_sums: Mapping[str, Mapping[str, np.ndarray]] = field(repr=False)
-    """identity -> array name -> float64 [shards, layers, N, ...]."""
+    """identity -> array name -> float64 [shards, layers, N, ...]; [1, layers, N, ...] for what was
+    read from weights."""
     load_samples: Callable[[str, int], Mapping[str, np.ndarray]] = field(repr=False)
     """(identity, layer number) -> array name -> [t, ...]."""
+    model: str = ""
+    """Name of the model in the suite."""
+    revision: str = ""
+    """Of its content: the hub's commit, or a hash of its files."""
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0), repr=False)
+    """For scorers that say `stochastic = True`; others must not draw from it."""
 
     def sums(self, statistic: Statistic) -> dict[str, np.ndarray]:
         """Totals over the corpus, float64 [layers, N, ...] by array name."""
@@ -177,11 +155,21 @@ class Budget:
     retain: float
     """Retain ratio rho in (0, 1]."""
     kept: int
-    """K = floor(rho * N), the experts every layer keeps."""
+    """K = floor(rho * N), the experts every layer keeps, or keeps on average."""
     num_layers: int
     num_experts: int
     top_k: int
     router: RouterMode = "sliced"
+    fewest: int = 1
+    """The least that any layer may keep: what the model's router needs to choose from."""
+    groups: int = 1
+    """Groups of consecutive experts of which a router that is limited to groups needs equally many
+    kept in each; 1 for all other routers."""
+
+    @property
+    def total(self) -> int:
+        """K times the layers, the experts that the whole mask keeps."""
+        return self.kept * self.num_layers
 
 
 @dataclass(frozen=True)
@@ -189,7 +177,7 @@ class Scores:
     """Every expert's score on one corpus; higher is kept."""
 
     values: np.ndarray
-    """float64 [layers, N], finite."""
+    """float64 [layers, N], finite; all 0 where the method has no scorer."""
     profile: Profile
 
     def ranking(self) -> np.ndarray:
@@ -209,17 +197,25 @@ class Selection:
 
 @dataclass(frozen=True)
 class ExpertMask:
-    """The experts that stay, exactly K in every layer."""
+    """The experts that stay, and what stands in for the others.
+
+    K in every layer, or K on average if the builder's `layers` is `any`.
+    """
 
     keep: np.ndarray
     """bool [layers, N]."""
     notes: tuple[str, ...] = ()
+    stand_in: StandIn | None = None
+    """None: the others are gone."""
 
     @property
     def content_hash(self) -> str:
-        """Hash of the kept experts alone: equal masks are evaluated once, whoever made them."""
+        """Hash of what is kept and what stands in: equal masks are evaluated once."""
         layers = [np.flatnonzero(row).tolist() for row in self.keep]
-        text = json.dumps([self.keep.shape[1], layers], separators=(",", ":"))
+        content: list[Any] = [self.keep.shape[1], layers]
+        if self.stand_in is not None:
+            content.append(self.stand_in.digest)
+        text = json.dumps(content, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -234,6 +230,9 @@ def kept_per_group(keep: np.ndarray, groups: int) -> np.ndarray:
 
 class Scorer(Component):
     """Rates every expert from one corpus's profile."""
+
+    stochastic: ClassVar[bool] = False
+    """Whether `score` draws from `profile.rng`; only then does the seed distinguish results."""
 
     @abstractmethod
     def score(self, profile: Profile) -> np.ndarray:
@@ -254,7 +253,11 @@ class Selector(Component):
 
 
 class MaskBuilder(Component):
-    """Turns a selection into a mask with exactly `budget.kept` experts per layer."""
+    """Turns a selection into a mask with `budget.kept` experts per layer."""
+
+    layers: ClassVar[Literal["equal", "any"]] = "equal"
+    """`equal`: every layer keeps `budget.kept`. `any`: all layers together keep `budget.total`, and
+    none fewer than `budget.fewest`."""
 
     takes_candidate: ClassVar[bool] = False
     """Whether `build` starts from another method's mask, which a suite then must name."""
@@ -284,11 +287,12 @@ class Method:
 
     name: str
     scorer: str | Use | None = None
-    """None for methods that look at no corpus, such as random pruning."""
+    """None for methods that rate no expert, such as random pruning."""
     selector: str | Use = "top-k"
     builder: str | Use = "as-selected"
     candidate: str | None = None
     """Another method whose mask, at the same budget, the builder starts from."""
     corpora: int | None = None
-    """How many corpora it takes: 1 where it cannot combine several; None for any number."""
+    """How many corpora it takes: 1 where it cannot combine several; None for any number; 0 where
+    it looks at no text, only at weights."""
     description: str = ""

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from mbench.core.errors import MbenchError, PluginError, UnsupportedModel, one_line
-from mbench.core.interfaces import LayerBatch, Statistic
+from mbench.core.interfaces import Statistic
+from mbench.core.layer_data import LayerBatch
 from mbench.core.plugin_code import located, plugin_code
 from mbench.moe.adapter import MoELayer
 
@@ -136,7 +137,7 @@ def _measured(statistic: Statistic, batch: LayerBatch) -> Mapping[str, torch.Ten
 
     Raises `PluginError` for what it raises, changes or returns against its contract.
     """
-    fields = ("hidden", "top_k_index", "top_k_weight", "output_norm", "token")
+    fields = ("hidden", "top_k_index", "top_k_weight", "output_norm", "token", "ids")
     copies: dict[str, Any] = {name: getattr(batch, name).clone() for name in fields}
     versions = [tensor._version for tensor in copies.values()]
     with plugin_code(f"statistic {statistic.name!r}"):

@@ -110,6 +110,6 @@ def _forward(
     ids = torch.from_numpy(sequences.ids[batch, :longest]).to(model.device)
     inside = torch.arange(longest) < lengths[:, None]
     mask = {} if inside.all() else {"attention_mask": inside.long().to(model.device)}
-    with recorder.batch(inside):
+    with recorder.batch(ids, inside):
         # The body alone: the head's logits over the vocabulary would be thrown away.
         model.base_model(input_ids=ids, use_cache=False, **mask)

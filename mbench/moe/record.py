@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mbench.core.errors import UnsupportedModel
-from mbench.core.interfaces import LayerBatch
+from mbench.core.layer_data import LayerBatch
 from mbench.moe.adapter import MoELayer
 from mbench.moe.experts import apply_expert, apply_with_norms
 
@@ -33,6 +33,7 @@ class Recorder:
         self._receive = receive
         self._tokens_before = 0
         self._inside = torch.empty(0, dtype=torch.bool)
+        self._ids = torch.empty(0, dtype=torch.int64)
         self._router_output: dict[int, Any] = {}
         self._seen: list[int] = []
 
@@ -55,13 +56,16 @@ class Recorder:
         return keep
 
     @contextlib.contextmanager
-    def batch(self, inside: torch.Tensor) -> Iterator[None]:
-        """Expect one forward call; `inside` is bool [sequences, length], False for padding.
+    def batch(self, ids: torch.Tensor, inside: torch.Tensor) -> Iterator[None]:
+        """Expect one forward call on token ids [sequences, length].
+
+        `inside` is bool of the same shape, False for padding.
 
         Raises:
             UnsupportedModel: on exit, where a layer was not called exactly once.
         """
         self._inside = inside.reshape(-1)
+        self._ids = ids.reshape(-1)
         self._seen = []
         yield
         if sorted(self._seen) != list(range(len(self._layers))):
@@ -115,6 +119,7 @@ class Recorder:
                 top_k_weight=routing[1],
                 output_norm=keep(norms),
                 token=torch.arange(start, start + len(routing[0]), device=hidden.device),
+                ids=keep(self._ids.to(hidden.device)),
                 total_tokens=self._total_tokens,
                 router_logits=lambda: raw_logits(layer, router_output, keep, *routing),
                 expert_outputs=lambda rows: all_outputs(experts, keep(hidden)[rows]),

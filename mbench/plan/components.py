@@ -8,7 +8,8 @@ from types import ModuleType
 
 from mbench.core import interfaces
 from mbench.core.errors import PluginError
-from mbench.core.interfaces import Component, plain_parameters
+from mbench.core.interfaces import Component
+from mbench.core.parameters import plain_parameters
 from mbench.plan.keys import ComponentKey
 from mbench.storage.source_code import Source
 

@@ -18,7 +18,8 @@ import pluggy
 
 from mbench.core import basics, hookspecs, interfaces
 from mbench.core.errors import PluginError, SuiteError, caught, nearest
-from mbench.core.interfaces import Component, Method, Parameters
+from mbench.core.interfaces import Component, Method
+from mbench.core.parameters import Parameters
 from mbench.core.plugin_code import plugin_code
 from mbench.plan.registry import KINDS, Origin, PluginFailure, Registry
 from mbench.storage.source_code import imported_names

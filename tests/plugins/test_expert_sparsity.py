@@ -79,6 +79,7 @@ def batches(block, hidden, size):
             top_k_weight=weights,
             output_norm=torch.zeros(index.shape),
             token=rows,
+            ids=rows,
             total_tokens=TOKENS,
             router_logits=lambda logits=logits: logits.float(),
             expert_outputs=lambda chosen, part=part: all_outputs(block, part[chosen]),
