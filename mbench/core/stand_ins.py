@@ -40,9 +40,11 @@ class Merged:
     -1: dropped and taken up by none, which only a `sliced` router allows."""
     weights: np.ndarray = field(repr=False)
     """float32 [layers, N]: each expert's share; 0 where `into` is -1."""
-    neurons: np.ndarray | None = field(default=None, repr=False)
-    """int64 [layers, N, I]: the order in which an expert's inner neurons are taken before they are
-    summed, so that like ones meet; None: as they are."""
+    neurons: np.ndarray | Literal["matched"] | None = field(default=None, repr=False)
+    """In which order an expert's inner neurons are taken before they are summed, so that like ones
+    meet. int64 [layers, N, I]: inner neuron `neurons[layer, e, i]` of expert e meets inner neuron i
+    of the expert that takes it up. `matched`: the order is found from the weights where the mask
+    is applied, by `mbench.moe.align.matched`. None: as they are."""
     router: Literal["mapped", "sliced"] = "mapped"
     """`mapped`: the router keeps all N rows and gates, and a token routed to a dropped expert goes
     to the one that took it up (M-SMoE, HC-SMoE). `sliced`: the rows of dropped experts are gone,
@@ -51,13 +53,13 @@ class Merged:
     @property
     def digest(self) -> str:
         """Hash of all that it says."""
-        neurons = np.zeros(0) if self.neurons is None else self.neurons
-        arrays = (
-            np.asarray(self.into, "<i8"),
-            np.asarray(self.weights, "<f4"),
-            np.asarray(neurons, "<i8"),
-        )
-        return _digest(f"merged {self.router}", *arrays)
+        arrays = [np.asarray(self.into, "<i8"), np.asarray(self.weights, "<f4")]
+        kind = f"merged {self.router}"
+        if isinstance(self.neurons, str):
+            kind = f"{kind} {self.neurons}"
+        elif self.neurons is not None:
+            arrays.append(np.asarray(self.neurons, "<i8"))
+        return _digest(kind, *arrays)
 
 
 StandIn = Constants | Merged
