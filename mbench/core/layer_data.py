@@ -38,8 +38,12 @@ class LayerBatch:
     router_logits: Callable[[], torch.Tensor]
     """Gives [T, N] float32 router logits of the full model; raises `UnsupportedModel` where the
     router has none."""
+    routed_outputs: Callable[[], torch.Tensor]
+    """Computes the unweighted outputs [T, k, H] of the experts that tokens were routed to."""
     expert_outputs: Callable[[torch.Tensor], torch.Tensor]
     """Given row numbers [t], computes the unweighted outputs [t, N, H] of all experts there."""
+    inner_activations: Callable[[torch.Tensor], torch.Tensor]
+    """Given row numbers [t], computes what the down projections are given, [t, N, I]."""
 
 
 @dataclass(frozen=True)

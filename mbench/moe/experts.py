@@ -31,12 +31,16 @@ ExpertsFunction = Callable[
 
 def apply_expert(experts: ExpertsModule, expert: int, hidden: torch.Tensor) -> torch.Tensor:
     """Return one expert's unweighted output [T, H] for hidden [T, H]."""
-    if experts.has_gate:
-        inner = experts._apply_gate(_project(experts, "gate_up_proj", expert, hidden))
-    else:
-        inner = experts.act_fn(_project(experts, "up_proj", expert, hidden))
+    inner = inner_activations(experts, expert, hidden)
     output = _project(experts, "down_proj", expert, inner)
     return experts.post_expert_norm(output) if experts.has_post_expert_norm else output
+
+
+def inner_activations(experts: ExpertsModule, expert: int, hidden: torch.Tensor) -> torch.Tensor:
+    """Return what one expert's down projection is given, [T, I] for hidden [T, H]."""
+    if experts.has_gate:
+        return experts._apply_gate(_project(experts, "gate_up_proj", expert, hidden))
+    return experts.act_fn(_project(experts, "up_proj", expert, hidden))
 
 
 def _project(experts: ExpertsModule, name: str, expert: int, hidden: torch.Tensor) -> torch.Tensor:
@@ -78,6 +82,19 @@ def sorted_loop(
     return total.to(hidden.dtype)
 
 
+def _grouped_pairs(
+    experts: ExpertsModule, hidden: torch.Tensor, top_k_index: torch.Tensor
+) -> torch.Tensor:
+    """The unweighted outputs [T, k, H] by the stock grouped kernel."""
+    num_tokens, top_k = top_k_index.shape
+    pairs = hidden.repeat_interleave(top_k, dim=0)
+    ones = torch.ones_like(pairs[:, :1])
+    output: torch.Tensor = grouped_mm_experts_forward(
+        experts, pairs, top_k_index.reshape(-1, 1), ones
+    )
+    return output.view(num_tokens, top_k, -1)
+
+
 def pairwise_grouped(
     experts: ExpertsModule,
     hidden: torch.Tensor,
@@ -91,13 +108,7 @@ def pairwise_grouped(
     kernels. The grouped kernel does the same matrix products in one launch each, at the price of
     copying [T * k, H], which is cheap in comparison.
     """
-    num_tokens, top_k = top_k_index.shape
-    pairs = hidden.repeat_interleave(top_k, dim=0)
-    ones = torch.ones_like(pairs[:, :1])
-    output: torch.Tensor = grouped_mm_experts_forward(
-        experts, pairs, top_k_index.reshape(-1, 1), ones
-    )
-    output = output.view(num_tokens, top_k, -1)
+    output = _grouped_pairs(experts, hidden, top_k_index)
     norms.copy_(torch.linalg.vector_norm(output, dim=-1, dtype=torch.float32))
     return (output * top_k_weights.unsqueeze(-1)).sum(dim=1).to(hidden.dtype)
 
@@ -112,6 +123,20 @@ def apply_with_norms(
     norms = torch.empty(top_k_index.shape, dtype=torch.float32, device=hidden.device)
     compute = sorted_loop if hidden.device.type == "cpu" else pairwise_grouped
     return compute(experts, hidden, top_k_index, top_k_weights, norms), norms
+
+
+def routed_outputs(
+    experts: ExpertsModule, hidden: torch.Tensor, top_k_index: torch.Tensor
+) -> torch.Tensor:
+    """Return the unweighted outputs [T, k, H] of the experts that tokens are routed to."""
+    if hidden.device.type != "cpu":
+        return _grouped_pairs(experts, hidden, top_k_index)
+    flat = top_k_index.reshape(-1)
+    outputs = hidden.new_empty(len(flat), hidden.shape[1])
+    for expert in flat.unique().tolist():
+        pairs = (flat == expert).nonzero()[:, 0]
+        outputs[pairs] = apply_expert(experts, expert, hidden[pairs // top_k_index.shape[1]])
+    return outputs.view(*top_k_index.shape, -1)
 
 
 @contextlib.contextmanager

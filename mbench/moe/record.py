@@ -12,7 +12,7 @@ from torch import nn
 from mbench.core.errors import UnsupportedModel
 from mbench.core.layer_data import LayerBatch
 from mbench.moe.adapter import MoELayer
-from mbench.moe.experts import apply_expert, apply_with_norms
+from mbench.moe.experts import apply_expert, apply_with_norms, inner_activations, routed_outputs
 
 if TYPE_CHECKING:
     from mbench.moe.adapter import ExpertsModule
@@ -122,7 +122,11 @@ class Recorder:
                 ids=keep(self._ids.to(hidden.device)),
                 total_tokens=self._total_tokens,
                 router_logits=lambda: raw_logits(layer, router_output, keep, *routing),
-                expert_outputs=lambda rows: all_outputs(experts, keep(hidden)[rows]),
+                routed_outputs=lambda: routed_outputs(experts, keep(hidden), routing[0]),
+                expert_outputs=lambda rows: of_all(apply_expert, experts, keep(hidden)[rows]),
+                inner_activations=lambda rows: of_all(
+                    inner_activations, experts, keep(hidden)[rows]
+                ),
             ),
         )
         return output
@@ -134,10 +138,14 @@ class Recorder:
         return lambda tensor: tensor[rows]
 
 
-def all_outputs(experts: ExpertsModule, hidden: torch.Tensor) -> torch.Tensor:
-    """Return the unweighted outputs [t, N, H] of all experts for hidden [t, H]."""
-    outputs = [apply_expert(experts, expert, hidden) for expert in range(experts.num_experts)]
-    return torch.stack(outputs, dim=1)
+def of_all(
+    compute: Callable[[ExpertsModule, int, torch.Tensor], torch.Tensor],
+    experts: ExpertsModule,
+    hidden: torch.Tensor,
+) -> torch.Tensor:
+    """Return [t, N, ...], what `compute` gives of every expert for hidden [t, H]."""
+    results = [compute(experts, expert, hidden) for expert in range(experts.num_experts)]
+    return torch.stack(results, dim=1)
 
 
 def raw_logits(

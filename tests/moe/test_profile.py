@@ -128,6 +128,8 @@ class Everything(Statistic):
             "norm": batch.output_norm,
             "logits": batch.router_logits(),
             "outputs": batch.expert_outputs(rows),
+            "routed": batch.routed_outputs(),
+            "inner": batch.inner_activations(rows),
             "total": torch.full((len(rows),), batch.total_tokens),
         }
 
@@ -149,6 +151,11 @@ def test_batches_hold_every_token_once_in_corpus_order(family):
             [[expert_output(layer, expert, row) for expert in range(8)] for row in hidden]
         )
         np.testing.assert_allclose(found["outputs"], outputs, rtol=1e-3, atol=1e-4)
+        routed = np.take_along_axis(outputs, found["index"][:, :, None], axis=1)
+        np.testing.assert_allclose(found["routed"], routed, rtol=1e-3, atol=1e-4)
+        down = layer.experts.down_proj.double().numpy()
+        rebuilt = np.einsum("nhi,tni->tnh", down, found["inner"])
+        np.testing.assert_allclose(rebuilt, outputs, rtol=1e-3, atol=1e-4)
         norms = np.take_along_axis(np.linalg.norm(outputs, axis=2), found["index"], axis=1)
         np.testing.assert_allclose(found["norm"], norms, rtol=1e-4)
 
