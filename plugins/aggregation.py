@@ -20,7 +20,7 @@ from .protection import (
     protection_size,
 )
 
-Normalize = Literal["none", "rank", "zscore", "max"]
+Normalize = Literal["none", "rank", "zscore", "max", "sum"]
 
 
 def normalized(values: np.ndarray, how: Normalize) -> np.ndarray:
@@ -34,9 +34,9 @@ def normalized(values: np.ndarray, how: Normalize) -> np.ndarray:
     if how == "zscore":
         spread = values.std(axis=1, keepdims=True)
         scaled = (values - values.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1)
-    if how == "max":
-        largest = values.max(axis=1, keepdims=True)
-        scaled = values / np.where(largest > 0, largest, 1)
+    if how in ("max", "sum"):
+        unit = (values.max if how == "max" else values.sum)(axis=1, keepdims=True)
+        scaled = values / np.where(unit > 0, unit, 1)
     return scaled
 
 
