@@ -94,6 +94,9 @@ class CellResult:
     """By task name, for the tasks whose status is `ok`."""
     tasks: Mapping[str, TaskStatus] = field(repr=False)
     """For every task of the suite."""
+    stability: float | None = None
+    """Mean share of its experts that stay when the calibration sequences are drawn anew; None
+    where there is none to draw, or the method's statistics are no sums over sequences."""
 
     @property
     def key(self) -> CellKey:

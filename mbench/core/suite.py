@@ -364,6 +364,9 @@ class Suite(_Strict):
     seeds: Seeds = (0, 1, 2, 3, 4, 42)
     """For methods that draw at random and name no seeds of their own. A number n stands for the
     seeds 0 to n - 1: `seeds: 20` draws 20 masks at each budget."""
+    resamples: Annotated[int, Field(ge=0, le=1000)] = 10
+    """How often each mask is made again from calibration sequences drawn anew with replacement, to
+    tell how many of its experts stay; 0: not at all."""
     corpora: Mapping[Name, CorpusSpec] = Field(default_factory=dict)
     calibration: tuple[str, ...] = ()
     """The corpora, in order, of methods that list none themselves."""

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from mbench.core.errors import Infeasible, MbenchError, PluginError, caught
-from mbench.core.interfaces import Budget, RouterMode, Statistic
+from mbench.core.interfaces import WEIGHTS_ONLY, Budget, RouterMode, Statistic
 from mbench.core.plugin_code import plugin_code
 from mbench.core.results import CellKey
 from mbench.core.suite import Suite
@@ -44,6 +44,7 @@ class StatisticJob:
     """One statistic of one model on one corpus."""
 
     corpus: str
+    """`WEIGHTS_ONLY` for one that looks at no text."""
     statistic: Statistic
     key: Key
 
@@ -236,6 +237,8 @@ class _Planner:
             num_experts=facts.num_experts,
             top_k=facts.top_k,
             router=router,
+            fewest=facts.fewest_experts,
+            groups=facts.groups,
         )
 
     def _cell(
@@ -260,7 +263,7 @@ class _Planner:
             notes = self._checked(method, budget)
             statistics = {
                 corpus: tuple(self._statistic_job(corpus, each) for each in method.statistics())
-                for corpus in method.corpora
+                for corpus in method.profiles
             }
             components = {
                 kind: component_key(part, self.code.source_of(self.registry.modules(kind, part)))
@@ -284,6 +287,7 @@ class _Planner:
             budget.router,
             cell.candidate,
             seed,
+            self.suite.resamples if method.resamples else 0,
         )
         return replace(
             cell, mask_key=key, statistics=statistics, components=components, notes=notes
@@ -314,11 +318,13 @@ class _Planner:
 
     def _statistic_job(self, corpus: str, statistic: Statistic) -> StatisticJob:
         source = self.code.source_of(class_modules(type(statistic)))
+        if not statistic.measures():
+            corpus = WEIGHTS_ONLY
         key = statistic_key(
             self.code,
             self.model.identity,
             corpus,
-            self._corpus(corpus),
+            {} if corpus == WEIGHTS_ONLY else self._corpus(corpus),
             component_key(statistic, source),
             SHARDS,
         )

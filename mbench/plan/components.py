@@ -6,12 +6,15 @@ import operator
 import sys
 from types import ModuleType
 
-from mbench.core import interfaces
+from mbench.core import interfaces, search
 from mbench.core.errors import PluginError
 from mbench.core.interfaces import Component
 from mbench.core.parameters import plain_parameters
 from mbench.plan.keys import ComponentKey
 from mbench.storage.source_code import Source
+
+CONTRACT = (interfaces.__name__, search.__name__)
+"""Modules of base classes that do nothing of their own."""
 
 
 def component_key(component: Component, source: Source) -> ComponentKey:
@@ -58,7 +61,7 @@ def class_modules(kind: type[Component]) -> list[ModuleType]:
     modules = []
     for base in kind.__mro__:
         name = base.__module__
-        if name == interfaces.__name__ or name.partition(".")[0] in sys.stdlib_module_names:
+        if name in CONTRACT or name.partition(".")[0] in sys.stdlib_module_names:
             continue
         module = sys.modules.get(name)
         if module is None or not getattr(module, "__file__", None):

@@ -6,7 +6,7 @@ import platform
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mbench.core.interfaces import RouterMode
+from mbench.core.interfaces import WEIGHTS_ONLY, RouterMode
 from mbench.core.model_facts import DTYPE_BYTES
 from mbench.plan.cells import Plan
 from mbench.plan.keys import speed_key
@@ -153,9 +153,10 @@ def _masks_and_corpora(
         stored = store.read_json(cell.mask_key) if cell.mask_key else None
         if stored is None:
             unmade += cell.method.evaluated and not cell.problem
-            for corpus, jobs in cell.statistics.items():
-                if not all(store.has_statistic(job.key) for job in jobs):
-                    corpora.add(corpus)
+            for jobs in cell.statistics.values():
+                missing = (job.corpus for job in jobs if not store.has_statistic(job.key))
+                # Reading weights is no forward pass.
+                corpora.update(corpus for corpus in missing if corpus != WEIGHTS_ONLY)
         elif cell.method.evaluated:
             mask = mask_from_json(stored, model.facts.layers)
             masks.add((mask.content_hash, cell.budget.router))

@@ -7,7 +7,10 @@ plugins and these inputs would give:
 | ----------- | ---------------------- | ------------------- | ---------------------------------- |
 | statistic   | moe/                   | torch, transformers | model, corpus, statistic's source  |
 | mask        | core/interfaces.py,    | of what its parts   | its statistics, components'        |
-|             | run/mask_stage.py      | import              | sources, budget, candidate, seed   |
+|             | core/search.py,        | import              | sources, budget, candidate, seed,  |
+|             | core/stand_ins.py,     |                     | names of model and corpora, which  |
+|             | run/mask_maker.py,     |                     | components see                     |
+|             | run/stability.py       |                     |                                    |
 | evaluation  | evaluate/, moe/        | torch, transformers | model, mask, router, task          |
 | efficiency  | moe/, run/footprint.py | torch, transformers | model, budget, settings, device    |
 | model facts | moe/                   | torch, transformers | model                              |
@@ -46,7 +49,13 @@ READERS = ("storage/text_files", "storage/texts.py")
 
 COMPUTED_BY: Mapping[str, tuple[str, ...]] = {
     "statistic": ("moe",),
-    "mask": ("core/interfaces.py", "run/mask_stage.py"),
+    "mask": (
+        "core/interfaces.py",
+        "core/search.py",
+        "core/stand_ins.py",
+        "run/mask_maker.py",
+        "run/stability.py",
+    ),
     "evaluation": ("evaluate", "moe"),
     "efficiency": ("moe", "run/footprint.py"),
     "model facts": ("moe",),
@@ -128,7 +137,7 @@ class ModelIdentity:
     """A model as keys know it."""
 
     name: str
-    """In the suite: only for people who look at the store."""
+    """In the suite: for people who look at the store, and for components, which see it."""
     content: str
     """Hash of its files, or the hub's commit."""
     dtype: str
@@ -177,6 +186,7 @@ def mask_key(
     router: str,
     candidate: Key | None,
     seed: int | None,
+    resamples: int,
 ) -> Key:
     """The mask of one cell.
 
@@ -193,6 +203,7 @@ def mask_key(
         router: the router mode that the method simulates.
         candidate: the mask that it builds upon.
         seed: of a method that draws at random.
+        resamples: how often it is made again to tell how stable it is.
     """
     return Key.of(
         "masks",
@@ -200,7 +211,7 @@ def mask_key(
         {
             "kind": "mask",
             "code": code.of("mask"),
-            "model": model.parts(),
+            "model": {"name": model.name, **model.parts()},
             "components": {kind: each.parts() for kind, each in components.items()},
             "statistics": [[key.digest for key in keys] for keys in statistics],
             "corpora": [dict(corpus) for corpus in corpora],
@@ -209,6 +220,7 @@ def mask_key(
             "router": router,
             "candidate": None if candidate is None else candidate.digest,
             "seed": seed,
+            "resamples": resamples,
         },
     )
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from mbench.core.basics import AsSelected, TopK
 from mbench.core.errors import MbenchError, PluginError, SuiteError, caught, nearest, unknown
 from mbench.core.interfaces import (
+    WEIGHTS_ONLY,
     Component,
     MaskBuilder,
     Method,
@@ -22,6 +23,7 @@ from mbench.core.interfaces import (
 )
 from mbench.core.plugin_code import plugin_code
 from mbench.core.provenance import ComponentSettings, MethodSettings
+from mbench.core.search import MaskSearch
 from mbench.core.suite import ComponentSpec, MethodSpec, Parts, Suite
 from mbench.plan.registry import Origin, Registry
 from mbench.plan.yaml_source import Place, YamlSource
@@ -55,6 +57,16 @@ class ResolvedMethod:
         return {kind: part for kind, part in parts.items() if part is not None}
 
     @property
+    def resamples(self) -> bool:
+        """Whether its mask can be made again from other draws of the calibration sequences.
+
+        A search would cost as much again each time, and samples of tokens have no shards.
+        """
+        measured = [each for each in self.statistics() if each.measures()]
+        sums = all(each.combine == "sum" for each in measured)
+        return bool(measured) and sums and not isinstance(self.builder, MaskSearch)
+
+    @property
     def settings(self) -> MethodSettings:
         """All that decides its masks but the seed, as results record it."""
         recorded = {
@@ -70,29 +82,55 @@ class ResolvedMethod:
             router=self.router,
         )
 
+    @property
+    def profiles(self) -> tuple[str, ...]:
+        """Names of the profiles it is given: its corpora, or the one of the weights alone."""
+        if self.corpora or not (self.scorer or self.statistics()):
+            return self.corpora
+        return (WEIGHTS_ONLY,)
+
     def statistics(self) -> tuple[Statistic, ...]:
         """The distinct statistics that the components ask for.
 
         Raises `PluginError` for a component that asks for anything else.
         """
-        needed: dict[str, Statistic] = {}
-        for kind, part in self.parts.items():
-            what = f"{kind} {part.name!r}"
-            with plugin_code(f"{what}, asked what it `needs`,"):
-                needs: Any = part.needs
-            for each in needs if isinstance(needs, tuple) else (needs,):
-                if not isinstance(each, Statistic) or not isinstance(needs, tuple):
-                    raise PluginError(
-                        f"{what}: `needs` must be a tuple of statistics, such as"
-                        f" (mbench.RoutingSums(),), got {needs!r}"
-                    )
-                known = needed.setdefault(each.identity, each)
-                if type(known) is not type(each):
-                    raise PluginError(
-                        f"{what}: two statistics in {type(each).__module__} are called"
-                        f" {each.name!r} and {type(each).__qualname__}: rename one"
-                    )
-        return tuple(needed.values())
+        return _statistics(self.parts)
+
+
+def _statistics(parts: Mapping[str, Component]) -> tuple[Statistic, ...]:
+    """The distinct statistics that components, by kind, ask for."""
+    needed: dict[str, Statistic] = {}
+    for kind, part in parts.items():
+        what = f"{kind} {part.name!r}"
+        with plugin_code(f"{what}, asked what it `needs`,"):
+            needs: Any = part.needs
+        for each in needs if isinstance(needs, tuple) else (needs,):
+            if not isinstance(each, Statistic) or not isinstance(needs, tuple):
+                raise PluginError(
+                    f"{what}: `needs` must be a tuple of statistics, such as"
+                    f" (mbench.RoutingSums(),), got {needs!r}"
+                )
+            known = needed.setdefault(each.identity, each)
+            if type(known) is not type(each):
+                raise PluginError(
+                    f"{what}: two statistics in {type(each).__module__} are called"
+                    f" {each.name!r} and {type(each).__qualname__}: rename one"
+                )
+            _refuse_idle(each)
+    return tuple(needed.values())
+
+
+def _refuse_idle(statistic: Statistic) -> None:
+    """Refuse a statistic that collects nothing, or joins what is not measured token by token."""
+    if not (statistic.measures() or statistic.inspects()):
+        raise PluginError(
+            f"statistic {statistic.name!r} implements neither `measure` nor `inspect`"
+        )
+    if statistic.inspects() and statistic.combine != "sum":
+        raise PluginError(
+            f'statistic {statistic.name!r}: `inspect` needs `combine = "sum"`: what it reads of'
+            " weights is no sample of tokens"
+        )
 
 
 def resolve_methods(
@@ -122,7 +160,7 @@ def resolve_methods(
             method = _broken(name, suite.router, caught(error), evaluated=evaluated)
         if method.candidate is not None:
             visit(method.candidate, (*asked_by, name))
-            if ordered[method.candidate].selector.stochastic:
+            if ordered[method.candidate].seeds != (None,):
                 problem = f"candidate {method.candidate!r} draws at random"
                 raise source.error(place, f"{problem}; a candidate must be deterministic")
         ordered[name] = method
@@ -179,17 +217,14 @@ class _Resolver:
             if candidate is None:
                 problem = f"no candidate, which its builder {builder.name!r} needs"
             raise self.source.error(self.place, f"{name!r} has {problem}")
-        if spec.corpora is not None and "scorer" not in components:
-            at = (*self.place, "corpora")
-            raise self.source.error(at, f"{name!r} has no scorer: it looks at no corpus")
         return ResolvedMethod(
             name=name,
             scorer=components.get("scorer"),
             selector=components["selector"],
             builder=builder,
             candidate=candidate,
-            corpora=self._corpora(name, spec, preset) if "scorer" in components else (),
-            seeds=self._seeds(name, spec, components["selector"]),
+            corpora=self._corpora(name, spec, preset, components),
+            seeds=self._seeds(name, spec, components),
             origins={
                 kind: self.registry.origins[kind, component.name]
                 for kind, component in components.items()
@@ -225,8 +260,10 @@ class _Resolver:
             )
         return self._instance(kind, use, at)
 
-    def _seeds(self, name: str, spec: MethodSpec, selector: Selector) -> tuple[int | None, ...]:
-        if not selector.stochastic:
+    def _seeds(
+        self, name: str, spec: MethodSpec, components: Mapping[str, Any]
+    ) -> tuple[int | None, ...]:
+        if not any(getattr(part, "stochastic", False) for part in components.values()):
             if spec.seeds is not None:
                 at = (*self.place, "seeds")
                 raise self.source.error(at, f"{name!r} draws nothing at random: it takes no seeds")
@@ -295,9 +332,15 @@ class _Resolver:
         """For errors: which method builds upon one that the suite does not list."""
         return "" if name == self.place[-1] else f", which {self.place[-1]!r} builds upon,"
 
-    def _corpora(self, name: str, spec: MethodSpec, preset: Method) -> tuple[str, ...]:
+    def _corpora(
+        self, name: str, spec: MethodSpec, preset: Method, components: Mapping[str, Component]
+    ) -> tuple[str, ...]:
         corpora = self.suite.calibration if spec.corpora is None else spec.corpora
         at = (*self.place, "corpora") if spec.corpora is not None else self.place
+        if not _looks_at_text(name, preset, components):
+            if spec.corpora is not None:
+                raise self.source.error(at, f"{name!r} looks at no text: it takes no corpora")
+            return ()
         listed = ", ".join(self.suite.corpora) or "none"
         if not corpora:
             problem = f"{name!r} needs calibration corpora; the suite has: {listed}"
@@ -311,6 +354,22 @@ class _Resolver:
                 f" (the suite has: {listed})",
             )
         return tuple(corpora)
+
+
+def _looks_at_text(name: str, preset: Method, components: Mapping[str, Component]) -> bool:
+    """Whether a method needs calibration corpora.
+
+    Raises `PluginError` for one that says `corpora=0` and needs them all the same.
+    """
+    searches = isinstance(components["builder"], MaskSearch)
+    needs = _statistics(components)
+    measuring = [each.name for each in needs if each.measures()]
+    if preset.corpora == 0:
+        if searches or measuring:
+            what = "searches" if searches else f"needs {measuring[0]!r}, which measures text"
+            raise PluginError(f"method {name!r} has corpora=0, but {what}")
+        return False
+    return searches or bool(measuring) or ("scorer" in components and not needs)
 
 
 def _changed(use: Use | None, changed: ComponentSpec) -> Use | None:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mbench.core.errors import SuiteError, TaskError, shown
+from mbench.core.interfaces import WEIGHTS_ONLY
 from mbench.core.suite import Suite
 from mbench.evaluate.lm_eval import task_files
 from mbench.plan.yaml_source import YamlSource, describe_error
@@ -243,6 +244,9 @@ def _check_references(suite: Suite, source: YamlSource) -> None:
         for index, name in enumerate(suite.average.tasks):
             if name not in suite.tasks:
                 raise source.unknown(("average", "tasks", index), "task", name, suite.tasks)
+    if WEIGHTS_ONLY in suite.corpora:
+        problem = f"{WEIGHTS_ONLY!r} is what methods that look at no text are given: rename it"
+        raise source.error(("corpora", WEIGHTS_ONLY), problem)
     if "none" in suite.methods:
         raise source.error(("methods", "none"), "'none' is the unpruned model, always included")
 

@@ -132,6 +132,7 @@ def _pruned(
         notes=mask.notes if mask else (),
         evaluations=evaluations,
         tasks=tasks,
+        stability=outcome.stabilities.get(cell.key),
     )
 
 

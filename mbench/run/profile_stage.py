@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mbench.core.errors import MbenchError, PluginError, StoreError, caught
+from mbench.core.interfaces import WEIGHTS_ONLY, Statistic
 from mbench.core.provenance import CorpusProfile
 from mbench.plan.cells import SHARDS, Cell, StatisticJob
 from mbench.run.session import ModelSession
 from mbench.storage.store import Key
+
+if TYPE_CHECKING:
+    from mbench.moe.load import LoadedModel
+    from mbench.moe.profile import Collected
 
 
 def missing_jobs(session: ModelSession, cells: Sequence[Cell]) -> dict[str, list[StatisticJob]]:
@@ -80,22 +86,13 @@ def _profile_corpus(
 def _pass(
     session: ModelSession, corpus: str, jobs: Sequence[StatisticJob]
 ) -> Mapping[str, MbenchError]:
-    from mbench.moe.profile import profile_corpus
     from mbench.moe.unchanged import unchanged
 
-    suite = session.plan.suite
     loaded = session.load()
+    statistics = [job.statistic for job in jobs]
     session.progress.stage(f"profile {session.model.name} on {corpus}")
     with unchanged(loaded.model):
-        collected = profile_corpus(
-            loaded,
-            session.plan.texts[corpus],
-            suite.corpora[corpus],
-            [job.statistic for job in jobs],
-            batch_tokens=suite.batch_tokens,
-            shards=SHARDS,
-            advance=session.advance,
-        )
+        collected = _collected(session, loaded, corpus, statistics)
     tokens = collected.tokens
     for job in jobs:
         identity = job.statistic.identity
@@ -107,6 +104,27 @@ def _pass(
         session.store.write_statistic(job.key, counted, sums, samples)
     session.progress.event("profile", model=session.model.name, corpus=corpus, tokens=tokens)
     return collected.failures
+
+
+def _collected(
+    session: ModelSession, loaded: LoadedModel, corpus: str, statistics: Sequence[Statistic]
+) -> Collected:
+    from mbench.moe.profile import profile_corpus
+
+    if corpus == WEIGHTS_ONLY:
+        from mbench.moe.weights import inspect_weights
+
+        return inspect_weights(loaded, statistics)
+    suite = session.plan.suite
+    return profile_corpus(
+        loaded,
+        session.plan.texts[corpus],
+        suite.corpora[corpus],
+        statistics,
+        batch_tokens=suite.batch_tokens,
+        shards=SHARDS,
+        advance=session.advance,
+    )
 
 
 def corpus_profile(sums: Mapping[str, np.ndarray], tokens: int) -> CorpusProfile:
@@ -137,6 +155,8 @@ def restore_profiles(session: ModelSession) -> None:
         for corpus, jobs in cell.statistics.items():
             place = session.model.name, corpus
             for job in jobs:
+                if job.corpus == WEIGHTS_ONLY:
+                    continue
                 counted = session.store.read_profile(job.key)
                 # Not every statistic counts the routing.
                 if counted and (place not in profiles or counted.never_selected is not None):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mbench.core.errors import caught
+from mbench.core.interfaces import WEIGHTS_ONLY
 from mbench.core.results import TaskStatus
 from mbench.plan.cells import Cell, Plan, StatisticJob
 from mbench.plan.tasks import PlannedTask
@@ -95,7 +96,7 @@ class _Work:
         if left and session.model.checkpoint is not None:
             yield session.model.checkpoint
         for corpus in self.jobs:
-            text = session.plan.texts[corpus].fetchable
+            text = None if corpus == WEIGHTS_ONLY else session.plan.texts[corpus].fetchable
             if text is not None:
                 yield text
         for task in self.tasks:
@@ -156,7 +157,7 @@ def _announce_total(
     cells: Sequence[Cell],
 ) -> None:
     """Set the total to the most there can be: masks that are not made yet may turn out equal."""
-    specs = [session.plan.suite.corpora[corpus] for corpus in jobs]
+    specs = [session.plan.suite.corpora[corpus] for corpus in jobs if corpus != WEIGHTS_ONLY]
     unmade = sum(cell.method.evaluated for cell in cells)
     session.progress.total(
         session.outcome.forward_tokens

@@ -34,6 +34,8 @@ class Outcome:
     """Of the cells that have one."""
     scores: dict[tuple[str, str], Mapping[str, np.ndarray]] = field(default_factory=dict)
     """(model, method) -> by corpus, what its scorer gave, float64 [layers, N]."""
+    stabilities: dict[CellKey, float | None] = field(default_factory=dict)
+    """Of the cells that have a mask; see `mbench.run.stability`."""
     mask_problems: dict[CellKey, TaskStatus] = field(default_factory=dict)
     """Why a cell has no mask."""
     evaluations: dict[Key, Evaluation] = field(default_factory=dict)

@@ -49,7 +49,7 @@ EFFICIENCY, SCORES = "efficiency.csv", "scores.safetensors"
 RESULT_FILES = (JSON, CSV, ITEMS, EFFICIENCY, SCORES)
 """All that `write` may write."""
 
-FORMAT = 6
+FORMAT = 7
 """Of `results.json`; raised whenever what it holds changes. The first format named no number."""
 
 KEY = ["model", "router", "mask", "task"]
@@ -267,6 +267,7 @@ def _cell_to_json(results: Results, cell: CellResult) -> dict[str, Any]:
         "status": cell.status,
         "reason": cell.reason,
         "notes": list(cell.notes),
+        "stability": cell.stability,
         "tasks": {task: [status.status, status.reason] for task, status in tasks.items()},
     }
 

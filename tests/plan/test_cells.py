@@ -48,7 +48,7 @@ def test_keys_ignore_order_and_batch_size_and_notice_what_matters(tmp_path, stor
     ("change", "message"),
     [
         ("tasks={hellaswagg: {}}", "unknown lm-eval task, group or tag 'hellaswagg'; did you"),
-        ("methods.random.corpora=[wiki]", "has no scorer: it looks at no corpus"),
+        ("methods.random.corpora=[wiki]", "looks at no text: it takes no corpora"),
         (
             "methods.reap.candidate=random",
             "a candidate that its builder 'as-selected' does not use",

@@ -27,7 +27,10 @@ MOVED_BY = {
     "plan/admission/": {"admission"},
     "storage/texts.py": {"admission", "text"},
     "storage/text_files/": {"admission", "text"},
-    "run/mask_stage.py": {"mask"},
+    "core/search.py": {"mask"},
+    "core/stand_ins.py": {"mask"},
+    "run/mask_maker.py": {"mask"},
+    "run/stability.py": {"mask"},
     "run/footprint.py": {"efficiency"},
 }
 """Kinds of things whose code an edit changes; everywhere else it changes none."""
