@@ -11,7 +11,7 @@ from helpers.tiny_suite import SUITE, go, plan_of
 from mbench.core.errors import MbenchError, UnsupportedModel
 from mbench.core.interfaces import ExpertMask
 from mbench.plan.models import find_model
-from mbench.run.mask_stage import MaskMaker
+from mbench.run.mask_maker import MaskMaker
 
 
 def test_the_seed_is_part_of_a_key_only_where_it_matters(tmp_path, store):
@@ -116,6 +116,10 @@ def limited_to_groups(monkeypatch, fewest=1):
     monkeypatch.setattr("mbench.plan.cells.find_model", find)
 
 
+def no_probe(cell):
+    raise AssertionError("no method here searches")
+
+
 def test_a_router_limited_to_groups_is_told_of_and_refuses_uneven_masks_once_made(
     tmp_path, store, monkeypatch
 ):
@@ -124,12 +128,13 @@ def test_a_router_limited_to_groups_is_told_of_and_refuses_uneven_masks_once_mad
     cell = plan.cells[0]
     assert cell.notes[0].endswith("a mask that does not keep 3 in each of 4 fails when it is made")
     model = plan.models[0]
+    maker = MaskMaker(model, store, 0, no_probe)
     with pytest.raises(UnsupportedModel, match=r"needs as many in each.*\[.*\] in layer"):
-        MaskMaker(model, store).make(cell, None)
+        maker.make(cell, None)
     even = np.zeros((len(model.facts.layers), 24), dtype=bool)
     even[:, ::2] = True
     monkeypatch.setattr(type(cell.method.builder), "build", lambda *_: ExpertMask(even))
-    assert (MaskMaker(model, store).make(cell, None).mask.keep == even).all()
+    assert (maker.make(cell, None).mask.keep == even).all()
 
 
 @pytest.mark.parametrize(("retain", "fewest"), [(0.5, 16), (0.25, 4)])

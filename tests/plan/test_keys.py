@@ -87,7 +87,7 @@ def test_an_edit_in_a_file_changes_exactly_the_code_of_what_it_computes(copy, fi
     [
         ("moe/experts.py", {"statistic", "mask", "evaluation", "efficiency", "model facts"}),
         ("evaluate/packing.py", {"evaluation", "task size"}),
-        ("run/mask_stage.py", {"mask"}),
+        ("run/mask_maker.py", {"mask"}),
         ("export/write.py", set()),
         ("__init__.py", set()),
     ],
