@@ -132,7 +132,6 @@ def matched_neurons(features: list[np.ndarray], into: np.ndarray) -> np.ndarray:
     by the norm over d.
     """
     from scipy.optimize import linear_sum_assignment
-    from scipy.spatial.distance import cdist
 
     scaled = []
     for values in features:
@@ -141,9 +140,16 @@ def matched_neurons(features: list[np.ndarray], into: np.ndarray) -> np.ndarray:
     order = np.tile(np.arange(features[0].shape[1]), (len(into), 1))
     for centroid, members in groups(into):
         for member in members[members != centroid]:
-            cost = sum(cdist(values[centroid], values[member]) for values in scaled)
+            cost = sum(between(values[centroid], values[member]) for values in scaled)
             _, order[member] = linear_sum_assignment(cost)
     return order
+
+
+def between(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Euclidean distances [n, m] of vectors [n, d] and [m, d]."""
+    squares = (some**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)
+    distance: np.ndarray = np.sqrt(np.maximum(squares - 2 * some @ others.T, 0))
+    return distance
 
 
 class ReamParams(TokenSample):
