@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mbench.core.basics import AsSelected, RoutingSums, TopK
+    from mbench.core.basics import AsSelected, CoActivation, RoutingSums, TopK
     from mbench.core.errors import (
         CorpusError,
         Infeasible,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 _HOME = {
     "AsSelected": "core.basics",
     "Budget": "core.interfaces",
+    "CoActivation": "core.basics",
     "Component": "core.interfaces",
     "Constants": "core.stand_ins",
     "CorpusError": "core.errors",
@@ -84,6 +85,7 @@ _HOME = {
 __all__ = [
     "AsSelected",
     "Budget",
+    "CoActivation",
     "Component",
     "Constants",
     "CorpusError",

@@ -1,4 +1,4 @@
-"""The statistic, the selector and the mask builder that most methods share."""
+"""The statistics, the selector and the mask builder that many methods share."""
 
 from __future__ import annotations
 
@@ -63,23 +63,48 @@ class RoutingSums(Statistic):
 
     `count`: such tokens. `gate`: g, the weight the model combined the expert's output with.
     `norm`: ||f||, the L2 norm of the output before it was weighted. `gate_norm`: g * ||f||.
+    `squared_norm`: ||f||^2.
     """
 
     name = "routing-sums"
 
     def measure(self, batch: LayerBatch) -> Mapping[str, torch.Tensor]:
-        """Return this batch's four sums."""
+        """Return this batch's five sums."""
         import torch
 
-        gate = batch.top_k_weight.to(torch.float32)
-        norm = batch.output_norm
-        values = torch.stack((torch.ones_like(norm), gate, norm, gate * norm)).to(torch.float64)
+        gate = batch.top_k_weight.to(torch.float64)
+        norm = batch.output_norm.to(torch.float64)
+        values = torch.stack((torch.ones_like(norm), gate, norm, gate * norm, norm * norm))
         sums = values.new_zeros(len(values), batch.num_experts)
         sums.index_add_(1, batch.top_k_index.reshape(-1), values.reshape(len(values), -1))
-        return dict(zip(("count", "gate", "norm", "gate_norm"), sums, strict=True))
+        names = ("count", "gate", "norm", "gate_norm", "squared_norm")
+        return dict(zip(names, sums, strict=True))
+
+
+class CoActivation(Statistic):
+    """Sums over the tokens that were routed to both of two experts, float64 [N, N], symmetric.
+
+    `count`: such tokens. `product`: g_i ||f_i|| g_j ||f_j||, of the gates and output norms that
+    `RoutingSums` adds up one by one. The diagonal counts each expert with itself.
+    """
+
+    name = "co-activation"
+
+    def measure(self, batch: LayerBatch) -> Mapping[str, torch.Tensor]:
+        """Return this batch's two sums, at a cost of k^2 per token whatever N is."""
+        import torch
+
+        experts, index = batch.num_experts, batch.top_k_index
+        share = batch.top_k_weight.to(torch.float64) * batch.output_norm.to(torch.float64)
+        pair = (index.unsqueeze(2) * experts + index.unsqueeze(1)).reshape(-1)
+        product = (share.unsqueeze(2) * share.unsqueeze(1)).reshape(-1)
+        values = torch.stack((torch.ones_like(product), product))
+        sums = values.new_zeros(2, experts * experts).index_add_(1, pair, values)
+        count, total = sums.reshape(2, experts, experts)
+        return {"count": count, "product": total}
 
 
 @hookimpl
 def mbench_components() -> list[type[Component]]:
-    """The selector and the mask builder; the statistic needs no name in suites."""
+    """The selector and the mask builder; statistics need no name in suites."""
     return [TopK, AsSelected]

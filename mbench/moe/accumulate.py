@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,9 +14,10 @@ import torch
 
 from mbench.core.errors import MbenchError, PluginError, UnsupportedModel, one_line
 from mbench.core.interfaces import Statistic
-from mbench.core.layer_data import LayerBatch
+from mbench.core.layer_data import LayerBatch, LayerWeights
 from mbench.core.plugin_code import located, plugin_code
 from mbench.moe.adapter import MoELayer
+from mbench.moe.weights import layer_weights
 
 
 class Accumulator:
@@ -26,6 +28,7 @@ class Accumulator:
     ) -> None:
         self.failures: dict[str, MbenchError] = {}
         """identity -> why a statistic was left out."""
+        self._modules = layers
         self._layers = [layer.path for layer in layers]
         self._statistics = {each.identity: each for each in statistics}
         self._shards = shards
@@ -34,18 +37,47 @@ class Accumulator:
         self._open: dict[tuple[str, int], dict[str, torch.Tensor]] = defaultdict(dict)
         self._norms: dict[int, torch.Tensor] = {}
         self._sums: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
+        self._inspected_arrays: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
         self._samples: dict[tuple[str, int], dict[str, list[np.ndarray]]] = defaultdict(dict)
 
+    def inspect(self) -> None:
+        """Let the statistics that look at weights see every layer, before any text."""
+        for identity, statistic in list(self._statistics.items()):
+            with self._leaving_out(identity):
+                _refuse_idle(statistic)
+        for number, layer in enumerate(self._modules):
+            # One view for all statistics, which reads what is offloaded only once.
+            view = functools.cache(functools.partial(layer_weights, layer))
+            for identity, statistic in list(self._statistics.items()):
+                if statistic.inspects():
+                    with self._leaving_out(identity), located(statistic.inspect):
+                        self._inspected(statistic, number, view())
+
+    def _inspected(self, statistic: Statistic, number: int, weights: LayerWeights) -> None:
+        totals: dict[str, torch.Tensor] = {}
+        _add_sums(statistic, weights.num_experts, _inspect(statistic, weights), totals)
+        arrays = self._inspected_arrays[statistic.identity]
+        if number and totals.keys() != arrays.keys():
+            raise PluginError(
+                f"statistic {statistic.name!r} returned arrays {sorted(totals)} after"
+                f" {sorted(arrays)}: the names must not vary"
+            )
+        for name, values in totals.items():
+            self._place(statistic, arrays, name, 1, (0, number), values.cpu().numpy())
+
     def add(self, layer: int, batch: LayerBatch) -> None:
-        """Let every statistic measure one layer's batch."""
+        """Let every statistic that looks at text measure one layer's batch."""
         norms = batch.output_norm.sum(dtype=torch.float64)
         self._norms[layer] = self._norms.get(layer, 0) + norms
         for identity, statistic in list(self._statistics.items()):
+            if not statistic.measures():
+                continue
             with self._leaving_out(identity), located(statistic.measure):
                 measured = _measured(statistic, batch)
                 self._check_names(statistic, measured)
                 if statistic.combine == "sum":
-                    _add_sums(statistic, batch, measured, self._open[identity, layer])
+                    totals = self._open[identity, layer]
+                    _add_sums(statistic, batch.num_experts, measured, totals)
                 else:
                     _add_samples(statistic, batch, measured, self._samples[identity, layer])
 
@@ -71,24 +103,45 @@ class Accumulator:
     def _move(
         self, identity: str, shard: int, layer: int, totals: Mapping[str, torch.Tensor]
     ) -> None:
-        results = self._sums[identity]
+        statistic, arrays = self._statistics[identity], self._sums[identity]
         for name, total in totals.items():
-            values = total.cpu().numpy()
-            what = f"statistic {self._statistics[identity].name!r}: {name!r}"
-            if not np.isfinite(values).all():
-                raise PluginError(f"{what} of layer {self._layers[layer]} is not finite")
-            if name not in results:
-                results[name] = np.zeros((self._shards, len(self._layers), *values.shape))
-            if results[name].shape[2:] != values.shape:
+            if name in self._inspected_arrays.get(identity, {}):
                 raise PluginError(
-                    f"{what} has shape {values.shape} in layer {self._layers[layer]} after"
-                    f" {results[name].shape[2:]}: it must not vary"
+                    f"statistic {statistic.name!r}: {name!r} comes from `inspect` and `measure`"
                 )
-            results[name][shard, layer] = values
+            place = (shard, layer)
+            self._place(statistic, arrays, name, self._shards, place, total.cpu().numpy())
+
+    def _place(
+        self,
+        statistic: Statistic,
+        arrays: dict[str, np.ndarray],
+        name: str,
+        shards: int,
+        place: tuple[int, int],
+        values: np.ndarray,
+    ) -> None:
+        """Enter an array's values for one shard and layer, if they are what they must be."""
+        what = f"statistic {statistic.name!r}: {name!r}"
+        path = self._layers[place[1]]
+        if not np.isfinite(values).all():
+            raise PluginError(f"{what} of layer {path} is not finite")
+        if name not in arrays:
+            arrays[name] = np.zeros((shards, len(self._layers), *values.shape))
+        if arrays[name].shape[2:] != values.shape:
+            raise PluginError(
+                f"{what} has shape {values.shape} in layer {path} after"
+                f" {arrays[name].shape[2:]}: it must not vary"
+            )
+        arrays[name][place] = values
 
     def sums(self) -> dict[str, dict[str, np.ndarray]]:
-        """identity -> array name -> float64 [shards, L, N, ...]."""
-        return {each: sums for each, sums in self._sums.items() if each not in self.failures}
+        """identity -> array name -> float64 [shards, L, N, ...], [1, L, N, ...] if inspected."""
+        return {
+            identity: {**self._inspected_arrays.get(identity, {}), **self._sums.get(identity, {})}
+            for identity in self._statistics
+            if identity in self._inspected_arrays or identity in self._sums
+        }
 
     def samples(self) -> dict[str, dict[str, list[np.ndarray]]]:
         """identity -> array name -> arrays [t, ...] of all layers."""
@@ -118,6 +171,7 @@ class Accumulator:
         self.failures[identity] = error
         del self._statistics[identity]
         self._sums.pop(identity, None)
+        self._inspected_arrays.pop(identity, None)
         for collected in (self._open, self._samples):
             for key in [key for key in collected if key[0] == identity]:
                 del collected[key]
@@ -144,6 +198,33 @@ def _measured(statistic: Statistic, batch: LayerBatch) -> Mapping[str, torch.Ten
         measured = statistic.measure(replace(batch, **copies))
     if [tensor._version for tensor in copies.values()] != versions:
         raise PluginError(f"statistic {statistic.name!r} changed a tensor that it only may read")
+    return _checked(statistic, measured)
+
+
+def _inspect(statistic: Statistic, weights: LayerWeights) -> Mapping[str, torch.Tensor]:
+    """Show a statistic a layer's weights; raises `PluginError` as `_measured` does."""
+    copy = replace(weights, router=weights.router.clone())
+    version = copy.router._version
+    with plugin_code(f"statistic {statistic.name!r}"):
+        inspected = statistic.inspect(copy)
+    if copy.router._version != version:
+        raise PluginError(f"statistic {statistic.name!r} changed a tensor that it only may read")
+    return _checked(statistic, inspected)
+
+
+def _refuse_idle(statistic: Statistic) -> None:
+    """Raise `PluginError` for what can give nothing, or what no method could get."""
+    if not statistic.measures() and not statistic.inspects():
+        raise PluginError(f"statistic {statistic.name!r} has neither `measure` nor `inspect`")
+    if statistic.inspects() and statistic.combine != "sum":
+        raise PluginError(
+            f'statistic {statistic.name!r}: `inspect` is only for `combine = "sum"`,'
+            f" not {statistic.combine!r}"
+        )
+
+
+def _checked(statistic: Statistic, measured: Any) -> Mapping[str, torch.Tensor]:
+    """What a statistic returned, if it is tensors by name; else raises `PluginError`."""
     if not isinstance(measured, Mapping):
         raise PluginError(
             f"statistic {statistic.name!r} must return tensors by name, got {type(measured)}"
@@ -165,14 +246,14 @@ def _measured(statistic: Statistic, batch: LayerBatch) -> Mapping[str, torch.Ten
 
 def _add_sums(
     statistic: Statistic,
-    batch: LayerBatch,
+    num_experts: int,
     measured: Mapping[str, torch.Tensor],
     totals: dict[str, torch.Tensor],
 ) -> None:
     for name, values in measured.items():
-        if values.dim() == 0 or values.shape[0] != batch.num_experts:
+        if values.dim() == 0 or values.shape[0] != num_experts:
             raise PluginError(
-                f"statistic {statistic.name!r}: {name!r} must have {batch.num_experts} experts in "
+                f"statistic {statistic.name!r}: {name!r} must have {num_experts} experts in "
                 f"its first dimension, not shape {tuple(values.shape)}"
             )
         if name not in totals:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         has_bias: bool
         has_post_expert_norm: bool
         is_transposed: bool
+        is_concatenated: bool
         act_fn: Callable[[torch.Tensor], torch.Tensor]
         post_expert_norm: Callable[[torch.Tensor], torch.Tensor]
 

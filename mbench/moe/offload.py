@@ -25,6 +25,7 @@ from accelerate.utils import (
 from torch import nn
 from transformers import PreTrainedModel
 
+from mbench.core.errors import UnsupportedModel
 from mbench.moe.adapter import MoELayer
 from mbench.storage.atomic import scratch_folder
 
@@ -113,6 +114,21 @@ def keep_resident(module: nn.Module) -> None:
             value = hook.weights_map[name]
             set_module_tensor_to_device(module, name, hook.execution_device, value=value)
         hook.offload = False
+
+
+def own_tensor(module: nn.Module, name: str) -> torch.Tensor:
+    """Return one of a module's own tensors with its values, wherever they are kept.
+
+    What is offloaded is read anew in each call, onto the CPU.
+    """
+    tensor: torch.Tensor = getattr(module, name)
+    if not tensor.is_meta:
+        return tensor
+    for hook in _hooks(module):
+        if hook.offload:
+            tensor = hook.weights_map[name]
+            return tensor
+    raise UnsupportedModel(f"{name} of {type(module).__name__} has no values, only a shape")
 
 
 class _AlignedWeights:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from mbench.core.errors import MbenchError
+from mbench.core.errors import MbenchError, PluginError
 from mbench.core.interfaces import Statistic
 from mbench.core.suite import CorpusSpec
 from mbench.moe.accumulate import Accumulator
@@ -27,7 +27,7 @@ class Collected:
     """What a pass collected, by the statistics' identities."""
 
     sums: dict[str, dict[str, np.ndarray]]
-    """identity -> array name -> float64 [shards, L, N, ...]."""
+    """identity -> array name -> float64 [shards, L, N, ...], [1, L, N, ...] if inspected."""
     samples: dict[str, dict[str, list[np.ndarray]]]
     """identity -> array name -> one array [t, ...] per layer, in corpus order."""
     failures: dict[str, MbenchError]
@@ -74,7 +74,7 @@ def profile_model(
     shards: int = 16,
     advance: Callable[[int], None] = lambda tokens: None,
 ) -> Collected:
-    """Run `corpus` through `model` once and return what `statistics` measured.
+    """Run `corpus` through `model` once and return what `statistics` inspected and measured.
 
     Shards are contiguous groups of sequences, as equal as possible and never more than there are
     sequences; no batch crosses their borders, so `batch_size` changes only the rounding. Padding is
@@ -92,6 +92,7 @@ def profile_model(
     accumulator = Accumulator(layers, statistics, len(groups))
     recorder = Recorder(layers, corpus.tokens, accumulator.add)
     with torch.no_grad(), experts_function(layers, recorder.apply_experts), recorder.watch():
+        accumulator.inspect()
         for shard, rows in enumerate(groups):
             for batch in np.array_split(rows, range(batch_size, len(rows), batch_size)):
                 tokens = int(corpus.lengths[batch].sum())
@@ -100,6 +101,26 @@ def profile_model(
                 advance(tokens)
             accumulator.close_shard(shard)
     return Collected(accumulator.sums(), accumulator.samples(), accumulator.failures, corpus.tokens)
+
+
+def inspect_weights(layers: Sequence[MoELayer], statistics: Sequence[Statistic]) -> Collected:
+    """Return what `statistics` read from the weights of `layers`, in one shard; no text is read.
+
+    A statistic that looks at text, raises or breaks its contract is left out, as `failures` says.
+    """
+    accumulator = Accumulator(layers, statistics, 1)
+    with torch.no_grad():
+        accumulator.inspect()
+    failures: dict[str, MbenchError] = {
+        statistic.identity: PluginError(
+            f"statistic {statistic.name!r} looks at text, but its method looks at none"
+        )
+        for statistic in statistics
+        if statistic.measures()
+    }
+    failures |= accumulator.failures
+    sums = {each: sums for each, sums in accumulator.sums().items() if each not in failures}
+    return Collected(sums, {}, failures, tokens=0)
 
 
 def _forward(

@@ -109,12 +109,11 @@ def _pass(
 def _collected(
     session: ModelSession, loaded: LoadedModel, corpus: str, statistics: Sequence[Statistic]
 ) -> Collected:
-    from mbench.moe.profile import profile_corpus
+    """What a pass over a corpus collects; over weights alone, no text is read."""
+    from mbench.moe.profile import inspect_weights, profile_corpus
 
     if corpus == WEIGHTS_ONLY:
-        from mbench.moe.weights import inspect_weights
-
-        return inspect_weights(loaded, statistics)
+        return inspect_weights(loaded.layers, statistics)
     suite = session.plan.suite
     return profile_corpus(
         loaded,

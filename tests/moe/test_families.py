@@ -74,14 +74,15 @@ def test_profiling_changes_no_output_and_counts_what_a_slow_loop_counts(case):
         seen, hidden = captured(
             model, [block.get_submodule(router.module), block.experts], sequences
         )
-        sums = np.zeros((4, layers[0].num_experts))
+        sums = np.zeros((5, layers[0].num_experts))
         for to_router, to_experts in zip(seen, hidden, strict=True):
             everything = np.ones(layers[0].num_experts, dtype=bool)
             chosen, gates = router.route(block, config, to_router, layers[0].top_k, everything)
             for expert, gate in zip(chosen, gates, strict=True):
                 norm = np.linalg.norm(experts.output(block.experts, config, expert, to_experts))
-                sums[:, expert] += 1, gate, norm, gate * norm
-        for name, expected in zip(("count", "gate", "norm", "gate_norm"), sums, strict=True):
+                sums[:, expert] += 1, gate, norm, gate * norm, norm**2
+        names = ("count", "gate", "norm", "gate_norm", "squared_norm")
+        for name, expected in zip(names, sums, strict=True):
             np.testing.assert_allclose(found[name][0, number], expected, rtol=1e-4, err_msg=name)
         if family.logits is None:
             logits = [router.logits(block, config, token) for token in seen]

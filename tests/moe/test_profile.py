@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from helpers.tiny_models import FAMILIES, olmoe, qwen2_moe, random_sequences
-from mbench.core.basics import RoutingSums
+from mbench.core.basics import CoActivation, RoutingSums
 from mbench.core.errors import PluginError, UnsupportedModel
 from mbench.core.interfaces import Statistic
 from mbench.moe.adapter import find_moe_layers
@@ -21,6 +21,7 @@ from mbench.run.profile_stage import corpus_profile
 SEQUENCES = random_sequences([10, 7, 12, 3, 12, 1, 9])
 RENORMALISES = {"qwen2_moe": False, "olmoe": False}
 ROUTING = RoutingSums().identity
+NAMES = ("count", "gate", "norm", "gate_norm", "squared_norm")
 
 
 @cache
@@ -50,7 +51,7 @@ def expert_output(layer, expert, hidden):
 
 def slow_routing_sums(layer, hidden, renormalises):
     weight = layer.router.weight.double().numpy()
-    sums = np.zeros((4, layer.num_experts))
+    sums = np.zeros((5, layer.num_experts))
     for token in hidden:
         logits = weight @ token
         probability = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
@@ -59,8 +60,8 @@ def slow_routing_sums(layer, hidden, renormalises):
         for expert in chosen:
             gate = probability[expert] / total
             norm = np.linalg.norm(expert_output(layer, expert, token))
-            sums[:, expert] += [1, gate, norm, gate * norm]
-    return dict(zip(("count", "gate", "norm", "gate_norm"), sums, strict=True))
+            sums[:, expert] += [1, gate, norm, gate * norm, norm**2]
+    return dict(zip(NAMES, sums, strict=True))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -73,6 +74,25 @@ def test_routing_sums_match_the_slow_oracle(family):
         for name, expected in oracle.items():
             found = collected.sums[ROUTING][name].sum(axis=0)[number]
             np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-7, err_msg=name)
+
+
+@pytest.mark.parametrize("family", ["qwen2_moe", "mixtral"])
+def test_co_activation_counts_pairs_chosen_together(family):
+    model, layers = model_and_layers(family)
+    statistics = [CoActivation(), Everything()]
+    collected = profile_model(model, layers, SEQUENCES, statistics, batch_size=3, shards=2)
+    samples = collected.samples[Everything().identity]
+    for number in range(len(layers)):
+        expected = np.zeros((2, 8, 8))
+        arrays = (samples[name][number] for name in ("index", "weight", "norm"))
+        for index, weight, norm in zip(*arrays, strict=True):
+            for i, first in enumerate(index):
+                for j, second in enumerate(index):
+                    product = float(weight[i]) * norm[i] * weight[j] * norm[j]
+                    expected[:, first, second] += 1, product
+        found = collected.sums[CoActivation().identity]
+        np.testing.assert_array_equal(found["count"].sum(axis=0)[number], expected[0])
+        np.testing.assert_allclose(found["product"].sum(axis=0)[number], expected[1], rtol=1e-6)
 
 
 def test_batch_size_changes_nothing_but_rounding_and_shards_add_up():
