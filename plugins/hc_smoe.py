@@ -39,11 +39,14 @@ def clusters(points: np.ndarray, count: int) -> np.ndarray:
 
 
 def closest_to_centre(points: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """int64 [N], for every point the one of its cluster that is closest to the cluster's mean."""
+    """int64 [N], for every point the one of its cluster that is closest to the cluster's mean.
+
+    Two points are equally close to their mean: the lower index counts, not the rounding.
+    """
     centre = np.empty(len(points), dtype=np.int64)
     for _, members in groups(label):
         distance = np.linalg.norm(points[members] - points[members].mean(axis=0), axis=1)
-        centre[members] = members[distance.argmin()]
+        centre[members] = members[(distance <= distance.min() * (1 + 1e-9)).argmax()]
     return centre
 
 
