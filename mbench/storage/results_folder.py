@@ -311,13 +311,16 @@ def _from_json(
 
 
 def _check_records(results: Results) -> None:
-    """Raise `KeyError` unless every model, method and task has its settings on record."""
+    """Raise `KeyError` unless every model, method and task has its settings on record.
+
+    A method that its plugin left without parts has none, and no mask.
+    """
     provenance = results.provenance
     for task in results.task_metrics:
         provenance.tasks[task]
     for cell in results.cells:
         provenance.models[cell.model]
-        if cell.method != UNPRUNED:
+        if cell.method != UNPRUNED and cell.mask:
             provenance.methods[cell.model][cell.method]
 
 

@@ -1,6 +1,6 @@
-"""What methods may do beyond scores and K per layer: uneven layers, chance, statistics of their own.
+"""Methods may have uneven layers, draw at random, and read statistics without a scorer.
 
-All of it in one run of one plugin, whose masks are compared with loops over the stored statistics.
+One run of one plugin, whose masks are compared with loops over the stored statistics.
 """
 
 import numpy as np
