@@ -7,11 +7,15 @@ line starts at once.
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from mbench.api.calls import plan, run
+    from mbench.api.views import PlannedRun, RunResults, ranked
     from mbench.core.basics import AsSelected, CoActivation, RoutingSums, TopK
     from mbench.core.errors import (
         CorpusError,
@@ -62,11 +66,13 @@ _HOME = {
     "Method": "core.interfaces",
     "Panel": "core.hookspecs",
     "Parameters": "core.parameters",
+    "PlannedRun": "api.views",
     "PluginError": "core.errors",
     "Probe": "core.search",
     "Profile": "core.interfaces",
     "Results": "core.results",
     "RoutingSums": "core.basics",
+    "RunResults": "api.views",
     "Scorer": "core.interfaces",
     "Scores": "core.interfaces",
     "SearchLimit": "core.errors",
@@ -80,6 +86,7 @@ _HOME = {
     "hookimpl": "core.hookspecs",
     "load_results": "storage.results_folder",
     "long_form": "core.results",
+    "ranked": "api.views",
 }
 
 __all__ = [
@@ -101,11 +108,13 @@ __all__ = [
     "Method",
     "Panel",
     "Parameters",
+    "PlannedRun",
     "PluginError",
     "Probe",
     "Profile",
     "Results",
     "RoutingSums",
+    "RunResults",
     "Scorer",
     "Scores",
     "SearchLimit",
@@ -119,6 +128,9 @@ __all__ = [
     "hookimpl",
     "load_results",
     "long_form",
+    "plan",
+    "ranked",
+    "run",
 ]
 
 
@@ -126,3 +138,26 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'mbench' has no attribute {name!r}")
     return getattr(importlib.import_module(f"mbench.{_HOME[name]}"), name)
+
+
+class _Callable(ModuleType):
+    """`mbench.plan` and `mbench.run` are functions of the API, and folders of mbench as well."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._function(*args, **kwargs)
+
+    @property
+    def __signature__(self) -> Any:
+        import inspect
+
+        return inspect.signature(self._function)
+
+    @property
+    def _function(self) -> Any:
+        calls = importlib.import_module("mbench.api.calls")
+        return getattr(calls, self.__name__.rpartition(".")[2])
+
+
+for _folder in ("plan", "run"):
+    importlib.import_module(f"mbench.{_folder}")
+    sys.modules[f"mbench.{_folder}"].__class__ = _Callable

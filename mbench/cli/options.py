@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from mbench.plan.cells import Plan
-    from mbench.plan.lock import Lock
+    from mbench.api.request import Request
     from mbench.plan.registry import PluginFailure, Registry
-    from mbench.plan.yaml_source import YamlSource
     from mbench.storage.store import Store
 
 _SUITE_OPTIONS = [
@@ -68,17 +65,6 @@ _SUITE_OPTIONS = [
     ),
 ]
 
-FLAGS = {
-    "models": "--model",
-    "texts": "--text",
-    "tasks": "--task",
-    "retain": "--retain",
-    "methods": "--method",
-    "limit": "--limit",
-    "set_values": "--set",
-}
-"""Options that change the suite."""
-
 plugin_option = click.option(
     "--plugin",
     "plugin_files",
@@ -105,27 +91,6 @@ def suite_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@dataclass(frozen=True)
-class Request:
-    """A suite as the command line asks for it, planned."""
-
-    plan: Plan
-    store: Store
-    registry: Registry
-    source: YamlSource
-    """Where the suite's keys stand, for errors."""
-    path: Path
-    changes: tuple[str, ...]
-    """The words of the command line that narrow or change the suite."""
-
-    @property
-    def lock(self) -> Lock:
-        """What repeats the run; raises `MbenchError` where a file cannot be read."""
-        from mbench.plan.lock import lock_of
-
-        return lock_of(self.plan, self.source.plain())
-
-
 def request(
     suite: Path,
     plugin_files: tuple[Path, ...],
@@ -134,65 +99,24 @@ def request(
     trust_expected: bool = False,
     **narrowing: Any,
 ) -> Request:
-    """Load plugins, read the suite and plan it; warnings of plugins go to standard error."""
-    from mbench.plan.cells import make_plan
-    from mbench.plan.lock import is_lock, lock_of, read_lock
-    from mbench.plan.locked_run import (
-        locked_plugins,
-        python_note,
-        refuse_another_plan,
-        refuse_options,
-        refuse_other_code,
-        refuse_other_files,
-    )
-    from mbench.plan.plugin_loading import load_registry
-    from mbench.plan.shipped import find_suite
-    from mbench.plan.suite_file import load_suite, validated
-    from mbench.plan.yaml_source import YamlSource
-    from mbench.plan.yaml_text import PlacedMap
-    from mbench.run.environment import set_up_libraries
-    from mbench.storage.inputs import Inputs
-    from mbench.storage.store import Store, default_root
+    """Load plugins, read the suite and plan it; notes and warnings go to standard error."""
+    from mbench.api.request import Wish
+    from mbench.api.request import request as planned
 
-    # First, because plugins take seconds to load.
-    path, note = find_suite(suite)
-    changes = tuple(_changes(narrowing))
-    lock = read_lock(path) if is_lock(path) else None
-    if lock is None:
-        loaded, source = load_suite(path, **narrowing)
-    else:
-        refuse_options(path, changes)
-        refuse_other_code(path, lock)
-        plugin_files = tuple(locked_plugins(path, lock, plugin_files))
-        source = YamlSource(path, PlacedMap())
-        source.data.update(lock.suite)
-        loaded = validated(source)
-        note = python_note(lock)
-    set_up_libraries()
-    registry = load_registry(plugin_files)
-    warn_of_failures(registry)
-    if note:
-        click.echo(f"note: {note}", err=True)
-    store = Store(store_root or default_root())
-    warn_of_damage(store)
-    if lock is not None:
-        refuse_other_files(path, lock, store)
-    inputs = Inputs(store, _say, None if lock is None else lock.hub)
-    plan = make_plan(loaded, source, registry, store, trust_expected=trust_expected, inputs=inputs)
-    if lock is not None:
-        refuse_another_plan(path, lock, lock_of(plan, source.plain()))
-    return Request(plan, store, registry, source, path, changes)
+    wish = Wish(
+        suite,
+        plugin_files=plugin_files,
+        narrowing=narrowing,
+        store=store_root,
+        trust_expected=trust_expected,
+    )
+    asked = planned(wish, _say)
+    warn_of_damage(asked.store)
+    return asked
 
 
 def _say(line: str) -> None:
     click.echo(line, err=True)
-
-
-def _changes(narrowing: Mapping[str, Any]) -> Iterator[str]:
-    for name, flag in FLAGS.items():
-        given = narrowing.get(name)
-        for value in given if isinstance(given, tuple) else [] if given is None else [given]:
-            yield from (flag, str(value))
 
 
 def warn_of_damage(store: Store) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,6 @@ from mbench.core.clean_text import shown_place
 
 if TYPE_CHECKING:
     from mbench.core.results import Results
-    from mbench.plan.cells import Plan
     from mbench.report.publish import WrittenReport
     from mbench.run.progress import Progress
     from mbench.run.session import Outcome
@@ -51,38 +49,22 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     Exit status: 0 all done, 2 a mistake in the suite or its inputs or a file that cannot be
     written, 3 something failed, 130, 143 and 129 ended by Ctrl-C, SIGTERM and SIGHUP.
     """
+    from mbench.api.running import carry_out, prepare
     from mbench.cli.display import json_only, watching
     from mbench.cli.plan_display import show_plan
-    from mbench.cli.run_report import RunReport
     from mbench.cli.summary import show_end, show_notes
-    from mbench.plan.admission.admit import admit, refuse
-    from mbench.plan.cost import estimate
-    from mbench.run.processes import Processes
-    from mbench.run.runner import Runner
-    from mbench.storage.report_folder import check_replaceable
 
     json_stream = click.get_current_context().with_resource(json_only()) if as_json else None
     asked = request(**options)
-    directory = output / asked.plan.suite.name
-    check_replaceable(directory)
-    _say_what_is_replaced(directory, asked.plan)
-    findings = admit(asked.plan, asked.store)
-    refuse(findings, asked.source)
-    report = RunReport(asked, findings, directory)
-    cost = estimate(asked.plan, asked.store)
+    words = ["mbench", *sys.argv[1:]]
+    prepared = prepare(asked, output, words, partial(click.echo, err=True))
     if not as_json and not quiet:
-        show_plan(cost, asked.plan.suite, err=True)
-        show_notes(findings)
+        show_plan(prepared.cost, asked.plan.suite, err=True)
+        show_notes(prepared.findings)
     with watching(json_stream=json_stream, quiet=quiet) as progress:
-        progress.event("plan", **cost.to_json())
-        executor = Processes(asked.plan, asked.store)
-        meanwhile = partial(report.write_if_due, warn=progress.warning)
-        outcome = Runner(asked.plan, asked.store, progress, executor, meanwhile).run()
-    with interruption.finishing():
-        results = report.results(outcome)
-        published = report.write(results)
-    for text in published.warnings:
-        progress.warning(text)
+        progress.event("plan", **prepared.cost.to_json())
+        finished = carry_out(prepared, progress)
+    results, outcome, published = finished.results, finished.outcome, finished.published
     if as_json:
         failed = _tell_end(progress, results, outcome, published)
     else:
@@ -105,21 +87,3 @@ def _tell_end(
     place = shown_place(published.page)
     progress.event("done", report=place, problems=problems, interrupted=outcome.interrupted)
     return len(problems)
-
-
-def _say_what_is_replaced(directory: Path, plan: Plan) -> None:
-    """A narrowed run replaces the report of a larger one, though nothing in the store."""
-    from mbench.report.page.index import VERDICT
-
-    try:
-        counts = json.loads((directory / VERDICT).read_text(encoding="utf-8"))["evaluations"]
-        before = sum(counts.values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return
-    cells = sum(cell.method.evaluated for cell in plan.cells) + len(plan.models)
-    if before > cells * len(plan.tasks):
-        click.echo(
-            f"note: the report in {directory} has {before} evaluations and will be replaced by one"
-            f" with {cells * len(plan.tasks)}; use --output DIR to keep both",
-            err=True,
-        )

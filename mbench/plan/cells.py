@@ -12,7 +12,7 @@ from mbench.core.interfaces import WEIGHTS_ONLY, Budget, RouterMode, Statistic
 from mbench.core.plugin_code import plugin_code
 from mbench.core.results import CellKey
 from mbench.core.suite import Suite
-from mbench.plan.components import class_modules, component_key
+from mbench.plan.components import class_code, component_key
 from mbench.plan.keys import (
     Code,
     ComponentKey,
@@ -266,7 +266,7 @@ class _Planner:
                 for corpus in method.profiles
             }
             components = {
-                kind: component_key(part, self.code.source_of(self.registry.modules(kind, part)))
+                kind: component_key(part, self.code.source_of(self.registry.code(kind, part)))
                 for kind, part in method.parts.items()
             }
         except Infeasible as error:
@@ -317,7 +317,7 @@ class _Planner:
         return {"text": self.identities[corpus], **protocol}
 
     def _statistic_job(self, corpus: str, statistic: Statistic) -> StatisticJob:
-        source = self.code.source_of(class_modules(type(statistic)))
+        source = self.code.source_of(class_code(type(statistic)))
         if not statistic.measures():
             corpus = WEIGHTS_ONLY
         key = statistic_key(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import operator
 import sys
-from types import ModuleType
 
 from mbench.core import interfaces, search
 from mbench.core.errors import PluginError
 from mbench.core.interfaces import Component
 from mbench.core.parameters import plain_parameters
 from mbench.plan.keys import ComponentKey
-from mbench.storage.source_code import Source
+from mbench.storage.source_code import Root, Source
+from mbench.storage.typed_code import is_typed, typed_code
 
 CONTRACT = (interfaces.__name__, search.__name__)
 """Modules of base classes that do nothing of their own."""
@@ -46,8 +46,8 @@ def component_key(component: Component, source: Source) -> ComponentKey:
     )
 
 
-def class_modules(kind: type[Component]) -> list[ModuleType]:
-    """The modules of a component's class and of the classes that it is made of.
+def class_code(kind: type) -> list[Root]:
+    """Where the code of a class, and of the classes that it is made of, begins.
 
     Raises `PluginError` for a class that is defined inside a function, whose values its source
     does not show.
@@ -58,17 +58,20 @@ def class_modules(kind: type[Component]) -> list[ModuleType]:
             f"{kind.__name__} in {file} is defined inside a function, whose values its source does"
             " not show: define it at the top of a module, with `Params`"
         )
-    modules = []
+    roots: list[Root] = []
     for base in kind.__mro__:
         name = base.__module__
         if name in CONTRACT or name.partition(".")[0] in sys.stdlib_module_names:
             continue
         module = sys.modules.get(name)
+        if is_typed(base):
+            roots.append(typed_code(base))
+            continue
         if module is None or not getattr(module, "__file__", None):
             raise PluginError(f"{base.__name__}: its module {name} has no source file")
         if operator.attrgetter(base.__qualname__)(module) is not base:
             raise PluginError(
                 f"{module.__file__} defines two classes {base.__qualname__}: rename one"
             )
-        modules.append(module)
-    return list(dict.fromkeys(modules))
+        roots.append(module)
+    return list(dict.fromkeys(roots))

@@ -37,11 +37,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from mbench.core.provenance import release
-from mbench.storage.source_code import Source, code_hash, source_of
+from mbench.storage.source_code import Root, Source, code_hash, source_of
 from mbench.storage.store import Key
 
 READERS = ("storage/text_files", "storage/texts.py")
@@ -78,15 +77,15 @@ class Code:
     """Folder or file of mbench -> sha256 of its content."""
     versions: Mapping[str, str]
     """Without the build's variant such as `+cpu`."""
-    source_of: Callable[[Sequence[ModuleType]], Source] = source_of
-    """The source of a component that comes from these modules."""
+    source_of: Callable[[Sequence[Root]], Source] = source_of
+    """The source of a component whose code begins there."""
 
     def remembering(self) -> Code:
         """The same, which reads the source of each component once; for one plan."""
-        sources: dict[tuple[ModuleType, ...], Source] = {}
+        sources: dict[tuple[Root, ...], Source] = {}
 
-        def remembered(modules: Sequence[ModuleType]) -> Source:
-            known = tuple(modules)
+        def remembered(roots: Sequence[Root]) -> Source:
+            known = tuple(roots)
             if known not in sources:
                 sources[known] = self.source_of(known)
             return sources[known]

@@ -21,15 +21,16 @@ from mbench.core.errors import PluginError, SuiteError, caught, nearest
 from mbench.core.interfaces import Component, Method
 from mbench.core.parameters import Parameters
 from mbench.core.plugin_code import plugin_code
+from mbench.plan.given_plugins import GivenPlugin
 from mbench.plan.registry import KINDS, Origin, PluginFailure, Registry
-from mbench.storage.source_code import imported_names
+from mbench.storage.source_code import Root, imported_names
 
 
-def load_registry(files: Sequence[Path] = ()) -> Registry:
+def load_registry(files: Sequence[Path] = (), given: Sequence[GivenPlugin] = ()) -> Registry:
     """Load the built-in parts, every entry point of the group `mbench`, and single files.
 
     A plugin that cannot be loaded is among the registry's failures. Raises `SuiteError` for a file
-    that is not there: it was mistyped.
+    that is not there: it was mistyped; and `PluginError` for what is wrong with one of `given`.
     """
     for path in files:
         if not path.is_file():
@@ -46,6 +47,9 @@ def load_registry(files: Sequence[Path] = ()) -> Registry:
     for path in files:
         registry.files.append(str(path))
         _attempt(registry, str(path), str(path), partial(_import_file, path))
+    for plugin in given:
+        registry.given.append(plugin.name)
+        _add(registry, plugin.hooks, plugin.name, plugin.name, plugin.code)
     return registry
 
 
@@ -133,19 +137,23 @@ def _refuse_foreign_siblings(path: Path) -> None:
             )
 
 
-def _add(registry: Registry, module: ModuleType, plugin: str, source: str) -> None:
+def _add(
+    registry: Registry, hooks: Any, plugin: str, source: str, code: Root | None = None
+) -> None:
     """Ask one plugin for all it offers, then register it; an error registers nothing of it.
+
+    `hooks` is a module, or an object whose source is `code`.
 
     Raises `PluginError` saying what is wrong with it.
     """
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     try:
-        manager.register(module, plugin)
+        manager.register(hooks, plugin)
         manager.check_pending()
     except pluggy.PluginValidationError as error:
         raise PluginError(" ".join(str(error).split())) from error
-    _check_marks(manager, module)
+    _check_marks(manager, hooks)
     offers = _offers(manager)
     directories = [Path(path) for path in _listed(manager, "mbench_task_directories")]
     for directory in directories:
@@ -174,7 +182,7 @@ def _add(registry: Registry, module: ModuleType, plugin: str, source: str) -> No
             raise PluginError(f"{kind} {name!r} is already registered by {first}: rename yours")
         if names.count((kind, name)) > 1:
             raise PluginError(f"registers two of {kind} {name!r}")
-    origin = Origin(plugin, source, module)
+    origin = Origin(plugin, source, hooks if code is None else code)
     for kind, name, value in offers:
         tables[kind][name] = value
         registry.origins[kind, name] = origin
@@ -195,7 +203,7 @@ def _offers(manager: pluggy.PluginManager) -> list[tuple[str, str, Any]]:
     return offers
 
 
-def _check_marks(manager: pluggy.PluginManager, module: ModuleType) -> None:
+def _check_marks(manager: pluggy.PluginManager, module: Any) -> None:
     """Raise `PluginError` for a hook without its mark, which pluggy would ignore silently."""
     callers = manager.get_hookcallers(module) or []
     marked = {caller.name for caller in callers}

@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from mbench.core.errors import SuiteError, unknown
@@ -18,7 +17,8 @@ from mbench.core.interfaces import (
     Selector,
     Statistic,
 )
-from mbench.plan.components import class_modules
+from mbench.plan.components import class_code
+from mbench.storage.source_code import Root
 
 KINDS: dict[str, type[Component]] = {
     "scorer": Scorer,
@@ -35,8 +35,8 @@ class Origin:
     plugin: str
     distribution: str
     """Name and version of the installed package, or the path of a single file."""
-    module: ModuleType = field(repr=False)
-    """What registered it."""
+    code: Root = field(repr=False)
+    """Where the source of what registered it begins."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ class Registry:
     failures: list[PluginFailure] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     """Single files, which the user asked for by name."""
+    given: list[str] = field(default_factory=list)
+    """Plugins of this process, which no other can load."""
 
     def component(self, kind: str, name: str) -> type[Component]:
         """Return a component class; raises `SuiteError` naming the choices."""
@@ -94,13 +96,13 @@ class Registry:
             f" ({self.failed()})" if self.failures else "; one of your own needs --plugin FILE.py"
         )
 
-    def modules(self, kind: str, component: Component) -> list[ModuleType]:
+    def code(self, kind: str, component: Component) -> list[Root]:
         """Where a component's code begins: its class, and the plugin that registered it.
 
         Raises `PluginError` for a class whose source does not show all that it does.
         """
-        registered_by = self.origins[kind, component.name].module
-        return [registered_by, *class_modules(type(component))]
+        registered_by = self.origins[kind, component.name].code
+        return [registered_by, *class_code(type(component))]
 
     @property
     def rejected_files(self) -> list[PluginFailure]:

@@ -22,8 +22,14 @@ MOST_NAMES = 500
 """Of corpora, of texts, and of tasks."""
 
 
-def load_suite(
-    path: Path,
+def load_suite(path: Path, **narrowing: Any) -> tuple[Suite, YamlSource]:
+    """Read and validate a suite file, narrowed or redirected as `narrowed` says."""
+    source = YamlSource.read(path)
+    return narrowed(source, **narrowing), source
+
+
+def narrowed(
+    source: YamlSource,
     *,
     set_values: Sequence[str] = (),
     models: Sequence[str] = (),
@@ -32,13 +38,12 @@ def load_suite(
     limit: int | None = None,
     texts: Sequence[str] = (),
     tasks: Sequence[str] = (),
-) -> tuple[Suite, YamlSource]:
-    """Read and validate a suite file, narrowed or redirected by the command line.
+) -> Suite:
+    """Narrow or redirect what was read, by the options of the command line, and validate it.
 
     Raises `SuiteError`, one line `file:line:column: what is wrong (valid choices)`. Names of
     methods that the file does not list are left for the plan, which knows the plugins.
     """
-    source = YamlSource.read(path)
     for assignment in set_values:
         source.assign(assignment, methods)
     for redirection in models:
@@ -56,7 +61,7 @@ def load_suite(
         _choose_methods(source, methods)
     if limit is not None:
         _limit(source, limit)
-    return validated(source), source
+    return validated(source)
 
 
 def validated(source: YamlSource) -> Suite:

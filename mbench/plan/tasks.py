@@ -141,7 +141,7 @@ def find_text(
         raise source.unknown(at, "plugin corpus", spec.plugin, registry.corpora)
     made_by: str | dict[str, str] = code.of("text")
     if spec.plugin is not None:
-        made_by = code.source_of([registry.origins["corpus", spec.plugin].module]).sha256
+        made_by = code.source_of([registry.origins["corpus", spec.plugin].code]).sha256
     return Text(".".join(place), spec, registry.corpora, made_by, inputs, trust_expected)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from mbench.core.errors import MbenchError, SuiteError, shortened, shown, unknown
 from mbench.core.small_files import Unreadable, read_small_file
-from mbench.plan.yaml_text import PlacedList, PlacedMap, parse
+from mbench.plan.yaml_text import PlacedList, PlacedMap, parse, placed
 
 MOST_BYTES = 256 * 1024
 """Of a suite file."""
@@ -43,6 +43,15 @@ class YamlSource:
     data: PlacedMap
     changed: dict[Place, str] = field(default_factory=dict)
     """place -> the option that put it there."""
+    written: bool = True
+    """False for a suite that was given as values, whose places are its keys."""
+
+    @classmethod
+    def given(cls, suite: Mapping[str, Any]) -> YamlSource:
+        """A suite of Python's own values; raises `SuiteError` for what no suite can hold."""
+        name = suite.get("name")
+        name = name if isinstance(name, str) else "the suite that was given"
+        return cls(Path(name), placed(suite, name), written=False)
 
     @classmethod
     def read(cls, path: Path) -> YamlSource:
@@ -155,6 +164,8 @@ class YamlSource:
         for length in range(len(place), 0, -1):
             if place[:length] in self.changed:
                 return self.changed[place[:length]]
+        if not self.written:
+            return ": ".join(filter(None, (str(self.path), ".".join(map(str, place)))))
         node: Any = self.data
         line, column = 0, 0
         for key in place:

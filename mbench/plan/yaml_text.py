@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -74,6 +76,42 @@ def parse(text: str, where: str) -> Any:
         raise _error(where, mark, f"the character U+{error.character:04X} is no text") from None
     except YAMLError as error:
         raise _error(where, None, f"malformed YAML: {error}") from None
+
+
+def placed(value: Any, where: str) -> Any:
+    """Python's own values as `parse` gives them, copied; raises `SuiteError` for any other.
+
+    Paths become text, and NumPy's scalars the numbers that they are.
+    """
+    left = MOST_VALUES
+
+    def copied(value: Any, name: str) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise SuiteError(f"{where}: more than {MOST_VALUES} values")
+        if isinstance(value, Mapping):
+            made = PlacedMap()
+            for key, item in value.items():
+                if not isinstance(key, str):
+                    raise SuiteError(f"{where}: {name}: a key must be text, not {shown(key)}")
+                made[key] = copied(item, f"{name}.{key}" if name else key)
+                made.positions[key] = made.position
+            return made
+        if isinstance(value, list | tuple):
+            items = PlacedList()
+            for number, item in enumerate(value):
+                items.append(copied(item, f"{name}.{number}"))
+                items.positions.append((0, 0))
+            return items
+        if isinstance(value, Path):
+            return str(value)
+        scalar = value.item() if hasattr(value, "item") and hasattr(value, "dtype") else value
+        if scalar is None or type(scalar) in (bool, int, float, str):
+            return scalar
+        raise SuiteError(f"{where}: {name}: no value of a suite: {shown(value)}")
+
+    return copied(value, "")
 
 
 def _error(where: str, mark: Any, problem: str) -> SuiteError:

@@ -49,7 +49,10 @@ class Order(BaseModel):
 
 
 class Processes:
-    """This process, and as many others as the suite asks for, unless a GPU does the work."""
+    """This process, and as many others as the suite asks for, unless a GPU does the work.
+
+    Plugins of this process alone leave it alone, too: no other could load them.
+    """
 
     def __init__(self, plan: Plan, store: Store) -> None:
         """Workers get the suite, the plugins and the store of this plan."""
@@ -63,7 +66,9 @@ class Processes:
         if self._plan.suite.processes == 1 or torch.cuda.is_available():
             stage.run(pending)
             return
-        others = min(self._plan.suite.processes, len(pending)) - 1
+        others = (
+            0 if self._plan.registry.given else min(self._plan.suite.processes, len(pending)) - 1
+        )
         # Where a single mask is left, too: with more threads its sums end in other digits.
         threads = torch.get_num_threads()
         torch.set_num_threads(1)

@@ -35,11 +35,17 @@ PACKAGES = ("mbench", "torch", "transformers", "lm-eval", "datasets", "numpy", "
 
 
 def gather(
-    plan: Plan, outcome: Outcome, suite_path: Path, command: Sequence[str], changes: Sequence[str]
+    plan: Plan,
+    outcome: Outcome,
+    suite_path: Path | None,
+    command: Sequence[str],
+    changes: Sequence[str],
+    given: str = "",
 ) -> Provenance:
     """The plan's settings with the hashes of all inputs, and the record of this run.
 
-    `changes` are the words of the command that narrow or redirect the suite.
+    `changes` are the words of the command that narrow or redirect the suite. `given` is the suite
+    where it has no file, as a text.
     """
     suite = plan.suite
     methods: dict[str, dict[str, MethodSettings]] = {model.name: {} for model in plan.models}
@@ -59,10 +65,12 @@ def gather(
                 description=suite.description,
                 command=tuple(command),
                 changes=tuple(changes),
-                suite_sha256=hashlib.sha256(suite_path.read_bytes()).hexdigest(),
+                suite_sha256=hashlib.sha256(
+                    suite_path.read_bytes() if suite_path else given.encode()
+                ).hexdigest(),
                 versions=_versions(),
                 code=plan.code.hashes,
-                suite_checkout=_checkout(suite_path.resolve()),
+                suite_checkout=_checkout(suite_path.resolve()) if suite_path else Checkout(None),
                 mbench_checkout=_checkout(Path(__file__)),
                 hardware=_hardware(),
                 plugins=_plugins(plan),

@@ -25,8 +25,13 @@ from pathlib import Path
 from types import ModuleType
 
 from mbench.core.provenance import release
+from mbench.storage.typed_code import TypedCode
 
 DISTRIBUTION = "mbench"
+
+
+Root = ModuleType | TypedCode
+"""Where a component's code begins."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +44,17 @@ class Source:
     """Name -> version of the installed distributions that these modules import."""
 
 
-def source_of(modules: Iterable[ModuleType]) -> Source:
-    """The modules with everything they import (see above)."""
-    roots = [(_root_name(module), _file(module), module.__package__ or "") for module in modules]
-    files, distributions = _reached(roots)
-    lines = sorted(f"{name}\0{_file_hash(path)}\n" for path, name in files.items())
+def source_of(roots: Iterable[Root]) -> Source:
+    """The modules, and what was typed, with everything they import (see above)."""
+    roots = list(roots)
+    typed = [root for root in roots if isinstance(root, TypedCode)]
+    modules = [root for root in roots if isinstance(root, ModuleType)]
+    files, distributions = _reached(
+        [(_root_name(module), _file(module), module.__package__ or "") for module in modules],
+        [name for root in typed for name in root.imports],
+    )
+    lines = [f"{name}\0{_file_hash(path)}\n" for path, name in files.items()]
+    lines = sorted([*lines, *(f"{root.name}\0{root.sha256}\n" for root in typed)])
     return Source(
         hashlib.sha256("".join(lines).encode()).hexdigest(), dict(sorted(distributions.items()))
     )
@@ -55,33 +66,48 @@ def files_behind(path: Path) -> frozenset[Path]:
     return frozenset(files)
 
 
-def _reached(roots: Iterable[tuple[str, Path, str]]) -> tuple[dict[Path, str], dict[str, str]]:
-    """File -> module of all that the roots (module, file, package) import; and distributions."""
+def _reached(
+    roots: Iterable[tuple[str, Path, str]], names: Iterable[str] = ()
+) -> tuple[dict[Path, str], dict[str, str]]:
+    """File -> module of all that the roots (module, file, package) import; and distributions.
+
+    `names` are imported by what is in no file.
+    """
     files: dict[Path, str] = {}
     distributions: dict[str, str] = {}
     pending = list(roots)
+    for imported in names:
+        pending += _followed(imported, distributions)
     while pending:
         name, path, package = pending.pop()
         if path in files:
             continue
         files[path] = name
         for imported in _imports(path, package):
-            top = imported.partition(".")[0]
-            if top in sys.stdlib_module_names or top == DISTRIBUTION:
-                continue
-            reached = list(_modules_on_the_way(imported))
-            distribution = "" if top in _top_level(DISTRIBUTION) else _distribution(top)
-            if distribution and reached and not _belongs(reached[0][1], distribution):
-                distribution = ""  # a file that only bears the distribution's name
-            if distribution:
-                distributions[distribution] = release(importlib.metadata.version(distribution))
-            if distribution and _is_required(distribution):
-                continue
-            if not reached and not distribution:
-                # An optional import; what the component does may change once it is installed.
-                distributions[top] = "not installed"
-            pending += reached
+            pending += _followed(imported, distributions)
     return files, distributions
+
+
+def _followed(imported: str, distributions: dict[str, str]) -> list[tuple[str, Path, str]]:
+    """The modules (name, file, package) that an import runs, as far as their content counts.
+
+    The distribution that it belongs to is added to `distributions`.
+    """
+    top = imported.partition(".")[0]
+    if top in sys.stdlib_module_names or top == DISTRIBUTION:
+        return []
+    reached = list(_modules_on_the_way(imported))
+    distribution = "" if top in _top_level(DISTRIBUTION) else _distribution(top)
+    if distribution and reached and not _belongs(reached[0][1], distribution):
+        distribution = ""  # a file that only bears the distribution's name
+    if distribution:
+        distributions[distribution] = release(importlib.metadata.version(distribution))
+    if distribution and _is_required(distribution):
+        return []
+    if not reached and not distribution:
+        # An optional import; what the component does may change once it is installed.
+        distributions[top] = "not installed"
+    return reached
 
 
 def _belongs(path: Path, distribution: str) -> bool:

@@ -20,7 +20,7 @@ import pytest
 
 from helpers.command import call
 from helpers.tiny_suite import SUITE
-from mbench.cli import run_report
+from mbench.api import run_report
 from mbench.cli.served_folder import FolderServer
 from mbench.report import publish
 

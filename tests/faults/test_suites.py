@@ -231,7 +231,7 @@ def test_what_nobody_foresaw_is_called_a_bug(folder, monkeypatch):
     done = call("check", "good.yaml", cwd=folder, store=folder / "s")
     assert done.returncode == 70
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: a bug of mbench in cli/options.py:")
+    assert line.startswith("error: a bug of mbench in api/request.py:")
     assert "KeyError" in line
     debugged = call("--debug", "check", "good.yaml", cwd=folder, store=folder / "s").stderr
     assert "Traceback" in debugged

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from mbench.run.assemble import INTERRUPTED, PENDING, assemble
 from mbench.run.provenance import gather
 
 if TYPE_CHECKING:
-    from mbench.cli.options import Request
+    from mbench.api.request import Request
     from mbench.core.admission import Finding
     from mbench.core.results import Results, TaskStatus
     from mbench.run.session import Outcome
@@ -35,6 +35,8 @@ class RunReport:
     asked: Request
     findings: tuple[Finding, ...]
     directory: Path
+    command: Sequence[str]
+    """Its words, as a reader may repeat them."""
     _due: float = field(default_factory=lambda: time.monotonic() + EVERY)
     _lock: str = field(init=False)
 
@@ -44,8 +46,10 @@ class RunReport:
 
     def results(self, outcome: Outcome, left: TaskStatus = INTERRUPTED) -> Results:
         """What the outcome comes to; `left` is the status of all that it does not have."""
-        asked, words = self.asked, ["mbench", *sys.argv[1:]]
-        provenance = gather(asked.plan, outcome, asked.path, words, asked.changes)
+        asked, source = self.asked, self.asked.source
+        file = source.path if source.written else None
+        given = "" if source.written else json.dumps(source.plain())
+        provenance = gather(asked.plan, outcome, file, self.command, asked.changes, given)
         stored = {
             task.name: asked.store.read_json(asked.plan.item_texts_key(task))
             for task in asked.plan.tasks

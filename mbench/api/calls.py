@@ -1,0 +1,191 @@
+"""The functions of the Python API: `mbench.plan` and `mbench.run`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+from mbench.api.request import Request, Wish, request
+from mbench.api.views import PlannedRun, RunResults, finished_run, planned_run
+from mbench.core.errors import MbenchError, PluginError, SuiteError, shown, unknown
+from mbench.run.progress import Progress
+
+if TYPE_CHECKING:
+    from mbench.core.interfaces import Component
+
+Suite = str | Path | Mapping[str, Any]
+"""A suite's file, the name of one that comes with mbench, or its keys and values."""
+
+
+class Options(TypedDict, total=False):
+    """What a call may change, as the options of the command line do."""
+
+    plugins: Sequence[type[Component] | object | str | Path]
+    """Classes of components, modules and objects with hooks, and paths of plugin files. A scorer's
+    class is also a method of its name, on one corpus, which the suite gets unless it uses it."""
+    methods: Mapping[str, Mapping[str, Any] | None]
+    """Methods to add or to replace, as a suite says them: `{"mine": {"scorer": "frequency"}}`."""
+    only: Sequence[str]
+    """Run only these methods (`--method`)."""
+    retain: Sequence[float]
+    """Run only these budgets."""
+    models: Sequence[str] | Mapping[str, str | Path]
+    """Only these models of the suite; or name -> where to take it from (`--model`)."""
+    texts: Mapping[str, str | Path]
+    """Corpora and perplexity texts from local files."""
+    tasks: Mapping[str, str | Path]
+    """Tasks from local task files."""
+    limit: int
+    """At most so many items per task, and windows per text."""
+    changes: Mapping[str, Any]
+    """Single values of the suite by dotted key, `{"router": "preserved"}` (`--set`)."""
+    store: str | Path
+    """Folder of the store; without it `$MBENCH_STORE`, else the user's cache."""
+
+
+def plan(suite: Suite, **options: Unpack[Options]) -> PlannedRun:
+    """What a run would cost, what of it is stored, and what it can tell apart; loads no weights.
+
+    Raises `MbenchError`, one line, for a mistake in the suite, an option or a plugin.
+    """
+    with _own_warnings():
+        return planned_run(_request(suite, options, _on_standard_error, trust_expected=True))
+
+
+def run(
+    suite: Suite,
+    *,
+    output: str | Path = "reports",
+    quiet: bool = False,
+    **options: Unpack[Options],
+) -> RunResults:
+    """Run a suite, and write its leaderboard to the folder `output`/<name of the suite>.
+
+    What is in the store is not computed again. What fails, such as a method that breaks its
+    contract, is in the results with its reason, and all else goes on. Plugins of this process keep
+    a run in one process, whatever the suite's `processes` say.
+
+    Args:
+        suite: a file, a name, or plain values.
+        output: the folder of reports.
+        quiet: print warnings alone; otherwise finished masks are lines on standard error.
+        options: see `Options`.
+
+    Raises:
+        MbenchError: one line, for a mistake in the suite, an option or a plugin, or an input that
+            would measure something else.
+        KeyboardInterrupt: at Ctrl-C, once what was finished is reported.
+    """
+    from mbench.api.running import carry_out, prepare
+
+    tell = (lambda line: None) if quiet else _on_standard_error
+    with _own_warnings():
+        asked = _request(suite, options, tell)
+        words = ["mbench.run", str(asked.path), *asked.changes]
+        words += [word for name in asked.registry.given for word in ("--plugin", name)]
+        finished = carry_out(prepare(asked, Path(output), words, tell), _Lines(tell))
+    if finished.outcome.interrupted:
+        raise KeyboardInterrupt("call it again to continue")
+    return finished_run(finished)
+
+
+@contextmanager
+def _own_warnings() -> Iterator[None]:
+    """Libraries are silenced while mbench uses them, and no longer."""
+    with warnings.catch_warnings():
+        yield
+
+
+def _on_standard_error(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _request(
+    suite: Suite,
+    options: Mapping[str, Any],
+    tell: Callable[[str], object],
+    *,
+    trust_expected: bool = False,
+) -> Request:
+    for name in options:
+        if name not in Options.__annotations__:
+            raise MbenchError(unknown("option", name, [*Options.__annotations__, "output"]))
+    plugins = options.get("plugins", ())
+    if isinstance(plugins, str | Path) or not isinstance(plugins, Sequence):
+        raise MbenchError(f"plugins= takes a list, got {shown(plugins)}")
+    asked = request(
+        Wish(
+            suite if isinstance(suite, Mapping) else Path(suite),
+            plugin_files=tuple(Path(item) for item in plugins if isinstance(item, str | Path)),
+            plugins=tuple(item for item in plugins if not isinstance(item, str | Path)),
+            methods=options.get("methods") or {},
+            narrowing=_narrowing(options),
+            store=Path(options["store"]) if options.get("store") else None,
+            trust_expected=trust_expected,
+        ),
+        tell,
+    )
+    for failure in asked.registry.rejected_files:
+        raise PluginError(f"plugin {failure.plugin}: {failure.reason}")
+    return asked
+
+
+def _narrowing(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options by the names and in the forms of the command line."""
+    return {
+        "methods": _several("only", options.get("only")),
+        "retain": _several("retain", options.get("retain")),
+        "models": _redirections("models", options.get("models")),
+        "texts": _redirections("texts", options.get("texts")),
+        "tasks": _redirections("tasks", options.get("tasks")),
+        "limit": options.get("limit"),
+        "set_values": _assignments(options.get("changes")),
+    }
+
+
+def _several(name: str, given: Any) -> tuple[Any, ...]:
+    if isinstance(given, str) or not isinstance(given, Sequence | None):
+        raise MbenchError(f"{name}= takes a list, got {shown(given)}")
+    return tuple(given or ())
+
+
+def _redirections(name: str, given: Any) -> tuple[str, ...]:
+    if isinstance(given, Mapping):
+        return tuple(f"{key}={place}" for key, place in given.items())
+    return tuple(map(str, _several(name, given)))
+
+
+def _assignments(given: Any) -> tuple[str, ...]:
+    if not isinstance(given, Mapping | None):
+        raise MbenchError(f"changes= takes a mapping of keys to values, got {shown(given)}")
+    try:
+        return tuple(f"{key}={json.dumps(value)}" for key, value in (given or {}).items())
+    except TypeError as error:
+        raise SuiteError(f"changes=: {error}") from None
+
+
+class _Lines(Progress):
+    """A line for each mask with its figures, and for what fails."""
+
+    def __init__(self, tell: Callable[[str], object]) -> None:
+        self._tell = tell
+
+    def warning(self, text: str) -> None:
+        """A warning is told in any case."""
+        _on_standard_error(f"warning: {text}")
+
+    def event(self, kind: str, **values: Any) -> None:
+        """What has no result."""
+        if values.get("status") not in (None, "ok"):
+            what = values.get("cell") or f"{values.get('mask')}: {values.get('task')}"
+            self._tell(f"{values['status']} {what}: {values['reason']}")
+
+    def figures(self, label: str, metrics: Mapping[str, float]) -> None:
+        """A mask's figures."""
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        self._tell(f"{label}  {shown}")

@@ -1,0 +1,155 @@
+"""The Python API runs what the command line runs, with plugins of the calling process."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import warnings
+
+import numpy as np
+import pytest
+import yaml
+
+import mbench
+from helpers.frequency import Frequency
+from helpers.tiny_suite import SUITE
+from mbench.core.results import UNPRUNED
+from mbench.storage.results_folder import read
+
+TINY = yaml.safe_load(SUITE)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def results(store, tmp_path_factory):
+    return mbench.run(
+        TINY,
+        plugins=[Frequency],
+        methods={"frequency": {"corpora": ["wiki"]}, "often": {"use": "reap", "corpora": ["wiki"]}},
+        only=["random", "frequency", "often"],
+        output=tmp_path_factory.mktemp("reports"),
+        store=store,
+        quiet=True,
+    )
+
+
+def test_a_class_is_a_method_whose_mask_follows_from_its_scores(results):
+    scores = results.scores["demo", "frequency", "wiki"]
+    (cell,) = (c for c in results.cells if (c.method, c.retain) == ("frequency", 0.5))
+    keep = results.masks["demo", cell.mask]
+    for layer, row in enumerate(scores):
+        best = sorted(range(len(row)), key=lambda expert: (-row[expert], expert))[: cell.kept]
+        assert sorted(best) == np.flatnonzero(keep[layer]).tolist()
+    assert results.problems == {}
+
+
+def test_methods_and_options_change_the_suite(results):
+    assert {cell.method for cell in results.cells} == {"random", "frequency", "often", UNPRUNED}
+    record = results.provenance.runs[0]
+    assert "--method" in record.changes
+    assert record.command[:2] == ("mbench.run", "tiny")
+
+
+def test_tables_hold_the_figures_of_the_results(results):
+    ranked = results.ranked()
+    assert list(ranked.groupby("retain")["method"].count()) == [3, 3]
+    long = mbench.long_form(results)
+    own = long[(long["method"] == "frequency") & (long["metric"] == "acc")]
+    by_budget = dict(zip(own["retain"], own["value"], strict=True))
+    mine = ranked[ranked["method"] == "frequency"]
+    if (mine["score"] == "acc").all():
+        assert dict(zip(mine["retain"], mine["value"], strict=True)) == by_budget
+    random = ranked[ranked["method"] == "random"]
+    assert random["rank"].isna().all()
+    assert random["vs_random"].isna().all()
+    assert mbench.ranked(read(results.page.parent)).equals(ranked)
+
+
+def test_a_notebook_shows_answers_and_where_the_report_lies(results):
+    page = results._repr_html_()
+    assert "Which is best?" in page
+    assert results.page.resolve().as_uri() in page
+    assert results.page.is_file()
+
+
+def test_a_second_call_takes_all_from_the_store_and_a_plan_says_so(store, tmp_path):
+    asked = {"plugins": [Frequency], "methods": {"frequency": {"corpora": ["wiki"]}}}
+    chosen = {"only": ["frequency"], "store": store, "retain": [0.5]}
+    planned = mbench.plan(TINY, **asked, **chosen)
+    assert planned.costs["tokens"].tolist() == [0]
+    assert planned.cells["stored"].tolist() == [True]
+    again = mbench.run(TINY, **asked, **chosen, output=tmp_path, quiet=True)
+    assert again.provenance.runs[0].cost.forward_tokens == 0
+    lock = json.loads((tmp_path / "tiny" / "suite.lock").read_text())
+    assert "scorer frequency" in lock["identities"]["components"]
+    # A lock is repeated where its plugins are given again.
+    repeated = mbench.run(
+        tmp_path / "tiny" / "suite.lock",
+        plugins=[Frequency],
+        store=store,
+        output=tmp_path / "b",
+        quiet=True,
+    )
+    assert mbench.long_form(repeated).equals(mbench.long_form(again))
+
+
+def test_a_scorer_given_alone_joins_the_methods_unless_one_uses_it(store):
+    one = {**TINY, "calibration": ["wiki"]}
+    bare = mbench.plan(one, plugins=[Frequency], only=["random", "frequency"], store=store)
+    assert set(bare.cells["method"]) == {"random", "frequency"}
+    used = mbench.plan(
+        {**one, "methods": {"random": None}},
+        plugins=[Frequency],
+        methods={"mine": {"scorer": "frequency", "selector": "top-k"}},
+        store=store,
+    )
+    assert set(used.cells["method"]) == {"random", "mine"}
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({"retain": [2]}, {}, r"^tiny: retain\.0: .*less than 1, got 2"),
+        ({"seed": [2]}, {}, r"^tiny: seed: unknown key 'seed'; did you mean 'seeds'\?"),
+        ({"methods": {"reap": {"corpora": [object()]}}}, {}, r"^tiny: .*no value of a suite"),
+        ({}, {"methods": {"reap": {"corpus": []}}}, r"^methods= reap: unknown key 'corpus'"),
+        ({}, {"plugin": []}, r"^unknown option 'plugin'; did you mean 'plugins'\?"),
+        ({}, {"plugins": [Frequency()]}, r"give the class Frequency, not an object"),
+        ({}, {"plugins": [dict]}, r"dict is no component"),
+        ({}, {"plugins": [json]}, r"implements no mbench hook"),
+        ({}, {"plugins": "frequency.py"}, r"plugins= takes a list"),
+        ({}, {"only": "reap"}, r"only= takes a list"),
+        ({}, {"only": ["reaper"]}, r"unknown method 'reaper'; did you mean 'reap'"),
+        ({}, {"changes": {"router": "slice"}}, r"--set router=.*'sliced' or 'preserved'"),
+        ({}, {"models": {"demos": "x"}}, r"unknown model 'demos'"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_it(change, options, message, store):
+    with pytest.raises(mbench.MbenchError, match=message) as caught:
+        mbench.plan({**TINY, **change}, store=store, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_or_a_name_is_a_suite_too(store, tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(SUITE)
+    assert mbench.plan(path, store=store, only=["random"]).suite == "tiny"
+    named = mbench.plan("quickstart", store=store, only=["random"], retain=[0.5])
+    assert named.suite == "quickstart"
+    assert "Router" in " ".join(named.settings)
+
+
+def test_the_folders_of_the_stages_stay_modules():
+    assert inspect.ismodule(mbench.run)
+    assert list(inspect.signature(mbench.run).parameters)[:2] == ["suite", "output"]
+    assert mbench.run.session.Outcome is __import__("mbench.run.session").run.session.Outcome
+
+
+def test_warnings_of_the_caller_are_as_before(store):
+    before = list(warnings.filters)
+    mbench.plan(TINY, store=store, only=["random"])
+    assert warnings.filters == before
