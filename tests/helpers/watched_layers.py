@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 import mbench
-from mbench.core.layer_data import ExpertWeights, LayerWeights
+from mbench.core.layer_data import ExpertWeights
 from mbench.moe.adapter import MoELayer, find_moe_layers
 from mbench.moe.calibration import TokenSequences
 from mbench.moe.profile import profile_model
@@ -82,16 +82,8 @@ def profiled(
 ) -> mbench.Profile:
     """The profile of a model on sequences, with these statistics."""
     layers = find_moe_layers(model)
-    measured = [statistic for statistic in statistics if statistic.measures()]
-    collected = profile_model(model, layers, sequences, measured, batch_size=3, shards=2)
+    collected = profile_model(model, layers, sequences, statistics, batch_size=3, shards=2)
     assert not collected.failures
-    sums = dict(collected.sums)
-    for statistic in (statistic for statistic in statistics if statistic.inspects()):
-        found = [statistic.inspect(_weights(layer)) for layer in layers]
-        sums[statistic.identity] = {
-            name: np.stack([arrays[name].double().numpy() for arrays in found])[None]
-            for name in found[0]
-        }
     return mbench.Profile(
         corpus="c",
         layers=tuple(layer.path for layer in layers),
@@ -99,17 +91,8 @@ def profiled(
         top_k=layers[0].top_k,
         tokens=collected.tokens,
         router="sliced",
-        shard_sums=sums,
+        shard_sums=collected.sums,
         load_samples=lambda identity, layer: {
             name: arrays[layer] for name, arrays in collected.samples[identity].items()
         },
-    )
-
-
-def _weights(layer: MoELayer) -> LayerWeights:
-    return LayerWeights(
-        layer.path,
-        layer.num_experts,
-        layer.router.weight.float(),
-        lambda expert: expert_weights(layer, expert),
     )
