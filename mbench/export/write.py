@@ -113,7 +113,7 @@ def _prune(source: Path, mask: np.ndarray, form: Form) -> _PrunedCheckpoint:
     from mbench.moe.adapter import find_moe_layers
     from mbench.moe.load import skeleton
     from mbench.moe.mask import checked
-    from mbench.moe.prune import experts_kept
+    from mbench.moe.prune import is_even
     from mbench.storage.safetensor_files import NewTensor, read_headers
 
     files = [source / name for name in Directory(source).names.weights]
@@ -121,8 +121,9 @@ def _prune(source: Path, mask: np.ndarray, form: Form) -> _PrunedCheckpoint:
         raise UnsupportedModel(f"{source}: its weights are no safetensors files; convert them")
     model = skeleton(str(source))
     layers = find_moe_layers(model)
-    keep = checked(layers, mask)
-    kept = experts_kept(keep)
+    if not is_even(checked(layers, mask)):
+        raise UnsupportedModel("only masks with as many experts in every layer can be exported")
+    keep, kept = mask, int(mask[0].sum())
     stored = read_headers(files)
     pruned = prune_tensors(model, layers, keep, stored)
     config = _pruned_config(source, model, layers[0], kept)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         has_post_expert_norm: bool
         is_transposed: bool
         is_concatenated: bool
+        down_proj: torch.Tensor
         act_fn: Callable[[torch.Tensor], torch.Tensor]
         post_expert_norm: Callable[[torch.Tensor], torch.Tensor]
 

@@ -1,8 +1,9 @@
-"""Runs a model as if experts had been removed, without removing them.
+"""Runs a model as if experts had been removed or replaced, without removing them.
 
 The router's own code runs on the rows of the retained experts only, whatever it does with them
 (softmax, sigmoid, correction bias, renormalisation). Its choices are mapped back to the original
-experts just before these are called. That is what a physically pruned model computes.
+experts just before these are called. That is what a physically pruned model computes. Where a mask
+has stand-ins that the full router chooses among, only where its choices go is changed.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from torch import nn
 
 from mbench.core.errors import UnsupportedModel
 from mbench.core.interfaces import ExpertMask, RouterMode, kept_per_group
+from mbench.core.stand_ins import keeps_router, refuse_malformed
 from mbench.moe.adapter import MoELayer
 from mbench.moe.preserved import SCALES, contradiction, renormalises
+from mbench.moe.replace import Substitution, merged_weights, substitution
 from mbench.moe.router import RouterState, refuse_unroutable
 
 _masked_routers: WeakSet[nn.Module] = WeakSet()
@@ -32,10 +35,14 @@ def masked(
 ) -> Iterator[None]:
     """Let the model of `layers` use only the experts that `mask` (bool [L, N]) keeps.
 
-    On exit, also after an exception, the model is what it was, down to the identity of its tensors.
+    What stands in for the others is as the mask says: constants and mapped experts see the gates of
+    the full router in either mode. On exit, also after an exception, the model is what it was, down
+    to the identity and the bits of its tensors; until then other uses of them see merged weights.
+
     Raises `UnsupportedModel`, on entry or in the first forward call, for routers that cannot be
-    masked in the asked mode; `ValueError` for a mask of the wrong shape or with an empty layer;
-    `RuntimeError` if the layers are masked already.
+    masked in the asked mode and experts that cannot be merged; `ValueError` for a mask of the wrong
+    shape, with an empty layer or a malformed stand-in; `RuntimeError` if the layers are masked
+    already.
     """
     if any(layer.router in _masked_routers for layer in layers):
         raise RuntimeError("masks do not nest: leave the first one before entering another")
@@ -45,20 +52,36 @@ def masked(
                 f"{layer.path}: its router is offloaded, so it cannot be sliced; load the model "
                 "with mbench.moe.load, which keeps routers in memory"
             )
-    keep = checked(layers, mask.keep if isinstance(mask, ExpertMask) else mask)
+    mask = checked(layers, mask)
     with contextlib.ExitStack() as stack:
-        for layer, row in zip(layers, keep, strict=True):
-            stack.enter_context(_masked_layer(layer, np.flatnonzero(row), router))
+        stack.enter_context(merged_weights(layers, mask.stand_in))
+        for number, (layer, row) in enumerate(zip(layers, mask.keep, strict=True)):
+            kept = np.flatnonzero(row)
+            replaced = len(kept) < layer.num_experts and keeps_router(mask.stand_in)
+            if mask.stand_in is not None and replaced:
+                hooks = substitution(layer, mask.stand_in, number, kept, renumbered=False)
+                stack.enter_context(_substituted(layer, hooks))
+            else:
+                stack.enter_context(_masked_layer(layer, kept, router))
         yield
 
 
-def checked(layers: Sequence[MoELayer], keep: np.ndarray) -> np.ndarray:
-    """Return a mask bool [L, N] that fits the layers; raises what `masked` raises on entry."""
+def checked(layers: Sequence[MoELayer], mask: ExpertMask | np.ndarray) -> ExpertMask:
+    """Return a mask, given as such or as bool [L, N], that fits the layers.
+
+    Raises what `masked` raises on entry for the mask itself, but for the stand-in's widths.
+    """
+    mask = mask if isinstance(mask, ExpertMask) else ExpertMask(mask)
+    keep = mask.keep
     shape = (len(layers), layers[0].num_experts)
     if keep.shape != shape or keep.dtype != np.bool_:
         raise ValueError(f"a mask must be bool {shape}, not {keep.dtype} {keep.shape}")
     if not keep.any(axis=1).all():
         raise ValueError("a mask must keep at least one expert in every layer")
+    if mask.stand_in is not None:
+        refuse_malformed(mask.stand_in, keep)
+        if keeps_router(mask.stand_in):
+            return mask
     tried = set()
     for layer, row in zip(layers, keep, strict=True):
         per_group = kept_per_group(row, layer.groups)
@@ -73,7 +96,19 @@ def checked(layers: Sequence[MoELayer], keep: np.ndarray) -> np.ndarray:
         if kind not in tried and len(kept) < layer.num_experts:
             refuse_unroutable(layer, kept)
             tried.add(kind)
-    return keep
+    return mask
+
+
+@contextlib.contextmanager
+def _substituted(layer: MoELayer, hooks: Substitution) -> Iterator[None]:
+    _masked_routers.add(layer.router)
+    handles = hooks.install(layer.experts)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        _masked_routers.discard(layer.router)
 
 
 @contextlib.contextmanager

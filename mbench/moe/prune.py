@@ -1,4 +1,4 @@
-"""Builds a physically smaller model, without the dropped experts and their router rows.
+"""Builds a physically smaller model, without the dropped experts and, as a rule, their router rows.
 
 `mbench.moe.mask` computes the same without building it.
 """
@@ -16,8 +16,11 @@ from transformers import PreTrainedModel
 
 from mbench.core.errors import UnsupportedModel
 from mbench.core.interfaces import ExpertMask
-from mbench.moe.adapter import EXPERT_COUNTS, TOP_K_FIELDS, MoELayer
+from mbench.core.stand_ins import keeps_router
+from mbench.moe.adapter import EXPERT_COUNTS, TOP_K_FIELDS, MoELayer, find_moe_layers
 from mbench.moe.mask import checked
+from mbench.moe.replace import merged_weights, substitution
+from mbench.moe.router import RouterState
 
 
 def prune(
@@ -26,14 +29,51 @@ def prune(
     """Return a model that has only the experts which `mask` (bool [L, N]) keeps.
 
     All tensors but the sliced ones are shared with `model`, which stays as it is. Where fewer
-    experts are kept than a token gets, it gets all that its router can choose. Raises
-    `UnsupportedModel` where the family's configuration cannot express the smaller model, or if
-    weights are offloaded or on several devices.
+    experts are kept than a token gets, it gets all that its router can choose. Where layers keep
+    different numbers of experts or a stand-in needs the full router, the modules have other sizes
+    than the smaller model's configuration says. Raises `UnsupportedModel` where the family's
+    configuration cannot express an evenly pruned model, or if weights are offloaded or on several
+    devices.
     """
-    keep = checked(layers, mask.keep if isinstance(mask, ExpertMask) else mask)
-    kept = experts_kept(keep)
+    mask = checked(layers, mask)
     full = model.state_dict()
     _refuse_scattered(model, full)
+    if is_even(mask):
+        smaller = _configured(model, layers, int(mask.keep[0].sum()))
+    else:
+        with torch.device("meta"):
+            smaller = type(model)(copy.deepcopy(model.config))
+        shrink(find_moe_layers(smaller), mask)
+    dims = expert_dims(model, layers, router=not keeps_router(mask.stand_in))
+
+    def sliced(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        if name not in dims:
+            return tensor
+        layer, dim = dims[name]
+        index = torch.from_numpy(np.flatnonzero(mask.keep[layer])).to(tensor.device)
+        return tensor.detach().index_select(dim, index)
+
+    with merged_weights(layers, mask.stand_in):
+        state = {name: sliced(name, tensor) for name, tensor in full.items()}
+    smaller.load_state_dict(state, assign=True)
+    _fill_meta_tensors(model, smaller, sliced)
+    smaller.tie_weights()
+    smaller.generation_config = model.generation_config
+    smaller.eval().requires_grad_(False)
+    return smaller
+
+
+def is_even(mask: ExpertMask) -> bool:
+    """Whether it leaves a stock model of fewer experts: as many in every layer, and their router.
+
+    A configuration has one number of experts for all layers.
+    """
+    counts = mask.keep.sum(axis=1)
+    return bool(counts.min() == counts.max()) and not keeps_router(mask.stand_in)
+
+
+def _configured(model: PreTrainedModel, layers: Sequence[MoELayer], kept: int) -> PreTrainedModel:
+    """A stock model of `kept` experts in every layer, on the meta device."""
     config = copy.deepcopy(model.config)
     text_config = config.get_text_config()
     for field, value in pruned_fields(text_config.to_dict(), layers[0], kept).items():
@@ -41,22 +81,40 @@ def prune(
     with torch.device("meta"):
         smaller = type(model)(config)
     refuse_misfit(model, layers, smaller, kept)
-    dims = expert_dims(model, layers)
-
-    def sliced(name: str, tensor: torch.Tensor) -> torch.Tensor:
-        if name not in dims:
-            return tensor
-        layer, dim = dims[name]
-        index = torch.from_numpy(np.flatnonzero(keep[layer])).to(tensor.device)
-        return tensor.detach().index_select(dim, index)
-
-    state = {name: sliced(name, tensor) for name, tensor in full.items()}
-    smaller.load_state_dict(state, assign=True)
-    _fill_meta_tensors(model, smaller, sliced)
-    smaller.tie_weights()
-    smaller.generation_config = model.generation_config
-    smaller.eval().requires_grad_(False)
     return smaller
+
+
+def shrink(layers: Sequence[MoELayer], mask: ExpertMask) -> None:
+    """Make the layers of a model on the meta device as small as a mask that fits them says.
+
+    Routers that a stand-in needs stay, and what it stands in with is put in as hooks. Raises
+    `UnsupportedModel` for experts that cannot be fewer than their configuration says.
+    """
+    stand_in = mask.stand_in
+    for number, (layer, row) in enumerate(zip(layers, mask.keep, strict=True)):
+        kept = np.flatnonzero(row)
+        if len(kept) == layer.num_experts:
+            continue
+        if stand_in is not None and keeps_router(stand_in):
+            hooks = substitution(layer, stand_in, number, kept, renumbered=True)
+            hooks.install(layer.experts)
+        else:
+            RouterState.current(layer).sliced(layer, kept).install()
+        experts = layer.experts
+        for name in layer.expert_tensors:
+            value = getattr(experts, name)
+            fewer = value.new_empty((len(kept), *value.shape[1:]))
+            if isinstance(value, nn.Parameter):
+                fewer = nn.Parameter(fewer, requires_grad=value.requires_grad)
+            setattr(experts, name, fewer)
+        for name in EXPERT_COUNTS:
+            if getattr(experts, name, None) == layer.num_experts:
+                setattr(experts, name, len(kept))
+        if experts.num_experts != len(kept):
+            raise UnsupportedModel(
+                f"{layer.path}: {type(experts).__name__} cannot have another number of experts"
+                " than its configuration says"
+            )
 
 
 def _refuse_scattered(model: PreTrainedModel, state: Mapping[str, torch.Tensor]) -> None:
@@ -89,20 +147,6 @@ def _fill_meta_tensors(
                     attributes[name] = sliced(full_name, original_attributes[name])
 
 
-def experts_kept(keep: np.ndarray) -> int:
-    """K of a mask bool [L, N]; raises `UnsupportedModel` if it differs between layers.
-
-    A configuration has one number of experts for all layers.
-    """
-    counts = sorted({int(count) for count in keep.sum(axis=1)})
-    if len(counts) > 1:
-        raise UnsupportedModel(
-            f"the mask keeps between {counts[0]} and {counts[-1]} experts by layer, but a model's "
-            "configuration has one number for all layers"
-        )
-    return counts[0]
-
-
 def pruned_fields(config: Mapping[str, Any], layer: MoELayer, kept: int) -> dict[str, int]:
     """The fields of a configuration that differ in the pruned model, with their new values.
 
@@ -115,14 +159,19 @@ def pruned_fields(config: Mapping[str, Any], layer: MoELayer, kept: int) -> dict
     return fields
 
 
-def expert_dims(model: nn.Module, layers: Sequence[MoELayer]) -> dict[str, tuple[int, int]]:
-    """Name in the state dict -> (layer number, dimension that counts experts)."""
+def expert_dims(
+    model: nn.Module, layers: Sequence[MoELayer], *, router: bool = True
+) -> dict[str, tuple[int, int]]:
+    """Name in the state dict -> (layer number, dimension that counts experts).
+
+    Without `router`, of the experts' own tensors alone.
+    """
     names = {module: f"{name}." if name else "" for name, module in model.named_modules()}
     dims = {}
     for number, layer in enumerate(layers):
         for attribute in layer.expert_tensors:
             dims[f"{names[layer.experts]}{attribute}"] = number, 0
-        for tensor in layer.router_tensors:
+        for tensor in layer.router_tensors if router else ():
             dims[f"{names[tensor.owner]}{tensor.attribute}"] = number, tensor.dim
     return dims
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from helpers.changed_by_hand import sliced_by_hand
 from helpers.family_cases import CASES, SEQUENCES, logits_of, model_and_layers, random_keep
 from helpers.family_models import (
     COMPOSITE,
@@ -100,33 +101,6 @@ def test_logits_that_gates_do_not_come_from_are_refused(case):
     assert re.search(reason, str(failure))
 
 
-def sliced_by_hand(case, keep, tmp_path):
-    """A smaller stock model with the retained experts' weights, and the same once reloaded.
-
-    Where a tensor is shorter in the smaller model is where it counts experts.
-    """
-    model_type, changes = CASES[case]
-    model, _ = model_and_layers(case)
-    kept, top_k = int(keep[0].sum()), model_and_layers(case)[1][0].top_k
-    groups = changes.get("n_group", 1)
-    chosen = min(top_k, kept // groups * changes.get("topk_group", 1))
-    config = configuration(model_type, **changes | {"num_experts": kept, "top_k": chosen})
-    smaller = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
-    state, full = smaller.state_dict(), model.state_dict()
-    prefixes = sorted({name.partition(".experts.")[0] for name in full if ".experts." in name})
-    for name, tensor in state.items():
-        dims = [dim for dim, size in enumerate(tensor.shape) if size != full[name].shape[dim]]
-        if dims:
-            (layer,) = [i for i, prefix in enumerate(prefixes) if name.startswith(f"{prefix}.")]
-            index = torch.from_numpy(np.flatnonzero(keep[layer]))
-            state[name] = full[name].index_select(dims[0], index)
-        else:
-            state[name] = full[name]
-    smaller.load_state_dict(state)
-    smaller.save_pretrained(tmp_path)
-    return smaller, AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto").eval()
-
-
 @pytest.mark.parametrize(
     ("case", "kept"),
     [(case, "half") for case in CASES] + [(case, 2) for case in CASES if "grouped" not in case],
@@ -146,7 +120,10 @@ def test_masked_is_sliced_is_reloaded_and_no_token_reaches_a_dropped_expert(case
         assert reached[layer.experts]
         assert reached[layer.experts] <= set(np.flatnonzero(row).tolist())
     assert not torch.allclose(logits, logits_of(model), atol=1e-3)
-    for other in sliced_by_hand(case, keep, tmp_path):
+    smaller = sliced_by_hand(case, keep)
+    smaller.save_pretrained(tmp_path)
+    reloaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto").eval()
+    for other in (smaller, reloaded):
         torch.testing.assert_close(logits, logits_of(other), rtol=1e-4, atol=1e-4)
 
 
