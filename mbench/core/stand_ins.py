@@ -115,7 +115,9 @@ def _refuse_merged(merged: Merged, keep: np.ndarray) -> None:
     _refuse_where("Merged.weights", "must be 0 where `into` is -1", (weights != 0) & (into < 0))
     if isinstance(merged.neurons, str):
         if merged.neurons != "matched":
-            raise ValueError(f"Merged.neurons must be an array or 'matched', not {merged.neurons!r}")
+            raise ValueError(
+                f"Merged.neurons must be an array or 'matched', not {merged.neurons!r}"
+            )
     elif merged.neurons is not None:
         neurons = _array("Merged.neurons", merged.neurons, np.int64, (*keep.shape, None))
         ordered = np.arange(neurons.shape[2])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from mbench.core.errors import UnsupportedModel
 from mbench.core.stand_ins import Merged, StandIn
 from mbench.moe.adapter import MoELayer
+from mbench.moe.align import matched
 from mbench.moe.neurons import InnerNeurons
 
 
@@ -58,17 +60,29 @@ def merged_rows(
             )
         if not tensor.is_floating_point():
             raise UnsupportedModel(f"{layer.path}.{name} is {tensor.dtype}, which cannot be merged")
-    inner = None if stand_in.neurons is None else InnerNeurons.of(layer)
+    inner, orders = _orders(layer, stand_in, number)
     for taker, members in groups:
         for name, tensor in tensors.items():
-            rows = (tensor[member] for member in members)
-            if inner is not None and stand_in.neurons is not None:
-                orders = stand_in.neurons[number, members]
-                rows = (
-                    inner.ordered(name, row, order) for row, order in zip(rows, orders, strict=True)
-                )
+            rows = [tensor[member] for member in members]
+            if inner is not None:
+                rows = [
+                    inner.ordered(name, row, orders[member])
+                    for row, member in zip(rows, members, strict=True)
+                ]
             what = f"{layer.path}.{name} of expert {taker}"
             yield name, taker, weighted_sum(what, rows, stand_in.weights[number, members])
+
+
+def _orders(
+    layer: MoELayer, stand_in: Merged, number: int
+) -> tuple[InnerNeurons | None, np.ndarray]:
+    """Where a layer's inner neurons are and in which order to take them; None: as they are."""
+    if stand_in.neurons is None:
+        return None, np.zeros(0)
+    inner = InnerNeurons.of(layer)
+    if isinstance(stand_in.neurons, str):
+        return inner, matched(partial(inner.weights, layer.experts), stand_in.into[number])
+    return inner, stand_in.neurons[number]
 
 
 def changed_groups(stand_in: Merged, number: int) -> Iterator[tuple[int, list[int]]]:
@@ -76,7 +90,8 @@ def changed_groups(stand_in: Merged, number: int) -> Iterator[tuple[int, list[in
     into, weights = stand_in.into[number], stand_in.weights[number]
     for taker in np.unique(into[into >= 0]).tolist():
         members = np.flatnonzero(into == taker).tolist()
-        same = stand_in.neurons is None or (np.diff(stand_in.neurons[number, taker]) == 1).all()
+        order = stand_in.neurons
+        same = not isinstance(order, np.ndarray) or (np.diff(order[number, taker]) == 1).all()
         if members != [taker] or weights[taker] != 1 or not same:
             yield taker, members
 

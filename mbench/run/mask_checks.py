@@ -17,7 +17,7 @@ from mbench.core.interfaces import (
     Selection,
     kept_per_group,
 )
-from mbench.core.stand_ins import Constants, Merged
+from mbench.core.stand_ins import keeps_router, refuse_malformed
 
 
 def checked_scores(values: Any, name: str, budget: Budget, corpus: str) -> np.ndarray:
@@ -52,6 +52,11 @@ def check_mask(mask: Any, builder: MaskBuilder, budget: Budget) -> None:
     if not isinstance(mask, ExpertMask) or not _is_mask(mask.keep, shape):
         raise PluginError(f"{who} must return an ExpertMask of bool {list(shape)}")
     _check_notes(mask.notes, who)
+    if mask.stand_in is not None:
+        try:
+            refuse_malformed(mask.stand_in, mask.keep)
+        except ValueError as error:
+            raise PluginError(f"{who}: {error}") from None
     counts = mask.keep.sum(axis=1)
     if builder.layers == "any":
         _check_uneven(counts, who, budget)
@@ -83,9 +88,7 @@ def check_groups(mask: ExpertMask, model: str, groups: int) -> None:
 
     A router that keeps all experts, because something stands in for the dropped ones, can.
     """
-    if isinstance(mask.stand_in, Constants) or (
-        isinstance(mask.stand_in, Merged) and mask.stand_in.router == "mapped"
-    ):
+    if keeps_router(mask.stand_in):
         return
     counts = kept_per_group(mask.keep, groups)
     uneven = np.flatnonzero(counts.min(axis=1) != counts.max(axis=1))

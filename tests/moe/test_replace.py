@@ -19,7 +19,7 @@ from helpers.changed_by_hand import (
 )
 from helpers.drawn_masks import constants_mask, merged_mask, uneven_keep
 from helpers.family_cases import CASES, logits_of, model_and_layers, random_keep
-from helpers.family_models import family_of
+from helpers.family_models import blocks, family_of
 from mbench.core.errors import UnsupportedModel
 from mbench.core.interfaces import ExpertMask
 from mbench.core.stand_ins import Constants, Merged
@@ -113,6 +113,37 @@ def test_the_order_of_inner_neurons_changes_nothing(case):
     neurons = merged_mask(layers, keep, generator).stand_in.neurons
     mask = ExpertMask(keep, (), Merged(itself, np.ones(keep.shape, np.float32), neurons))
     close(logits_under(case, mask), logits_of(model))
+
+
+@pytest.mark.parametrize("case", ["olmoe", "gpt_oss", "aria_text", "nemotron_h"])
+def test_matched_neurons_undo_another_order_of_them(case):
+    """An expert merged with a copy of itself, whose neurons are in another order, stays itself."""
+    model, layers = model_and_layers(case)
+    generator = np.random.default_rng(11)
+    keep = np.ones((len(layers), layers[0].num_experts), dtype=bool)
+    orders = merged_mask(layers, keep, generator).stand_in.neurons
+    itself = np.tile(np.arange(keep.shape[1]), (len(layers), 1))
+    state = merged_by_hand(case, itself, np.ones(keep.shape), orders, everywhere=True)
+    into = itself.copy()
+    into[:, 1:4] = 1
+    keep[:, 2:4] = False
+    weights = np.where(into == 1, 1 / 3, 1).astype(np.float32)
+    logits = []
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for block in blocks(model):
+        for tensor in block.experts.parameters():
+            key = next(key for key, each in model.named_parameters() if each is tensor)
+            tensor[2], tensor[3] = before[key][1], state[key][1]
+    try:
+        for neurons in ("matched", None):
+            merged = Merged(into, weights, neurons)
+            logits.append(logits_under(case, ExpertMask(keep, (), merged)))
+        plain = Merged(into, np.where(keep, 1, 0).astype(np.float32))
+        logits.append(logits_under(case, ExpertMask(keep, (), plain)))
+    finally:
+        model.load_state_dict(before)
+    close(logits[0], logits[2])
+    assert not torch.allclose(logits[1], logits[2], atol=1e-3)
 
 
 @each_case
