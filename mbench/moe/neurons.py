@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from mbench.core.errors import UnsupportedModel
-from mbench.core.layer_data import ExpertWeights
 from mbench.moe.adapter import MoELayer
 from mbench.moe.experts import apply_expert
 
@@ -80,23 +79,6 @@ class InnerNeurons:
         if dim is None:
             return row
         return row.index_select(dim, self._places(name, torch.from_numpy(order)).to(row.device))
-
-    def weights(self, experts: ExpertsModule, expert: int) -> ExpertWeights:
-        """Return float32 copies of one expert's projections, with inner neurons in rows of gate
-        and up and in columns of down."""
-
-        def rows(name: str) -> torch.Tensor:
-            row: torch.Tensor = getattr(experts, name).detach()[expert]
-            row = row.to(torch.float32, copy=True)
-            return row.movedim(self.dim(name) or 0, 0)
-
-        down = rows("down_proj").T
-        if not experts.has_gate:
-            return ExpertWeights(None, rows("up_proj"), down)
-        both = rows("gate_up_proj")
-        if self.pairs == "halves":
-            return ExpertWeights(both[: self.count], both[self.count :], down)
-        return ExpertWeights(both[::2], both[1::2], down)
 
     def dim(self, name: str) -> int | None:
         """The dimension of one expert's tensor that counts its inner neurons; None: none does."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from mbench.core.stand_ins import Merged, StandIn
 from mbench.moe.adapter import MoELayer
 from mbench.moe.align import matched
 from mbench.moe.neurons import InnerNeurons
+from mbench.moe.weights import layer_weights
 
 
 @contextlib.contextmanager
@@ -81,7 +81,7 @@ def _orders(
         return None, np.zeros(0)
     inner = InnerNeurons.of(layer)
     if isinstance(stand_in.neurons, str):
-        return inner, matched(partial(inner.weights, layer.experts), stand_in.into[number])
+        return inner, matched(layer_weights(layer).expert, stand_in.into[number])
     return inner, stand_in.neurons[number]
 
 
