@@ -24,7 +24,11 @@ class Item:
 
     subtask: str
     identity: str
-    """`doc_id:doc_hash:prompt_hash:target_hash`, hashes as in lm-eval's own logs but shortened."""
+    """`doc_id:doc_hash:prompt_hash:target_hash`, shortened; the last two as in lm-eval's own logs.
+
+    Of the document, fields count by name: in which order a reader of JSON lines finds the columns
+    of a file whose rows differ is up to its threads.
+    """
     doc: Any
     instances: tuple[Instance, ...]
 
@@ -72,7 +76,7 @@ def read_items(name: str, task: Task, prefixed: bool) -> list[Item]:
         instances.sort(key=lambda instance: instance.idx)
         first = instances[0]
         document = json.dumps(
-            first.doc, indent=2, default=handle_non_serializable, ensure_ascii=False
+            first.doc, sort_keys=True, default=handle_non_serializable, ensure_ascii=False
         )
         parts = (document, first.arguments[0], str(task.doc_to_target(first.doc)))
         hashes = ":".join(hash_string(part)[:HASH] for part in parts)

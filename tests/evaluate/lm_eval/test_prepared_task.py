@@ -1,5 +1,6 @@
 """lm-eval tasks: equal to lm-eval's own evaluation, whatever the route; errors in one line."""
 
+import hashlib
 import json
 import math
 import subprocess
@@ -121,7 +122,9 @@ def assert_equal(evaluation, results, spec, tolerance=1e-3):
     samples = [sample for task in results["samples"].values() for sample in task]
     if not any("," in column for column in evaluation.items):
         for row, sample in zip(evaluation.items.to_dict("records"), samples, strict=True):
-            hashes = [sample[f"{kind}_hash"][:12] for kind in ("doc", "prompt", "target")]
+            document = json.dumps(sample["doc"], sort_keys=True, ensure_ascii=False, default=str)
+            hashes = [hashlib.sha256(document.encode()).hexdigest()[:12]]
+            hashes += [sample[f"{kind}_hash"][:12] for kind in ("prompt", "target")]
             assert row["item"].endswith(":".join([str(sample["doc_id"]), *hashes]))
             kept = [metric for metric in sample["metrics"] if metric in row]
             assert kept
