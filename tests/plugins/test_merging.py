@@ -15,6 +15,7 @@ from helpers.synthetic import budget
 from helpers.tiny_models import qwen2_moe, random_sequences
 from helpers.watched_layers import Watched, profiled, watch
 from mbench.moe.adapter import find_moe_layers
+from mbench.moe.mask import masked
 from mbench_plugins.hc_smoe import HcSmoe, clusters
 from mbench_plugins.m_smoe import MSmoe
 from mbench_plugins.merging import MeanOutputs, RouterProducts, shares
@@ -196,6 +197,34 @@ def test_copies_of_an_expert_are_clustered() -> None:
     assert (into[:, 7] == into[:, 2]).all()
     # A group of equal experts is that expert again.
     np.testing.assert_allclose(merged(mask).weights[:, [1, 4, 6]].sum(axis=1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("builder", [MSmoe(), HcSmoe()])
+def test_merged_copies_compute_what_the_whole_model_does(builder: mbench.MaskBuilder) -> None:
+    model = qwen2_moe()
+    layers = find_moe_layers(model)
+    order = torch.from_numpy(np.random.default_rng(3).permutation(16))
+    if isinstance(builder, HcSmoe):
+        order = torch.arange(16)  # it does not look for neurons in another order
+    with torch.no_grad():
+        for layer in layers:
+            for copy in range(3, EXPERTS):
+                gate, up = layer.experts.gate_up_proj[copy % 3].chunk(2)
+                layer.experts.gate_up_proj[copy] = torch.cat((gate[order], up[order]))
+                layer.experts.down_proj[copy] = layer.experts.down_proj[copy % 3][:, order]
+                layer.router.weight[copy] = layer.router.weight[copy % 3] * (1 - 0.05 * copy)
+    seen = profiled(model, SEQUENCES, builder.needs)
+    values = {"c": mbench.Scores(np.zeros((LAYERS, EXPERTS)), seen)}
+    chosen = selection([0, 4, 5], [3, 1, 2])
+    mask = builder.build(chosen, values, budget(LAYERS, EXPERTS, 3), None)
+    for row in merged(mask).into:
+        assert (row % 3 == np.arange(EXPERTS) % 3).all()
+    ids = torch.from_numpy(random_sequences([12, 12]).ids)
+    whole = model(input_ids=ids).logits
+    with masked(layers, mask):
+        torch.testing.assert_close(model(input_ids=ids).logits, whole, rtol=1e-4, atol=1e-4)
+    with masked(layers, mask.keep):
+        assert not torch.allclose(model(input_ids=ids).logits, whole, atol=1e-2)
 
 
 @pytest.mark.parametrize("builder", [MSmoe(), HcSmoe(), Novices()])
