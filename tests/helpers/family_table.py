@@ -43,7 +43,8 @@ retained experts' weights, also after saving and loading it.
 
 All statistics, masks and evaluations work for these. A method may need more: the reconstruction
 search of `expert-sparsity`, which `tb-coverage`, `mean-protected` and `max-protected` start from,
-is defined for softmax scores without a bias, and says so of others.
+is defined for softmax scores without a bias, and says so of others. `m-smoe` and `ream` compare
+router logits, which the routers of `gemma4_text` and `phimoe` do not return.
 
 Models that also take images or sound are treated as the language models they contain.
 
