@@ -234,7 +234,7 @@ def planned_run(asked: Request) -> PlannedRun:
         }
         for row in detectable(plan, store)
     )
-    in_words = (*protocol_in_words(plan.suite), *methods_in_words(plan))
+    in_words = (*protocol_in_words(plan.suite, plan.corpora), *methods_in_words(plan))
     words = {entry.name: entry.text for entry in in_words}
     return PlannedRun(plan.suite.name, costs, cells, differences, words)
 

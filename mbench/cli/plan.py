@@ -34,7 +34,7 @@ def command(settings: bool, as_json: bool, **options: Any) -> None:
     suite = planned.plan.suite
     cost = estimate(planned.plan, planned.store)
     few, differences = few_masks(planned.plan, cost), detectable(planned.plan, planned.store)
-    in_words = (*protocol_in_words(suite), *methods_in_words(planned.plan))
+    in_words = (*protocol_in_words(suite, planned.plan.corpora), *methods_in_words(planned.plan))
     if json_stream is not None:
         extra = {"random_masks": few, "detectable": differences, "settings": in_words}
         print_json({**cost.to_json(), **to_plain(extra)}, json_stream)

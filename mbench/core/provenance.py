@@ -8,7 +8,7 @@ and nothing follows from what is in it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from mbench.core.interfaces import RouterMode
@@ -66,6 +66,19 @@ class CorpusSettings:
     seed: int
     bos: str | None = None
     """Where BOS stands; None: as the model's tokenizer has it by default."""
+
+
+@dataclass(frozen=True)
+class MixSettings:
+    """A calibration corpus that is mixed of others, whose sequences are interleaved evenly."""
+
+    parts: Mapping[str, CorpusSettings]
+    """Corpus -> how it was cut for the mix, in order."""
+
+    @property
+    def label(self) -> str:
+        """E.g. `32 bible + 16 wiki`."""
+        return " + ".join(f"{part.sequences} {name}" for name, part in self.parts.items())
 
 
 @dataclass(frozen=True)
@@ -209,12 +222,15 @@ class Provenance:
     router: RouterMode
     """Of the suite."""
     corpora: Mapping[str, CorpusSettings]
+    """Those that are no mixes."""
     tasks: Mapping[str, TaskSettings]
     models: Mapping[str, ModelRecord]
     methods: Mapping[str, Mapping[str, MethodSettings]]
     """Model -> method -> its settings, candidates that are not evaluated included."""
     runs: tuple[RunRecord, ...]
     """One, or all that were merged."""
+    mixes: Mapping[str, MixSettings] = field(default_factory=dict)
+    """Calibration corpora that are mixed of others."""
 
     @property
     def versions(self) -> dict[str, str]:

@@ -11,7 +11,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -20,6 +22,11 @@ from pydantic import (
 from mbench.core.interfaces import RouterMode
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+MethodName = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9][A-Za-z0-9._-]*)?$", max_length=160),
+]
+"""Also `METHOD@CORPUS`: the method, calibrated on that corpus alone."""
 
 
 def _of_a_user(path: str) -> str:
@@ -185,6 +192,40 @@ class CorpusSpec(_Strict):
         return length
 
 
+Share = Annotated[float, Field(gt=0, le=10**15, allow_inf_nan=False)]
+
+
+class MixSpec(_Strict):
+    """A calibration corpus that is mixed of others.
+
+    Each part is cut by itself as its own corpus says, but for the number of sequences. Then the
+    sequences of all parts are interleaved evenly: the first ones, and every group of neighbours
+    that is resampled, hold the parts in the proportion of the whole, as nearly as whole sequences
+    can.
+    """
+
+    mix: Annotated[Mapping[Name, Share], Field(min_length=1, max_length=100)]
+    """Corpora of the suite, none of them a mix, each with its number of sequences; beside
+    `sequences` each with its weight."""
+    sequences: Count | None = None
+    """Sequences in all, shared out by the weights (largest remainder); omitted: the numbers in
+    `mix` are counts."""
+    length: Tokens | None = None
+    """Tokens of a sequence in every part; omitted: as the parts have it, which must agree."""
+
+
+def _kind_of_corpus(corpus: Any) -> str:
+    mixed = "mix" in corpus if isinstance(corpus, Mapping) else isinstance(corpus, MixSpec)
+    return "[mix]" if mixed else "[text]"
+
+
+AnyCorpus = Annotated[
+    Annotated[CorpusSpec, Tag("[text]")] | Annotated[MixSpec, Tag("[mix]")],
+    Discriminator(_kind_of_corpus),
+]
+"""A calibration corpus: cut from one text, or mixed."""
+
+
 class PerplexityTask(_Strict):
     """Perplexity on a held-out text, by one of three protocols that give different figures.
 
@@ -315,9 +356,10 @@ class MethodSpec(Parts):
     """A method of the suite; its key is its name in the results."""
 
     use: Label | None = None
-    """The ready-made method to start from; omitted: the one of the same name."""
+    """The ready-made method to start from; omitted: the one of the same name, up to an `@`."""
     corpora: tuple[str, ...] | None = None
-    """Calibration corpora, in order; omitted: the suite's `calibration`."""
+    """Calibration corpora, in order; omitted: the one after an `@` in its name, else the suite's
+    `calibration`."""
     candidate: Label | None = None
     """Method whose mask the builder starts from; omitted: the ready-made method's."""
     seeds: Seeds | None = None
@@ -326,6 +368,18 @@ class MethodSpec(Parts):
     """The router mode of its masked models; omitted: the suite's. A candidate has its own."""
     models: Mapping[str, Parts] = Field(default_factory=dict)
     """Parts that differ for one model, e.g. a protection budget for its expert count."""
+
+
+class CrossSpec(_Strict):
+    """Methods by calibration corpora: each method is run on each corpus, as `METHOD@CORPUS`.
+
+    The page compares what the choice of the method changes with what that of the text does.
+    """
+
+    methods: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """With the parts that the suite's `methods` or `candidates` give them, or as plugins offer
+    them. What such a method builds upon is calibrated on the same corpus."""
+    corpora: Annotated[tuple[Name, ...], Field(min_length=1)]
 
 
 class Average(_Strict):
@@ -367,12 +421,16 @@ class Suite(_Strict):
     resamples: Annotated[int, Field(ge=0, le=1000)] = 10
     """How often each mask is made again from calibration sequences drawn anew with replacement, to
     tell how many of its experts stay; 0: not at all."""
-    corpora: Mapping[Name, CorpusSpec] = Field(default_factory=dict)
+    corpora: Mapping[Name, AnyCorpus] = Field(default_factory=dict)
     calibration: tuple[str, ...] = ()
     """The corpora, in order, of methods that list none themselves."""
-    methods: Mapping[Name, MethodSpec] = Field(min_length=1)
-    candidates: Mapping[Name, MethodSpec] = Field(default_factory=dict)
+    methods: Mapping[MethodName, MethodSpec] = Field(min_length=1)
+    """By name. `METHOD@CORPUS` is METHOD, calibrated on that corpus alone, and so is what it builds
+    upon; with no keys of its own it has those of METHOD in the suite."""
+    candidates: Mapping[MethodName, MethodSpec] = Field(default_factory=dict)
     """Methods that others build upon and that are not evaluated themselves."""
+    cross: CrossSpec | None = None
+    """Further methods, each on each of some corpora."""
     perplexity: Mapping[Name, PerplexityTask] = Field(default_factory=dict)
     tasks: Mapping[Name, LmEvalTask] = Field(default_factory=dict)
     average: Average | None = None

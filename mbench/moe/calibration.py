@@ -157,11 +157,11 @@ class _Written:
                 yield document
 
 
-def refuse_too_long(name: str, spec: CorpusSpec, positions: int | None) -> None:
+def refuse_too_long(name: str, length: int, positions: int | None) -> None:
     """Raise `CorpusError` where sequences are longer than a model's positions (None: no limit)."""
-    if positions is not None and spec.length > positions:
+    if positions is not None and length > positions:
         raise CorpusError(
-            f"{name}: sequences of {spec.length} tokens, but the model has {positions} positions"
+            f"{name}: sequences of {length} tokens, but the model has {positions} positions"
         )
 
 

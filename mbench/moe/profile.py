@@ -11,15 +11,14 @@ from transformers import PreTrainedModel
 
 from mbench.core.errors import MbenchError, PluginError
 from mbench.core.interfaces import Statistic
-from mbench.core.suite import CorpusSpec
 from mbench.moe.accumulate import Accumulator
 from mbench.moe.adapter import MoELayer
-from mbench.moe.calibration import TokenSequences, refuse_too_long, sequences
+from mbench.moe.calibration import TokenSequences, refuse_too_long
+from mbench.moe.corpus import Corpus
 from mbench.moe.experts import experts_function
 from mbench.moe.load import LoadedModel
 from mbench.moe.record import Recorder
 from mbench.moe.tokenizer import refuse_unknown
-from mbench.storage.texts import Text
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,7 @@ class Collected:
 
 def profile_corpus(
     loaded: LoadedModel,
-    text: Text,
-    spec: CorpusSpec,
+    corpus: Corpus,
     statistics: Sequence[Statistic],
     *,
     batch_tokens: int,
@@ -50,15 +48,16 @@ def profile_corpus(
 
     Raises `CorpusError` if the text is too short, or sequences longer than the model's positions.
     """
-    refuse_too_long(text.name, spec, loaded.facts.positions)
-    cut = sequences(text, spec, loaded.tokenizer)
-    refuse_unknown(text.name, cut.ids, loaded.facts.vocabulary)
+    name = f"corpora.{corpus.name}"
+    refuse_too_long(name, corpus.length, loaded.facts.positions)
+    cut = corpus.cut(loaded.tokenizer)
+    refuse_unknown(name, cut.ids, loaded.facts.vocabulary)
     return profile_model(
         loaded.model,
         loaded.layers,
         cut,
         statistics,
-        batch_size=max(1, batch_tokens // spec.length),
+        batch_size=max(1, batch_tokens // corpus.length),
         shards=shards,
         advance=advance,
     )

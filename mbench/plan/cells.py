@@ -12,6 +12,7 @@ from mbench.core.interfaces import WEIGHTS_ONLY, Budget, RouterMode, Statistic
 from mbench.core.plugin_code import plugin_code
 from mbench.core.results import CellKey
 from mbench.core.suite import Suite
+from mbench.moe.corpus import Corpus, CorpusPart
 from mbench.plan.components import class_code, component_key
 from mbench.plan.keys import (
     Code,
@@ -24,6 +25,7 @@ from mbench.plan.keys import (
     task_size_key,
 )
 from mbench.plan.methods import ResolvedMethod, resolve_methods
+from mbench.plan.mixes import find_corpora, texts_of
 from mbench.plan.models import PlannedModel, find_model
 from mbench.plan.registry import Registry
 from mbench.plan.tasks import PlannedTask, find_text, identity_of, plan_tasks
@@ -89,7 +91,8 @@ class Plan:
     models: tuple[PlannedModel, ...]
     cells: tuple[Cell, ...]
     tasks: tuple[PlannedTask, ...]
-    texts: Mapping[str, Text]
+    corpora: Mapping[str, Corpus]
+    """All of the suite."""
     registry: Registry = field(repr=False)
     code: Code = field(repr=False)
     """The code and the versions that enter the keys."""
@@ -99,6 +102,18 @@ class Plan:
     def cells_of(self, model: str) -> list[Cell]:
         """A model's cells, candidates before those that build on them."""
         return [cell for cell in self.cells if cell.model == model]
+
+    def texts_used(self) -> dict[str, Text]:
+        """Those that methods are calibrated on, by corpus; of a mix, those of its parts."""
+        used = {corpus for cell in self.cells for corpus in cell.method.corpora}
+        parts = {part.name for name in used for part in self.corpora[name].parts}
+        return {name: text for name, text in self.texts.items() if name in parts}
+
+    @property
+    def texts(self) -> dict[str, Text]:
+        """Of the suite's corpora that are no mixes."""
+        parts = (part for corpus in self.corpora.values() for part in corpus.parts)
+        return {part.name: part.text for part in parts}
 
     def kept(self, model: PlannedModel, retain: float) -> int:
         """K at one of the suite's budgets."""
@@ -149,8 +164,9 @@ def make_plan(
         name: find_text(
             ("corpora", name), spec.source, source, registry, code, inputs, trust_expected
         )
-        for name, spec in suite.corpora.items()
+        for name, spec in texts_of(suite).items()
     }
+    corpora = find_corpora(suite, texts, source)
     # Models first: they are the likeliest to be missing, and no text is read to find that out.
     models = tuple(
         find_model(name, spec, source, registry, inputs, code, trust_expected)
@@ -160,14 +176,17 @@ def make_plan(
     cells: list[Cell] = []
     for model in models:
         used = {c for method in methods[model.name].values() for c in method.corpora}
-        identities = {
-            corpus: identity_of(texts[corpus], ("corpora", corpus), source)
-            for corpus in suite.corpora
-            if corpus in used
+        parts = {
+            part.name for name in suite.corpora if name in used for part in corpora[name].parts
         }
-        planner = _Planner(suite, source, registry, code, model, identities)
+        identities = {
+            part: identity_of(texts[part], ("corpora", part), source)
+            for part in texts
+            if part in parts
+        }
+        planner = _Planner(suite, source, registry, code, model, corpora, identities)
         cells += planner.cells(methods[model.name])
-    return Plan(suite, models, tuple(cells), tasks, texts, registry, code, inputs)
+    return Plan(suite, models, tuple(cells), tasks, corpora, registry, code, inputs)
 
 
 def _refuse_too_many(
@@ -196,7 +215,9 @@ class _Planner:
     registry: Registry
     code: Code
     model: PlannedModel
+    corpora: Mapping[str, Corpus]
     identities: Mapping[str, dict[str, Any]]
+    """Of the texts that are used."""
 
     def cells(self, methods: Mapping[str, ResolvedMethod]) -> list[Cell]:
         """A cell for each budget, method and seed; candidates come before what builds on them.
@@ -313,8 +334,13 @@ class _Planner:
 
     def _corpus(self, corpus: str) -> dict[str, Any]:
         """What decides a corpus's token sequences."""
-        protocol = self.suite.corpora[corpus].model_dump(mode="json", exclude={"source"})
-        return {"text": self.identities[corpus], **protocol}
+        parts = [self._part(part) for part in self.corpora[corpus].parts]
+        # A mix of one part is that corpus.
+        return parts[0] if len(parts) == 1 else {"mix": parts}
+
+    def _part(self, part: CorpusPart) -> dict[str, Any]:
+        protocol = part.spec.model_dump(mode="json", exclude={"source"})
+        return {"text": self.identities[part.name], **protocol}
 
     def _statistic_job(self, corpus: str, statistic: Statistic) -> StatisticJob:
         source = self.code.source_of(class_code(type(statistic)))

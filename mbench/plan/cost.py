@@ -107,8 +107,7 @@ def estimate(plan: Plan, store: Store) -> Estimate:
 def _model_cost(plan: Plan, store: Store, model: PlannedModel) -> ModelCost:
     masks, unmade, corpora = _masks_and_corpora(plan, store, model)
     evaluations = _evaluations(plan, store, model, masks, unmade)
-    specs = [plan.suite.corpora[corpus] for corpus in corpora]
-    profile_tokens = sum(spec.sequences * spec.length for spec in specs)
+    profile_tokens = sum(plan.corpora[corpus].tokens for corpus in corpora)
     measured = store.read_json(speed_key(model.identity, platform.node()))
     per_second = measured["tokens_per_second"] if measured else ASSUMED_FLOPS / _flops(model)
     weights = model.facts.parameters * DTYPE_BYTES[model.computed_in]

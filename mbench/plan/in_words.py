@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from mbench.core.interfaces import RouterMode
 from mbench.core.provenance import MethodSettings
 from mbench.core.results import ProtocolEntry
 from mbench.core.suite import LmEvalTask, PerplexityTask, Suite, TextSource
+from mbench.moe.corpus import Corpus
 from mbench.plan.cells import Plan
 
 
-def protocol_in_words(suite: Suite) -> list[ProtocolEntry]:
+def protocol_in_words(suite: Suite, corpora: Mapping[str, Corpus]) -> list[ProtocolEntry]:
     """The suite's choices that decide its figures, one short sentence each."""
     sliced = "retained experts only: router rows of dropped experts are removed (sliced)"
     preserved = "retained experts keep the gate values of the full model (preserved)"
@@ -22,13 +23,8 @@ def protocol_in_words(suite: Suite) -> list[ProtocolEntry]:
         router,
         *_models_in_words(suite),
         *(
-            ProtocolEntry(
-                f"Calibration corpus {name}",
-                f"{corpus.sequences} sequences of {corpus.length} tokens of"
-                f" {_source_in_words(corpus.source)}, {corpus.packing}, seed {corpus.seed}"
-                f"{_bos_in_words(corpus.bos)}",
-            )
-            for name, corpus in suite.corpora.items()
+            ProtocolEntry(f"Calibration corpus {name}", _corpus_in_words(corpus))
+            for name, corpus in corpora.items()
         ),
         *(
             ProtocolEntry(f"Perplexity {name}", _perplexity_in_words(text))
@@ -40,6 +36,17 @@ def protocol_in_words(suite: Suite) -> list[ProtocolEntry]:
         ),
         *_average_and_efficiency_in_words(suite),
     ]
+
+
+def _corpus_in_words(corpus: Corpus) -> str:
+    amount = f"{corpus.sequences} sequences of {corpus.length} tokens"
+    names = [part.name for part in corpus.parts]
+    if names != [corpus.name]:
+        counts = ", ".join(f"{part.spec.sequences} of {part.name}" for part in corpus.parts)
+        return f"{amount}: {counts}, interleaved evenly"
+    spec = corpus.parts[0].spec
+    source = f"{_source_in_words(spec.source)}, {spec.packing}, seed {spec.seed}"
+    return f"{amount} of {source}{_bos_in_words(spec.bos)}"
 
 
 def _models_in_words(suite: Suite) -> Iterator[ProtocolEntry]:

@@ -135,12 +135,9 @@ def _identities(plan: Plan) -> Identities:
         for cell in plan.cells
         for kind, key in cell.components.items()
     }
-    used = {corpus for cell in plan.cells for corpus in cell.method.corpora}
     return Identities(
         models={model.name: model.key for model in plan.models},
-        corpora={
-            name: _checksum(text.identity()) for name, text in plan.texts.items() if name in used
-        },
+        corpora={name: _checksum(text.identity()) for name, text in plan.texts_used().items()},
         tasks={task.name: _checksum(to_plain(task.fingerprint)) for task in plan.tasks},
         components=dict(sorted(components.items())),
     )
@@ -228,8 +225,9 @@ def _with_portable_paths(suite: Mapping[str, Any]) -> dict[str, Any]:
             model["path"] = portable(model["path"])
     for section in ("corpora", "perplexity"):
         for text in (changed.get(section) or {}).values():
-            if text["source"].get("files"):
-                text["source"]["files"] = [portable(path) for path in text["source"]["files"]]
+            source = text.get("source") or {}  # a mix has none
+            if source.get("files"):
+                source["files"] = [portable(path) for path in source["files"]]
     for task in (changed.get("tasks") or {}).values():
         if task and task.get("directory"):
             task["directory"] = portable(task["directory"])

@@ -25,6 +25,7 @@ from mbench.core.plugin_code import plugin_code
 from mbench.core.provenance import ComponentSettings, MethodSettings
 from mbench.core.search import MaskSearch
 from mbench.core.suite import ComponentSpec, MethodSpec, Parts, Suite
+from mbench.plan.crossing import corpus_of, method_of, spec_of
 from mbench.plan.registry import Origin, Registry
 from mbench.plan.yaml_source import Place, YamlSource
 from mbench.storage.records import to_plain
@@ -149,12 +150,11 @@ def resolve_methods(
         if name in ordered:
             return
         section = "methods" if name in suite.methods else "candidates"
-        listed = suite.methods.get(name) or suite.candidates.get(name)
-        place = (section, name) if listed else ("methods", asked_by[-1])
+        place, spec = spec_of(suite, name, ("methods", asked_by[-1] if asked_by else name))
         resolver = _Resolver(suite, model, registry, source, section, place)
         evaluated = section == "methods"
         try:
-            method = resolver.resolve(name, listed or MethodSpec(), evaluated=evaluated)
+            method = resolver.resolve(name, spec, evaluated=evaluated)
         # What a plugin's own method or component raises, e.g. by a part that is no name.
         except (PluginError, TypeError, ValueError, AttributeError) as error:
             method = _broken(name, suite.router, caught(error), evaluated=evaluated)
@@ -211,6 +211,8 @@ class _Resolver:
             if component is not None:
                 components[kind] = component
         candidate = spec.candidate or preset.candidate
+        if candidate is not None and corpus_of(name) and not corpus_of(candidate):
+            candidate = f"{candidate}@{corpus_of(name)}"
         builder: MaskBuilder = components["builder"]
         if builder.takes_candidate != (candidate is not None):
             problem = f"a candidate that its builder {builder.name!r} does not use"
@@ -274,14 +276,15 @@ class _Resolver:
         return seeds
 
     def _preset(self, name: str, spec: MethodSpec) -> Method:
-        wanted = spec.use or name
+        wanted = spec.use or method_of(name)
         if wanted in self.registry.methods:
             return self.registry.methods[wanted]
         if spec.use is None and spec.selector is not None:
             return Method(name)
         choices = set(self.registry.methods)
         if not spec.use:
-            choices |= {*self.suite.methods, *self.suite.candidates} - {wanted}
+            of_suite = {*self.suite.methods, *self.suite.candidates}
+            choices |= {name for name in of_suite if not corpus_of(name)} - {wanted}
         problem = unknown("method", wanted, choices)
         failures = self.registry.failures
         offering = [failure for failure in failures if failure.names(wanted)]
@@ -337,8 +340,10 @@ class _Resolver:
     ) -> tuple[str, ...]:
         corpora = self.suite.calibration if spec.corpora is None else spec.corpora
         at = (*self.place, "corpora") if spec.corpora is not None else self.place
+        at = (self.section, name) if corpus_of(name) else at
         if not _looks_at_text(name, preset, components):
-            if spec.corpora is not None:
+            only_built_upon = corpus_of(name) and name not in self.suite.methods
+            if spec.corpora is not None and not only_built_upon:
                 raise self.source.error(at, f"{name!r} looks at no text: it takes no corpora")
             return ()
         listed = ", ".join(self.suite.corpora) or "none"

@@ -13,6 +13,7 @@ from mbench.core.errors import SuiteError, TaskError, shown
 from mbench.core.interfaces import WEIGHTS_ONLY
 from mbench.core.suite import Suite
 from mbench.evaluate.lm_eval import task_files
+from mbench.plan.crossing import corpus_of, list_crossed
 from mbench.plan.yaml_source import YamlSource, describe_error
 
 MOST_COMBINATIONS = 1000
@@ -52,6 +53,7 @@ def narrowed(
         _redirect_text(source, redirection)
     for redirection in tasks:
         _redirect_task(source, redirection)
+    list_crossed(source)
     chosen = [redirection for redirection in models if "=" not in redirection]
     if chosen:
         _drop_models(source, [n for n in source.section("models") if n not in chosen])
@@ -66,6 +68,7 @@ def narrowed(
 
 def validated(source: YamlSource) -> Suite:
     """The suite that was read; raises `SuiteError` with the place of the first mistake."""
+    list_crossed(source)
     # `random:` alone is a method with nothing changed.
     for section in ("methods", "candidates"):
         listed = source.section(section)
@@ -129,6 +132,8 @@ def _redirect_text(source: YamlSource, redirection: str) -> None:
         known = [*source.section("corpora"), *source.section("perplexity")]
         raise source.unknown((), "text", name, known, "--text")
     entry = source.section(sections[0])[name]
+    if isinstance(entry, dict) and "mix" in entry:
+        raise SuiteError(f"--text: {name!r} is a mix: redirect the corpora that it is mixed of")
     before = entry.get("source") if isinstance(entry, dict) else None
     before = before if isinstance(before, dict) else {}
     read_as = {key: before[key] for key in ("field", "nulls") if key in before}
@@ -232,6 +237,12 @@ def _check_references(suite: Suite, source: YamlSource) -> None:
     for section, listed in (("methods", suite.methods), ("candidates", suite.candidates)):
         for name, method in listed.items():
             _no_repeats(source, (section, name, "seeds"), method.seeds or ())
+            corpus = corpus_of(name)
+            if corpus and corpus not in suite.corpora:
+                raise source.unknown((section, name), "corpus", corpus, suite.corpora)
+            if corpus and method.corpora is not None:
+                problem = f"{name!r} is calibrated on {corpus!r}: it takes no `corpora`"
+                raise source.error((section, name, "corpora"), problem)
             for model in method.models:
                 if model not in suite.models:
                     place = (section, name, "models", model)

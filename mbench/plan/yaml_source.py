@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 
 from mbench.core.errors import MbenchError, SuiteError, shortened, shown, unknown
 from mbench.core.small_files import Unreadable, read_small_file
@@ -31,6 +31,10 @@ NAMED = {
 }
 """Keys of a suite whose values have names that the suite gives them."""
 
+MARKS = ("[key]", "[text]", "[mix]")
+"""What pydantic puts into the place of an error beside keys and indices: a key itself is wrong, and
+which kind of corpus it took a value for."""
+
 Place = tuple[Any, ...]
 """Keys and indices from the top of the document to a value."""
 
@@ -42,7 +46,7 @@ class YamlSource:
     path: Path
     data: PlacedMap
     changed: dict[Place, str] = field(default_factory=dict)
-    """place -> the option that put it there."""
+    """place -> the option that put it there, or the place that asked for it."""
     written: bool = True
     """False for a suite that was given as values, whose places are its keys."""
 
@@ -159,6 +163,14 @@ class YamlSource:
             raise SuiteError(f"{option}: cannot set {shown(place[-1])} there") from None
         self.changed[place] = option
 
+    def add(self, place: Place, value: Any, cause: Place) -> None:
+        """Put a value at a place whose errors name another one, which asked for it."""
+        above: Any = self.data
+        for key in place[:-1]:
+            above = above[key]
+        above[place[-1]] = value
+        self.changed[place] = self.where(cause)
+
     def where(self, place: Place) -> str:
         """`file:line:column` of a place, or the option that set it."""
         for length in range(len(place), 0, -1):
@@ -213,9 +225,9 @@ def describe_error(source: YamlSource, error: ValidationError, root: type[BaseMo
     """The first of pydantic's complaints as one line, unknown keys with the valid ones."""
     # A misspelt key is also a missing one; the misspelling is what the user can see.
     first = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
-    place = tuple(part for part in first["loc"] if part != "[key]")
+    place = tuple(part for part in first["loc"] if part not in MARKS)
     if first["type"] == "extra_forbidden":
-        fields = _fields_at(root, place[:-1])
+        fields = _fields_at(root, first["loc"][:-1])
         return source.unknown(place, "key", str(place[-1]), fields)
     if first["type"] == "missing":
         return source.error(place[:-1], f"missing key {place[-1]!r}")
@@ -244,16 +256,19 @@ def _fields_at(root: type[BaseModel], place: Place) -> list[str]:
     for part in place:
         if isinstance(model, type) and issubclass(model, BaseModel):
             info = model.model_fields.get(str(part))
-            model = _model_in(info.annotation) if info else model
+            models = _models_in(info.annotation) if info else {}
+            model = models.get("", models or None)
+        elif isinstance(model, dict):  # of several kinds: a mark says which
+            model = model.get(part, model)
     return list(getattr(model, "model_fields", ()))
 
 
-def _model_in(annotation: Any) -> Any:
-    """The pydantic model inside Optional, tuple or Mapping annotations."""
+def _models_in(annotation: Any, mark: str = "") -> dict[str, type[BaseModel]]:
+    """The pydantic models inside Optional, tuple or Mapping annotations, by their mark, if any."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
+        return {mark: annotation}
+    marks = [each.tag for each in getattr(annotation, "__metadata__", ()) if isinstance(each, Tag)]
+    found: dict[str, type[BaseModel]] = {}
     for inner in getattr(annotation, "__args__", ()):
-        model = _model_in(inner)
-        if model is not None:
-            return model
-    return None
+        found = _models_in(inner, marks[0] if marks else mark) | found
+    return found

@@ -63,7 +63,7 @@ def assemble(
         masks=masks,
         scores=scores,
         provenance=provenance,
-        protocol=(*protocol_in_words(plan.suite), *methods_in_words(plan)),
+        protocol=(*protocol_in_words(plan.suite, plan.corpora), *methods_in_words(plan)),
         efficiency=tuple(outcome.efficiency),
         admission=admission,
         item_texts=item_texts or {},

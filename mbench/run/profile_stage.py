@@ -114,13 +114,11 @@ def _collected(
 
     if corpus == WEIGHTS_ONLY:
         return inspect_weights(loaded.layers, statistics)
-    suite = session.plan.suite
     return profile_corpus(
         loaded,
-        session.plan.texts[corpus],
-        suite.corpora[corpus],
+        session.plan.corpora[corpus],
         statistics,
-        batch_tokens=suite.batch_tokens,
+        batch_tokens=session.plan.suite.batch_tokens,
         shards=SHARDS,
         advance=session.advance,
     )

@@ -17,6 +17,7 @@ from mbench.core.provenance import (
     CorpusSettings,
     Hardware,
     MethodSettings,
+    MixSettings,
     ModelRecord,
     ModelSource,
     PluginComponent,
@@ -25,6 +26,7 @@ from mbench.core.provenance import (
     RunRecord,
     TaskSettings,
 )
+from mbench.moe.corpus import CorpusPart
 from mbench.plan.cells import Plan
 from mbench.plan.models import PlannedModel
 from mbench.plan.tasks import PlannedTask
@@ -54,7 +56,12 @@ def gather(
             methods[cell.model][cell.method.name] = cell.method.settings
     return Provenance(
         router=suite.router,
-        corpora={name: _corpus(plan, name) for name in suite.corpora},
+        corpora={name: _corpus(plan.corpora[name].parts[0]) for name in plan.texts},
+        mixes={
+            name: MixSettings({part.name: _corpus(part) for part in corpus.parts})
+            for name, corpus in plan.corpora.items()
+            if name not in plan.texts
+        },
         tasks={task.name: _task(task) for task in plan.tasks},
         models={model.name: _model(plan, model) for model in plan.models},
         methods=methods,
@@ -81,10 +88,10 @@ def gather(
     )
 
 
-def _corpus(plan: Plan, name: str) -> CorpusSettings:
-    spec = plan.suite.corpora[name]
+def _corpus(part: CorpusPart) -> CorpusSettings:
+    spec = part.spec
     return CorpusSettings(
-        text=to_plain(plan.texts[name].identity()),
+        text=to_plain(part.text.identity()),
         sequences=spec.sequences,
         length=spec.length,
         packing=spec.packing,

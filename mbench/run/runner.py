@@ -96,9 +96,10 @@ class _Work:
         if left and session.model.checkpoint is not None:
             yield session.model.checkpoint
         for corpus in self.jobs:
-            text = None if corpus == WEIGHTS_ONLY else session.plan.texts[corpus].fetchable
-            if text is not None:
-                yield text
+            # What is read from weights alone has no text.
+            for part in () if corpus == WEIGHTS_ONLY else session.plan.corpora[corpus].parts:
+                if part.text.fetchable is not None:
+                    yield part.text.fetchable
         for task in self.tasks:
             yield from task.fetchables
 
@@ -157,11 +158,11 @@ def _announce_total(
     cells: Sequence[Cell],
 ) -> None:
     """Set the total to the most there can be: masks that are not made yet may turn out equal."""
-    specs = [session.plan.suite.corpora[corpus] for corpus in jobs if corpus != WEIGHTS_ONLY]
+    corpora = [session.plan.corpora[corpus] for corpus in jobs if corpus != WEIGHTS_ONLY]
     unmade = sum(cell.method.evaluated for cell in cells)
     session.progress.total(
         session.outcome.forward_tokens
-        + sum(spec.sequences * spec.length for spec in specs)
+        + sum(corpus.tokens for corpus in corpora)
         + _evaluation_tokens(stage, stage.pending())
         + unmade * sum(stage.tokens(task) for task in session.plan.tasks)
     )

@@ -31,21 +31,24 @@ def reference() -> str:
 
 
 def _sections() -> Iterator[str]:
-    pending: list[tuple[str, type[BaseModel]]] = [("", Suite)]
+    pending: list[tuple[str, str, type[BaseModel]]] = [("", "", Suite)]
     done: set[type[BaseModel]] = set()
     while pending:
-        place, model = pending.pop(0)
+        place, kind, model = pending.pop(0)
         if model in done:
             continue
         done.add(model)
-        title = f"`{place}`" if place else "The suite"
+        title = f"`{place}`{kind}" if place else "The suite"
         yield f"## {title}\n\n{cleandoc(model.__doc__ or '')}\n"
         yield "| key | value | default | |\n| --- | --- | --- | --- |"
         for name, field in model.model_fields.items():
             yield _row(name, field)
             inner = _models_in(field.annotation)
             own = f"{place}.{name}".lstrip(".") + (".NAME" if "Mapping" in str(field) else "")
-            pending += [(own, found) for found in inner if found is not ComponentSpec]
+            for found in (found for found in inner if found is not ComponentSpec):
+                # Of several kinds, by the key that tells them apart.
+                kind = f" with `{next(iter(found.model_fields))}`" if len(inner) > 1 else ""
+                pending.append((own, kind, found))
         yield ""
 
 
@@ -63,7 +66,7 @@ def _kind(field: FieldInfo) -> str:
         return " or ".join(f"`{value}`" for value in _literals(field.annotation))
     named = "component name, or its `name` with parameters" if ComponentSpec in models else "keys"
     if "Mapping" in text:
-        return "names, each with keys"
+        return "names, each with keys" if models else "names, each with a number"
     if models:
         return named
     kinds = {"bool": "true or false", "float": "number", "int": "whole number", "str": "text"}

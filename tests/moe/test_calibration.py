@@ -74,8 +74,7 @@ def test_what_cannot_be_cut_is_one_line(tokenizer):
         cut(tokenizer, "concatenate", "none", count=4)
     with pytest.raises(CorpusError, match=r"x: sequences of 1 token have no room beside"):
         cut(tokenizer, "concatenate", "window", length=1)
-    spec = CorpusSpec(source=TextSource(plugin="none"), sequences=1, length=65)
     with pytest.raises(CorpusError, match="x: sequences of 65 tokens, but the model has 64 pos"):
-        refuse_too_long("x", spec, 64)
-    refuse_too_long("x", spec, 65)
-    refuse_too_long("x", spec, None)
+        refuse_too_long("x", 65, 64)
+    refuse_too_long("x", 65, 65)
+    refuse_too_long("x", 65, None)

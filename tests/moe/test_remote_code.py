@@ -103,7 +103,7 @@ def test_a_report_says_that_it_ran_and_in_which_dtype():
     }
     sections = {"corpora": {}, "perplexity": {}, "tasks": {}, "average": None}
     suite = Suite.model_construct(router="sliced", models=models, **sections)
-    words = {entry.name: entry.text for entry in protocol_in_words(suite)}
+    words = {entry.name: entry.text for entry in protocol_in_words(suite, {})}
     code = "code that comes with it is run (trust_remote_code)"
     assert words["Model own"] == code
     assert "Model native" not in words

@@ -5,13 +5,14 @@ Texts are tokenised here as a run would do it, so that one that is too short is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mbench.core.admission import Finding
 from mbench.core.errors import CorpusError, MbenchError, PluginError
-from mbench.core.suite import CorpusSpec, PerplexityTask
+from mbench.core.suite import PerplexityTask
+from mbench.moe.corpus import Corpus
 from mbench.plan.admission.check import Check, RefusedElsewhere, keep_size
 from mbench.plan.admission.models import model_inputs
 from mbench.plan.cells import Plan
@@ -30,16 +31,20 @@ def sequence_checks(plan: Plan) -> Iterator[Check]:
     """Every corpus on every model whose methods look at it."""
     for model in _present(plan):
         used = {corpus for cell in plan.cells_of(model.name) for corpus in cell.statistics}
-        for name in (name for name in plan.suite.corpora if name in used):
-            spec, text = plan.suite.corpora[name], plan.texts[name]
-            inputs = {
-                **model_inputs(model),
-                "corpus": name,
-                "text": text.identity(),
-                **spec.model_dump(mode="json", exclude={"source"}),
-            }
+        for name, corpus in plan.corpora.items():
+            if name not in used:
+                continue
+            parts = [
+                {
+                    "name": part.name,
+                    "text": part.text.identity(),
+                    **part.spec.model_dump(mode="json", exclude={"source"}),
+                }
+                for part in corpus.parts
+            ]
+            inputs = {**model_inputs(model), "corpus": name, "parts": parts}
             key = admission_key(plan.code, f"{name} on {model.name}", inputs)
-            yield Check(partial(_sequences, model, name, spec, text), key)
+            yield Check(partial(_sequences, model, corpus), key)
 
 
 def window_checks(plan: Plan) -> Iterator[Check]:
@@ -61,22 +66,26 @@ def _present(plan: Plan) -> list[PlannedModel]:
     return [model for model in plan.models if model.files_available]
 
 
-def _sequences(model: PlannedModel, name: str, spec: CorpusSpec, text: Text) -> Iterator[Finding]:
-    from mbench.moe.calibration import refuse_too_long, sequences
+def _sequences(model: PlannedModel, corpus: Corpus) -> Iterator[Finding]:
+    from mbench.moe.calibration import refuse_too_long
     from mbench.moe.tokenizer import refuse_unknown
 
+    name, at = corpus.name, f"corpora.{corpus.name}"
     tokenizer = _tokenizer(model)
     try:
-        refuse_too_long(text.name, spec, model.facts.positions)
-        cut = sequences(text, spec, tokenizer)
-        refuse_unknown(text.name, cut.ids, model.facts.vocabulary)
+        refuse_too_long(at, corpus.length, model.facts.positions)
+        cut = corpus.cut(tokenizer)
+        refuse_unknown(at, cut.ids, model.facts.vocabulary)
     except MbenchError as error:
-        yield Finding("corpora", name, "sequences", _why_not(error, text), "refused", model.name)
+        why = _why_not(error, at, [part.text for part in corpus.parts])
+        yield Finding("corpora", name, "sequences", why, "refused", model.name)
         return
     count = len(cut.ids)
     bos = tokenizer.bos_token_id
     begin = 0 if bos is None else cut.beginning_with(bos)
     words = f"{count} of up to {int(cut.lengths.max())} tokens, BOS first in {begin or 'none'}"
+    if len(corpus.parts) > 1:
+        words += ": " + ", ".join(f"{part.spec.sequences} of {part.name}" for part in corpus.parts)
     yield Finding("corpora", name, "sequences", words, model=model.name)
     if cut.drawn_from == count:
         words = f"the text has {count} sequences and all are taken: `seed` changes nothing"
@@ -91,15 +100,16 @@ def _tokenizer(model: PlannedModel) -> PreTrainedTokenizerBase:
         raise RefusedElsewhere from None
 
 
-def _why_not(error: MbenchError, text: Text) -> str:
-    """Why a text does not do; raises `RefusedElsewhere` where it is none."""
-    try:
-        documents = any(["".join(document).strip() for document in text.in_parts()])
-    except (CorpusError, PluginError):
-        documents = False
-    if not documents:
-        raise RefusedElsewhere
-    return str(error).removeprefix(f"{text.name}: ")
+def _why_not(error: MbenchError, name: str, texts: Sequence[Text]) -> str:
+    """Why texts do not do; raises `RefusedElsewhere` where one of them is none."""
+    for text in texts:
+        try:
+            documents = any(["".join(document).strip() for document in text.in_parts()])
+        except (CorpusError, PluginError):
+            documents = False
+        if not documents:
+            raise RefusedElsewhere
+    return str(error).removeprefix(f"{name}: ")
 
 
 def _windows(
@@ -118,7 +128,7 @@ def _windows(
         for read in found.texts:
             refuse_unknown(f"perplexity {task.name!r}", read.ids, model.facts.vocabulary)
     except MbenchError as error:
-        words = _why_not(error, task.text)
+        words = _why_not(error, task.text.name, [task.text])
         yield Finding("perplexity", task.name, "windows", words, "refused", model.name)
         return
     count, begin = len(found.windows), found.begin_with_bos

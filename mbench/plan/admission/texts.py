@@ -65,15 +65,16 @@ class _Look:
 def text_checks(plan: Plan) -> Iterator[Check]:
     """Look through the texts that the plan uses; each is read once."""
     look = cache(_look)
-    used = {corpus for cell in plan.cells for corpus in cell.method.corpora}
-    corpora = {name: text for name, text in plan.texts.items() if name in used}
+    corpora = plan.texts_used()
+    asked = _sequences_asked(plan)
     held_out = {task.name: task.text for task in plan.tasks if task.text is not None}
     identities = {text: text.identity() for text in [*corpora.values(), *held_out.values()]}
     for name, text in corpora.items():
         corpus = plan.suite.corpora[name]
-        inputs = {"text": identities[text], "packing": corpus.packing, "of": corpus.sequences}
+        assert isinstance(corpus, CorpusSpec)
+        inputs = {"text": identities[text], "packing": corpus.packing, "of": asked[name]}
         key = admission_key(plan.code, text.name, inputs)
-        yield Check(partial(_corpus, look, name, text, corpus), key)
+        yield Check(partial(_corpus, look, name, text, corpus.packing, asked[name]), key)
     for name, text in held_out.items():
         task = plan.suite.perplexity[name]
         settings = task.model_dump(mode="json", exclude={"source", "expect_tokens"})
@@ -86,24 +87,33 @@ def text_checks(plan: Plan) -> Iterator[Check]:
         yield Check(partial(_leaks, look, name, text, task, corpora), key)
 
 
+def _sequences_asked(plan: Plan) -> dict[str, int]:
+    """The most sequences that a used corpus takes of each text."""
+    used = {corpus for cell in plan.cells for corpus in cell.method.corpora}
+    asked: dict[str, int] = {}
+    for part in (part for name in used for part in plan.corpora[name].parts):
+        asked[part.name] = max(part.spec.sequences, asked.get(part.name, 0))
+    return asked
+
+
 _Looker = Callable[[Text, "int | None"], _Look]
 
 
-def _corpus(look: _Looker, name: str, text: Text, spec: CorpusSpec) -> Iterator[Finding]:
+def _corpus(look: _Looker, name: str, text: Text, packing: str, asked: int) -> Iterator[Finding]:
     tell = partial(Finding, "corpora", name)
     try:
         found = look(text, None)
     except (CorpusError, PluginError) as error:
         yield tell("documents", str(error).removeprefix(f"{text.name}: "), "refused")
         return
-    joined = spec.packing == "contiguous"
+    joined = packing == "contiguous"
     blank = "they count where documents are joined" if joined else "they are left out"
     yield from _amounts(found, text, tell, blank)
     written = found.documents - found.blank
     if not joined and written == 1:
         words = "there is one document: `seed` changes nothing, every seed gives the same sequences"
         yield tell("seed", words, "note")
-    elif spec.packing == "document" and written == spec.sequences:
+    elif packing == "document" and written == asked:
         yield tell("seed", "every document is taken: `seed` changes their order alone", "note")
 
 

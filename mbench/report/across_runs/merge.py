@@ -237,6 +237,7 @@ def _provenance(joined: Sequence[Provenance]) -> Provenance:
     return Provenance(
         router=joined[0].router,
         corpora=_first(pair for each in joined for pair in each.corpora.items()),
+        mixes=_first(pair for each in joined for pair in each.mixes.items()),
         tasks=_first(pair for each in joined for pair in each.tasks.items()),
         models=models,
         methods={

@@ -96,6 +96,10 @@ def _deciding(results: Results) -> dict[str, Mapping[str, object]]:
         things[f"model {name}"] = {"content": model.content, **computed}
     for name, corpus in provenance.corpora.items():
         things[f"corpus {name}"] = vars(corpus)
+    for name, mix in provenance.mixes.items():
+        # The order of its parts decides that of its sequences.
+        parts = {part: vars(corpus) for part, corpus in mix.parts.items()}
+        things[f"corpus {name}"] = {"mix": mix.label, **parts}
     for name, metric in results.task_metrics.items():
         task = provenance.tasks[name]
         fields = {"text": task.text, "version of lm-eval": task.lm_eval, "metric": metric}

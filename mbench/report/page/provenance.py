@@ -40,6 +40,10 @@ def rows(provenance: Provenance) -> tuple[tuple[str, str], ...]:
             parts[f"run {number}"] = names | command | _run(run)
     parts["models"] = {name: _model(model) for name, model in provenance.models.items()}
     parts["corpora"] = {name: vars(corpus) for name, corpus in provenance.corpora.items()}
+    parts["mixes"] = {
+        name: {part: vars(corpus) for part, corpus in mix.parts.items()}
+        for name, mix in provenance.mixes.items()
+    }
     parts["tasks"] = {
         name: {"text": task.text, "version of lm-eval": task.lm_eval, **task.settings}
         for name, task in provenance.tasks.items()

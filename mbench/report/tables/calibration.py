@@ -12,6 +12,7 @@ from mbench.report.tables.table import MISSING, Cell, Column, Row, Table
 def calibration(boards: GroupBoards) -> Table | None:
     """The corpora of each method, its candidate's included, and their tokens."""
     model, provenance = boards.group.model, boards.results.provenance
+    mixes = provenance.mixes
     methods, profiles = provenance.methods.get(model, {}), provenance.profiles_of(model)
     rows = []
     for name in boards.group.methods:
@@ -20,7 +21,10 @@ def calibration(boards: GroupBoards) -> Table | None:
         corpora = list(dict.fromkeys(_corpora(name, methods)))
         known = all(corpus in profiles for corpus in corpora)
         cells = (
-            Cell(", ".join(corpora) or "none"),
+            Cell(
+                ", ".join(corpora) or "none",
+                tuple(f"{c}: {mixes[c].label}" for c in corpora if c in mixes),
+            ),
             Cell(methods[name].candidate or "–"),
             _tokens(sum(profiles[corpus].tokens for corpus in corpora)) if known else MISSING,
         )
