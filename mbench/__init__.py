@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mbench.api.calls import plan, run
+    from mbench.api.calls import plan, run, scores
     from mbench.api.views import PlannedRun, RunResults, ranked
     from mbench.core.basics import AsSelected, CoActivation, RoutingSums, TopK
     from mbench.core.errors import (
@@ -87,6 +87,7 @@ _HOME = {
     "load_results": "storage.results_folder",
     "long_form": "core.results",
     "ranked": "api.views",
+    "scores": "api.calls",
 }
 
 __all__ = [
@@ -131,6 +132,7 @@ __all__ = [
     "plan",
     "ranked",
     "run",
+    "scores",
 ]
 
 

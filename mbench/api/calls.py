@@ -1,4 +1,4 @@
-"""The functions of the Python API: `mbench.plan` and `mbench.run`."""
+"""The functions of the Python API: `mbench.plan`, `mbench.run` and `mbench.scores`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from mbench.api.request import Request, Wish, request
-from mbench.api.views import PlannedRun, RunResults, finished_run, planned_run
-from mbench.core.errors import MbenchError, PluginError, SuiteError, shown, unknown
+from mbench.api.views import PlannedRun, RunResults, finished_run, planned_run, scores_frame
+from mbench.core.errors import MbenchError, SuiteError, shown, unknown
 from mbench.run.progress import Progress
+from mbench.storage.hub.offline import online_afterwards
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from mbench.core.interfaces import Component
 
 Suite = str | Path | Mapping[str, Any]
@@ -53,7 +56,7 @@ def plan(suite: Suite, **options: Unpack[Options]) -> PlannedRun:
 
     Raises `MbenchError`, one line, for a mistake in the suite, an option or a plugin.
     """
-    with _own_warnings():
+    with _own_settings():
         return planned_run(_request(suite, options, _on_standard_error, trust_expected=True))
 
 
@@ -83,8 +86,8 @@ def run(
     """
     from mbench.api.running import carry_out, prepare
 
-    tell = (lambda line: None) if quiet else _on_standard_error
-    with _own_warnings():
+    tell = _nobody if quiet else _on_standard_error
+    with _own_settings():
         asked = _request(suite, options, tell)
         words = ["mbench.run", str(asked.path), *asked.changes]
         words += [word for name in asked.registry.given for word in ("--plugin", name)]
@@ -94,11 +97,40 @@ def run(
     return finished_run(finished)
 
 
+def scores(
+    suite: Suite, method: str, *, quiet: bool = False, **options: Unpack[Options]
+) -> pd.DataFrame:
+    """What a method's scorer gives every expert, without evaluating a mask.
+
+    Only statistics that are not stored yet are collected. `options` are those of `Options`, of
+    which `only`, `retain` and `limit` change nothing here.
+
+    Returns:
+        Columns `model`, `seed` (NA where the scorer draws nothing), `corpus`, `layer` and `expert`
+        (numbers), `score` (higher is kept).
+
+    Raises:
+        MbenchError: one line, for a mistake, a method without a scorer, or a scorer that fails.
+    """
+    from mbench.api.scoring import request_scores, scored
+
+    tell = _nobody if quiet else _on_standard_error
+    with _own_settings():
+        found = scored(request_scores(_wish(suite, options), method, tell), _Lines(tell))
+    for what, why in found.problems.items():
+        raise MbenchError(f"{what}: {why}")
+    return scores_frame(found)
+
+
 @contextmanager
-def _own_warnings() -> Iterator[None]:
-    """Libraries are silenced while mbench uses them, and no longer."""
-    with warnings.catch_warnings():
+def _own_settings() -> Iterator[None]:
+    """Libraries are silent, and stop asking the hub, while mbench uses them, and no longer."""
+    with warnings.catch_warnings(), online_afterwards():
         yield
+
+
+def _nobody(line: str) -> None:
+    pass
 
 
 def _on_standard_error(line: str) -> None:
@@ -112,27 +144,26 @@ def _request(
     *,
     trust_expected: bool = False,
 ) -> Request:
+    return request(_wish(suite, options, trust_expected=trust_expected), tell)
+
+
+def _wish(suite: Suite, options: Mapping[str, Any], *, trust_expected: bool = False) -> Wish:
     for name in options:
         if name not in Options.__annotations__:
             raise MbenchError(unknown("option", name, [*Options.__annotations__, "output"]))
     plugins = options.get("plugins", ())
     if isinstance(plugins, str | Path) or not isinstance(plugins, Sequence):
         raise MbenchError(f"plugins= takes a list, got {shown(plugins)}")
-    asked = request(
-        Wish(
-            suite if isinstance(suite, Mapping) else Path(suite),
-            plugin_files=tuple(Path(item) for item in plugins if isinstance(item, str | Path)),
-            plugins=tuple(item for item in plugins if not isinstance(item, str | Path)),
-            methods=options.get("methods") or {},
-            narrowing=_narrowing(options),
-            store=Path(options["store"]) if options.get("store") else None,
-            trust_expected=trust_expected,
-        ),
-        tell,
+    return Wish(
+        suite if isinstance(suite, Mapping) else Path(suite),
+        plugin_files=tuple(Path(item) for item in plugins if isinstance(item, str | Path)),
+        plugins=tuple(item for item in plugins if not isinstance(item, str | Path)),
+        methods=options.get("methods") or {},
+        narrowing=_narrowing(options),
+        store=Path(options["store"]) if options.get("store") else None,
+        trust_expected=trust_expected,
+        broken_files=False,
     )
-    for failure in asked.registry.rejected_files:
-        raise PluginError(f"plugin {failure.plugin}: {failure.reason}")
-    return asked
 
 
 def _narrowing(options: Mapping[str, Any]) -> dict[str, Any]:

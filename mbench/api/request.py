@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mbench.core.errors import SuiteError, shown
+from mbench.core.errors import PluginError, SuiteError, shown
 from mbench.plan.given_plugins import GivenPlugin, as_plugin, missing_methods
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class Wish:
     store: Path | None = None
     trust_expected: bool = False
     """Whether what is out of reach may be planned by what the suite says of it."""
+    broken_files: bool = True
+    """Whether all else goes on where a plugin file cannot be loaded; otherwise it is an error."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ def request(wish: Wish, tell: Callable[[str], object]) -> Request:
         note = python_note(lock)
     set_up_libraries()
     registry = load_registry(plugin_files, given)
+    for failure in registry.rejected_files if not wish.broken_files else ():
+        raise PluginError(f"plugin {failure.plugin}: {failure.reason}")
     for failure in registry.failures:
         tell(f"warning: plugin {failure.plugin}: {failure.reason}")
     if note:

@@ -8,6 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mbench.core.results import UNPRUNED, Results, long_form
 from mbench.report.statistics.answers import answers
 from mbench.report.statistics.boards import Board, RunBoards, boards
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from mbench.api.request import Request
     from mbench.api.running import Finished
+    from mbench.run.score_stage import Scored
 
 RANKED = {
     "model": "str",
@@ -237,6 +240,19 @@ def planned_run(asked: Request) -> PlannedRun:
     in_words = (*protocol_in_words(plan.suite, plan.corpora), *methods_in_words(plan))
     words = {entry.name: entry.text for entry in in_words}
     return PlannedRun(plan.suite.name, costs, cells, differences, words)
+
+
+def scores_frame(found: Scored) -> pd.DataFrame:
+    """Every score, one a row."""
+    import pandas as pd
+
+    dtypes = {"model": "str", "seed": "Int64", "corpus": "str", "layer": "int64", "expert": "int64"}
+    rows = [
+        (each.model, each.seed, each.corpus, layer, expert, value)
+        for each in found.scores
+        for (layer, expert), value in np.ndenumerate(each.values)
+    ]
+    return pd.DataFrame(rows, columns=[*dtypes, "score"]).astype(dtypes)
 
 
 def _table(heads: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:

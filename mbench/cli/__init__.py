@@ -16,6 +16,7 @@ VERBS = {
     "run": "Run a suite and write its leaderboard.",
     "plan": "Show what a run would do, without loading a model.",
     "check": "Check a suite, its plugins and its budgets.",
+    "scores": "Show the scores of one method, without evaluating anything.",
     "lock": "Fetch all inputs of a suite, and write down what repeats its run exactly.",
     "view": "Show reports in a browser, and follow a run.",
     "report": "Render a leaderboard again, of one run or of several merged.",

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from mbench.api.request import Request
+    from mbench.api.request import Request, Wish
     from mbench.plan.registry import PluginFailure, Registry
     from mbench.storage.store import Store
 
-_SUITE_OPTIONS = [
-    click.argument("suite", type=click.Path(path_type=Path)),
-    click.option(
+_NARROWING = {
+    "--model": click.option(
         "--model",
         "models",
         multiple=True,
@@ -23,7 +22,7 @@ _SUITE_OPTIONS = [
         help="Load a model of the suite from another directory, or hub id at a branch, tag or"
         " commit; NAME alone: run only this model. Repeatable.",
     ),
-    click.option(
+    "--text": click.option(
         "--text",
         "texts",
         multiple=True,
@@ -31,21 +30,21 @@ _SUITE_OPTIONS = [
         help="Read a corpus or perplexity text of the suite from a local file, e.g. JSON lines."
         " Repeatable.",
     ),
-    click.option(
+    "--task": click.option(
         "--task",
         "tasks",
         multiple=True,
         metavar="NAME=FILE.yaml",
         help="Load a task of the suite from a local lm-eval task file. Repeatable.",
     ),
-    click.option(
+    "--retain": click.option(
         "--retain",
         type=float,
         multiple=True,
         metavar="RATIO",
         help="Run only this retain ratio. Repeatable.",
     ),
-    click.option(
+    "--method": click.option(
         "--method",
         "methods",
         multiple=True,
@@ -53,17 +52,17 @@ _SUITE_OPTIONS = [
         help="Run only this method: one of the suite's, or any ready-made one of a plugin."
         " Repeatable.",
     ),
-    click.option(
+    "--limit": click.option(
         "--limit", type=int, metavar="N", help="At most N items per task and N windows per text."
     ),
-    click.option(
+    "--set": click.option(
         "--set",
         "set_values",
         multiple=True,
         metavar="KEY.KEY=VALUE",
         help="Change one value of the suite; VALUE is YAML. Repeatable.",
     ),
-]
+}
 
 plugin_option = click.option(
     "--plugin",
@@ -86,22 +85,42 @@ store_option = click.option(
 
 def suite_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the suite argument and all options that narrow or change the suite."""
-    for option in reversed([*_SUITE_OPTIONS, plugin_option, store_option]):
+    suite = click.argument("suite", type=click.Path(path_type=Path))
+    for option in reversed([suite, *_NARROWING.values(), plugin_option, store_option]):
         function = option(function)
     return function
 
 
-def request(
+def narrowing_options(*flags: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add only these of the options that narrow or change the suite."""
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        for flag, option in reversed(_NARROWING.items()):
+            if flag in flags:
+                function = option(function)
+        return function
+
+    return add
+
+
+def request(suite: Path, **options: Any) -> Request:
+    """Load plugins, read the suite and plan it; notes and warnings go to standard error."""
+    from mbench.api.request import request as planned
+
+    return request_of(planned, suite, **options)
+
+
+def request_of(
+    planned: Callable[[Wish, Callable[[str], object]], Request],
     suite: Path,
-    plugin_files: tuple[Path, ...],
-    store_root: Path | None,
+    plugin_files: tuple[Path, ...] = (),
+    store_root: Path | None = None,
     *,
     trust_expected: bool = False,
     **narrowing: Any,
 ) -> Request:
-    """Load plugins, read the suite and plan it; notes and warnings go to standard error."""
+    """What `planned` makes of a suite and the options of a verb; damage is told at its end."""
     from mbench.api.request import Wish
-    from mbench.api.request import request as planned
 
     wish = Wish(
         suite,

@@ -314,7 +314,7 @@ def _needed(
 
     keys: set[Key] = set()
     for suite in suites:
-        asked = request(suite, plugin_files, store_root)
+        asked = request(suite, plugin_files=plugin_files, store_root=store_root)
         # Both look up facts that a run of the suite looks up, too.
         admit(asked.plan, asked.store)
         estimate(asked.plan, asked.store)

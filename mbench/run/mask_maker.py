@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,23 +57,37 @@ class MaskMaker:
         it promised, or kept another number than K; `UnsupportedModel` for a mask that the model's
         router cannot work with; `Damaged` where a statistic is, whatever a plugin makes of that.
         """
+        with self._telling_damage():
+            return self._make(cell, candidate)
+
+    def scores(self, cell: Cell) -> Mapping[str, np.ndarray]:
+        """By corpus, what the cell's scorer gives, float64 [layers, N]; raises as `make` does."""
+        with self._telling_damage():
+            return self._profiled(cell)[1]
+
+    @contextmanager
+    def _telling_damage(self) -> Iterator[None]:
+        """A damaged statistic is told, whatever was made of it."""
         self._damage = None
         try:
-            made = self._make(cell, candidate)
+            yield
         except Exception:
             self._raise_damage()
             raise
         self._raise_damage()
-        return made
 
     def _raise_damage(self) -> None:
         if self._damage is not None:
             self._scores.clear()
             raise self._damage
 
-    def _make(self, cell: Cell, candidate: ExpertMask | None) -> ScoredMask:
+    def _profiled(self, cell: Cell) -> tuple[dict[str, Profile], dict[str, np.ndarray]]:
+        """By corpus, the profile and the scores, which are 0 without a scorer."""
         profiles = {corpus: self.profile(cell, corpus) for corpus in cell.statistics}
-        scores = {corpus: self._known_score(cell, each) for corpus, each in profiles.items()}
+        return profiles, {name: self._known_score(cell, each) for name, each in profiles.items()}
+
+    def _make(self, cell: Cell, candidate: ExpertMask | None) -> ScoredMask:
+        profiles, scores = self._profiled(cell)
         mask = self._built(cell, _as_scores(scores, profiles), candidate)
         again = self._resamples if cell.method.resamples else 0
         return ScoredMask(

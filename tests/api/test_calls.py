@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
+import sys
 import warnings
 
 import numpy as np
@@ -132,6 +134,32 @@ def test_a_mistake_is_one_line_that_names_it(change, options, message, store):
     with pytest.raises(mbench.MbenchError, match=message) as caught:
         mbench.plan({**TINY, **change}, store=store, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_scores_are_those_of_a_run_and_cost_no_evaluation(results, store, tmp_path):
+    asked = {"plugins": [Frequency], "changes": {"calibration": ["wiki", "bible"]}}
+    own = {"methods": {"frequency": {"corpora": ["wiki"]}}}
+    table = mbench.scores(TINY, "frequency", **asked, **own, store=store, quiet=True)
+    wide = table.pivot(index="layer", columns="expert", values="score").to_numpy()
+    assert np.array_equal(wide, results.scores["demo", "frequency", "wiki"])
+    mbench.scores(TINY, "reap", store=tmp_path, quiet=True)
+    assert not list((tmp_path / "evaluations").rglob("*.parquet"))
+    with pytest.raises(mbench.MbenchError, match="'random' has no scorer: it rates no expert"):
+        mbench.scores(TINY, "random", store=store)
+
+
+def test_the_hub_may_be_asked_again_afterwards(store, monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    mbench.scores(
+        TINY,
+        "frequency",
+        plugins=[Frequency],
+        store=store,
+        quiet=True,
+        methods={"frequency": {"corpora": ["wiki"]}},
+    )
+    assert "HF_HUB_OFFLINE" not in os.environ
+    assert not sys.modules["huggingface_hub.constants"].HF_HUB_OFFLINE
 
 
 def test_a_file_or_a_name_is_a_suite_too(store, tmp_path):
