@@ -44,7 +44,7 @@ class RoutedOutputs(mbench.Statistic):
 
         index = batch.top_k_index.reshape(-1)
         outputs = batch.routed_outputs().reshape(len(index), -1)
-        square = outputs.float().square().sum(dim=1, dtype=torch.float64)
+        square = batch.output_norm.reshape(-1).double() ** 2
         gate = batch.top_k_weight.reshape(-1).double()
         values = {"count": torch.ones_like(gate), "gate": gate, "square": square}
         sums = {
