@@ -18,8 +18,8 @@ from mbench.core.results import CellResult, ProtocolEntry, Results, TaskStatus
 def profile(
     sums: dict[str, np.ndarray], statistic: mbench.Statistic, corpus: str = "c", top_k: int = 2
 ) -> mbench.Profile:
-    """A profile of one shard whose `statistic` has these sums [layers, N]."""
-    layers, experts = next(iter(sums.values())).shape
+    """A profile of one shard whose `statistic` has these sums [layers, N, ...]."""
+    layers, experts = next(iter(sums.values())).shape[:2]
     shards = {name: np.asarray(array, dtype=np.float64)[None] for name, array in sums.items()}
     return mbench.Profile(
         corpus=corpus,
