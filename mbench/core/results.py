@@ -13,6 +13,7 @@ from mbench.core.admission import Finding
 from mbench.core.evaluation import Evaluation, Metric
 from mbench.core.item_texts import ItemText
 from mbench.core.provenance import Provenance
+from mbench.core.stand_ins import StandIn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -226,6 +227,10 @@ class Results:
     )
     """(model, method, corpus) -> float64 [layers, N], what the method's scorer gave at every
     budget; higher is kept. Methods without a scorer have none."""
+    stand_ins: Mapping[tuple[str, str], StandIn] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    """(model, mask hash) -> what stands in for the experts that the mask drops, if anything."""
 
     def average_of(self, cell: CellResult) -> Metric | None:
         """Unweighted mean of the average's tasks, or None unless all of them have a result.

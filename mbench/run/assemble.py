@@ -13,6 +13,7 @@ from mbench.core.interfaces import ExpertMask, RouterMode
 from mbench.core.item_texts import ItemText
 from mbench.core.provenance import Provenance
 from mbench.core.results import UNPRUNED, CellResult, Results, TaskStatus
+from mbench.core.stand_ins import StandIn
 from mbench.plan.cells import Cell, Plan
 from mbench.plan.in_words import methods_in_words, protocol_in_words
 from mbench.plan.models import PlannedModel
@@ -38,6 +39,7 @@ def assemble(
     cells: list[CellResult] = []
     masks: dict[tuple[str, str], np.ndarray] = {}
     scores: dict[tuple[str, str, str], np.ndarray] = {}
+    stand_ins: dict[tuple[str, str], StandIn] = {}
     for model in plan.models:
         unpruned = model.unpruned_mask
         cells.append(_unpruned(plan, outcome, model, left))
@@ -49,6 +51,8 @@ def assemble(
             cells.append(_pruned(plan, outcome, model, cell, mask, left))
             if mask is not None:
                 masks[model.name, mask.content_hash] = mask.keep
+                if mask.stand_in is not None:
+                    stand_ins[model.name, mask.content_hash] = mask.stand_in
                 for corpus, values in outcome.scores[model.name, cell.method.name].items():
                     scores[model.name, cell.method.name, corpus] = values
     average = plan.suite.average
@@ -62,6 +66,7 @@ def assemble(
         cells=tuple(_with_changes(cells)),
         masks=masks,
         scores=scores,
+        stand_ins=stand_ins,
         provenance=provenance,
         protocol=(*protocol_in_words(plan.suite, plan.corpora), *methods_in_words(plan)),
         efficiency=tuple(outcome.efficiency),

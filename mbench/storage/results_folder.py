@@ -4,7 +4,8 @@
 the figures follow, and `results.json` the rest: statuses, masks, protocol and provenance, and the
 checksums of itself and of the files beside it, so that no damaged byte is taken for a figure.
 `scores.safetensors` has what the methods' scorers gave, each distinct array once; `results.json`
-says which is whose. Where a suite measures what pruning saves, `efficiency.csv` has the figures
+says which is whose, as it does for `stand_ins.safetensors`, what stands in for dropped experts,
+where anything does. Where a suite measures what pruning saves, `efficiency.csv` has the figures
 (see `efficiency_table`).
 """
 
@@ -12,8 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,14 +41,16 @@ from mbench.core.results import (
 from mbench.storage.atomic import write_atomically
 from mbench.storage.records import from_plain, to_plain
 from mbench.storage.seal import OPEN_SEAL, check, check_sha256, sealed
+from mbench.storage.stand_in_arrays import arrays_of, described, stand_in_from
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CSV, ITEMS, JSON = "results.csv", "items.parquet", "results.json"
 EFFICIENCY, SCORES = "efficiency.csv", "scores.safetensors"
+STAND_INS = "stand_ins.safetensors"
 
-RESULT_FILES = (JSON, CSV, ITEMS, EFFICIENCY, SCORES)
+RESULT_FILES = (JSON, CSV, ITEMS, EFFICIENCY, SCORES, STAND_INS)
 """All that `write` may write."""
 
 FORMAT = 7
@@ -65,8 +69,6 @@ def _write(path: Path, content: bytes) -> None:
 
 def write(results: Results, directory: str | Path) -> None:
     """Write the files, each whole or not at all; equal results give equal bytes."""
-    from safetensors.numpy import save
-
     directory = Path(directory)
     items, dtypes = _gather_items(results)
     buffer = io.BytesIO()
@@ -80,15 +82,39 @@ def write(results: Results, directory: str | Path) -> None:
     else:
         (directory / EFFICIENCY).unlink(missing_ok=True)
     checksums = {"checksum": OPEN_SEAL, "items_sha256": hashlib.sha256(content).hexdigest()}
-    if results.scores:
-        scores = save({_array_name(values): values for values in results.scores.values()})
-        _write(directory / SCORES, scores)
-        checksums["scores_sha256"] = hashlib.sha256(scores).hexdigest()
-    else:
-        (directory / SCORES).unlink(missing_ok=True)
+    checksums |= _write_arrays(directory / SCORES, results.scores.values())
+    stand_ins = (arrays_of(each).values() for each in results.stand_ins.values())
+    checksums |= _write_arrays(directory / STAND_INS, itertools.chain.from_iterable(stand_ins))
     data = {**checksums, **_to_json(results, dtypes)}
     text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
     _write(directory / JSON, sealed((text + "\n").encode()))
+
+
+def _write_arrays(path: Path, arrays: Iterable[np.ndarray]) -> dict[str, str]:
+    """Write each distinct array once, under the name by which `results.json` calls it.
+
+    Returns the file's checksum by its name there; without arrays there is neither.
+    """
+    from safetensors.numpy import save
+
+    named = {_array_name(values): values for values in arrays}
+    if not named:
+        path.unlink(missing_ok=True)
+        return {}
+    content = save(named)
+    _write(path, content)
+    return {f"{path.stem}_sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _read_arrays(path: Path, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """What `_write_arrays` wrote; nothing where there is no such file."""
+    from safetensors.numpy import load
+
+    if not data[path.stem] or not path.exists():
+        return {}
+    content = path.read_bytes()
+    check_sha256(content, data[f"{path.stem}_sha256"])
+    return load(content)
 
 
 def to_csv(table: pd.DataFrame) -> str:
@@ -109,13 +135,12 @@ def to_csv(table: pd.DataFrame) -> str:
 def read(directory: str | Path) -> Results:
     """Read back what `write` wrote; metrics are derived again from the per-item outcomes.
 
-    The file of scores may be missing: no figure follows from them.
+    The files of scores and of stand-ins may be missing: no figure follows from them.
 
     Raises:
         StoreError: a file is missing or malformed, or another version of mbench wrote it.
     """
     import pandas as pd
-    from safetensors.numpy import load
 
     directory = Path(directory)
     name = JSON
@@ -127,12 +152,9 @@ def read(directory: str | Path) -> Results:
         name = ITEMS
         table = (directory / ITEMS).read_bytes()
         check_sha256(table, data["items_sha256"])
-        name = SCORES
         arrays = {}
-        if data["scores"] and (directory / SCORES).exists():
-            scores = (directory / SCORES).read_bytes()
-            check_sha256(scores, data["scores_sha256"])
-            arrays = load(scores)
+        for name in (SCORES, STAND_INS):
+            arrays[name] = _read_arrays(directory / name, data)
         return _from_json(data, pd.read_parquet(io.BytesIO(table)), arrays)
     except FileNotFoundError as error:
         runs = sorted(path.parent.name for path in directory.glob(f"*/{JSON}"))
@@ -218,7 +240,8 @@ def _gather_items(results: Results) -> tuple[pd.DataFrame, dict[str, dict[str, s
 
 
 def _array_name(values: np.ndarray) -> str:
-    return hashlib.sha256(f"{values.shape}".encode() + values.tobytes()).hexdigest()[:16]
+    kind = f"{values.shape}" if values.dtype == np.float64 else f"{values.dtype} {values.shape}"
+    return hashlib.sha256(kind.encode() + values.tobytes()).hexdigest()[:16]
 
 
 def _to_json(results: Results, dtypes: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
@@ -251,6 +274,15 @@ def _to_json(results: Results, dtypes: Mapping[str, Mapping[str, str]]) -> dict[
             {"model": model, "method": method, "corpus": corpus, "array": _array_name(values)}
             for (model, method, corpus), values in results.scores.items()
         ],
+        "stand_ins": [
+            {
+                "model": model,
+                "mask": mask,
+                "words": described(stand_in),
+                "arrays": {name: _array_name(each) for name, each in arrays_of(stand_in).items()},
+            }
+            for (model, mask), stand_in in sorted(results.stand_ins.items(), key=lambda e: e[0])
+        ],
     }
 
 
@@ -273,7 +305,9 @@ def _cell_to_json(results: Results, cell: CellResult) -> dict[str, Any]:
 
 
 def _from_json(
-    data: Mapping[str, Any], items: pd.DataFrame, arrays: Mapping[str, np.ndarray]
+    data: Mapping[str, Any],
+    items: pd.DataFrame,
+    arrays: Mapping[str, Mapping[str, np.ndarray]],
 ) -> Results:
     columns = {entry["task"]: entry["columns"] for entry in data["tasks"]}
     evaluations = {}
@@ -301,9 +335,17 @@ def _from_json(
         efficiency=tuple(from_plain(Saving, saving) for saving in data["efficiency"]),
         admission=tuple(from_plain(Finding, finding) for finding in data["admission"]),
         scores={
-            (entry["model"], entry["method"], entry["corpus"]): arrays[entry["array"]]
+            (entry["model"], entry["method"], entry["corpus"]): arrays[SCORES][entry["array"]]
             for entry in data["scores"]
-            if arrays
+            if arrays[SCORES]
+        },
+        stand_ins={
+            (entry["model"], entry["mask"]): stand_in_from(
+                entry["words"],
+                {name: arrays[STAND_INS][array] for name, array in entry["arrays"].items()},
+            )
+            for entry in data["stand_ins"]
+            if arrays[STAND_INS]
         },
     )
     _check_records(results)

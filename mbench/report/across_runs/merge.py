@@ -84,6 +84,12 @@ def merge(runs: Mapping[str, Results], prefer: str | None = None) -> Results:
             for key, keep in results.masks.items()
             if key in used
         ),
+        stand_ins=_first(
+            (key, stand_in)
+            for results in runs.values()
+            for key, stand_in in results.stand_ins.items()
+            if key in used
+        ),
         scores=_first(pair for results in runs.values() for pair in results.scores.items()),
         provenance=provenance,
         protocol=_protocol(runs.values(), provenance.runs, joined),
