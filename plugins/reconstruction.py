@@ -1,8 +1,9 @@
 """Searches the expert set of least reconstruction loss J, given a layer's `GramStatistics`.
 
 All single removals, or all swaps of two experts, are evaluated at once and exactly. Backward
-elimination and its refinement by swaps are deterministic and end in a local optimum of J; only the
-enumeration of all sets gives a proven optimum.
+elimination and its refinement by swaps are deterministic and end in a local optimum of J, which
+restarts from disturbed sets leave for better ones; only the enumeration of all sets gives a proven
+optimum.
 """
 
 from __future__ import annotations
@@ -158,27 +159,36 @@ def swap_losses(layer: GramStatistics, keep: np.ndarray) -> np.ndarray:
     return losses
 
 
-def elimination_order(layer: GramStatistics) -> np.ndarray:
+def elimination_order(layer: GramStatistics, locked: np.ndarray | None = None) -> np.ndarray:
     """[N] experts in the order in which backward elimination drops them, the last one survives.
 
     Each step drops the expert whose removal gives the least J; ties go to the higher index.
+    Experts in `locked`, bool [N], are dropped after all others, by descending index.
     """
     keep = np.ones(layer.num_experts, dtype=bool)
+    free = keep if locked is None else ~locked
     order = []
-    for _ in range(layer.num_experts - 1):
-        losses = removal_losses(layer, keep)
+    for _ in range(min(layer.num_experts - 1, int(free.sum()))):
+        losses = np.where(free, removal_losses(layer, keep), np.inf)
         order.append(int(np.flatnonzero(losses == losses.min())[-1]))
         keep[order[-1]] = False
-    return np.array([*order, int(np.flatnonzero(keep)[0])])
+    return np.array([*order, *np.flatnonzero(keep)[::-1]])
 
 
-def refine(layer: GramStatistics, keep: np.ndarray) -> tuple[np.ndarray, int]:
-    """Swap the best pair while that lowers J; returns the set and the number of swaps."""
+def refine(
+    layer: GramStatistics, keep: np.ndarray, locked: np.ndarray | None = None
+) -> tuple[np.ndarray, int]:
+    """Swap the best pair while that lowers J; returns the set and the number of swaps.
+
+    Experts in `locked`, bool [N], are never swapped out.
+    """
     keep = keep.copy()
     current = layer.loss(keep)
     swaps = 0
     while True:
         losses = swap_losses(layer, keep)
+        if locked is not None:
+            losses[locked] = np.inf
         leaving, entering = np.unravel_index(losses.argmin(), losses.shape)
         best = losses[leaving, entering]
         if not best < current - _SMALLEST_GAIN * layer.energy.sum():
@@ -188,19 +198,55 @@ def refine(layer: GramStatistics, keep: np.ndarray) -> tuple[np.ndarray, int]:
         swaps += 1
 
 
+def refine_again(
+    layer: GramStatistics,
+    keep: np.ndarray,
+    restarts: int,
+    rng: np.random.Generator,
+    locked: np.ndarray | None = None,
+) -> tuple[np.ndarray, int]:
+    """Exchange half of a refined set at random and refine it anew, `restarts` times from the best.
+
+    Returns the best set and the number of restarts that found a better one. Which experts are
+    exchanged depends on what they contribute to the output, not on how they are numbered. Experts
+    in `locked`, bool [N], are never swapped out.
+    """
+    best, loss = keep, layer.loss(keep)
+    contribution = np.argsort(-layer.linear.sum(axis=0), kind="stable")
+    better = 0
+    for _ in range(restarts):
+        removable = best if locked is None else best & ~locked
+        leaving = contribution[removable[contribution]]
+        entering = contribution[~best[contribution]]
+        exchanged = -(-min(len(leaving), len(entering)) // 2)
+        start = best.copy()
+        start[rng.permutation(leaving)[:exchanged]] = False
+        start[rng.permutation(entering)[:exchanged]] = True
+        found, _ = refine(layer, start, locked)
+        if layer.loss(found) < loss - _SMALLEST_GAIN * layer.energy.sum():
+            best, loss, better = found, layer.loss(found), better + 1
+    return best, better
+
+
 def best_subset(
-    layer: GramStatistics, size: int, objective: Callable[[np.ndarray], float] = np.sum
+    layer: GramStatistics,
+    size: int,
+    objective: Callable[[np.ndarray], float] = np.sum,
+    locked: np.ndarray | None = None,
 ) -> np.ndarray:
     """The set of `size` experts of least objective, by trying all; ties go to the first.
 
-    `objective` turns the squared errors of all tokens, [T], into one number.
+    `objective` turns the squared errors of all tokens, [T], into one number. Experts in `locked`,
+    bool [N], are in every set.
     """
-    return min(_subsets(layer.num_experts, size), key=lambda keep: objective(layer.errors(keep)))
+    if locked is None:
+        locked = np.zeros(layer.num_experts, dtype=bool)
+    return min(_subsets(locked, size), key=lambda keep: objective(layer.errors(keep)))
 
 
-def _subsets(count: int, size: int) -> Iterator[np.ndarray]:
-    """Every set of `size` of `count` experts, bool [N], in the order of its members."""
-    for members in itertools.combinations(range(count), size):
-        keep = np.zeros(count, dtype=bool)
+def _subsets(locked: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Every set of `size` experts with the locked ones, bool [N], in the order of its members."""
+    for members in itertools.combinations(np.flatnonzero(~locked), size - int(locked.sum())):
+        keep = locked.copy()
         keep[list(members)] = True
         yield keep

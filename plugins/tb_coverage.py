@@ -6,13 +6,25 @@ ranking; the protected set is then merged into the reconstruction candidate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 import mbench
 
 from .protection import ProtectedSelector, protection_size
+
+
+def round_robin(rankings: Sequence[np.ndarray], count: int) -> list[int]:
+    """`count` experts in the order in which corpora take turns to protect their best one left.
+
+    `rankings` has every corpus's experts [N] from best to worst.
+    """
+    protected: dict[int, None] = {}
+    for turn in range(count):
+        ranking = rankings[turn % len(rankings)]
+        protected[next(int(e) for e in ranking if int(e) not in protected)] = None
+    return list(protected)
 
 
 class RoundRobin(ProtectedSelector):
@@ -28,9 +40,7 @@ class RoundRobin(ProtectedSelector):
         rankings = [score.ranking() for score in scores.values()]
         chosen = np.zeros((budget.num_layers, budget.num_experts), dtype=bool)
         for layer, protected in enumerate(chosen):
-            for turn in range(size):
-                ranking = rankings[turn % len(rankings)][layer]
-                protected[next(e for e in ranking if not protected[e])] = True
+            protected[round_robin([ranking[layer] for ranking in rankings], size)] = True
         return mbench.Selection(chosen, notes)
 
 

@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 import mbench
-from mbench_plugins import expert_sparsity
+from mbench_plugins import expert_sparsity, reconstruction
 from mbench_plugins.expert_sparsity import (
     Reconstruction,
     ReconstructionRefined,
@@ -257,7 +257,7 @@ def test_notes_say_what_was_lost_and_how_it_was_found():
         "reconstruction search: best of all 70 sets per layer, squared loss",
     )
     mask, _ = mask_of(profile, 4, search="backward")
-    assert "swaps after the selection, 2 layers" in mask.notes[1]
+    assert "swaps after the selection, 2 layers; 5 restarts found better" in mask.notes[1]
 
 
 def test_a_short_corpus_is_noted():
@@ -377,3 +377,20 @@ def test_hooks_offer_everything():
         "reconstruction-refined",
         1,
     )
+
+
+def test_restarts_never_lose_and_none_is_the_search_alone():
+    profile = profile_of(qwen_layers(False))
+    sample = ReconstructionSample(**SMALL)
+    for kept in (2, 4, 5):
+        alone, selected = mask_of(profile, kept, search="backward", restarts=0)
+        restarted, _ = mask_of(profile, kept, search="backward", restarts=20)
+        best, _ = mask_of(profile, kept, search="enumerate")
+        assert alone.notes[1].endswith("2 layers")
+        for number in range(2):
+            layer, _, _ = layer_statistics(profile, number, sample)
+            refined, _ = reconstruction.refine(layer, selected[number])
+            assert np.array_equal(alone.keep[number], refined)
+            losses = [layer.loss(m.keep[number]) for m in (best, restarted, alone)]
+            assert losses == sorted(losses)
+            assert losses[1] == pytest.approx(losses[0], rel=1e-9)
