@@ -10,6 +10,7 @@ from mbench.report.charts.corpus_overlap import corpus_overlap_by_layer
 from mbench.report.charts.score_by_memory import score_by_memory
 from mbench.report.charts.single_seeds import single_seeds
 from mbench.report.figures_of_papers import Published
+from mbench.report.page.crossing import method_or_text
 from mbench.report.page.layout import folded, notes, per_budget, section, shown, side_by_side
 from mbench.report.page.notes import budget_notes, never_selected, union_of_choices
 from mbench.report.page.part import Block, Charts, Notes, Part, Stack, Text
@@ -166,6 +167,13 @@ DETAILS = (
         ),
         folded("Every seed", every_seed),
         subtask_parts,
+    ),
+    section(
+        "Does the method matter more, or the calibration text?",
+        "crossing",
+        method_or_text,
+        intro="Methods that were run on the same calibration texts, and differ in nothing else from"
+        " text to text. What is said holds for these methods and these texts.",
     ),
     section(
         "How much a single seed can mislead",

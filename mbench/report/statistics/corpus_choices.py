@@ -74,12 +74,19 @@ def corpus_choices(boards: GroupBoards) -> tuple[CorpusChoices, ...]:
 
 
 def families(methods: Mapping[str, MethodSettings]) -> list[dict[str, str]]:
-    """Corpus -> method, for methods that differ only in their corpus; at least two corpora."""
+    """Corpus -> method, for methods that differ only in their corpus; at least two corpora.
+
+    What they build upon may be the same method on the same corpora, as in a cross.
+    """
     by_rest: list[tuple[MethodSettings, dict[str, str]]] = []
     for name, method in methods.items():
-        if len(method.corpora) != 1 or method.candidate is not None:
+        if len(method.corpora) != 1:
             continue
-        rest, (corpus,) = replace(method, corpora=()), method.corpora
+        (corpus,) = method.corpora
+        candidate, _, crossed = (method.candidate or "").partition("@")
+        if candidate and crossed != corpus:
+            continue
+        rest = replace(method, corpora=(), candidate=candidate or None)
         family = next((family for shared, family in by_rest if shared == rest), None)
         if family is None:
             family = {}
