@@ -12,6 +12,9 @@ import click
 
 DEBUG = "--debug"
 
+COMPLETING = "_MBENCH_COMPLETE"
+"""Set by a shell that asks for completions (see `mbench completion`)."""
+
 VERBS = {
     "run": "Run a suite and write its leaderboard.",
     "plan": "Show what a run would do, without loading a model.",
@@ -23,6 +26,8 @@ VERBS = {
     "compare": "Compare two runs, or two methods, on the same items.",
     "export": "Write the pruned checkpoint of one mask of a finished run.",
     "suites": "List the suites that come with mbench.",
+    "schema": "Print the JSON Schema of suite files, for editors.",
+    "completion": "Print what makes a shell complete commands, options and names.",
     "store": "Look at the store, check it, thin it out, copy from it.",
     "plugins": "List what plugins offer, and those that failed to load.",
 }
@@ -98,7 +103,9 @@ def main() -> None:
     from mbench.core.output_stream import clean_output, lost_output
 
     try:
-        with interruption.watched(), clean_output():
+        # What a shell reads is bytes, of names that are checked where they are completed.
+        completing = COMPLETING in os.environ
+        with interruption.watched(), contextlib.nullcontext() if completing else clean_output():
             status = _status()
             if lost := lost_output():
                 click.echo(f"error: cannot print: {lost}", err=True)
@@ -125,7 +132,10 @@ def _status() -> int:
     try:
         with tracebacks_shown() if debug else contextlib.nullcontext():
             # Otherwise click turns Ctrl-C into exit status 1.
-            return group(words, prog_name="mbench", standalone_mode=False) or 0
+            return (
+                group(words, prog_name="mbench", complete_var=COMPLETING, standalone_mode=False)
+                or 0
+            )
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException as error:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mbench.cli.completing import names
+
 if TYPE_CHECKING:
     from mbench.api.request import Request, Wish
     from mbench.plan.registry import PluginFailure, Registry
@@ -21,6 +23,7 @@ _NARROWING = {
         metavar="NAME[=PATH_OR_ID[@REVISION]]",
         help="Load a model of the suite from another directory, or hub id at a branch, tag or"
         " commit; NAME alone: run only this model. Repeatable.",
+        shell_complete=names("models"),
     ),
     "--text": click.option(
         "--text",
@@ -29,6 +32,7 @@ _NARROWING = {
         metavar="NAME=FILE",
         help="Read a corpus or perplexity text of the suite from a local file, e.g. JSON lines."
         " Repeatable.",
+        shell_complete=names("texts"),
     ),
     "--task": click.option(
         "--task",
@@ -36,6 +40,7 @@ _NARROWING = {
         multiple=True,
         metavar="NAME=FILE.yaml",
         help="Load a task of the suite from a local lm-eval task file. Repeatable.",
+        shell_complete=names("tasks"),
     ),
     "--retain": click.option(
         "--retain",
@@ -51,6 +56,7 @@ _NARROWING = {
         metavar="NAME",
         help="Run only this method: one of the suite's, or any ready-made one of a plugin."
         " Repeatable.",
+        shell_complete=names("methods"),
     ),
     "--limit": click.option(
         "--limit", type=int, metavar="N", help="At most N items per task and N windows per text."
@@ -83,10 +89,14 @@ store_option = click.option(
 )
 
 
+suite_argument = click.argument(
+    "suite", type=click.Path(path_type=Path), shell_complete=names("suites")
+)
+
+
 def suite_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the suite argument and all options that narrow or change the suite."""
-    suite = click.argument("suite", type=click.Path(path_type=Path))
-    for option in reversed([suite, *_NARROWING.values(), plugin_option, store_option]):
+    for option in reversed([suite_argument, *_NARROWING.values(), plugin_option, store_option]):
         function = option(function)
     return function
 

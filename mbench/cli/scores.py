@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mbench.cli.options import narrowing_options, plugin_option, request_of, store_option
+from mbench.cli.completing import names
+from mbench.cli.options import (
+    narrowing_options,
+    plugin_option,
+    request_of,
+    store_option,
+    suite_argument,
+)
 from mbench.cli.output import clean, console_of, print_json, print_place
 
 if TYPE_CHECKING:
@@ -21,8 +28,8 @@ SOME_FAILED = 3
 
 
 @click.command("scores")
-@click.argument("suite", type=click.Path(path_type=Path))
-@click.argument("method")
+@suite_argument
+@click.argument("method", shell_complete=names("methods"))
 @narrowing_options("--model", "--text", "--set")
 @plugin_option
 @store_option
