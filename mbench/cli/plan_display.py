@@ -71,10 +71,16 @@ def _figures(cost: ModelCost) -> tuple[str, ...]:
         f"{at_most if left else ''}{left:,}",
         f"{cost.evaluations_cached:,}",
         f"{cost.profiles:,}",
-        "not counted" if unknown else tokens(cost.evaluation_tokens + cost.profile_tokens),
+        "not counted"
+        if unknown
+        else f"{'≤ ' if cost.search_tokens else ''}{tokens(_tokens(cost))}",
         "-" if unknown else f"{roughly}{duration(cost.seconds)}",
         size(cost.weight_bytes),
     )
+
+
+def _tokens(cost: ModelCost) -> int:
+    return cost.evaluation_tokens + cost.profile_tokens + cost.search_tokens
 
 
 def _totals(costs: Sequence[ModelCost]) -> tuple[str, ...]:
@@ -90,6 +96,7 @@ def _totals(costs: Sequence[ModelCost]) -> tuple[str, ...]:
             profiles=sum(cost.profiles for cost in costs),
             evaluation_tokens=sum(cost.evaluation_tokens for cost in costs),
             profile_tokens=sum(cost.profile_tokens for cost in costs),
+            search_tokens=sum(cost.search_tokens for cost in costs),
             unknown_tasks=tuple(task for cost in costs for task in cost.unknown_tasks),
             seconds=sum(cost.seconds for cost in costs),
             speed_measured=all(cost.speed_measured for cost in costs),
@@ -119,6 +126,8 @@ def _notes(costs: Sequence[ModelCost], suite: Suite) -> Iterator[str]:
         yield f"tokens of {unknown} are not counted yet: `mbench check`, given the same, does that"
     if expected := _names(task for cost in costs for task in cost.expected_tasks):
         yield f"tokens of {expected}: as the suite states them"
+    if searching := sum(cost.search_tokens for cost in costs):
+        yield f"of the tokens, searches for masks may spend up to {tokens(searching)}"
     if suite.efficiency is not None:
         yield "and size, memory and speed at each budget, unless measured here before"
     for cost in costs:

@@ -38,7 +38,7 @@ kind_option = click.option(
     "--kind",
     "kinds",
     multiple=True,
-    type=click.Choice(["statistics", "masks", "evaluations", "efficiency", "facts"]),
+    type=click.Choice(["statistics", "masks", "evaluations", "probes", "efficiency", "facts"]),
     help="Only this kind. Repeatable.",
 )
 

@@ -32,7 +32,7 @@ def details_of(store: Store, described: Described) -> dict[str, dict[str, Any]]:
             return {}
         metrics = evaluation(key.digest, items).metrics
         return {"metric": {metric.name: metric.value for metric in metrics}}
-    if key.kind in ("facts", "efficiency"):
+    if key.kind in ("facts", "probes", "efficiency"):
         return {"content": {key.kind: json.dumps(store.read_json(key))}}
     return {"profile": dict(vars(store.read_profile(key)))}
 

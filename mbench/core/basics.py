@@ -42,6 +42,18 @@ class TopK(Selector):
         return Selection(chosen)
 
 
+class Everything(Selector):
+    """Every expert, for builders that choose by themselves."""
+
+    name = "all"
+
+    def select(
+        self, scores: Mapping[str, Scores], budget: Budget, rng: np.random.Generator
+    ) -> Selection:
+        """Return all N experts per layer."""
+        return Selection(np.ones((budget.num_layers, budget.num_experts), dtype=bool))
+
+
 class AsSelected(MaskBuilder):
     """The selection itself, which must hold exactly K experts per layer."""
 
@@ -106,5 +118,5 @@ class CoActivation(Statistic):
 
 @hookimpl
 def mbench_components() -> list[type[Component]]:
-    """The selector and the mask builder; statistics need no name in suites."""
-    return [TopK, AsSelected]
+    """The selectors and the mask builder; statistics need no name in suites."""
+    return [TopK, Everything, AsSelected]

@@ -32,6 +32,8 @@ DTYPES = {
     "experts_kept": "int64",
     "router": "str",
     "mask": "str",
+    "search_tokens": "int64",
+    "search_masks": "int64",
     "task": "str",
     "metric": "str",
     "value": "float64",
@@ -72,6 +74,18 @@ def budget_label(model: str, retain: float) -> str:
 
 
 @dataclass(frozen=True)
+class SearchCost:
+    """What a search took before it gave its mask, whatever was remembered of earlier ones."""
+
+    tokens: int
+    """Forward tokens."""
+    masks: int
+    """Distinct masks that were tried."""
+    seconds: float
+    """Wall-clock, of the run that made the mask; remembered passes took none."""
+
+
+@dataclass(frozen=True)
 class CellResult:
     """One method at one budget (and seed) on one model."""
 
@@ -98,6 +112,10 @@ class CellResult:
     stability: float | None = None
     """Mean share of its experts that stay when the calibration sequences are drawn anew; None
     where there is none to draw, or the method's statistics are no sums over sequences."""
+    search_tokens: int = 0
+    """Forward tokens that the method's search cost; 0 where it does not search."""
+    search_masks: int = 0
+    """Masks that it tried."""
 
     @property
     def key(self) -> CellKey:
@@ -251,7 +269,8 @@ def long_form(results: Results) -> pd.DataFrame:
     """Every figure of a run, one per row.
 
     Columns: `model`, `method`, `seed` (NA where a method has none), `retain`, `experts_kept` (per
-    layer), `router`, `mask` (content hash), `task`, `metric`, `value`, `stderr` (over items),
+    layer), `router`, `mask` (content hash), `search_tokens` and `search_masks` (what a search cost,
+    else 0), `task`, `metric`, `value`, `stderr` (over items),
     `items`, `status`. A task without a result has one row: its declared metric, no value, its
     status. The suite's average has a row where all its tasks are ok: its name as `task`, `mean`
     as `metric`, and the standard error that follows from the tasks' independent ones.
@@ -271,6 +290,8 @@ def _cell_rows(results: Results, cell: CellResult) -> Iterator[dict[str, Any]]:
         "experts_kept": cell.kept,
         "router": cell.router,
         "mask": cell.mask,
+        "search_tokens": cell.search_tokens,
+        "search_masks": cell.search_masks,
     }
 
     def row(task: str, figure: Metric) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -65,7 +66,7 @@ class SharedPrefix:
         order = sorted(range(len(masks)), key=contents.__getitem__)
         starts = [0] + [
             self._start(contents[before], contents[number])
-            for before, number in zip(order, order[1:], strict=False)
+            for before, number in itertools.pairwise(order)
         ]
         for before, number, start in zip([None, *order], order, starts, strict=False):
             if before is not None and start not in self._holds:
@@ -93,12 +94,13 @@ class SharedPrefix:
         kept: dict[int, Any] = {}
         for at, ((number, mask), start) in enumerate(zip(masks, starts, strict=True)):
             kept = {place: output for place, output in kept.items() if place <= start}
-            with masked(self._layers, mask, router), torch.no_grad():
-                with (
-                    _answering(self._decoder[:start], kept.get(start)),
-                    self._keeping(_places_to_keep(starts[at + 1 :], start), kept),
-                ):
-                    output = forward(ids)
+            with (
+                masked(self._layers, mask, router),
+                torch.no_grad(),
+                _answering(self._decoder[:start], kept.get(start)),
+                self._keeping(_places_to_keep(starts[at + 1 :], start), kept),
+            ):
+                output = forward(ids)
             yield number, output
 
     @contextlib.contextmanager
@@ -195,11 +197,11 @@ def _answering(modules: Sequence[nn.Module], output: Any) -> Iterator[None]:
     before = [module.__dict__.get("forward") for module in modules]
     try:
         for module in modules:
-            module.forward = lambda *args, **kwargs: output  # type: ignore[method-assign]
+            module.forward = lambda *args, **kwargs: output
         yield
     finally:
         for module, forward in zip(modules, before, strict=True):
             if forward is None:
                 module.__dict__.pop("forward", None)
             else:
-                module.forward = forward  # type: ignore[method-assign]
+                module.forward = forward

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,13 +11,14 @@ import torch
 from transformers import PreTrainedModel
 
 from mbench.core.errors import MbenchError, PluginError
-from mbench.core.interfaces import Statistic
+from mbench.core.interfaces import ExpertMask, RouterMode, Statistic
 from mbench.moe.accumulate import Accumulator
 from mbench.moe.adapter import MoELayer
 from mbench.moe.calibration import TokenSequences, refuse_too_long
 from mbench.moe.corpus import Corpus
 from mbench.moe.experts import experts_function
 from mbench.moe.load import LoadedModel
+from mbench.moe.mask import masked
 from mbench.moe.record import Recorder
 from mbench.moe.tokenizer import refuse_unknown
 
@@ -48,19 +50,27 @@ def profile_corpus(
 
     Raises `CorpusError` if the text is too short, or sequences longer than the model's positions.
     """
-    name = f"corpora.{corpus.name}"
-    refuse_too_long(name, corpus.length, loaded.facts.positions)
-    cut = corpus.cut(loaded.tokenizer)
-    refuse_unknown(name, cut.ids, loaded.facts.vocabulary)
     return profile_model(
         loaded.model,
         loaded.layers,
-        cut,
+        cut_corpus(loaded, corpus),
         statistics,
         batch_size=max(1, batch_tokens // corpus.length),
         shards=shards,
         advance=advance,
     )
+
+
+def cut_corpus(loaded: LoadedModel, corpus: Corpus) -> TokenSequences:
+    """Cut a corpus as the suite asks.
+
+    Raises `CorpusError` if the text is too short, or sequences longer than the model's positions.
+    """
+    name = f"corpora.{corpus.name}"
+    refuse_too_long(name, corpus.length, loaded.facts.positions)
+    cut = corpus.cut(loaded.tokenizer)
+    refuse_unknown(name, cut.ids, loaded.facts.vocabulary)
+    return cut
 
 
 def profile_model(
@@ -72,6 +82,8 @@ def profile_model(
     batch_size: int,
     shards: int = 16,
     advance: Callable[[int], None] = lambda tokens: None,
+    mask: ExpertMask | None = None,
+    router: RouterMode = "sliced",
 ) -> Collected:
     """Run `corpus` through `model` once and return what `statistics` inspected and measured.
 
@@ -80,8 +92,9 @@ def profile_model(
     not seen by any statistic. `advance` is told the number of tokens done after every batch.
 
     A statistic that raises or breaks its contract is left out from there on; `failures` says why.
-    Raises `UnsupportedModel` if the model does not call its experts as expected or gives values
-    that are not finite.
+    With a mask, the model runs under it (see `mbench.moe.mask.masked`), and experts keep their
+    numbers. Raises `UnsupportedModel` if the model does not call its experts as expected or gives
+    values that are not finite.
     """
     if model.training:
         raise ValueError("a model must be in eval mode to be profiled")
@@ -89,9 +102,17 @@ def profile_model(
         raise ValueError("there is nothing to profile: the corpus has no tokens")
     groups = np.array_split(np.arange(len(corpus.ids)), min(shards, len(corpus.ids)))
     accumulator = Accumulator(layers, statistics, len(groups))
-    recorder = Recorder(layers, corpus.tokens, accumulator.add)
-    with torch.no_grad(), experts_function(layers, recorder.apply_experts), recorder.watch():
+    # Before the mask, which slices the routers.
+    with torch.no_grad():
         accumulator.inspect()
+    recorder = Recorder(layers, corpus.tokens, accumulator.add, masked=mask is not None)
+    applied = contextlib.nullcontext() if mask is None else masked(layers, mask, router)
+    with (
+        torch.no_grad(),
+        applied,
+        experts_function(layers, recorder.apply_experts),
+        recorder.watch(),
+    ):
         for shard, rows in enumerate(groups):
             for batch in np.array_split(rows, range(batch_size, len(rows), batch_size)):
                 tokens = int(corpus.lengths[batch].sum())

@@ -26,11 +26,15 @@ class Recorder:
         layers: Sequence[MoELayer],
         total_tokens: int,
         receive: Callable[[int, LayerBatch], None],
+        *,
+        masked: bool = False,
     ) -> None:
+        """`masked`: a mask is active, so that routers may choose fewer experts than k."""
         self._layers = layers
         self._number = {layer.experts: number for number, layer in enumerate(layers)}
         self._total_tokens = total_tokens
         self._receive = receive
+        self._masked = masked
         self._tokens_before = 0
         self._inside = torch.empty(0, dtype=torch.bool)
         self._ids = torch.empty(0, dtype=torch.int64)
@@ -98,7 +102,9 @@ class Recorder:
         """
         number = self._number[experts]
         layer = self._layers[number]
-        if top_k_index.shape != (len(self._inside), layer.top_k):
+        tokens, chosen = top_k_index.shape
+        fits = chosen == layer.top_k or (self._masked and chosen < layer.top_k)
+        if tokens != len(self._inside) or not fits:
             raise UnsupportedModel(
                 f"{layer.path} got routing {list(top_k_index.shape)} where "
                 f"[{len(self._inside)}, {layer.top_k}] was expected"
@@ -121,7 +127,7 @@ class Recorder:
                 token=torch.arange(start, start + len(routing[0]), device=hidden.device),
                 ids=keep(self._ids.to(hidden.device)),
                 total_tokens=self._total_tokens,
-                router_logits=lambda: raw_logits(layer, router_output, keep, *routing),
+                router_logits=lambda: self._logits(layer, router_output, keep, *routing),
                 routed_outputs=lambda: routed_outputs(experts, keep(hidden), routing[0]),
                 expert_outputs=lambda rows: of_all(apply_expert, experts, keep(hidden)[rows]),
                 inner_activations=lambda rows: of_all(
@@ -130,6 +136,13 @@ class Recorder:
             ),
         )
         return output
+
+    def _logits(self, layer: MoELayer, *arguments: Any) -> torch.Tensor:
+        if self._masked:
+            raise UnsupportedModel(
+                f"{layer.path}: a masked router does not give the logits of the full model"
+            )
+        return raw_logits(layer, *arguments)
 
     def _padding_filter(self, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
         if self._inside.all():

@@ -11,6 +11,7 @@ from mbench.core.errors import Infeasible, MbenchError, PluginError, caught
 from mbench.core.interfaces import WEIGHTS_ONLY, Budget, RouterMode, Statistic
 from mbench.core.plugin_code import plugin_code
 from mbench.core.results import CellKey
+from mbench.core.search import MaskSearch
 from mbench.core.suite import Suite
 from mbench.moe.corpus import Corpus, CorpusPart
 from mbench.plan.components import class_code, component_key
@@ -21,6 +22,8 @@ from mbench.plan.keys import (
     installed_code,
     item_texts_key,
     mask_key,
+    masked_statistic_key,
+    probe_key,
     statistic_key,
     task_size_key,
 )
@@ -82,6 +85,19 @@ class Cell:
         """How progress and errors name it."""
         return self.key.label
 
+    @property
+    def search_tokens(self) -> int:
+        """The most forward tokens that its search may cost; 0 where it does not search."""
+        builder = self.method.builder
+        return builder.params.tokens if isinstance(builder, MaskSearch) else 0
+
+    def corpus(self, name: str) -> Mapping[str, Any]:
+        """One of its corpora: name, text, and how it is cut, as the mask's key has them."""
+        if self.mask_key is None:
+            raise PluginError(self.problem)
+        corpora: list[dict[str, Any]] = self.mask_key.made_by["corpora"]
+        return next(corpus for corpus in corpora if corpus["name"] == name)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -126,6 +142,35 @@ class Plan:
         mode = "any" if mask_hash == model.unpruned_mask.content_hash else router
         return evaluation_key(
             self.code, model.identity, mask_hash, mode, task.name, task.fingerprint
+        )
+
+    def probe_key(
+        self, model: PlannedModel, cell: Cell, corpus: str, mask: str, sequences: int
+    ) -> Key:
+        """Key of what a mask, by its content, gave a search on one of its corpora."""
+        place = cell.corpus(corpus)
+        return probe_key(self.code, model.identity, place, sequences, mask, cell.budget.router)
+
+    def masked_statistic_key(
+        self,
+        model: PlannedModel,
+        cell: Cell,
+        corpus: str,
+        statistic: Statistic,
+        mask: str,
+        sequences: int,
+    ) -> Key:
+        """Key of a statistic under a mask."""
+        source = self.code.source_of(class_code(type(statistic)))
+        return masked_statistic_key(
+            self.code,
+            model.identity,
+            cell.corpus(corpus),
+            sequences,
+            mask,
+            cell.budget.router,
+            component_key(statistic, source),
+            SHARDS,
         )
 
     def task_size_key(self, model: PlannedModel, task: PlannedTask) -> Key:
@@ -309,6 +354,7 @@ class _Planner:
             cell.candidate,
             seed,
             self.suite.resamples if method.resamples else 0,
+            isinstance(method.builder, MaskSearch),
         )
         return replace(
             cell, mask_key=key, statistics=statistics, components=components, notes=notes

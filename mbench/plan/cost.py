@@ -65,6 +65,8 @@ class ModelCost:
     profiles: int
     """Forward passes over calibration corpora still to do."""
     profile_tokens: int
+    search_tokens: int
+    """The most that searches for masks may cost, of those still to do."""
     evaluations: int
     """Mask x task pairs."""
     evaluations_cached: int
@@ -111,7 +113,12 @@ def _model_cost(plan: Plan, store: Store, model: PlannedModel) -> ModelCost:
     measured = store.read_json(speed_key(model.identity, platform.node()))
     per_second = measured["tokens_per_second"] if measured else ASSUMED_FLOPS / _flops(model)
     weights = model.facts.parameters * DTYPE_BYTES[model.computed_in]
-    tokens = evaluations.tokens + profile_tokens
+    search_tokens = sum(
+        cell.search_tokens
+        for cell in plan.cells_of(model.name)
+        if cell.mask_key is not None and store.read_json(cell.mask_key) is None
+    )
+    tokens = evaluations.tokens + profile_tokens + search_tokens
     return ModelCost(
         model=model.name,
         cells=sum(cell.method.evaluated for cell in plan.cells_of(model.name)),
@@ -119,6 +126,7 @@ def _model_cost(plan: Plan, store: Store, model: PlannedModel) -> ModelCost:
         masks_final=unmade == 0,
         profiles=len(corpora),
         profile_tokens=profile_tokens,
+        search_tokens=search_tokens,
         evaluations=(len(masks) + unmade) * len(plan.tasks),
         evaluations_cached=evaluations.stored,
         evaluation_tokens=evaluations.tokens,

@@ -10,7 +10,11 @@ plugins and these inputs would give:
 |             | core/search.py,        | import              | sources, budget, candidate, seed,  |
 |             | core/stand_ins.py,     |                     | names of model and corpora, which  |
 |             | run/mask_maker.py,     |                     | components see                     |
-|             | run/stability.py       |                     |                                    |
+|             | run/stability.py; of a |                     |                                    |
+|             | search also a probe's  |                     |                                    |
+| probe       | evaluate/lm_head.py,   | torch, transformers | model, corpus, its sequences,      |
+|             | moe/, run/probe.py,    |                     | mask, router; of a profile under   |
+|             | run/probe_passes.py    |                     | a mask, the statistic's source     |
 | evaluation  | evaluate/, moe/        | torch, transformers | model, mask, router, task          |
 | efficiency  | moe/, run/footprint.py | torch, transformers | model, budget, settings, device    |
 | model facts | moe/                   | torch, transformers | model                              |
@@ -55,6 +59,7 @@ COMPUTED_BY: Mapping[str, tuple[str, ...]] = {
         "run/mask_maker.py",
         "run/stability.py",
     ),
+    "probe": ("evaluate/lm_head.py", "moe", "run/probe.py", "run/probe_passes.py"),
     "evaluation": ("evaluate", "moe"),
     "efficiency": ("moe", "run/footprint.py"),
     "model facts": ("moe",),
@@ -186,6 +191,7 @@ def mask_key(
     candidate: Key | None,
     seed: int | None,
     resamples: int,
+    searches: bool,
 ) -> Key:
     """The mask of one cell.
 
@@ -203,7 +209,9 @@ def mask_key(
         candidate: the mask that it builds upon.
         seed: of a method that draws at random.
         resamples: how often it is made again to tell how stable it is.
+        searches: whether it is found by forward passes.
     """
+    passes = {"probe": code.of("probe"), "versions": dict(code.versions)} if searches else {}
     return Key.of(
         "masks",
         label,
@@ -220,8 +228,69 @@ def mask_key(
             "candidate": None if candidate is None else candidate.digest,
             "seed": seed,
             "resamples": resamples,
+            **passes,
         },
     )
+
+
+def probe_key(
+    code: Code,
+    model: ModelIdentity,
+    corpus: Mapping[str, Any],
+    sequences: int,
+    mask: str,
+    router: str,
+) -> Key:
+    """What one mask gave on the first sequences of a corpus, by the mask's content."""
+    return Key.of(
+        "probes",
+        f"{model.name} mask {mask[:12]} on {sequences} sequences of {corpus['name']}",
+        _probed("probe", code, model, corpus, sequences, mask, router),
+    )
+
+
+def masked_statistic_key(
+    code: Code,
+    model: ModelIdentity,
+    corpus: Mapping[str, Any],
+    sequences: int,
+    mask: str,
+    router: str,
+    statistic: ComponentKey,
+    shards: int,
+) -> Key:
+    """One statistic under a mask, on the first sequences of a corpus."""
+    return Key.of(
+        "statistics",
+        f"{statistic.name} of {model.name} mask {mask[:12]} on {corpus['name']}",
+        {
+            **_probed("masked statistic", code, model, corpus, sequences, mask, router),
+            "statistic": statistic.parts(),
+            "shards": shards,
+        },
+    )
+
+
+def _probed(
+    kind: str,
+    code: Code,
+    model: ModelIdentity,
+    corpus: Mapping[str, Any],
+    sequences: int,
+    mask: str,
+    router: str,
+) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "code": code.of("probe"),
+        "versions": dict(code.versions),
+        "model": model.parts(),
+        # A corpus's name decides nothing that is measured.
+        "corpus": {name: value for name, value in corpus.items() if name != "name"},
+        "sequences": sequences,
+        "mask": mask,
+        "router": router,
+    }
 
 
 def evaluation_key(

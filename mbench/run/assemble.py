@@ -117,6 +117,7 @@ def _pruned(
     left: TaskStatus,
 ) -> CellResult:
     router = cell.budget.router
+    search = outcome.searches.get(cell.key)
     if mask is None:
         status = outcome.mask_problems.get(cell.key, left)
         evaluations: dict[str, Evaluation] = {}
@@ -138,6 +139,8 @@ def _pruned(
         evaluations=evaluations,
         tasks=tasks,
         stability=outcome.stabilities.get(cell.key),
+        search_tokens=search.tokens if search else 0,
+        search_masks=search.masks if search else 0,
     )
 
 

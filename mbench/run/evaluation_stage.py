@@ -203,7 +203,7 @@ class EvaluationStage:
     def _run_task(self, masked: MaskedModel, task: PlannedTask) -> dict[str, float]:
         session = self._session
         try:
-            result = self._evaluate_within_memory(task)
+            result = session.within_memory(task.name, lambda most: self._evaluate(task, most))
         except Exception as error:
             self._fail(masked, [task], error)
             return {}
@@ -224,27 +224,11 @@ class EvaluationStage:
         )
         return {task.name: values[task.metric]}
 
-    def _evaluate_within_memory(self, task: PlannedTask) -> Evaluation:
-        """Evaluate; where memory runs out, again with half the batch, and say so."""
-        import torch
-
+    def _evaluate(self, task: PlannedTask, batch_tokens: int) -> Evaluation:
         session = self._session
-        loaded = session.load()
-        batch_tokens = session.plan.suite.batch_tokens
-        while True:
-            counted = session.outcome.forward_tokens
-            try:
-                return self._evaluators[task.name].evaluate(
-                    loaded.model, batch_tokens=batch_tokens, advance=session.advance
-                )
-            except torch.OutOfMemoryError:
-                if batch_tokens == 1:
-                    raise
-            session.advance(counted - session.outcome.forward_tokens)
-            batch_tokens //= 2
-            session.progress.warning(
-                f"{task.name}: out of memory, tried again with batch_tokens {batch_tokens}"
-            )
+        return self._evaluators[task.name].evaluate(
+            session.load().model, batch_tokens=batch_tokens, advance=session.advance
+        )
 
     def _fail(self, masked: MaskedModel, tasks: list[PlannedTask], error: Exception) -> None:
         """Record why tasks have no outcome, except those that have one already."""

@@ -12,7 +12,6 @@ import numpy as np
 from mbench.core.errors import Damaged, MbenchError, PluginError
 from mbench.core.interfaces import Component, ExpertMask, Profile, Scores, Selection
 from mbench.core.plugin_code import located, plugin_code
-from mbench.core.provenance import CorpusProfile
 from mbench.core.search import MaskSearch, Probe
 from mbench.plan.cells import Cell
 from mbench.plan.models import PlannedModel
@@ -124,33 +123,8 @@ class MaskMaker:
 
     def profile(self, cell: Cell, corpus: str) -> Profile:
         """The stored statistics that the cell's method asked for, on one corpus."""
-        jobs = {job.statistic.identity: job for job in cell.statistics[corpus]}
-        sums = {}
-        tokens = 0
-        for identity, job in jobs.items():
-            counted, arrays = self._read(job.key)
-            tokens = max(tokens, counted.tokens)
-            sums[identity] = {name: frozen(array) for name, array in arrays.items()}
-        return Profile(
-            corpus=corpus,
-            layers=self._model.facts.layers,
-            num_experts=cell.budget.num_experts,
-            top_k=cell.budget.top_k,
-            tokens=tokens,
-            router=cell.budget.router,
-            shard_sums=sums,
-            load_samples=lambda identity, layer: self._samples(jobs[identity].key, layer),
-            model=self._model.name,
-            revision=self._model.key,
-            rng=_generator(cell, corpus),
-        )
-
-    def _read(self, key: Key) -> tuple[CorpusProfile, dict[str, np.ndarray]]:
-        arrays = self._store.read_sums(key)
-        counted = self._store.read_profile(key)
-        if counted is None:
-            raise Damaged(f"the stored {key.label} is gone")
-        return counted, arrays
+        keys = {job.statistic.identity: job.key for job in cell.statistics[corpus]}
+        return profile_of(self._model, self._store, cell, corpus, keys, self._samples)
 
     def _samples(self, key: Key, layer: int) -> dict[str, np.ndarray]:
         try:
@@ -169,6 +143,51 @@ class MaskMaker:
         if known not in self._scores:
             self._scores[known] = _score(cell, profile)
         return self._scores[known]
+
+
+def profile_of(
+    model: PlannedModel,
+    store: Store,
+    cell: Cell,
+    corpus: str,
+    keys: Mapping[str, Key],
+    samples: Callable[[Key, int], Mapping[str, np.ndarray]],
+) -> Profile:
+    """Stored statistics as a cell's components are given them.
+
+    Args:
+        model: whose statistics they are.
+        store: where they are.
+        cell: whose components ask for them.
+        corpus: its name.
+        keys: of the statistics, by identity.
+        samples: reads those of one layer.
+
+    Raises:
+        Damaged: a statistic is damaged or gone.
+    """
+    sums = {}
+    tokens = 0
+    for identity, key in keys.items():
+        arrays = store.read_sums(key)
+        counted = store.read_profile(key)
+        if counted is None:
+            raise Damaged(f"the stored {key.label} is gone")
+        tokens = max(tokens, counted.tokens)
+        sums[identity] = {name: frozen(array) for name, array in arrays.items()}
+    return Profile(
+        corpus=corpus,
+        layers=model.facts.layers,
+        num_experts=cell.budget.num_experts,
+        top_k=cell.budget.top_k,
+        tokens=tokens,
+        router=cell.budget.router,
+        shard_sums=sums,
+        load_samples=lambda identity, layer: samples(keys[identity], layer),
+        model=model.name,
+        revision=model.key,
+        rng=_generator(cell, corpus),
+    )
 
 
 def _as_scores(

@@ -7,11 +7,11 @@ from typing import Any
 
 from mbench.core.errors import Damaged, PluginError, StoreError, caught
 from mbench.core.interfaces import ExpertMask
-from mbench.core.results import TaskStatus
-from mbench.core.search import Probe
+from mbench.core.results import SearchCost, TaskStatus
 from mbench.plan.cells import Cell
 from mbench.run.mask_checks import frozen
 from mbench.run.mask_maker import MaskMaker
+from mbench.run.probe import Probes
 from mbench.run.profile_stage import missing_jobs, profile
 from mbench.run.session import ModelSession
 from mbench.storage.mask_json import (
@@ -20,6 +20,7 @@ from mbench.storage.mask_json import (
     scores_from_json,
     scores_to_json,
 )
+from mbench.storage.records import from_plain, to_plain
 from mbench.storage.store import Key
 
 
@@ -42,6 +43,8 @@ def _restored(session: ModelSession, cell: Cell, stored: Any) -> ExpertMask:
         # A scorer knows no budget: those of its first mask are those of all.
         known[place] = scores_from_json(stored["scores"], mask.keep.shape)
     session.outcome.stabilities[cell.key] = stored["stability"]
+    if "search" in stored:
+        session.outcome.searches[cell.key] = from_plain(SearchCost, stored["search"])
     return ExpertMask(frozen(mask.keep), mask.notes, mask.stand_in)
 
 
@@ -52,7 +55,8 @@ def make_masks(
 
     A statistic that turns out to be damaged is collected again.
     """
-    maker = MaskMaker(session.model, session.store, session.plan.suite.resamples, _probe)
+    probes = Probes(session)
+    maker = MaskMaker(session.model, session.store, session.plan.suite.resamples, probes.probe)
     problems = dict(statistic_problems)
     with session.timed("masks"):
         for cell in cells:
@@ -61,10 +65,10 @@ def make_masks(
             if problem is None:
                 try:
                     try:
-                        _make(session, maker, cell)
+                        _make(session, maker, probes, cell)
                     except Damaged:
                         problems |= profile(session, missing_jobs(session, [cell]))
-                        _make(session, maker, cell)
+                        _make(session, maker, probes, cell)
                     continue
                 except StoreError:
                     raise
@@ -92,7 +96,7 @@ def _obstacle(
     return None
 
 
-def _make(session: ModelSession, maker: MaskMaker, cell: Cell) -> None:
+def _make(session: ModelSession, maker: MaskMaker, probes: Probes, cell: Cell) -> None:
     masks = session.outcome.masks
     made = maker.make(cell, masks[cell.candidate] if cell.candidate is not None else None)
     if cell.mask_key is None:
@@ -102,10 +106,9 @@ def _make(session: ModelSession, maker: MaskMaker, cell: Cell) -> None:
         "scores": scores_to_json(made.scores),
         "stability": made.stability,
     }
+    cost = probes.cost(cell)
+    if cost is not None:
+        content["search"] = to_plain(cost)
     mask = _restored(session, cell, session.store.write_json(cell.mask_key, content))
     masks[cell.mask_key] = mask
     session.progress.event("mask", cell=cell.label, status="ok", mask=mask.content_hash)
-
-
-def _probe(cell: Cell) -> Probe:
-    raise PluginError("searches are not there yet")

@@ -165,6 +165,7 @@ def _announce_total(
         + sum(corpus.tokens for corpus in corpora)
         + _evaluation_tokens(stage, stage.pending())
         + unmade * sum(stage.tokens(task) for task in session.plan.tasks)
+        + sum(cell.search_tokens for cell in cells)
     )
 
 

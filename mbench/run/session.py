@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from mbench.core.evaluation import Evaluation
 from mbench.core.interfaces import ExpertMask
 from mbench.core.interruption import stop_if_asked
 from mbench.core.provenance import CorpusProfile
-from mbench.core.results import CellKey, Saving, TaskStatus
+from mbench.core.results import CellKey, Saving, SearchCost, TaskStatus
 from mbench.plan.cells import Plan
 from mbench.plan.models import PlannedModel
 from mbench.run.progress import Progress
@@ -24,6 +24,8 @@ from mbench.storage.store import Key, Store
 
 if TYPE_CHECKING:
     from mbench.moe.load import LoadedModel
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -36,6 +38,8 @@ class Outcome:
     """(model, method) -> by corpus, what its scorer gave, float64 [layers, N]."""
     stabilities: dict[CellKey, float | None] = field(default_factory=dict)
     """Of the cells that have a mask; see `mbench.run.stability`."""
+    searches: dict[CellKey, SearchCost] = field(default_factory=dict)
+    """Of the cells whose mask was searched for."""
     mask_problems: dict[CellKey, TaskStatus] = field(default_factory=dict)
     """Why a cell has no mask."""
     evaluations: dict[Key, Evaluation] = field(default_factory=dict)
@@ -112,6 +116,27 @@ class ModelSession:
         stop_if_asked()
         self.outcome.forward_tokens += tokens
         self.progress.advance(tokens)
+
+    def within_memory(self, what: str, compute: Callable[[int], T]) -> T:
+        """Compute with the suite's `batch_tokens`; where memory runs out, again with half of it.
+
+        Raises `torch.OutOfMemoryError` where one token is too many.
+        """
+        import torch
+
+        batch_tokens = self.plan.suite.batch_tokens
+        while True:
+            counted = self.outcome.forward_tokens
+            try:
+                return compute(batch_tokens)
+            except torch.OutOfMemoryError:
+                if batch_tokens == 1:
+                    raise
+            self.advance(counted - self.outcome.forward_tokens)
+            batch_tokens //= 2
+            self.progress.warning(
+                f"{what}: out of memory, tried again with batch_tokens {batch_tokens}"
+            )
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

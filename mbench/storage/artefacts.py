@@ -29,7 +29,7 @@ from mbench.storage.seal import OPEN_SEAL, check, check_sha256, read_file, seale
 if TYPE_CHECKING:
     import pandas as pd
 
-Kind = Literal["statistics", "masks", "evaluations", "efficiency", "facts"]
+Kind = Literal["statistics", "masks", "evaluations", "probes", "efficiency", "facts"]
 """The folders of a store."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)

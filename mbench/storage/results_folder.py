@@ -53,7 +53,7 @@ STAND_INS = "stand_ins.safetensors"
 RESULT_FILES = (JSON, CSV, ITEMS, EFFICIENCY, SCORES, STAND_INS)
 """All that `write` may write."""
 
-FORMAT = 7
+FORMAT = 8
 """Of `results.json`; raised whenever what it holds changes. The first format named no number."""
 
 KEY = ["model", "router", "mask", "task"]
@@ -300,6 +300,8 @@ def _cell_to_json(results: Results, cell: CellResult) -> dict[str, Any]:
         "reason": cell.reason,
         "notes": list(cell.notes),
         "stability": cell.stability,
+        "search_tokens": cell.search_tokens,
+        "search_masks": cell.search_masks,
         "tasks": {task: [status.status, status.reason] for task, status in tasks.items()},
     }
 

@@ -3,6 +3,7 @@
     statistics/KEY/   one statistic of one model on one corpus
     masks/KEY.json    the mask of one cell
     evaluations/KEY.* per-item outcomes of one mask on one task
+    probes/KEY.json   what one mask gave on calibration text, where a search tried it
     efficiency/KEY.json  what one budget saves, on the machine that it was measured on
     facts/KEY.json    what was learned of a model or task, so that a plan needs neither
     damaged/          what turned out to be damaged, to be looked at or removed by people
@@ -47,6 +48,7 @@ SINGULAR: Mapping[Kind, str] = {
     "statistics": "statistic",
     "masks": "mask",
     "evaluations": "evaluation",
+    "probes": "probe",
     "efficiency": "measurement",
     "facts": "fact",
 }

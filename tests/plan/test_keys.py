@@ -22,7 +22,8 @@ FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*
 
 MOVED_BY = {
     "core/interfaces.py": {"mask"},
-    "moe/": {"statistic", "evaluation", "efficiency", "model facts", "admission"},
+    "moe/": {"statistic", "probe", "evaluation", "efficiency", "model facts", "admission"},
+    "evaluate/lm_head.py": {"probe"},
     "evaluate/": {"item texts", "evaluation", "task size", "admission"},
     "plan/admission/": {"admission"},
     "storage/texts.py": {"admission", "text"},
@@ -32,6 +33,8 @@ MOVED_BY = {
     "run/mask_maker.py": {"mask"},
     "run/stability.py": {"mask"},
     "run/footprint.py": {"efficiency"},
+    "run/probe.py": {"probe"},
+    "run/probe_passes.py": {"probe"},
 }
 """Kinds of things whose code an edit changes; everywhere else it changes none."""
 

@@ -1,0 +1,305 @@
+"""What a search is told of masks, against slow loops; what it costs, against a count of passes."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from helpers.tiny_suite import Watcher, go, plan_of, results_of
+from mbench.core.basics import RoutingSums
+from mbench.core.errors import PluginError, SearchLimit
+from mbench.core.interfaces import ExpertMask
+from mbench.moe.experts import apply_expert
+from mbench.moe.mask import masked
+from mbench.plan.cost import estimate
+from mbench.run.probe import Probes
+from mbench.run.session import ModelSession, Outcome
+from mbench.storage.results_folder import load_results, read, write
+from mbench.storage.store import Store
+
+SEARCH = '''
+import numpy as np
+import mbench
+
+
+class Params(mbench.SearchParameters):
+    masks: int = 6
+    fails: bool = False
+
+
+class Walk(mbench.MaskSearch):
+    """Random masks one after another; the one of the least loss."""
+
+    name = "walk"
+    Params = Params
+    needs = (mbench.RoutingSums(),)
+
+    def search(self, selection, scores, budget, candidate, probe, rng):
+        drawn = np.random.default_rng(5)
+        best, least = None, float("inf")
+        for _ in range(self.params.masks):
+            keep = np.zeros((budget.num_layers, budget.num_experts), bool)
+            for row in keep:
+                row[drawn.permutation(budget.num_experts)[: budget.kept]] = True
+            mask = mbench.ExpertMask(keep)
+            loss = probe.losses([mask]).mean()
+            if loss < least:
+                best, least = mask, loss
+        probe.profile(best, probe.corpora[0])
+        if self.params.fails:
+            raise ValueError("nothing found")
+        return best
+
+
+@mbench.hookimpl
+def mbench_components():
+    return [Walk]
+
+
+@mbench.hookimpl
+def mbench_methods():
+    return [mbench.Method("walk", selector="all", builder="walk")]
+'''
+SEQUENCES, LENGTH = 4, 32
+PER_MASK = 2 * SEQUENCES * LENGTH
+"""Tokens of one mask on the two corpora of the suite."""
+
+
+def search_plan(tmp_path, store, router="sliced", **params):
+    plugin = tmp_path / "walk.py"
+    plugin.write_text(SEARCH)
+    builder = ", ".join(f"{name}: {value}" for name, value in params.items())
+    walk = f"{{router: {router}, builder: {{sequences: {SEQUENCES}, {builder}}}}}"
+    narrowing = {
+        "retain": [0.5],
+        "methods": ["reap", "walk"],
+        "set_values": [f"methods.walk={walk}"],
+    }
+    return plan_of(tmp_path, store, plugins=(plugin,), **narrowing)
+
+
+class Counter:
+    """Counts the tokens that go through the body of a session's model."""
+
+    def __init__(self, session):
+        self.batches = []
+        body = session.load().model.base_model
+        body.register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def _count(self, body, args, kwargs):
+        self.batches.append(kwargs["input_ids"].numel())
+
+    @property
+    def tokens(self):
+        """Leaves out the few on which it is tried what can be shared and split."""
+        return sum(tokens for tokens in self.batches if tokens > 16)
+
+
+def session_of(plan, store, progress=None):
+    return ModelSession(plan, plan.models[0], store, progress or Watcher(), Outcome())
+
+
+def probe_of(session):
+    (cell,) = (cell for cell in session.cells if cell.method.name == "walk")
+    return Probes(session).probe(cell)
+
+
+def masks_of(session, count=5, seed=0):
+    """Masks that drop experts everywhere but in the first layer."""
+    facts = session.model.facts
+    generator = np.random.default_rng(seed)
+    masks = []
+    for _ in range(count):
+        keep = np.ones((len(facts.layers), facts.num_experts), dtype=bool)
+        for row in keep[1:]:
+            row[generator.permutation(facts.num_experts)[:9]] = False
+        masks.append(ExpertMask(keep))
+    return masks
+
+
+def texts_of(session):
+    plan, loaded = session.plan, session.load()
+    return {name: corpus.cut(loaded.tokenizer)[:SEQUENCES] for name, corpus in plan.corpora.items()}
+
+
+def distributions(session, ids, mask, router):
+    """float64 [tokens, vocabulary], log-probabilities under a mask, or of the full model."""
+    loaded = session.load()
+    applied = contextlib.nullcontext()
+    if mask is not None:
+        applied = masked(loaded.layers, mask, router)
+    with applied, torch.no_grad():
+        logits = loaded.model(input_ids=torch.tensor(ids)[None]).logits[0]
+    return logits.double().log_softmax(-1).numpy()
+
+
+def naive(session, text, mask, router):
+    """Loss and agreement, token by token."""
+    losses, agreements = [], []
+    for ids in text.ids:
+        p = distributions(session, ids, None, router)
+        q = distributions(session, ids, mask, router)
+        for at in range(len(ids) - 1):
+            losses.append(-q[at, ids[at + 1]])
+            agreements.append(np.minimum(np.exp(p[at]), np.exp(q[at])).sum())
+    return np.mean(losses), np.mean(agreements)
+
+
+@pytest.mark.parametrize("router", ["sliced", "preserved"])
+def test_losses_and_agreements_are_those_of_a_slow_loop(tmp_path, store, router):
+    session = session_of(search_plan(tmp_path, store, router), store)
+    probe, masks = probe_of(session), masks_of(session, 3)
+    losses, agreements = probe.losses(masks), probe.agreements(masks)
+    assert probe.corpora == ("bible", "wiki")
+    for number, mask in enumerate(masks):
+        for corpus, text in enumerate(texts_of(session).values()):
+            loss, agreement = naive(session, text, mask, router)
+            np.testing.assert_allclose(losses[number, corpus], loss, rtol=1e-5)
+            np.testing.assert_allclose(agreements[number, corpus], agreement, rtol=1e-5)
+    np.testing.assert_allclose(probe.agreements([session.model.unpruned_mask]), 1, rtol=1e-6)
+
+
+def test_the_cost_is_what_goes_through_the_model_and_does_not_depend_on_what_is_known(
+    tmp_path, store
+):
+    plan = search_plan(tmp_path, store)
+    costs = []
+    for known in (False, True):
+        session = session_of(plan, store)
+        counter, probe, masks = Counter(session), probe_of(session), masks_of(session)
+        assert (probe.spent, probe.tokens_per_mask) == (0, PER_MASK)
+        probe.losses([*masks, *masks])
+        probe.agreements(masks[:2])
+        assert probe.spent == 5 * PER_MASK
+        assert probe.masks_left == (probe.limit - probe.spent) // PER_MASK
+        probe.profile(masks[0], "wiki")
+        probe.profile(masks[0], "wiki")
+        assert probe.spent == 5 * PER_MASK + PER_MASK // 2
+        # The full model's own pass is part of the cost.
+        assert (probe.cost.tokens, probe.cost.masks) == (6 * PER_MASK + PER_MASK // 2, 5)
+        assert counter.tokens == (0 if known else probe.cost.tokens)
+        assert session.outcome.forward_tokens == counter.tokens
+        costs.append(probe.cost.tokens)
+    assert costs[0] == costs[1]
+
+
+def test_halving_the_batch_changes_nothing_but_the_rounding(tmp_path, store, monkeypatch):
+    session = session_of(search_plan(tmp_path, store), store)
+    expected = probe_of(session).losses(masks_of(session))
+    small = session_of(search_plan(tmp_path, store), Store(tmp_path / "other"))
+    body, calls = small.load().model.base_model, []
+
+    def forward(*args, **kwargs):
+        calls.append(kwargs["input_ids"].numel())
+        if calls[-1] > 2 * LENGTH:
+            raise torch.OutOfMemoryError("no")
+        return type(body).forward(body, *args, **kwargs)
+
+    monkeypatch.setattr(body, "forward", forward)
+    losses = probe_of(small).losses(masks_of(small))
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    assert any("out of memory" in text for text in small.progress.warnings)
+    assert small.outcome.forward_tokens == 6 * PER_MASK
+
+
+def test_a_profile_under_a_mask_counts_the_routing_of_the_masked_model(tmp_path, store):
+    session = session_of(search_plan(tmp_path, store), store)
+    (mask,) = masks_of(session, 1)
+    profile = probe_of(session).profile(mask, "wiki")
+    loaded = session.load()
+    counts = np.zeros(mask.keep.shape)
+    norms = np.zeros(mask.keep.shape)
+
+    def seen(number):
+        def hook(experts, args):
+            hidden, index, gates = args
+            for token, (chosen, weights) in enumerate(zip(index, gates, strict=True)):
+                for expert, gate in zip(chosen.tolist(), weights.tolist(), strict=True):
+                    output = apply_expert(experts, expert, hidden[token : token + 1])
+                    counts[number, expert] += 1
+                    norms[number, expert] += gate * float(output.norm())
+
+        return hook
+
+    with masked(loaded.layers, mask), torch.no_grad():
+        handles = [
+            layer.experts.register_forward_pre_hook(seen(number))
+            for number, layer in enumerate(loaded.layers)
+        ]
+        for ids in texts_of(session)["wiki"].ids:
+            loaded.model.base_model(input_ids=torch.tensor(ids)[None])
+        for handle in handles:
+            handle.remove()
+    sums = profile.sums(RoutingSums())
+    assert profile.tokens == SEQUENCES * LENGTH
+    assert (sums["count"] == counts).all()
+    assert not counts[~mask.keep].any()
+    np.testing.assert_allclose(sums["gate_norm"], norms, rtol=1e-5)
+
+
+def test_what_is_too_much_is_refused_before_it_is_computed(tmp_path, store):
+    session = session_of(search_plan(tmp_path, store, tokens=4 * PER_MASK), store)
+    probe, masks = probe_of(session), masks_of(session)
+    assert probe.masks_left == 3
+    with pytest.raises(SearchLimit, match=r"4 more masks would cost"):
+        probe.losses(masks[:4])
+    assert probe.spent == session.outcome.forward_tokens == 0
+    probe.losses(masks[:3])
+    with pytest.raises(SearchLimit):
+        probe.profile(masks[0], "wiki")
+    assert probe.cost.tokens == 4 * PER_MASK
+    with pytest.raises(PluginError, match="none of its corpora"):
+        probe.profile(masks[0], "code")
+    with pytest.raises(PluginError, match=r"ExpertMasks of bool \[4, 24\]"):
+        probe.losses([masks[0].keep])
+
+
+def test_a_killed_search_goes_on_where_it_was_and_ends_with_the_same_mask(tmp_path, store):
+    plan = search_plan(tmp_path, store, masks=8)
+    other = Store(tmp_path / "other")
+    whole, expected = go(search_plan(tmp_path, other, masks=8), other)
+    searched = sum(cost.tokens for cost in whole.searches.values())
+    start = whole.forward_tokens
+    killed, seen = go(plan, store, Watcher(interrupt_after=1500))
+    assert killed.interrupted
+    assert (seen.loc[seen["method"] == "walk", "status"] == "interrupted").all()
+    outcome, table = go(search_plan(tmp_path, store, masks=8), store)
+    pd.testing.assert_frame_equal(table, expected)
+    cost = outcome.searches[next(iter(outcome.searches))]
+    assert (cost.tokens, cost.masks) == (9 * PER_MASK + PER_MASK // 2, 8)
+    assert searched == cost.tokens
+    # At most the pass in which it was killed, on one corpus, and the full model's are repeated.
+    assert killed.forward_tokens + outcome.forward_tokens <= start + 2 * PER_MASK
+
+
+def test_a_search_that_fails_costs_its_cell_and_its_price_reaches_the_results(tmp_path, store):
+    plan = search_plan(tmp_path, store, fails="true")
+    outcome, table = go(plan, store)
+    walk = table[table["method"] == "walk"]
+    assert (walk["status"] == "failed").all()
+    assert (table[table["method"] != "walk"]["status"] == "ok").all()
+    (key,) = (key for key in outcome.mask_problems if key.method == "walk")
+    assert "raised ValueError: nothing found" in outcome.mask_problems[key].reason
+    dear, _ = go(search_plan(tmp_path, store, masks=60, tokens=9 * PER_MASK), store)
+    assert "the search may spend" in dear.mask_problems[key].reason
+
+    plan = search_plan(tmp_path, store)
+    cost = estimate(plan, store).models[0]
+    assert cost.search_tokens == 1_000_000
+    outcome, table = go(plan, store)
+    assert estimate(plan, store).models[0].search_tokens == 0
+    results = results_of(plan, outcome)
+    write(results, tmp_path / "out")
+    read_back = {cell.method: cell for cell in read(tmp_path / "out").cells}
+    price = 7 * PER_MASK + PER_MASK // 2
+    assert (read_back["walk"].search_tokens, read_back["walk"].search_masks) == (price, 6)
+    assert read_back["reap"].search_tokens == read_back["none"].search_tokens == 0
+    rows = load_results(tmp_path / "out").groupby("method")["search_tokens"].first()
+    assert (rows["walk"], rows["reap"]) == (price, 0)
+    again, _ = go(search_plan(tmp_path, store), store)
+    assert again.forward_tokens == 0
+    assert again.searches == outcome.searches
