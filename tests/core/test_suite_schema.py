@@ -1,4 +1,4 @@
-"""The JSON Schema accepts the suites that mbench accepts, and refuses mistakes that one key shows."""
+"""The JSON Schema accepts suites that mbench accepts, and refuses mistakes that a key shows."""
 
 from __future__ import annotations
 
