@@ -95,11 +95,14 @@ class ResolvedMethod:
 
         Raises `PluginError` for a component that asks for anything else.
         """
-        return _statistics(self.parts)
+        return statistics_of(self.parts)
 
 
-def _statistics(parts: Mapping[str, Component]) -> tuple[Statistic, ...]:
-    """The distinct statistics that components, by kind, ask for."""
+def statistics_of(parts: Mapping[str, Component]) -> tuple[Statistic, ...]:
+    """The distinct statistics that components, by kind, ask for.
+
+    Raises `PluginError` for a component that asks for anything else.
+    """
     needed: dict[str, Statistic] = {}
     for kind, part in parts.items():
         what = f"{kind} {part.name!r}"
@@ -341,7 +344,7 @@ class _Resolver:
         corpora = self.suite.calibration if spec.corpora is None else spec.corpora
         at = (*self.place, "corpora") if spec.corpora is not None else self.place
         at = (self.section, name) if corpus_of(name) else at
-        if not _looks_at_text(name, preset, components):
+        if not looks_at_text(name, preset, components):
             only_built_upon = corpus_of(name) and name not in self.suite.methods
             if spec.corpora is not None and not only_built_upon:
                 raise self.source.error(at, f"{name!r} looks at no text: it takes no corpora")
@@ -361,13 +364,13 @@ class _Resolver:
         return tuple(corpora)
 
 
-def _looks_at_text(name: str, preset: Method, components: Mapping[str, Component]) -> bool:
+def looks_at_text(name: str, preset: Method, components: Mapping[str, Component]) -> bool:
     """Whether a method needs calibration corpora.
 
     Raises `PluginError` for one that says `corpora=0` and needs them all the same.
     """
     searches = isinstance(components["builder"], MaskSearch)
-    needs = _statistics(components)
+    needs = statistics_of(components)
     measuring = [each.name for each in needs if each.measures()]
     if preset.corpora == 0:
         if searches or measuring:

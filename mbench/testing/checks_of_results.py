@@ -1,0 +1,166 @@
+"""Checks of scores and masks: what a method decides, and what it must not depend on."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+
+import numpy as np
+
+from mbench.core.interfaces import MaskBuilder
+from mbench.core.stand_ins import Constants, Merged
+from mbench.testing.cases import SIZES, Case, ladder, settings
+from mbench.testing.failures import Broken, Found, Refused, Skipped
+from mbench.testing.making import Made, make
+from mbench.testing.subject import Subject
+from mbench.testing.trying import close, refuse_difference, some, through, tied, two_rows
+
+
+def result(subject: Subject) -> None:
+    """Scores, selection and mask are of the form that they promise, whatever the router."""
+    try:
+        through(some(16, settings(ladder())), lambda case: make(subject, case))
+    except Skipped as skipped:
+        raise Found("result", str(skipped)) from skipped
+
+
+def budget(subject: Subject) -> None:
+    """Exactly K experts per layer; with `layers = "any"` K on average, and none below the least."""
+    cases = list(ladder())
+    builder = subject.parts()["builder"]
+    if isinstance(builder, MaskBuilder) and builder.layers == "any":
+        least = [replace(case, fewest=min(2, case.kept)) for case in cases]
+        evenly = [case for case in cases if case.kept % 2 == 0]
+        cases += [*least, *(replace(case, groups=2, fewest=2) for case in evenly)]
+    through(cases, lambda case: make(subject, case))
+
+
+def all_experts(subject: Subject) -> None:
+    """Where K is N, every expert is kept."""
+    through((Case(size, size.experts, corpora=2) for size in SIZES), lambda c: make(subject, c))
+
+
+def one_expert(subject: Subject) -> None:
+    """Where K is 1, fewer than a token chooses, one is kept."""
+    through((Case(size, 1, corpora=2) for size in SIZES), lambda case: make(subject, case))
+
+
+def never_selected(subject: Subject) -> None:
+    """Experts that no token chose, half of all, spoil nothing."""
+    cases = [Case(size, max(1, size.experts // 2), kind="unused", corpora=2) for size in SIZES]
+    through(cases, lambda case: make(subject, case))
+
+
+def ties(subject: Subject) -> None:
+    """Where experts have equal scores, exactly K are kept all the same, always the same ones."""
+    if subject.method.scorer is None:
+        raise Skipped("it has no scorer")
+
+    def tried(case: Case) -> None:
+        shape = (case.size.layers, case.size.experts)
+        for levels in (1, 2):
+            given = np.random.default_rng(case.seed).integers(0, levels, shape).astype(np.float64)
+            first, second = (make(subject, case, given=given) for _ in range(2))
+            refuse_difference("ties", "two runs on equal scores", first, second)
+
+    through(some(6, ladder()), tried)
+
+
+def deterministic(subject: Subject) -> None:
+    """Twice the same gives the same, whatever was asked in between and of which instance."""
+
+    def tried(case: Case) -> None:
+        parts = subject.parts()
+        first = make(subject, case, parts=parts)
+        for kept in {1, case.size.experts - 1} - {case.kept}:
+            with contextlib.suppress(Broken, Refused):
+                make(subject, replace(case, kept=kept, seed=case.seed + 1), parts=parts)
+        again = make(subject, case, parts=parts)
+        refuse_difference("deterministic", "asked again, after other budgets", first, again)
+        fresh = make(subject, case, parts=subject.parts())
+        refuse_difference("deterministic", "asked of a new instance", first, fresh)
+
+    through(some(5, ladder()), tried)
+
+
+def pure(subject: Subject) -> None:
+    """What a component is given stays as it was, and nothing is kept on the component."""
+    through(some(5, ladder()), lambda case: make(subject, case))
+
+
+def global_state(subject: Subject) -> None:
+    """Nothing is drawn from, or set for, the whole process: random states, threads, dtypes."""
+    through(some(5, ladder()), lambda case: make(subject, case))
+
+
+def equivariant(subject: Subject) -> None:
+    """With other numbers the same experts are kept, up to ties."""
+    if subject.stochastic():
+        raise Skipped("it draws at random")
+
+    def tried(case: Case) -> None:
+        order = case.order()
+        first = make(subject, case)
+        second = make(subject, case, model=case.model.renumbered(order))
+        _refuse_other_scores(first, second, order)
+        expected = np.take_along_axis(first.mask.keep, order, axis=1)
+        if np.array_equal(expected, second.mask.keep):
+            _refuse_other_stand_in(first, second, order)
+        elif not (tied(first, second) or _merged_alike(first, second, order)):
+            rows = two_rows(expected, second.mask.keep)
+            raise Broken("equivariant", f"experts renumbered, {rows} (in their new numbers)")
+
+    through([*some(5, ladder()), *some(2, ladder(SIZES[-2:], seeds=3))], tried)
+
+
+def _refuse_other_scores(first: Made, second: Made, order: np.ndarray) -> None:
+    for corpus, values in first.scores.items():
+        expected = np.take_along_axis(values, order, axis=1)
+        found = second.scores[corpus]
+        if not close(expected, found):
+            layer, expert = np.unravel_index(np.abs(expected - found).argmax(), found.shape)
+            pair = f"{expected[layer, expert]:g} before and {found[layer, expert]:g} after"
+            problem = f"experts renumbered, one of layer {layer} scores {pair}"
+            raise Broken("equivariant", problem)
+
+
+def _merged_alike(first: Made, second: Made, order: np.ndarray) -> bool:
+    """Whether the same experts are merged by the same weights, whichever of them is said to stay.
+
+    Where a router keeps all its rows, that is the same model.
+    """
+    one, two = first.mask.stand_in, second.mask.stand_in
+    if not (isinstance(one, Merged) and isinstance(two, Merged)) or one.router != two.router:
+        return False
+    if two.router == "sliced" and not np.array_equal(
+        np.take_along_axis(first.mask.keep, order, axis=1), second.mask.keep
+    ):
+        return False
+    into = np.take_along_axis(one.into, order, axis=1)
+    together = [each[:, :, None] == each[:, None, :] for each in (into, two.into)]
+    weights = np.take_along_axis(one.weights, order, axis=1)
+    return np.array_equal(*together) and close(weights, two.weights)
+
+
+def _refuse_other_stand_in(first: Made, second: Made, order: np.ndarray) -> None:
+    """The stand-ins of two masks that keep the same experts under other numbers."""
+    one, two = first.mask.stand_in, second.mask.stand_in
+    same = type(one) is type(two)
+    if isinstance(one, Constants) and isinstance(two, Constants):
+        same = close(np.take_along_axis(one.outputs, order[:, :, None], axis=1), two.outputs)
+    if isinstance(one, Merged) and isinstance(two, Merged):
+        same = _merged_alike(first, second, order)
+    if not same:
+        raise Broken("equivariant", "experts renumbered, what stands in for dropped ones differs")
+
+
+def stand_ins(subject: Subject) -> None:
+    """What stands in for dropped experts can be: shapes, kept experts untouched, groups closed."""
+    seen = []
+
+    def tried(case: Case) -> None:
+        seen.append(make(subject, case).mask.stand_in)
+
+    through(some(8, settings(ladder())), tried)
+    if not any(seen):
+        raise Skipped("nothing stands in for the experts that it drops")

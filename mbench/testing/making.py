@@ -1,0 +1,296 @@
+"""Makes a method's scores and mask in a case, and watches what its components do on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+
+from mbench.core.errors import Infeasible, MbenchError, PluginError, SearchLimit
+from mbench.core.interfaces import (
+    WEIGHTS_ONLY,
+    Component,
+    ExpertMask,
+    MaskBuilder,
+    Profile,
+    Scores,
+    Selection,
+    Statistic,
+)
+from mbench.core.plugin_code import describe
+from mbench.core.process_state import put_back, snapshot
+from mbench.core.search import MaskSearch
+from mbench.run.mask_checks import frozen
+from mbench.testing.cases import CORPORA, Case
+from mbench.testing.failures import Broken, Refused
+from mbench.testing.results import mask_of, scores_of, selection_of
+from mbench.testing.subject import Subject, statistics_of
+from mbench.testing.synthetic import SyntheticModel
+from mbench.testing.synthetic_probe import SyntheticProbe
+
+MASKS = 40
+"""A search may try."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a method made of a case."""
+
+    scores: Mapping[str, np.ndarray]
+    """By corpus, float64 [layers, N]; zeros without a scorer."""
+    selection: Selection
+    mask: ExpertMask
+    probe: SyntheticProbe | None
+    """That its search asked; None if it does not search."""
+    asked_for_shards: bool
+    """Whether a component looked at shards one by one."""
+
+    def kept_scores(self, layer: int) -> list[tuple[float, ...]]:
+        """Scores of the experts that a layer keeps, sorted: equal for masks that differ by ties."""
+        rows = [scores[layer, self.mask.keep[layer]] for scores in self.scores.values()]
+        return sorted(zip(*rows, strict=True))
+
+
+@dataclass(frozen=True)
+class WatchedProfile(Profile):
+    """A profile that notes whether shards were looked at, and says what is missing in `needs`."""
+
+    asked: list[str] = field(default_factory=list)
+
+    def sums(self, statistic: Statistic) -> dict[str, np.ndarray]:
+        """As `Profile.sums`."""
+        return {name: array.sum(axis=0) for name, array in self._arrays(statistic).items()}
+
+    def shards(self, statistic: Statistic) -> Mapping[str, np.ndarray]:
+        """As `Profile.shards`."""
+        self.asked.append(statistic.name)
+        return self._arrays(statistic)
+
+    def _arrays(self, statistic: Statistic) -> Mapping[str, np.ndarray]:
+        if statistic.identity not in self.shard_sums:
+            problem = "was read without being collected: add it, with the same parameters, to"
+            raise Broken("needs", f"statistic {statistic.name!r} {problem} `needs`")
+        return self.shard_sums[statistic.identity]
+
+
+def make(
+    subject: Subject,
+    case: Case,
+    *,
+    parts: dict[str, Component] | None = None,
+    model: SyntheticModel | None = None,
+    seed: int = 0,
+    given: np.ndarray | None = None,
+    masks: int = MASKS,
+) -> Made:
+    """Make a method's mask.
+
+    Args:
+        subject: the method.
+        case: what on.
+        parts: its components; None: new ones.
+        model: instead of the case's own, e.g. one with other numbers.
+        seed: of what it draws.
+        given: float64 [layers, N] instead of what its scorer gives on any corpus.
+        masks: that a search may try.
+
+    Raises `Broken` where it breaks its contract, and `Refused` where it says that it cannot.
+    """
+    key = case, seed, masks
+    known = subject.made if parts is None and model is None and given is None else {}
+    if key not in known:
+        try:
+            known[key] = _made(
+                subject,
+                case,
+                subject.parts() if parts is None else parts,
+                case.model if model is None else model,
+                seed,
+                given,
+                masks,
+            )
+        except (Broken, Refused) as error:
+            known[key] = error
+    if isinstance(known[key], Exception):
+        raise known[key]
+    made: Made = known[key]
+    return made
+
+
+def _made(
+    subject: Subject,
+    case: Case,
+    parts: dict[str, Component],
+    model: SyntheticModel,
+    seed: int,
+    given: np.ndarray | None,
+    masks: int,
+) -> Made:
+    candidate = _candidate(subject, case, model)
+    for role, part in parts.items():
+        check_feasible(role, part, case)
+    profiles = _profiles(subject, parts, case, model, seed)
+    given_scores = {}
+    for number, (corpus, profile) in enumerate(profiles.items()):
+        values = np.zeros((case.size.layers, case.size.experts))
+        if given is not None:
+            values = given
+        elif "scorer" in parts:
+            returned = _call("scorer", parts["scorer"], "score", profile)
+            values = scores_of(returned, parts["scorer"].name, case, corpus)
+            _refuse_drawing(parts["scorer"], profile.rng, [seed, number])
+        given_scores[corpus] = Scores(frozen(values), profile)
+    scores = dict(given_scores)
+    rng = np.random.default_rng(seed)
+    selector, builder = parts["selector"], parts["builder"]
+    assert isinstance(builder, MaskBuilder)
+    returned = _call("selector", selector, "select", scores, replace(case.budget), rng)
+    _refuse_drawing(selector, rng, seed)
+    selection = selection_of(returned, selector.name, case)
+    arguments: tuple[Any, ...] = (selection, scores, replace(case.budget), candidate)
+    probe = None
+    if isinstance(builder, MaskSearch):
+        needed = statistics_of({"builder": builder})
+        probe = SyntheticProbe(
+            model, list(profiles), masks=masks, statistics=needed, router=case.router
+        )
+        rng = np.random.default_rng(seed)
+        returned = _call("builder", builder, "search", *arguments, probe, rng)
+        _refuse_drawing(builder, rng, seed)
+    else:
+        returned = _call("builder", builder, "build", *arguments)
+    if scores != given_scores:
+        raise Broken("pure", "the mapping of scores is not what it was: work on a copy")
+    mask = mask_of(returned, builder, case)
+    asked = any(profile.asked for profile in profiles.values())
+    values_by_corpus = {name: score.values for name, score in given_scores.items()}
+    return Made(values_by_corpus, selection, mask, probe, asked)
+
+
+def _candidate(subject: Subject, case: Case, model: SyntheticModel) -> ExpertMask | None:
+    other = subject.candidate
+    if other is None:
+        return None
+    try:
+        return make(other, case, model=None if model is case.model else model).mask
+    except Broken as error:
+        raise Refused(f"its candidate {other.method.name!r} is broken: {error}") from error
+
+
+def check_feasible(role: str, part: Component, case: Case) -> None:
+    """Ask a component whether it can; raises `Refused` if not, `Broken` for a wrong answer."""
+    try:
+        _call(role, part, "check", replace(case.budget))
+        notes = _call(role, part, "notes", replace(case.budget))
+    except Infeasible as error:
+        raise Refused(str(error)) from error
+    except Broken as error:
+        raise Broken("feasible" if error.check == "result" else error.check, str(error)) from error
+    if not isinstance(notes, tuple) or not all(isinstance(note, str) for note in notes):
+        raise Broken("feasible", f"{role} {part.name!r}: notes must be texts, got {notes!r}")
+
+
+def _profiles(
+    subject: Subject, parts: dict[str, Component], case: Case, model: SyntheticModel, seed: int
+) -> dict[str, WatchedProfile]:
+    statistics = statistics_of(parts)
+    names = CORPORA[: subject.corpora(case.corpora)]
+    if not names and (statistics or "scorer" in parts):
+        names = (WEIGHTS_ONLY,)
+    return {
+        name: watched(
+            profile_of(model, statistics, name, case), rng=np.random.default_rng([seed, number])
+        )
+        for number, name in enumerate(names)
+    }
+
+
+def profile_of(
+    model: SyntheticModel,
+    statistics: tuple[Statistic, ...],
+    corpus: str,
+    case: Case,
+    *,
+    again: bool = False,
+) -> Profile:
+    """Collect statistics; raises `Broken` for one that breaks its contract."""
+    before = snapshot()
+    try:
+        return model.profile(
+            statistics,
+            corpus,
+            batch_size=case.batch_size,
+            shards=case.shards,
+            router=case.router,
+            again=again,
+        )
+    except PluginError as error:
+        shared = "all methods share" in str(error)
+        raise Broken("global-state" if shared else "statistics", str(error)) from error
+    except MbenchError as error:
+        raise Refused(str(error)) from error
+    finally:
+        put_back(before)
+
+
+def watched(profile: Profile, rng: np.random.Generator) -> WatchedProfile:
+    """The profile with an own generator, watched."""
+    values = {each.name: getattr(profile, each.name) for each in fields(Profile)}
+    return WatchedProfile(**{**values, "rng": rng})
+
+
+def _refuse_drawing(part: Component, rng: np.random.Generator, seed: Any) -> None:
+    untouched = np.random.default_rng(seed)
+    drawn = rng.bit_generator.state != untouched.bit_generator.state
+    spawned = rng.bit_generator.seed_seq.n_children_spawned  # type: ignore[attr-defined]
+    if (drawn or spawned) and not getattr(part, "stochastic", False):
+        raise Broken(
+            "seeds", f"{part.name!r} draws from its generator without saying `stochastic = True`"
+        )
+
+
+def _call(role: str, part: Component, step: str, *arguments: Any) -> Any:
+    """Call a component, and look for what it leaves behind; raises `Broken` or `Refused`."""
+    who = f"{role} {part.name!r}, in {step},"
+    before, state = snapshot(), dict(vars(part))
+    problem = ""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            returned = getattr(part, step)(*arguments)
+    except BaseException as error:
+        problem = put_back(before)
+        _explain(error, who, step)
+    finally:
+        problem = problem or put_back(before)
+    if problem:
+        raise Broken("global-state", f"{who} {problem}")
+    changed = sorted(name for name, value in vars(part).items() if value is not state.get(name))
+    if changed:
+        problem = f"{who} keeps {', '.join(changed)} on the component, which serves other cells too"
+        raise Broken("pure", problem)
+    return returned
+
+
+def _explain(error: BaseException, who: str, step: str) -> None:
+    """Raise what an error of a component's means."""
+    if isinstance(error, KeyboardInterrupt | Broken | Refused):
+        raise error
+    if isinstance(error, Infeasible) and step == "check":
+        raise error
+    if isinstance(error, Infeasible):
+        problem = f"{who} raised Infeasible ({error}) where `check` had said nothing"
+        raise Broken("feasible", problem) from error
+    if isinstance(error, SearchLimit):
+        problem = f"{who} asked for more than is left ({error}): look at probe.masks_left before"
+        raise Broken("search", problem) from error
+    if isinstance(error, PluginError):
+        raise Broken("result", f"{who} raised PluginError: {error}") from error
+    if isinstance(error, MbenchError):
+        raise Refused(f"{who} {error}") from error
+    text = str(error)
+    written = isinstance(error, ValueError) and ("read-only" in text or "WRITEABLE" in text)
+    raise Broken("pure" if written else "result", f"{who} {describe(error)}") from error

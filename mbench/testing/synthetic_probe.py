@@ -1,0 +1,122 @@
+"""A probe on a synthetic model: it counts, limits and remembers as the real one does."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from mbench.core.errors import SearchLimit
+from mbench.core.interfaces import ExpertMask, Profile, RouterMode, Statistic
+from mbench.core.search import Probe
+from mbench.moe.mask import masked
+from mbench.testing.failures import Broken
+from mbench.testing.synthetic import SyntheticModel
+
+SEQUENCES = 2
+"""Of each corpus that masks are tried on."""
+
+
+class SyntheticProbe(Probe):
+    """Losses of a masked synthetic model, which has no head: how far its layers' outputs are off.
+
+    A loss is 1 plus the mean over layers of the relative squared error, an agreement e to the
+    power of minus that error.
+    """
+
+    def __init__(
+        self,
+        model: SyntheticModel,
+        corpora: Sequence[str],
+        *,
+        masks: int,
+        statistics: Sequence[Statistic] = (),
+        router: RouterMode = "sliced",
+    ) -> None:
+        """Allow for so many new `masks`; `statistics` are those that `profile` collects."""
+        self.corpora = tuple(corpora)
+        self._model, self._statistics, self._router = model, statistics, router
+        self._texts = {name: model.corpus(name)[:SEQUENCES] for name in self.corpora}
+        self.tokens_per_mask = max(1, sum(text.tokens for text in self._texts.values()))
+        self.limit, self.spent = masks * self.tokens_per_mask, 0
+        self._errors: dict[str, np.ndarray] = {}
+        self._profiles: dict[tuple[str, str], Profile] = {}
+        self._full = [self._outputs(name) for name in self.corpora]
+
+    def losses(self, masks: Sequence[ExpertMask]) -> np.ndarray:
+        """Return 1 plus the error, float64 [masks, corpora]."""
+        losses: np.ndarray = 1 + self._tried(masks)
+        return losses
+
+    def agreements(self, masks: Sequence[ExpertMask]) -> np.ndarray:
+        """Return the agreement, float64 [masks, corpora]."""
+        agreements: np.ndarray = np.exp(-self._tried(masks))
+        return agreements
+
+    def profile(self, mask: ExpertMask, corpus: str) -> Profile:
+        """Return the statistics under a mask."""
+        key = mask.content_hash, corpus
+        if key not in self._profiles:
+            self._spend(self._texts[corpus].tokens)
+            with self._under(mask):
+                self._profiles[key] = self._model.profile(
+                    self._statistics, corpus, router=self._router, again=True
+                )
+        return self._profiles[key]
+
+    def loss_of(self, mask: ExpertMask) -> np.ndarray:
+        """The loss of a mask, float64 [corpora], whatever is left."""
+        spent, self.spent = self.spent, 0
+        try:
+            loss: np.ndarray = self.losses([mask])[0]
+        finally:
+            self.spent = spent
+        return loss
+
+    @contextlib.contextmanager
+    def _under(self, mask: ExpertMask) -> Iterator[None]:
+        """Run the model under a mask; raises `Broken` for one that no model can have."""
+        shape = (self._model.size.layers, self._model.size.experts)
+        if not isinstance(mask, ExpertMask) or mask.keep.shape != shape:
+            raise Broken("search", f"it asks its probe for what is no mask of {shape}: {mask!r}")
+        if not mask.keep.any(axis=1).all():
+            raise Broken("search", "it asks its probe for a mask that keeps no expert in a layer")
+        with masked(self._model.layers, mask, self._router):
+            yield
+
+    def _spend(self, tokens: int) -> None:
+        if self.spent + tokens > self.limit:
+            left = self.limit - self.spent
+            raise SearchLimit(f"{tokens} forward tokens were asked for, and {left} are left")
+        self.spent += tokens
+
+    def _tried(self, masks: Sequence[ExpertMask]) -> np.ndarray:
+        new = {mask.content_hash: mask for mask in masks if mask.content_hash not in self._errors}
+        self._spend(len(new) * self.tokens_per_mask)
+        for key, mask in new.items():
+            with self._under(mask):
+                found = [self._outputs(name) for name in self.corpora]
+            self._errors[key] = np.array(
+                [_error(some, full) for some, full in zip(found, self._full, strict=True)]
+            )
+        rows = [self._errors[mask.content_hash] for mask in masks]
+        return np.array(rows).reshape(len(rows), len(self.corpora))
+
+    def _outputs(self, corpus: str) -> list[torch.Tensor]:
+        """Each layer's outputs of the tokens that are no padding, [T, H]."""
+        text = self._texts[corpus]
+        inside = torch.arange(text.ids.shape[1]) < torch.from_numpy(text.lengths)[:, None]
+        with torch.no_grad():
+            outputs = self._model.model(input_ids=torch.from_numpy(text.ids))
+        return [each[inside].double() for each in outputs]
+
+
+def _error(found: list[torch.Tensor], full: list[torch.Tensor]) -> float:
+    """Mean over layers of the relative squared error."""
+    parts = [
+        float((some - whole).square().sum() / whole.square().sum())
+        for some, whole in zip(found, full, strict=True)
+    ]
+    return sum(parts) / len(parts)
