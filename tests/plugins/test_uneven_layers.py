@@ -12,6 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mbench
+from helpers.reconstruction_layers import (
+    random_outputs,
+    routed_output,
+    sample_arrays,
+    sampled_profile,
+    true_loss,
+)
 from helpers.synthetic import budget, profile, scores
 from mbench_plugins.global_ranking import GlobalRanking
 from mbench_plugins.layer_allocation import Allocated, effective_number, proportional
@@ -163,6 +170,34 @@ def test_rules_weigh_layers_as_they_say():
     negative = {"c": mbench.Scores(values - 1, seen)}
     with pytest.raises(mbench.PluginError, match="'score-mass' needs scores that are not negative"):
         Allocated(rule="score-mass").select(negative, where, RNG)
+
+
+def test_layers_that_lose_more_keep_more():
+    """The loss at K experts is that of plain routing with the set that elimination leaves."""
+    generator = np.random.default_rng(5)
+    drawn = [random_outputs(generator, 8, 40) for _ in range(3)]
+    # Copies of one expert in the second layer: it loses almost nothing.
+    drawn[1] = (drawn[1][0], drawn[1][1][:, :1].repeat(8, axis=1))
+    layers = [sample_arrays(logits, outputs, 2) for logits, outputs in drawn]
+    seen = sampled_profile(layers, 2, router="preserved")
+    values = generator.gamma(1.0, size=(3, 8))
+    lost = []
+    for logits, outputs in drawn:
+        kept = set(range(8))
+        while len(kept) > 4:
+            losses = {}
+            for expert in kept:
+                keep = np.isin(np.arange(8), list(kept - {expert}))
+                losses[expert] = true_loss(logits, outputs, keep, 2, "full")
+            kept.remove(min(losses, key=lambda e: (losses[e], -e)))
+        whole = routed_output(logits, outputs, np.ones(8, dtype=bool), 2, "full")
+        lost.append(losses[min(losses, key=losses.get)] / (whole**2).sum())
+    selector = Allocated(rule="reconstruction", sample={"tokens": 40, "held_out": 0})
+    assert [each.name for each in selector.needs] == ["reconstruction-sample"]
+    chosen = selector.select({"c": mbench.Scores(values, seen)}, uneven(3, 8, 4), RNG).chosen
+    expected = proportional(np.array(lost), 12, 2, 8)
+    assert chosen.sum(axis=1).tolist() == expected.tolist()
+    assert expected[1] == expected.min()
 
 
 @settings(deadline=None, max_examples=100)
