@@ -103,6 +103,16 @@ class Statistic(Component):
         """Whether it looks at weights."""
         return cls.inspect is not Statistic.inspect
 
+    @property
+    def problem(self) -> str:
+        """Why it cannot be collected, in one line; empty where it can."""
+        if not (self.measures() or self.inspects()):
+            return f"statistic {self.name!r} implements neither `measure` nor `inspect`"
+        if self.inspects() and self.combine != "sum":
+            # What is read of weights is no sample of tokens.
+            return f'statistic {self.name!r}: `inspect` is only for `combine = "sum"`'
+        return ""
+
 
 WEIGHTS_ONLY = "weights"
 """The name under which a method that looks at no text finds its one profile."""

@@ -44,7 +44,8 @@ class Accumulator:
         """Let the statistics that look at weights see every layer, before any text."""
         for identity, statistic in list(self._statistics.items()):
             with self._leaving_out(identity):
-                _refuse_idle(statistic)
+                if statistic.problem:
+                    raise PluginError(statistic.problem)
         for number, layer in enumerate(self._modules):
             # One view for all statistics, which reads what is offloaded only once.
             view = functools.cache(functools.partial(layer_weights, layer))
@@ -210,17 +211,6 @@ def _inspect(statistic: Statistic, weights: LayerWeights) -> Mapping[str, torch.
     if copy.router._version != version:
         raise PluginError(f"statistic {statistic.name!r} changed a tensor that it only may read")
     return _checked(statistic, inspected)
-
-
-def _refuse_idle(statistic: Statistic) -> None:
-    """Raise `PluginError` for what can give nothing, or what no method could get."""
-    if not statistic.measures() and not statistic.inspects():
-        raise PluginError(f"statistic {statistic.name!r} has neither `measure` nor `inspect`")
-    if statistic.inspects() and statistic.combine != "sum":
-        raise PluginError(
-            f'statistic {statistic.name!r}: `inspect` is only for `combine = "sum"`,'
-            f" not {statistic.combine!r}"
-        )
 
 
 def _checked(statistic: Statistic, measured: Any) -> Mapping[str, torch.Tensor]:

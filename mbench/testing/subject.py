@@ -9,7 +9,7 @@ from typing import Any
 from mbench.core.errors import MbenchError, PluginError
 from mbench.core.interfaces import Component, Method, Statistic, Use
 from mbench.plan import methods
-from mbench.plan.methods import looks_at_text
+from mbench.plan.method_parts import looks_at_text
 from mbench.plan.registry import Registry
 from mbench.testing.failures import Broken
 
