@@ -8,7 +8,7 @@ from typing import Any
 
 from mbench.core.errors import MbenchError, PluginError
 from mbench.core.interfaces import Component, Method, Statistic, Use
-from mbench.plan import methods
+from mbench.plan import method_parts
 from mbench.plan.method_parts import looks_at_text
 from mbench.plan.registry import Registry
 from mbench.testing.failures import Broken
@@ -77,6 +77,6 @@ class Subject:
 def statistics_of(parts: Mapping[str, Component]) -> tuple[Statistic, ...]:
     """The distinct statistics that components need; raises `Broken` for anything else."""
     try:
-        return methods.statistics_of(parts)
+        return method_parts.statistics_of(parts)
     except PluginError as error:
         raise Broken("needs", str(error)) from error
