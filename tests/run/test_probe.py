@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
+from helpers.body_tokens import BodyTokens
+from helpers.slow_routing import slow_routing
 from helpers.tiny_suite import Watcher, go, plan_of, results_of
 from mbench.core.basics import RoutingSums
 from mbench.core.errors import PluginError, SearchLimit
 from mbench.core.interfaces import ExpertMask
-from mbench.moe.experts import apply_expert
 from mbench.moe.mask import masked
 from mbench.plan.cost import estimate
 from mbench.run.probe import Probes
@@ -80,23 +81,6 @@ def search_plan(tmp_path, store, router="sliced", **params):
         "set_values": [f"methods.walk={walk}"],
     }
     return plan_of(tmp_path, store, plugins=(plugin,), **narrowing)
-
-
-class Counter:
-    """Counts the tokens that go through the body of a session's model."""
-
-    def __init__(self, session):
-        self.batches = []
-        body = session.load().model.base_model
-        body.register_forward_pre_hook(self._count, with_kwargs=True)
-
-    def _count(self, body, args, kwargs):
-        self.batches.append(kwargs["input_ids"].numel())
-
-    @property
-    def tokens(self):
-        """Leaves out the few on which it is tried what can be shared and split."""
-        return sum(tokens for tokens in self.batches if tokens > 16)
 
 
 def session_of(plan, store, progress=None):
@@ -170,7 +154,7 @@ def test_the_cost_is_what_goes_through_the_model_and_does_not_depend_on_what_is_
     costs = []
     for known in (False, True):
         session = session_of(plan, store)
-        counter, probe, masks = Counter(session), probe_of(session), masks_of(session)
+        counter, probe, masks = BodyTokens(session), probe_of(session), masks_of(session)
         assert (probe.spent, probe.tokens_per_mask) == (0, PER_MASK)
         probe.losses([*masks, *masks])
         probe.agreements(masks[:2])
@@ -210,30 +194,7 @@ def test_a_profile_under_a_mask_counts_the_routing_of_the_masked_model(tmp_path,
     session = session_of(search_plan(tmp_path, store), store)
     (mask,) = masks_of(session, 1)
     profile = probe_of(session).profile(mask, "wiki")
-    loaded = session.load()
-    counts = np.zeros(mask.keep.shape)
-    norms = np.zeros(mask.keep.shape)
-
-    def seen(number):
-        def hook(experts, args):
-            hidden, index, gates = args
-            for token, (chosen, weights) in enumerate(zip(index, gates, strict=True)):
-                for expert, gate in zip(chosen.tolist(), weights.tolist(), strict=True):
-                    output = apply_expert(experts, expert, hidden[token : token + 1])
-                    counts[number, expert] += 1
-                    norms[number, expert] += gate * float(output.norm())
-
-        return hook
-
-    with masked(loaded.layers, mask), torch.no_grad():
-        handles = [
-            layer.experts.register_forward_pre_hook(seen(number))
-            for number, layer in enumerate(loaded.layers)
-        ]
-        for ids in texts_of(session)["wiki"].ids:
-            loaded.model.base_model(input_ids=torch.tensor(ids)[None])
-        for handle in handles:
-            handle.remove()
+    counts, norms = slow_routing(session.load(), texts_of(session)["wiki"], mask)
     sums = profile.sums(RoutingSums())
     assert profile.tokens == SEQUENCES * LENGTH
     assert (sums["count"] == counts).all()
