@@ -35,6 +35,10 @@ class LayerBatch:
     """[T] int64, the token ids."""
     total_tokens: int
     """Tokens of the whole corpus, padding excluded; the same in every batch."""
+    residual: Callable[[], torch.Tensor]
+    """Gives the residual stream [T, hidden size of the model] that the block's output is added to;
+    raises `UnsupportedModel` where there is none. A statistic that asks for it is left out where
+    the model does more than add the two."""
     router_logits: Callable[[], torch.Tensor]
     """Gives [T, N] float32 router logits of the full model; raises `UnsupportedModel` where the
     router has none."""

@@ -15,8 +15,9 @@ import torch
 from mbench.core.errors import MbenchError, PluginError, UnsupportedModel, one_line
 from mbench.core.interfaces import Statistic
 from mbench.core.layer_data import LayerBatch, LayerWeights
-from mbench.core.plugin_code import located, plugin_code
+from mbench.core.plugin_code import located
 from mbench.moe.adapter import MoELayer
+from mbench.moe.contract import add_samples, add_sums, inspected, measured
 from mbench.moe.weights import layer_weights
 
 
@@ -32,6 +33,7 @@ class Accumulator:
         self._layers = [layer.path for layer in layers]
         self._statistics = {each.identity: each for each in statistics}
         self._shards = shards
+        self._asked_residual: set[str] = set()
         self._names: dict[str, frozenset[str]] = {}
         # Totals of the open shard stay on the layer's device: fetching them would make it wait.
         self._open: dict[tuple[str, int], dict[str, torch.Tensor]] = defaultdict(dict)
@@ -52,11 +54,11 @@ class Accumulator:
             for identity, statistic in list(self._statistics.items()):
                 if statistic.inspects():
                     with self._leaving_out(identity), located(statistic.inspect):
-                        self._inspected(statistic, number, view())
+                        self._enter_inspected(statistic, number, view())
 
-    def _inspected(self, statistic: Statistic, number: int, weights: LayerWeights) -> None:
+    def _enter_inspected(self, statistic: Statistic, number: int, weights: LayerWeights) -> None:
         totals: dict[str, torch.Tensor] = {}
-        _add_sums(statistic, weights.num_experts, _inspect(statistic, weights), totals)
+        add_sums(statistic, weights.num_experts, inspected(statistic, weights), totals)
         arrays = self._inspected_arrays[statistic.identity]
         if number and totals.keys() != arrays.keys():
             raise PluginError(
@@ -74,13 +76,27 @@ class Accumulator:
             if not statistic.measures():
                 continue
             with self._leaving_out(identity), located(statistic.measure):
-                measured = _measured(statistic, batch)
-                self._check_names(statistic, measured)
+                arrays = measured(statistic, self._noting_residual(identity, batch))
+                self._check_names(statistic, arrays)
                 if statistic.combine == "sum":
                     totals = self._open[identity, layer]
-                    _add_sums(statistic, batch.num_experts, measured, totals)
+                    add_sums(statistic, batch.num_experts, arrays, totals)
                 else:
-                    _add_samples(statistic, batch, measured, self._samples[identity, layer])
+                    add_samples(statistic, batch, arrays, self._samples[identity, layer])
+
+    def _noting_residual(self, identity: str, batch: LayerBatch) -> LayerBatch:
+        def residual() -> torch.Tensor:
+            self._asked_residual.add(identity)
+            # A change of the model's own would go on into its output.
+            return batch.residual().clone()
+
+        return replace(batch, residual=residual)
+
+    def refuse_residual(self, problem: MbenchError | None) -> None:
+        """Leave out what has asked for a residual stream that turned out to be none."""
+        if problem is not None:
+            for identity in self._asked_residual & self._statistics.keys():
+                self._leave_out(identity, problem)
 
     def close_shard(self, shard: int) -> None:
         """Move the open totals to the results of `shard`.
@@ -185,97 +201,3 @@ class Accumulator:
                 f"statistic {statistic.name!r} returned arrays {sorted(names)} after "
                 f"{sorted(first)}: the names must not vary"
             )
-
-
-def _measured(statistic: Statistic, batch: LayerBatch) -> Mapping[str, torch.Tensor]:
-    """Measure on copies: a change of the model's own tensors would go on into its output.
-
-    Raises `PluginError` for what it raises, changes or returns against its contract.
-    """
-    fields = ("hidden", "top_k_index", "top_k_weight", "output_norm", "token", "ids")
-    copies: dict[str, Any] = {name: getattr(batch, name).clone() for name in fields}
-    versions = [tensor._version for tensor in copies.values()]
-    with plugin_code(f"statistic {statistic.name!r}"):
-        measured = statistic.measure(replace(batch, **copies))
-    if [tensor._version for tensor in copies.values()] != versions:
-        raise PluginError(f"statistic {statistic.name!r} changed a tensor that it only may read")
-    return _checked(statistic, measured)
-
-
-def _inspect(statistic: Statistic, weights: LayerWeights) -> Mapping[str, torch.Tensor]:
-    """Show a statistic a layer's weights; raises `PluginError` as `_measured` does."""
-    copy = replace(weights, router=weights.router.clone())
-    version = copy.router._version
-    with plugin_code(f"statistic {statistic.name!r}"):
-        inspected = statistic.inspect(copy)
-    if copy.router._version != version:
-        raise PluginError(f"statistic {statistic.name!r} changed a tensor that it only may read")
-    return _checked(statistic, inspected)
-
-
-def _checked(statistic: Statistic, measured: Any) -> Mapping[str, torch.Tensor]:
-    """What a statistic returned, if it is tensors by name; else raises `PluginError`."""
-    if not isinstance(measured, Mapping):
-        raise PluginError(
-            f"statistic {statistic.name!r} must return tensors by name, got {type(measured)}"
-        )
-    for name, values in measured.items():
-        if not isinstance(name, str) or name.startswith("__"):
-            raise PluginError(f"statistic {statistic.name!r}: {name!r} is no name for an array")
-        if isinstance(values, torch.Tensor) and (values.is_meta or values.layout != torch.strided):
-            raise PluginError(
-                f"statistic {statistic.name!r}: {name!r} must be a dense tensor with values"
-            )
-        if not isinstance(values, torch.Tensor):
-            kind = f"{type(values).__module__}.{type(values).__qualname__}"
-            raise PluginError(
-                f"statistic {statistic.name!r}: {name!r} must be a torch.Tensor, not a {kind}"
-            )
-    return measured
-
-
-def _add_sums(
-    statistic: Statistic,
-    num_experts: int,
-    measured: Mapping[str, torch.Tensor],
-    totals: dict[str, torch.Tensor],
-) -> None:
-    for name, values in measured.items():
-        if values.dim() == 0 or values.shape[0] != num_experts:
-            raise PluginError(
-                f"statistic {statistic.name!r}: {name!r} must have {num_experts} experts in "
-                f"its first dimension, not shape {tuple(values.shape)}"
-            )
-        if name not in totals:
-            totals[name] = values.to(torch.float64, copy=True)
-        elif totals[name].shape != values.shape:
-            raise PluginError(
-                f"statistic {statistic.name!r}: {name!r} has shape {tuple(values.shape)} after "
-                f"{tuple(totals[name].shape)}: it must not vary"
-            )
-        else:
-            totals[name] += values.to(totals[name].device)
-
-
-def _add_samples(
-    statistic: Statistic,
-    batch: LayerBatch,
-    measured: Mapping[str, torch.Tensor],
-    pieces: dict[str, list[np.ndarray]],
-) -> None:
-    for name, values in measured.items():
-        if values.is_floating_point() and not torch.isfinite(values).all():
-            raise PluginError(
-                f"statistic {statistic.name!r}: {name!r} of layer {batch.layer} is not finite"
-            )
-        # numpy has no bfloat16.
-        values = values.float() if values.dtype == torch.bfloat16 else values
-        if values.dim() == 0:
-            raise PluginError(f"statistic {statistic.name!r}: {name!r} has no dimension of tokens")
-        parts = pieces.setdefault(name, [])
-        if parts and parts[0].shape[1:] != tuple(values.shape[1:]):
-            raise PluginError(
-                f"statistic {statistic.name!r}: {name!r} has shape {tuple(values.shape)} after "
-                f"{parts[0].shape}: only the first dimension may vary"
-            )
-        parts.append(values.cpu().numpy().copy())

@@ -20,6 +20,7 @@ from mbench.moe.experts import experts_function
 from mbench.moe.load import LoadedModel
 from mbench.moe.mask import masked
 from mbench.moe.record import Recorder
+from mbench.moe.residual import ResidualStreams
 from mbench.moe.tokenizer import refuse_unknown
 
 
@@ -105,19 +106,22 @@ def profile_model(
     # Before the mask, which slices the routers.
     with torch.no_grad():
         accumulator.inspect()
-    recorder = Recorder(layers, corpus.tokens, accumulator.add, masked=mask is not None)
+    streams = ResidualStreams(model, layers)
+    recorder = Recorder(layers, corpus.tokens, accumulator.add, streams.of, masked=mask is not None)
     applied = contextlib.nullcontext() if mask is None else masked(layers, mask, router)
     with (
         torch.no_grad(),
         applied,
         experts_function(layers, recorder.apply_experts),
         recorder.watch(),
+        streams.watch(),
     ):
         for shard, rows in enumerate(groups):
             for batch in np.array_split(rows, range(batch_size, len(rows), batch_size)):
                 tokens = int(corpus.lengths[batch].sum())
                 if tokens:
                     _forward(model, recorder, corpus, batch)
+                accumulator.refuse_residual(streams.problem)
                 advance(tokens)
             accumulator.close_shard(shard)
     return Collected(accumulator.sums(), accumulator.samples(), accumulator.failures, corpus.tokens)

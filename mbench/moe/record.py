@@ -26,6 +26,7 @@ class Recorder:
         layers: Sequence[MoELayer],
         total_tokens: int,
         receive: Callable[[int, LayerBatch], None],
+        residual: Callable[[int], torch.Tensor],
         *,
         masked: bool = False,
     ) -> None:
@@ -35,6 +36,7 @@ class Recorder:
         self._total_tokens = total_tokens
         self._receive = receive
         self._masked = masked
+        self._residual = residual
         self._tokens_before = 0
         self._inside = torch.empty(0, dtype=torch.bool)
         self._ids = torch.empty(0, dtype=torch.int64)
@@ -127,6 +129,7 @@ class Recorder:
                 token=torch.arange(start, start + len(routing[0]), device=hidden.device),
                 ids=keep(self._ids.to(hidden.device)),
                 total_tokens=self._total_tokens,
+                residual=lambda: keep(self._residual(number).flatten(0, -2)),
                 router_logits=lambda: self._logits(layer, router_output, keep, *routing),
                 routed_outputs=lambda: routed_outputs(experts, keep(hidden), routing[0]),
                 expert_outputs=lambda rows: of_all(apply_expert, experts, keep(hidden)[rows]),

@@ -105,14 +105,6 @@ def test_inspected_arrays_have_one_shard_and_float32_copies_change_nothing(offlo
         np.testing.assert_array_equal(together.sums[Norms().identity][name], values)
 
 
-class Wrong(Statistic):
-    name = "wrong"
-
-
-class Concatenated(Norms):
-    combine = "concatenate"
-
-
 class NotFinite(Norms):
     def inspect(self, weights):
         return {"router": weights.router.norm(dim=1) / 0}
@@ -146,8 +138,6 @@ class Outside(Norms):
 @pytest.mark.parametrize(
     ("statistic", "message"),
     [
-        (Wrong(), "neither `measure` nor `inspect`"),
-        (Concatenated(), '`inspect` is only for `combine = "sum"`'),
         (NotFinite(), "'router' of layer model.layers.0.mlp.experts is not finite"),
         (Meddler(), "changed a tensor that it only may read"),
         (OneShort(), r"must have 8 experts in its first dimension, not shape \(7,\)"),

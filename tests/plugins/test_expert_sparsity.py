@@ -81,6 +81,7 @@ def batches(block, hidden, size):
             token=rows,
             ids=rows,
             total_tokens=TOKENS,
+            residual=lambda: pytest.fail("not needed"),
             router_logits=lambda logits=logits: logits.float(),
             routed_outputs=lambda: pytest.fail("not needed"),
             expert_outputs=lambda chosen, part=part: all_outputs(block, part[chosen]),

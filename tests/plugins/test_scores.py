@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+import mbench
 from helpers.family_cases import CASES, model_and_layers
 from helpers.family_models import blocks, family_of
 from helpers.family_oracle import array, captured, softmax
 from helpers.tiny_models import FAMILIES, random_sequences
 from helpers.watched_layers import expert_weights, profiled, watch
 from mbench.moe.adapter import find_moe_layers
+from mbench.moe.profile import profile_model
+from mbench_plugins.easy_ep import EasyEp
 from mbench_plugins.reap import Reap, mbench_methods
 from mbench_plugins.soft_mass import SoftMass
 from mbench_plugins.weight_scores import Aimer, RouterNorm
@@ -114,6 +117,46 @@ def test_published_gates_differ_where_a_bias_chooses_other_experts():
     own, same = (scored(Reap(gates=gates), renormalising) for gates in ("model", "renormalised"))
     np.testing.assert_allclose(own, same, rtol=1e-5)
     assert not np.allclose(own, scored(Reap(gates="softmax"), renormalising), rtol=0.05)
+
+
+def streams_by_hand(model, sequences):
+    """[T, H] of every layer: what goes into the norm that its block's input comes from."""
+    norms = [layer.post_attention_layernorm for layer in model.model.layers]
+    return captured(model, norms, sequences)
+
+
+@pytest.mark.parametrize("case", ["qwen2_moe", "mixtral", "glm4_moe", "gpt_oss"])
+def test_easy_ep_weights_tokens_by_how_far_they_turn(case):
+    model, layers = model_and_layers(case)
+    family, config = family_of(CASES[case][0]), model.config
+    found = scored(EasyEp(), model)
+    sequences = [
+        torch.from_numpy(ids[:length])
+        for ids, length in zip(SEQUENCES.ids, SEQUENCES.lengths, strict=True)
+    ]
+    streams = streams_by_hand(model, sequences)[-len(layers) :]
+    every = np.ones(layers[0].num_experts, dtype=bool)
+    for number, block in enumerate(blocks(model)):
+        modules = [block.get_submodule(family.router.module), block.experts]
+        importance = np.zeros(layers[0].num_experts)
+        for before, to_router, to_experts in zip(
+            streams[number], *captured(model, modules, sequences), strict=True
+        ):
+            chosen, gates = family.router.route(block, config, to_router, layers[0].top_k, every)
+            outputs = [family.experts.output(block.experts, config, e, to_experts) for e in chosen]
+            after = before + sum(g * f for g, f in zip(gates, outputs, strict=True))
+            cosine = before @ after / np.linalg.norm(before) / np.linalg.norm(after)
+            for expert, gate, output in zip(chosen, gates, outputs, strict=True):
+                importance[expert] += gate * np.linalg.norm(output) * max(1 - cosine, 0)
+        np.testing.assert_allclose(found[number], importance, rtol=1e-3, atol=1e-6)
+
+
+def test_easy_ep_refuses_experts_of_another_width_than_the_stream():
+    model, layers = model_and_layers("nemotron_h")
+    statistics = EasyEp().needs
+    collected = profile_model(model, layers, SEQUENCES, statistics, batch_size=2, shards=1)
+    with pytest.raises(mbench.UnsupportedModel, match="give 16 dimensions, not the 32"):
+        raise collected.failures[statistics[0].identity]
 
 
 def test_soft_mass_counts_probability_of_all_tokens():
