@@ -445,17 +445,28 @@ WRONG = {
 }
 
 
+def failed(tmp_path, name, *checks):
+    """What the kit says of a wrong method, one report a check."""
+    file = tmp_path / f"{name.replace(' ', '_')}.py"
+    file.write_text(WRONG[name].source)
+    with pytest.raises(ConformanceError) as caught:
+        check_method(file, "bad", checks)
+    return str(caught.value).split("\n\n")
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_is_found_by_its_check(tmp_path, name):
     wrong = WRONG[name]
-    file = tmp_path / f"{name.replace(' ', '_')}.py"
-    file.write_text(wrong.source)
-    with pytest.raises(ConformanceError) as caught:
-        check_method(file, "bad")
-    reports = str(caught.value).split("\n\n")
-    failed = [report.partition("check '")[2].partition("'")[0] for report in reports]
-    assert failed == [wrong.check], str(caught.value)
-    assert wrong.message in str(caught.value)
+    (report,) = failed(tmp_path, name, wrong.check)
+    assert report.startswith(f"method 'bad', check '{wrong.check}': ")
+    assert wrong.message in report
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", WRONG)
+def test_is_found_by_no_other_check(tmp_path, name):
+    (report,) = failed(tmp_path, name, *CHECKS)
+    assert f"check '{WRONG[name].check}'" in report
 
 
 def test_every_check_finds_one():
