@@ -11,7 +11,7 @@ import click
 from mbench.cli.output import print_json
 
 if TYPE_CHECKING:
-    from mbench.core.suite import ModelSpec
+    from mbench.core.suite_inputs import ModelSpec
 
 WIDTH = 96
 

@@ -2,93 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from mbench.core.interfaces import RouterMode
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
-MethodName = Annotated[
-    str,
-    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9][A-Za-z0-9._-]*)?$", max_length=160),
-]
-"""Also `METHOD@CORPUS`: the method, calibrated on that corpus alone."""
-
-
-def _of_a_user(path: str) -> str:
-    if os.path.expanduser(path).startswith("~"):
-        raise ValueError(f"{path.partition('/')[0]} is no user's home; a file of that name is ./~…")
-    return path
-
-
-MOST_SEEDS = 1000
+from mbench.core.suite_inputs import AnyCorpus, ModelSpec, TextSource
+from mbench.core.suite_values import (
+    Count,
+    Label,
+    LocalPath,
+    MethodName,
+    Name,
+    RetainRatio,
+    Seeds,
+    Strict,
+    Tokens,
+    Words,
+)
 
 
-def _listed(seeds: Any) -> Any:
-    """So many seeds, counted from 0, where a number stands for a list."""
-    number = isinstance(seeds, int) and not isinstance(seeds, bool)
-    if number and 1 <= seeds <= MOST_SEEDS:
-        return tuple(range(seeds))
-    if number or not isinstance(seeds, list | tuple):
-        raise ValueError(
-            f"give a list of seeds, e.g. [0, 1, 42], or how many of 0, 1, 2, ... from 1 to"
-            f" {MOST_SEEDS}"
-        )
-    return tuple(seeds)  # in JSON a list, which is no tuple
-
-
-Words = Annotated[str, Field(max_length=10_000)]
-Label = Annotated[str, Field(min_length=1, max_length=200)]
-Count = Annotated[int, Field(ge=1, le=10**15)]
-Tokens = Annotated[int, Field(ge=1, le=2**24)]
-"""Of one sequence: no model has more positions."""
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Seeds = Annotated[tuple[Seed, ...], Field(max_length=MOST_SEEDS), BeforeValidator(_listed)]
-HubId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$", max_length=200)]
-Revision = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9][\w.+-]*(/[A-Za-z0-9][\w.+-]*)*$", max_length=200)
-]
-LocalPath = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_of_a_user)]
-MOST_CALIBRATION_TOKENS = 2**28
-"""Of one corpus: their ids alone take 2 GiB."""
-DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
-AttentionName = Literal["auto", "sdpa", "eager"]
-RetainRatio = Annotated[float, Field(gt=0, lt=1)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
-    )
-
-
-class Expected(_Strict):
-    """Facts of a model as its publisher states them; another model under its name is refused."""
-
-    layers: Annotated[int, Field(ge=1, le=10_000)]
-    experts: Annotated[int, Field(ge=1, le=100_000)]
-    top_k: Count
-    parameters: Count | None = None
-    """Of the whole model; with `expert_parameters`, lets it be planned without its files."""
-    expert_parameters: Count | None = None
-    """Of one routed expert in one layer."""
-
-
-class ExpectedWork(_Strict):
+class ExpectedWork(Strict):
     """What one mask costs on a task, for plans made before the task was ever built."""
 
     items: Count
@@ -97,136 +32,7 @@ class ExpectedWork(_Strict):
     """Forward tokens, roughly: they depend on the tokenizer."""
 
 
-class ModelSpec(_Strict):
-    """Where a model comes from: a hub id, a local directory, or a plugin that ships one."""
-
-    hub: HubId | None = None
-    """Id of a hub repository; exactly one of `hub`, `path` and `plugin` is given."""
-    path: LocalPath | None = None
-    """Local directory."""
-    plugin: Label | None = None
-    """Name of a model that a plugin ships."""
-    revision: Revision | None = None
-    """Commit, branch or tag of the hub repository; not beside `path` or `plugin`, where it would
-    mean nothing."""
-    dtype: DtypeName = "auto"
-    """`auto`: as the checkpoint is stored."""
-    attention: AttentionName = "auto"
-    """How attention is computed; `auto`: `sdpa` where the model's class has it, else `eager`. What
-    config.json asks for is ignored, and `mbench check` says so."""
-    trust_remote_code: bool = False
-    """Whether code that comes with the model may run, with all it can do on this machine."""
-    expect: Expected | None = None
-
-    @model_validator(mode="after")
-    def _one_source(self) -> ModelSpec:
-        _exactly_one(self, "hub", "path", "plugin")
-        return _only_beside(self, "hub", "revision")
-
-
-class TextSource(_Strict):
-    """Documents from a hub dataset, from local files, or from a plugin."""
-
-    hub: HubId | None = None
-    """Id of a hub dataset; exactly one of `hub`, `files` and `plugin` is given."""
-    files: Annotated[tuple[LocalPath, ...], Field(min_length=1)] | None = None
-    """Plain text (one document each), JSON lines, a JSON list, CSV, TSV, parquet or Arrow, by name
-    and content, all but the last two also compressed (gzip, zstd, xz, bzip2); relative to the
-    working directory."""
-    plugin: Label | None = None
-    """Name of a corpus that a plugin ships."""
-    split: Label = "train"
-    """Split of the dataset, or of the plugin's corpus."""
-    subset: Label | None = None
-    """Configuration of the dataset."""
-    data_files: LocalPath | None = None
-    """Only these files of the dataset."""
-    revision: Revision | None = None
-    """Commit, branch or tag of the dataset. It, `subset` and `data_files` stand only beside
-    `hub`."""
-    field: Label = "text"
-    """Field of a record that holds the text. A record without it, or where it is no string, is
-    refused."""
-    nulls: Literal["refuse", "skip"] = "refuse"
-    """`skip`: leave out records in which the field is null, and count them."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> TextSource:
-        _exactly_one(self, "hub", "files", "plugin")
-        if self.files is not None and "split" in self.model_fields_set:
-            raise ValueError("split means nothing beside files")
-        return _only_beside(self, "hub", "revision", "subset", "data_files")
-
-
-class CorpusSpec(_Strict):
-    """A calibration corpus: so many token sequences of such a length."""
-
-    source: TextSource
-    sequences: Count
-    length: Tokens
-    """Tokens of a sequence; at most 2^28 in all."""
-    packing: Literal["concatenate", "contiguous", "document"] = "concatenate"
-    """`concatenate`: documents in shuffled order, joined and cut. `contiguous`: documents in their
-    own order, joined and cut, and sequences drawn from them; for datasets with one row per line.
-    `document`: the first `length` tokens of one document a sequence, padded."""
-    join: Words = "\n\n"
-    """Between two documents."""
-    seed: Seed = 0
-    """Shuffles the documents, or draws the sequences."""
-    bos: Literal["document", "window", "none"] | None = None
-    """Where the tokenizer's BOS token stands. `window`: first in every sequence, as one of its
-    `length` tokens. `document`: before every document that is not blank, as in training on joined
-    documents; a sequence that starts inside one has none. `none`: nowhere. Omitted: `window` if
-    the tokenizer by default begins a text with BOS, for then the model was trained to read it
-    first, else `none`. No other special tokens are added."""
-
-    @field_validator("length")
-    @classmethod
-    def _fits_into_memory(cls, length: int, info: ValidationInfo) -> int:
-        sequences = info.data.get("sequences", 0)
-        if sequences * length > MOST_CALIBRATION_TOKENS:
-            raise ValueError(
-                f"{sequences} sequences of {length} tokens are more than the"
-                f" {MOST_CALIBRATION_TOKENS} that are kept in memory"
-            )
-        return length
-
-
-Share = Annotated[float, Field(gt=0, le=10**15, allow_inf_nan=False)]
-
-
-class MixSpec(_Strict):
-    """A calibration corpus that is mixed of others.
-
-    Each part is cut by itself as its own corpus says, but for the number of sequences. Then the
-    sequences of all parts are interleaved evenly: the first ones, and every group of neighbours
-    that is resampled, hold the parts in the proportion of the whole, as nearly as whole sequences
-    can.
-    """
-
-    mix: Annotated[Mapping[Name, Share], Field(min_length=1, max_length=100)]
-    """Corpora of the suite, none of them a mix, each with its number of sequences; beside
-    `sequences` each with its weight."""
-    sequences: Count | None = None
-    """Sequences in all, shared out by the weights (largest remainder); omitted: the numbers in
-    `mix` are counts."""
-    length: Tokens | None = None
-    """Tokens of a sequence in every part; omitted: as the parts have it, which must agree."""
-
-
-def _kind_of_corpus(corpus: Any) -> str:
-    mixed = "mix" in corpus if isinstance(corpus, Mapping) else isinstance(corpus, MixSpec)
-    return "[mix]" if mixed else "[text]"
-
-
-AnyCorpus = Annotated[
-    Annotated[CorpusSpec, Tag("[text]")] | Annotated[MixSpec, Tag("[mix]")],
-    Discriminator(_kind_of_corpus),
-]
-"""A calibration corpus: cut from one text, or mixed."""
-
-
-class PerplexityTask(_Strict):
+class PerplexityTask(Strict):
     """Perplexity on a held-out text, by one of three protocols that give different figures.
 
     - `sliding`: the documents joined by `join`; windows of `window` tokens start every `stride`
@@ -296,7 +102,7 @@ class PerplexityTask(_Strict):
         return windows
 
 
-class LmEvalTask(_Strict):
+class LmEvalTask(Strict):
     """A task, group or tag of lm-eval."""
 
     task: Label | None = None
@@ -344,7 +150,7 @@ class ComponentSpec(BaseModel):
         return dict(self.model_extra or {})
 
 
-class Parts(_Strict):
+class Parts(Strict):
     """Parts of a method that differ from its ready-made triple."""
 
     scorer: ComponentSpec | None = None
@@ -370,7 +176,7 @@ class MethodSpec(Parts):
     """Parts that differ for one model, e.g. a protection budget for its expert count."""
 
 
-class CrossSpec(_Strict):
+class CrossSpec(Strict):
     """Methods by calibration corpora: each method is run on each corpus, as `METHOD@CORPUS`.
 
     The page compares what the choice of the method changes with what that of the text does.
@@ -382,14 +188,14 @@ class CrossSpec(_Strict):
     corpora: Annotated[tuple[Name, ...], Field(min_length=1)]
 
 
-class Average(_Strict):
+class Average(Strict):
     """Unweighted mean of some tasks' declared metrics."""
 
     name: Label = "Common Avg"
     tasks: tuple[str, ...] = Field(min_length=1)
 
 
-class EfficiencySpec(_Strict):
+class EfficiencySpec(Strict):
     """What pruning saves, measured on physically pruned models that generate a batch."""
 
     prompt_tokens: Tokens | None = None
@@ -402,7 +208,7 @@ class EfficiencySpec(_Strict):
     """How often it is generated, after once to warm up."""
 
 
-class Suite(_Strict):
+class Suite(Strict):
     """Everything a run depends on."""
 
     name: Name
@@ -442,21 +248,3 @@ class Suite(_Strict):
     processes: Annotated[int, Field(ge=1, le=64)] = 1
     """Processes that evaluate masks side by side, each on one thread, where there is no GPU: for
     models so small that one operation cannot keep several cores busy."""
-
-
-_Source = TypeVar("_Source", ModelSpec, TextSource)
-
-
-def _exactly_one(model: _Source, *fields: str) -> _Source:
-    given = [name for name in fields if getattr(model, name) is not None]
-    if len(given) != 1:
-        raise ValueError(f"give exactly one of {', '.join(fields)}; got {len(given)}")
-    return model
-
-
-def _only_beside(model: _Source, source: str, *fields: str) -> _Source:
-    if getattr(model, source) is None:
-        for name in fields:
-            if getattr(model, name) is not None:
-                raise ValueError(f"{name} means nothing without {source}")
-    return model

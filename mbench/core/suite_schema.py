@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mbench.core.suite import MOST_SEEDS, Suite
+from mbench.core.suite import Suite
+from mbench.core.suite_values import MOST_SEEDS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mbench.core.errors import CorpusError
-from mbench.core.suite import CorpusSpec
+from mbench.core.suite_inputs import CorpusSpec
 from mbench.moe.tokenizer import bos_at
 from mbench.moe.tokens import ended_by, joined_by, tokens_of
 from mbench.storage.texts import Text

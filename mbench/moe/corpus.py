@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mbench.core.suite import CorpusSpec
+from mbench.core.suite_inputs import CorpusSpec
 from mbench.storage.texts import Text
 
 if TYPE_CHECKING:

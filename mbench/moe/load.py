@@ -23,7 +23,7 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from mbench.core.errors import MbenchError, ModelNotFound, UnsupportedModel
 from mbench.core.model_facts import DTYPE_BYTES, ModelFacts
 from mbench.core.replaced import environment_variable, replaced
-from mbench.core.suite import AttentionName, DtypeName
+from mbench.core.suite_values import AttentionName, DtypeName
 from mbench.moe import deepseek
 from mbench.moe.adapter import MoELayer, find_moe_layers
 from mbench.moe.config import Checkpoint, positions_of, read_config

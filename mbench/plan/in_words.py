@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from mbench.core.interfaces import RouterMode
 from mbench.core.provenance import MethodSettings
 from mbench.core.results import ProtocolEntry
-from mbench.core.suite import LmEvalTask, PerplexityTask, Suite, TextSource
+from mbench.core.suite import LmEvalTask, PerplexityTask, Suite
+from mbench.core.suite_inputs import TextSource
 from mbench.moe.corpus import Corpus
 from mbench.plan.cells import Plan
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 
-from mbench.core.suite import MOST_CALIBRATION_TOKENS, CorpusSpec, MixSpec, Suite
+from mbench.core.suite import Suite
+from mbench.core.suite_inputs import MOST_CALIBRATION_TOKENS, CorpusSpec, MixSpec
 from mbench.moe.corpus import Corpus, CorpusPart
 from mbench.plan.yaml_source import Place, YamlSource
 from mbench.storage.texts import Text

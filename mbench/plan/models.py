@@ -12,7 +12,8 @@ import numpy as np
 from mbench.core.errors import ModelNotFound, UnsupportedModel
 from mbench.core.interfaces import ExpertMask
 from mbench.core.model_facts import ModelFacts
-from mbench.core.suite import AttentionName, DtypeName, Expected, ModelSpec
+from mbench.core.suite_inputs import Expected, ModelSpec
+from mbench.core.suite_values import AttentionName, DtypeName
 from mbench.plan.keys import Code, ModelIdentity, model_facts_key
 from mbench.plan.registry import Registry
 from mbench.plan.yaml_source import Place, YamlSource

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mbench.core.errors import TaskError
-from mbench.core.suite import ExpectedWork, LmEvalTask, PerplexityTask, Suite, TextSource
+from mbench.core.suite import ExpectedWork, LmEvalTask, PerplexityTask, Suite
+from mbench.core.suite_inputs import TextSource
 from mbench.evaluate.lm_eval.fingerprint import task_fingerprint
 from mbench.evaluate.lm_eval.task_code import code_of
 from mbench.evaluate.lm_eval.task_data import LeafData, data_of

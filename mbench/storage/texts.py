@@ -21,7 +21,7 @@ from mbench.storage.text_files.records import parts, place, values
 from mbench.storage.text_files.values import why_no_text
 
 if TYPE_CHECKING:
-    from mbench.core.suite import TextSource
+    from mbench.core.suite_inputs import TextSource
 
 PluginCorpora = Mapping[str, Callable[[str], list[str]]]
 

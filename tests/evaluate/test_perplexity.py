@@ -19,7 +19,8 @@ from transformers import (
 )
 
 from mbench.core.errors import CorpusError, TaskError
-from mbench.core.suite import PerplexityTask, TextSource
+from mbench.core.suite import PerplexityTask
+from mbench.core.suite_inputs import TextSource
 from mbench.evaluate import lm_head
 from mbench.evaluate.perplexity import prepare
 from mbench.evaluate.windows import lay_out, windows_of

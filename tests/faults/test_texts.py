@@ -9,7 +9,7 @@ import pytest
 
 from helpers.text_formats import COMPRESSIONS, FORMATS, TABLES, json_lines
 from mbench.core.errors import CorpusError
-from mbench.core.suite import TextSource
+from mbench.core.suite_inputs import TextSource
 from mbench.storage.texts import Text
 
 DOCUMENTS = ["first\ndocument", "", 'a "quoted" ü 🙂', "x" * 300, "and the last\t"]

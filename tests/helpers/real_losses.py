@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from helpers.places import ROOT
-from mbench.core.suite import PerplexityTask, TextSource
+from mbench.core.suite import PerplexityTask
+from mbench.core.suite_inputs import TextSource
 
 DATA = ROOT.parent / "shared" / "data"
 

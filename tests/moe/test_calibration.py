@@ -9,7 +9,7 @@ import pytest
 
 from helpers.tiny_models import mixtral, save
 from mbench.core.errors import CorpusError
-from mbench.core.suite import CorpusSpec, TextSource
+from mbench.core.suite_inputs import CorpusSpec, TextSource
 from mbench.moe.calibration import refuse_too_long, sequences
 from mbench.moe.load import load
 

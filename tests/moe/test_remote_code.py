@@ -14,7 +14,8 @@ from helpers import deepseek_moe
 from helpers.deepseek_moe import CONFIG, random_tensors
 from helpers.tiny_models import qwen2_moe, save
 from mbench.core.errors import UnsupportedModel
-from mbench.core.suite import ModelSpec, Suite
+from mbench.core.suite import Suite
+from mbench.core.suite_inputs import ModelSpec
 from mbench.moe.load import describe, load
 from mbench.plan.in_words import protocol_in_words
 

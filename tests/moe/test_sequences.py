@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from helpers.text_formats import json_lines
 from helpers.tokenizers_by_kind import TOKENIZERS
 from mbench.core.errors import CorpusError
-from mbench.core.suite import CorpusSpec, TextSource
+from mbench.core.suite_inputs import CorpusSpec, TextSource
 from mbench.moe import tokens
 from mbench.moe.calibration import sequences
 from mbench.storage.texts import Text

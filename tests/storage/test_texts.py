@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from helpers.text_formats import COMPRESSIONS, FORMATS, TABLES, json_lines
 from mbench.core.errors import CorpusError, PluginError
-from mbench.core.suite import TextSource
+from mbench.core.suite_inputs import TextSource
 from mbench.storage.inputs import Inputs
 from mbench.storage.texts import Text
 

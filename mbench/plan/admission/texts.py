@@ -12,7 +12,8 @@ import numpy as np
 
 from mbench.core.admission import Finding
 from mbench.core.errors import CorpusError, PluginError
-from mbench.core.suite import CorpusSpec, PerplexityTask
+from mbench.core.suite import PerplexityTask
+from mbench.core.suite_inputs import CorpusSpec
 from mbench.plan.admission.check import Check, RefusedElsewhere
 from mbench.plan.cells import Plan
 from mbench.plan.keys import admission_key
