@@ -83,7 +83,9 @@ def _write_suite(name: str) -> None:
             " and underscores, a letter or a digit first"
         )
     if stem in shipped_suites():
-        raise MbenchError(f"a suite {stem!r} comes with mbench (`mbench suites`): take another name")
+        raise MbenchError(
+            f"a suite {stem!r} comes with mbench (`mbench suites`): take another name"
+        )
     file = Path(f"{stem}.yaml")
     _refuse_existing(file)
     _write(file, "suite.yaml.txt", {"name": stem, "file": str(file)})

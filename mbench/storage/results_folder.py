@@ -21,43 +21,37 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mbench.core.admission import Finding
 from mbench.core.clean_text import visible
 from mbench.core.errors import Damaged, MbenchError, StoreError, one_line
-from mbench.core.evaluation import Evaluation, evaluation
-from mbench.core.provenance import Provenance
 from mbench.core.results import (
     DTYPES,
-    UNPRUNED,
-    CellResult,
     Footprint,
-    ProtocolEntry,
     Results,
     Saving,
     Spread,
-    TaskStatus,
     long_form,
 )
 from mbench.storage.atomic import write_atomically
-from mbench.storage.records import from_plain, to_plain
+from mbench.storage.results_json import (
+    FORMAT,
+    KEY,
+    SCORES,
+    STAND_INS,
+    array_name,
+    from_json,
+    to_json,
+)
 from mbench.storage.seal import OPEN_SEAL, check, check_sha256, sealed
-from mbench.storage.stand_in_arrays import arrays_of, described, stand_in_from
+from mbench.storage.stand_in_arrays import arrays_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CSV, ITEMS, JSON = "results.csv", "items.parquet", "results.json"
-EFFICIENCY, SCORES = "efficiency.csv", "scores.safetensors"
-STAND_INS = "stand_ins.safetensors"
+EFFICIENCY = "efficiency.csv"
 
 RESULT_FILES = (JSON, CSV, ITEMS, EFFICIENCY, SCORES, STAND_INS)
 """All that `write` may write."""
-
-FORMAT = 8
-"""Of `results.json`; raised whenever what it holds changes. The first format named no number."""
-
-KEY = ["model", "router", "mask", "task"]
-"""Columns that identify one per-item table: equal masks are evaluated once, whatever made them."""
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -85,7 +79,7 @@ def write(results: Results, directory: str | Path) -> None:
     checksums |= _write_arrays(directory / SCORES, results.scores.values())
     stand_ins = (arrays_of(each).values() for each in results.stand_ins.values())
     checksums |= _write_arrays(directory / STAND_INS, itertools.chain.from_iterable(stand_ins))
-    data = {**checksums, **_to_json(results, dtypes)}
+    data = {**checksums, **to_json(results, dtypes)}
     text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
     _write(directory / JSON, sealed((text + "\n").encode()))
 
@@ -97,7 +91,7 @@ def _write_arrays(path: Path, arrays: Iterable[np.ndarray]) -> dict[str, str]:
     """
     from safetensors.numpy import save
 
-    named = {_array_name(values): values for values in arrays}
+    named = {array_name(values): values for values in arrays}
     if not named:
         path.unlink(missing_ok=True)
         return {}
@@ -155,7 +149,7 @@ def read(directory: str | Path) -> Results:
         arrays = {}
         for name in (SCORES, STAND_INS):
             arrays[name] = _read_arrays(directory / name, data)
-        return _from_json(data, pd.read_parquet(io.BytesIO(table)), arrays)
+        return from_json(data, pd.read_parquet(io.BytesIO(table)), arrays)
     except FileNotFoundError as error:
         runs = sorted(path.parent.name for path in directory.glob(f"*/{JSON}"))
         hint = f"; did you mean {directory / runs[0]}?" if runs else ""
@@ -237,148 +231,6 @@ def _gather_items(results: Results) -> tuple[pd.DataFrame, dict[str, dict[str, s
     for position, (name, values) in enumerate(zip(KEY, zip(*tables, strict=True), strict=True)):
         joined.insert(position, name, np.repeat(np.array(values, dtype=object), lengths))
     return joined, dtypes
-
-
-def _array_name(values: np.ndarray) -> str:
-    kind = f"{values.shape}" if values.dtype == np.float64 else f"{values.dtype} {values.shape}"
-    return hashlib.sha256(kind.encode() + values.tobytes()).hexdigest()[:16]
-
-
-def _to_json(results: Results, dtypes: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "suite": results.suite,
-        "title": results.title,
-        "description": results.description,
-        "tasks": [
-            {"task": task, "metric": metric, "columns": dtypes.get(task, {})}
-            for task, metric in results.task_metrics.items()
-        ],
-        "average": results.average,
-        "average_tasks": list(results.average_tasks),
-        "protocol": to_plain(results.protocol),
-        "provenance": to_plain(results.provenance),
-        "efficiency": to_plain(results.efficiency),
-        "admission": to_plain(results.admission),
-        "cells": [_cell_to_json(results, cell) for cell in results.cells],
-        "masks": [
-            {
-                "model": model,
-                "mask": mask,
-                "experts": int(keep.shape[1]),
-                "kept": [np.flatnonzero(row).tolist() for row in keep],
-            }
-            for (model, mask), keep in sorted(results.masks.items(), key=lambda entry: entry[0])
-        ],
-        "scores": [
-            {"model": model, "method": method, "corpus": corpus, "array": _array_name(values)}
-            for (model, method, corpus), values in results.scores.items()
-        ],
-        "stand_ins": [
-            {
-                "model": model,
-                "mask": mask,
-                "words": described(stand_in),
-                "arrays": {name: _array_name(each) for name, each in arrays_of(stand_in).items()},
-            }
-            for (model, mask), stand_in in sorted(results.stand_ins.items(), key=lambda e: e[0])
-        ],
-    }
-
-
-def _cell_to_json(results: Results, cell: CellResult) -> dict[str, Any]:
-    tasks = {task: cell.tasks[task] for task in results.task_metrics if task in cell.tasks}
-    return {
-        "model": cell.model,
-        "method": cell.method,
-        "seed": cell.seed,
-        "retain": cell.retain,
-        "kept": cell.kept,
-        "router": cell.router,
-        "mask": cell.mask,
-        "status": cell.status,
-        "reason": cell.reason,
-        "notes": list(cell.notes),
-        "stability": cell.stability,
-        "search_tokens": cell.search_tokens,
-        "search_masks": cell.search_masks,
-        "tasks": {task: [status.status, status.reason] for task, status in tasks.items()},
-    }
-
-
-def _from_json(
-    data: Mapping[str, Any],
-    items: pd.DataFrame,
-    arrays: Mapping[str, Mapping[str, np.ndarray]],
-) -> Results:
-    columns = {entry["task"]: entry["columns"] for entry in data["tasks"]}
-    evaluations = {}
-    for task, rows in items.groupby("task", sort=False):
-        table = rows[list(columns[task])].astype(columns[task])
-        for key, index in rows.groupby(KEY, sort=False).indices.items():
-            evaluations[key] = evaluation(task, table.iloc[index].reset_index(drop=True))
-    masks = {}
-    for entry in data["masks"]:
-        keep = np.zeros((len(entry["kept"]), entry["experts"]), bool)
-        for row, kept in zip(keep, entry["kept"], strict=True):
-            row[kept] = True
-        masks[entry["model"], entry["mask"]] = keep
-    results = Results(
-        suite=data["suite"],
-        title=data["title"],
-        description=data["description"],
-        task_metrics={entry["task"]: entry["metric"] for entry in data["tasks"]},
-        average=data["average"],
-        average_tasks=tuple(data["average_tasks"]),
-        cells=tuple(_cell_from_json(cell, evaluations) for cell in data["cells"]),
-        masks=masks,
-        provenance=from_plain(Provenance, data["provenance"]),
-        protocol=tuple(from_plain(ProtocolEntry, entry) for entry in data["protocol"]),
-        efficiency=tuple(from_plain(Saving, saving) for saving in data["efficiency"]),
-        admission=tuple(from_plain(Finding, finding) for finding in data["admission"]),
-        scores={
-            (entry["model"], entry["method"], entry["corpus"]): arrays[SCORES][entry["array"]]
-            for entry in data["scores"]
-            if arrays[SCORES]
-        },
-        stand_ins={
-            (entry["model"], entry["mask"]): stand_in_from(
-                entry["words"],
-                {name: arrays[STAND_INS][array] for name, array in entry["arrays"].items()},
-            )
-            for entry in data["stand_ins"]
-            if arrays[STAND_INS]
-        },
-    )
-    _check_records(results)
-    return results
-
-
-def _check_records(results: Results) -> None:
-    """Raise `KeyError` unless every model, method and task has its settings on record.
-
-    A method that its plugin left without parts has none, and no mask.
-    """
-    provenance = results.provenance
-    for task in results.task_metrics:
-        provenance.tasks[task]
-    for cell in results.cells:
-        provenance.models[cell.model]
-        if cell.method != UNPRUNED and cell.mask:
-            provenance.methods[cell.model][cell.method]
-
-
-def _cell_from_json(
-    data: Mapping[str, Any], evaluations: Mapping[tuple[str, ...], Evaluation]
-) -> CellResult:
-    tasks = {task: TaskStatus(*status) for task, status in data["tasks"].items()}
-    outcomes = {
-        task: evaluations[data["model"], data["router"], data["mask"], task]
-        for task, status in tasks.items()
-        if status.status == "ok"
-    }
-    rest = {name: value for name, value in data.items() if name not in ("notes", "tasks")}
-    return CellResult(**rest, notes=tuple(data["notes"]), evaluations=outcomes, tasks=tasks)
 
 
 def efficiency_table(savings: tuple[Saving, ...]) -> pd.DataFrame:

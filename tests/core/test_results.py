@@ -17,7 +17,8 @@ from mbench.core.results import (
     TaskStatus,
     long_form,
 )
-from mbench.storage.results_folder import FORMAT, load_results, read, write
+from mbench.storage.results_folder import load_results, read, write
+from mbench.storage.results_json import FORMAT
 from mbench.storage.seal import OPEN_SEAL, sealed
 
 

@@ -14,7 +14,8 @@ from mbench.moe.load import load
 from mbench.moe.prune import prune
 from mbench.report.across_runs.merge import merge
 from mbench.run.runner import Runner
-from mbench.storage.results_folder import STAND_INS, read, write
+from mbench.storage.results_folder import read, write
+from mbench.storage.results_json import STAND_INS
 from mbench.storage.store import Store
 from mbench_plugins.demo.plugin import MODEL
 
