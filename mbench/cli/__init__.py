@@ -10,7 +10,7 @@ import traceback
 
 import click
 
-DEBUG = "--debug"
+DEBUG, PDB = "--debug", "--pdb"
 
 COMPLETING = "_MBENCH_COMPLETE"
 """Set by a shell that asks for completions (see `mbench completion`)."""
@@ -90,6 +90,12 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
     expose_value=False,
     help="Show the tracebacks of errors; may also stand after a command.",
 )
+@click.option(
+    PDB,
+    is_flag=True,
+    expose_value=False,
+    help="Start Python's debugger at a plugin's error; may also stand after a command.",
+)
 def group() -> None:
     """Compare expert-pruning methods for sparse Mixture-of-Experts language models."""
 
@@ -118,6 +124,7 @@ def main() -> None:
 
 
 def _status() -> int:
+    from mbench.core.debugger import debugger
     from mbench.core.errors import (
         AdmissionError,
         MbenchError,
@@ -128,10 +135,13 @@ def _status() -> int:
     )
     from mbench.core.interruption import exit_status, interrupted
 
-    words = [word for word in sys.argv[1:] if word != DEBUG]
+    words = [word for word in sys.argv[1:] if word not in (DEBUG, PDB)]
     debug = DEBUG in sys.argv
     try:
-        with tracebacks_shown() if debug else contextlib.nullcontext():
+        with (
+            tracebacks_shown() if debug else contextlib.nullcontext(),
+            debugger() if PDB in sys.argv else contextlib.nullcontext(),
+        ):
             # Otherwise click turns Ctrl-C into exit status 1.
             return (
                 group(words, prog_name="mbench", complete_var=COMPLETING, standalone_mode=False)

@@ -15,6 +15,7 @@ import click
 
 from mbench.cli.output import clean, console_of, print_json
 from mbench.cli.summary import duration
+from mbench.core.debugger import debugging
 from mbench.core.output_stream import clean_output, output_stream
 from mbench.run.progress import Progress
 
@@ -180,7 +181,7 @@ def watching(*, json_stream: TextIO | None, quiet: bool) -> Iterator[Progress]:
         yield JsonLines(json_stream)
     elif quiet:
         yield Quiet()
-    elif sys.stderr.isatty():
+    elif sys.stderr.isatty() and not debugging():
         live = LiveBar()
         # What is printed meanwhile scrolls above the bar, through a stream of the bar's own.
         with live.bars, clean_output():

@@ -8,8 +8,10 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+from mbench.core.debugger import debugging, look_at
 from mbench.core.errors import MbenchError, PluginError
 from mbench.core.process_state import put_back, snapshot
 
@@ -42,6 +44,8 @@ def plugin_code(what: str, *, loading: bool = False) -> Iterator[None]:
     # A plugin may raise anything, and must not end the run.
     except BaseException as error:
         failed = True
+        if debugging() and (traceback_of_plugin := _until_plugin(error.__traceback__)):
+            look_at(error, what or "a plugin", traceback_of_plugin)
         raise PluginError(f"{what} {describe(error)}") from error
     finally:
         problem = put_back(before)
@@ -66,11 +70,29 @@ def place_of(error: BaseException) -> str:
         return f"{error.filename}:{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
     for frame in reversed(frames):
-        path = Path(frame.filename)
-        library = "site-packages" in path.parts or path.is_relative_to(sys.base_prefix)
-        if path.suffix == ".py" and not library and not path.is_relative_to(MBENCH):
+        if _is_of_plugin(frame.filename):
             return f"{frame.filename}:{frame.lineno}"
     return ""
+
+
+def _is_of_plugin(filename: str) -> bool:
+    """Whether a file lies neither in mbench nor in a library."""
+    path = Path(filename)
+    library = "site-packages" in path.parts or path.is_relative_to(sys.base_prefix)
+    return path.suffix == ".py" and not library and not path.is_relative_to(MBENCH)
+
+
+def _until_plugin(whole: TracebackType | None) -> TracebackType | None:
+    """A traceback that ends in the innermost frame of a plugin; None without such a frame."""
+    frames = []
+    while whole is not None:
+        frames.append(whole)
+        whole = whole.tb_next
+    end: TracebackType | None = None
+    for each in reversed(frames):
+        if end is not None or _is_of_plugin(each.tb_frame.f_code.co_filename):
+            end = TracebackType(end, each.tb_frame, each.tb_lasti, each.tb_lineno)
+    return end
 
 
 @contextlib.contextmanager

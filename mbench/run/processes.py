@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from mbench.core.child_process import end_with_parent
+from mbench.core.debugger import debugging
 from mbench.core.suite import Suite
 from mbench.plan.cells import Plan, make_plan
 from mbench.plan.plugin_loading import load_registry
@@ -51,7 +52,8 @@ class Order(BaseModel):
 class Processes:
     """This process, and as many others as the suite asks for, unless a GPU does the work.
 
-    Plugins of this process alone leave it alone, too: no other could load them.
+    Plugins of this process alone leave it alone, too: no other could load them. So does the
+    debugger.
     """
 
     def __init__(self, plan: Plan, store: Store) -> None:
@@ -67,7 +69,9 @@ class Processes:
             stage.run(pending)
             return
         others = (
-            0 if self._plan.registry.given else min(self._plan.suite.processes, len(pending)) - 1
+            0
+            if self._plan.registry.given or debugging()
+            else min(self._plan.suite.processes, len(pending)) - 1
         )
         # Where a single mask is left, too: with more threads its sums end in other digits.
         threads = torch.get_num_threads()
