@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from helpers import tiny_models
+from helpers.drawn_masks import constants_mask, merged_mask
 from helpers.family_cases import CASES, IDS, model_and_layers, random_keep
 from mbench.core.interfaces import ExpertMask
 from mbench.moe.adapter import find_moe_layers
@@ -89,6 +92,27 @@ def test_each_distinct_beginning_is_computed_once():
     assert calls == [len({m.keep[: n + 1].tobytes() for m in masks}) for n in range(5)]
     unshared, _ = calls_of(model, layers, masks, share=False)
     assert unshared == [len(masks)] * 5
+    for number, mask in enumerate(masks):
+        assert torch.equal(outputs[number], alone(model, layers, mask, "preserved"))
+
+
+def test_what_stands_in_counts_layer_by_layer():
+    model = tiny_models.qwen3_moe(num_hidden_layers=4)
+    layers = find_moe_layers(model)
+    generator = np.random.default_rng(4)
+    keep = random_keep(layers, 4)
+    masks = [ExpertMask(keep)]
+    for drawn in (constants_mask, merged_mask, merged_mask):
+        mask = drawn(layers, keep, generator)
+        values = vars(mask.stand_in)
+        of_last = next(name for name in ("outputs", "weights") if name in values)
+        other = values[of_last].copy()
+        other[-1] *= 2
+        changed = dataclasses.replace(mask.stand_in, **{of_last: other})
+        masks += [mask, ExpertMask(keep, (), changed)]
+    calls, outputs = calls_of(model, layers, masks)
+    # Three pairs differ in the last layer alone.
+    assert calls == [4, 4, 4, 7]
     for number, mask in enumerate(masks):
         assert torch.equal(outputs[number], alone(model, layers, mask, "preserved"))
 
