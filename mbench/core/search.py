@@ -34,9 +34,11 @@ class Probe(ABC):
     tokens_per_mask: int
     """Forward tokens that one new mask costs, over all corpora."""
     limit: int
-    """Most forward tokens the search may spend."""
+    """Most forward tokens that masks may cost: the search's `tokens` without one pass of the full
+    model, with which predictions are compared."""
     spent: int
-    """Forward tokens spent so far."""
+    """Forward tokens that the masks asked for have cost so far; each is counted once, whatever is
+    asked of it, but for profiles."""
 
     @property
     def masks_left(self) -> int:
@@ -71,7 +73,8 @@ class SearchParameters(Parameters):
     """What every search is limited by; a search's own `Params` extend it."""
 
     tokens: int = Field(default=1_000_000, ge=1)
-    """Most forward tokens the search may spend on each mask that it makes."""
+    """Most forward tokens the search may spend on each mask that it makes, one pass of the full
+    model included."""
     sequences: int = Field(default=8, ge=1)
     """Sequences of each calibration corpus that masks are tried on: its first ones."""
 
