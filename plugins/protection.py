@@ -90,8 +90,23 @@ class Protect(mbench.MaskBuilder):
         budget: mbench.Budget,
         candidate: mbench.ExpertMask | None,
     ) -> mbench.ExpertMask:
-        """Return the mask with exactly K experts per layer."""
+        """Return the mask with exactly K experts per layer.
+
+        Raises `PluginError` for a candidate that keeps other numbers or has stand-ins.
+        """
         assert candidate is not None  # always given to a builder that `takes_candidate`
+        if candidate.stand_in is not None:
+            # What stands in was made for the experts that the candidate drops.
+            raise mbench.PluginError(
+                f"builder {self.name!r} cannot start from a candidate that replaces or merges"
+                " experts: name one that only drops them"
+            )
+        counts = candidate.keep.sum(axis=1)
+        if (counts != budget.kept).any():
+            raise mbench.PluginError(
+                f"builder {self.name!r} cannot start from a candidate with {counts.min()} to"
+                f" {counts.max()} experts per layer: name one that keeps {budget.kept} in each"
+            )
         keep = candidate.keep | selection.chosen
         for layer, worst_first in enumerate(best_first(mean_scores(scores))[:, ::-1]):
             removable = [

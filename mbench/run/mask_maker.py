@@ -100,6 +100,11 @@ class MaskMaker:
     ) -> np.ndarray | None:
         """The experts that would be kept with other profiles; None where the method then fails."""
         try:
+            # The same chance as in the mask itself: only the sequences differ.
+            profiles = {
+                corpus: replace(each, rng=_generator(cell, corpus))
+                for corpus, each in profiles.items()
+            }
             scores = {corpus: _score(cell, each) for corpus, each in profiles.items()}
             return self._built(cell, _as_scores(scores, profiles), candidate).keep
         except MbenchError:

@@ -83,6 +83,19 @@ def test_tb_coverage_is_algorithm_1(case):
     assert bool(mask.notes) == (size >= kept)
 
 
+def test_protection_refuses_candidates_that_it_would_distort():
+    values = np.arange(12.0).reshape(2, 6)
+    given_scores, where = by_name([values]), budget(2, 6, 3)
+    selection = RoundRobin(protected=1).select(given_scores, where, SEED)
+    uneven = np.array([[1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0]], dtype=bool)
+    with pytest.raises(mbench.PluginError, match="a candidate with 2 to 4 experts per layer"):
+        Protect().build(selection, given_scores, where, mbench.ExpertMask(uneven))
+    keep = np.tile([True, False], (2, 3))
+    constants = mbench.Constants(np.zeros((2, 6, 4), dtype=np.float32))
+    with pytest.raises(mbench.PluginError, match="a candidate that replaces or merges experts"):
+        Protect().build(selection, given_scores, where, mbench.ExpertMask(keep, stand_in=constants))
+
+
 @settings(deadline=None, max_examples=100)
 @given(cases(), st.sampled_from(["mean", "max"]))
 def test_aggregates_whole_and_protected(case, reduce):
@@ -117,6 +130,7 @@ def test_reap_is_the_conditional_mean_and_unseen_experts_score_zero():
         "gate": np.array([[1.0, 0.0, 1.5]]),
         "norm": np.array([[8.0, 0.0, 3.0]]),
         "gate_norm": np.array([[2.0, 0.0, 3.0]]),
+        "squared_norm": np.array([[18.0, 0.0, 5.0]]),
     }
     seen = profile(sums, mbench.RoutingSums())
     assert Reap().score(seen).tolist() == [[0.5, 0.0, 1.5]]
@@ -124,6 +138,7 @@ def test_reap_is_the_conditional_mean_and_unseen_experts_score_zero():
     for variant, array in variants.items():
         assert Reap(variant=variant).score(seen).tolist() == sums[array].tolist()
     assert Reap(variant="mean-norm").score(seen).tolist() == [[2.0, 0.0, 1.5]]
+    assert Reap(variant="mean-squared-norm").score(seen).tolist() == [[4.5, 0.0, 2.5]]
 
 
 def test_random_masks_are_uniform_independent_and_reproducible():

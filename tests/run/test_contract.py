@@ -24,6 +24,11 @@ class Noisy(mbench.Scorer):
         return profile.sums(self.needs[0])["count"] + profile.rng.normal(size=(
             len(profile.layers), profile.num_experts))
 
+class Dice(Noisy):
+    name = "dice"
+    def score(self, profile):
+        return profile.rng.normal(size=(len(profile.layers), profile.num_experts))
+
 class Sneaky(Noisy):
     name = "sneaky"
     stochastic = False
@@ -91,7 +96,7 @@ class Empty(mbench.Scorer):
 
 @mbench.hookimpl
 def mbench_components():
-    return [Noisy, Sneaky, Busiest, Named, Whole, TooMany, Starving, Undeclared, Empty]
+    return [Noisy, Dice, Sneaky, Busiest, Named, Whole, TooMany, Starving, Undeclared, Empty]
 
 @mbench.hookimpl
 def mbench_methods():
@@ -99,6 +104,7 @@ def mbench_methods():
         return mbench.Method(builder, scorer="reap", builder=builder, corpora=1)
     return [
         mbench.Method("noisy", scorer="noisy", corpora=1),
+        mbench.Method("dice", scorer="dice", corpora=1),
         mbench.Method("sneaky", scorer="sneaky", corpora=1),
         mbench.Method("busiest", selector="busiest"),
         mbench.Method("named", scorer="named", corpora=1),
@@ -107,7 +113,7 @@ def mbench_methods():
         mbench.Method("textless", scorer="named", corpora=0),
     ]
 '''
-ONE = ["noisy", "sneaky", "named", "whole", "too-many", "starving", "undeclared", "empty"]
+ONE = ["noisy", "dice", "sneaky", "named", "whole", "too-many", "starving", "undeclared", "empty"]
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +183,12 @@ def test_chance_in_a_scorer_gives_a_mask_for_each_seed(finished):
     _, plan, outcome, _ = finished
     again = [outcome.masks[c.mask_key].keep for c in plan.cells if c.method.name == "noisy"]
     assert (again[0] == first).all()
+
+
+def test_stability_draws_sequences_anew_and_not_the_dice(finished):
+    cells = [cell for cell in finished[3].cells if cell.method == "dice"]
+    assert len(cells) == 4
+    assert [cell.stability for cell in cells] == [1.0] * 4
 
 
 def test_a_selector_reads_statistics_without_a_scorer(finished):
