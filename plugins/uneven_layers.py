@@ -67,9 +67,10 @@ class AsSelectedUneven(mbench.MaskBuilder):
         candidate: mbench.ExpertMask | None,
     ) -> mbench.ExpertMask:
         """Return the selection as a mask, noting the least and the most that a layer keeps."""
-        counts = selection.chosen.sum(axis=1)
-        spread = f"layers keep {counts.min()} to {counts.max()} of {budget.num_experts} experts"
-        return mbench.ExpertMask(selection.chosen, (*selection.notes, spread))
+        least, most = np.sort(selection.chosen.sum(axis=1))[[0, -1]]
+        kept = f"layers keep {least} to {most}" if least < most else f"every layer keeps {least}"
+        note = f"{kept} of {budget.num_experts} experts"
+        return mbench.ExpertMask(selection.chosen, (*selection.notes, note))
 
 
 @mbench.hookimpl

@@ -57,8 +57,11 @@ def test_global_ranking_is_the_best_of_all_masks(layers, experts, kept, fewest, 
         values = values.round(0 if ties else 12)
         GlobalRanking().check(where)
         selection = GlobalRanking().select({"c": scores(values)}, where, RNG)
-        keep = AsSelectedUneven().build(selection, {}, where, None).keep
+        mask = AsSelectedUneven().build(selection, {}, where, None)
+        keep, counts = mask.keep, mask.keep.sum(axis=1)
         assert allowed(keep, where)
+        spread = f"layers keep {counts.min()} to {counts.max()}"
+        assert mask.notes[0].startswith(spread if np.ptp(counts) else f"every layer keeps {kept}")
         best = -math.inf
         for bits in itertools.product([False, True], repeat=layers * experts):
             if sum(bits) == where.total:
