@@ -67,6 +67,20 @@ class Size:
         return f"{layers} of {self.experts} experts, {self.top_k} per token"
 
 
+class _Layer(nn.Module):
+    """A block whose output is added to a residual stream, under a norm that changes nothing."""
+
+    def __init__(self, config: OlmoeConfig) -> None:
+        super().__init__()
+        self.norm = nn.Identity()
+        self.mlp = OlmoeSparseMoeBlock(config)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the stream [sequences, length, H] above the layer."""
+        stream: torch.Tensor = hidden + self.mlp(self.norm(hidden))
+        return stream
+
+
 class _Layers(PreTrainedModel):
     """MoE layers beside each other."""
 
@@ -78,7 +92,12 @@ class _Layers(PreTrainedModel):
         count = config.num_hidden_layers
         self.words = nn.ParameterList(torch.zeros(VOCABULARY, HIDDEN) for _ in range(count))
         self.places = nn.ParameterList(torch.zeros(max(LENGTHS), HIDDEN) for _ in range(count))
-        self.layers = nn.ModuleList(OlmoeSparseMoeBlock(config) for _ in range(count))
+        self.layers = nn.ModuleList(_Layer(config) for _ in range(count))
+
+    @property
+    def blocks(self) -> list[Any]:
+        """The MoE blocks, in order."""
+        return [layer.mlp for layer in self.layers]
 
     def forward(self, input_ids: torch.Tensor, **_: Any) -> list[torch.Tensor]:
         """Return each layer's outputs, [sequences, length, H]."""
@@ -138,7 +157,7 @@ class SyntheticModel:
         self.size, self.kind, self.seed = size, kind, seed
         self.model = _drawn(size, seed, renormalised)
         self.planted = self._plant() if kind == "planted" else None
-        for layer in self.model.layers:
+        for layer in self.model.blocks:
             layer.gate.weight[:, :2] *= kind == "planted"
         if kind == "unused":
             self._disuse()
@@ -155,9 +174,9 @@ class SyntheticModel:
         if self.size.experts < 6:
             raise ValueError(f"six experts are planted; the model has {self.size.experts}")
         generator = np.random.default_rng(self.seed)
-        order = np.stack([generator.permutation(self.size.experts) for _ in self.model.layers])
+        order = np.stack([generator.permutation(self.size.experts) for _ in self.model.blocks])
         planted = Planted(order[:, 0], order[:, 1], order[:, 2:4], order[:, 4], order[:, 5])
-        for number, layer in enumerate(self.model.layers):
+        for number, layer in enumerate(self.model.blocks):
             router, experts = layer.gate.weight, layer.experts
             router[:, :2] = 0
             router[planted.loud[number], 0] = 1
@@ -174,7 +193,7 @@ class SyntheticModel:
 
     def _disuse(self) -> None:
         """Experts of odd numbers get no token; in the first layer expert 0 gets every one."""
-        for number, layer in enumerate(self.model.layers):
+        for number, layer in enumerate(self.model.blocks):
             layer.gate.weight[1::2, 0] = -100
             layer.gate.weight[0, 0] = 100 if number == 0 else 0
 
@@ -184,7 +203,7 @@ class SyntheticModel:
             return self._renumbered[order.tobytes()]
         other = copy.copy(self)
         other.model, other._known = copy.deepcopy(self.model), {}
-        for layer, row in zip(other.model.layers, order, strict=True):
+        for layer, row in zip(other.model.blocks, order, strict=True):
             rows = torch.from_numpy(row)
             for tensor in (layer.gate.weight, layer.experts.gate_up_proj, layer.experts.down_proj):
                 tensor.copy_(tensor[rows].clone())
