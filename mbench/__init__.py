@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from mbench.core.results import Results, long_form
     from mbench.core.search import MaskSearch, Probe, SearchParameters
     from mbench.core.stand_ins import Constants, Merged
+    from mbench.moe.pruned_form import load_pruned
     from mbench.storage.results_folder import load_results
 
 _HOME = {
@@ -84,6 +85,7 @@ _HOME = {
     "UnsupportedModel": "core.errors",
     "Use": "core.interfaces",
     "hookimpl": "core.hookspecs",
+    "load_pruned": "moe.pruned_form",
     "load_results": "storage.results_folder",
     "long_form": "core.results",
     "ranked": "api.views",
@@ -127,6 +129,7 @@ __all__ = [
     "UnsupportedModel",
     "Use",
     "hookimpl",
+    "load_pruned",
     "load_results",
     "long_form",
     "plan",

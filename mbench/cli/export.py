@@ -44,10 +44,14 @@ def command(
 ) -> None:
     """Write a pruned model of RESULT, e.g. reports/quickstart, as a checkpoint for transformers.
 
-    The weights are copied from the full model, which must be the one that was evaluated.
+    The weights are copied from the full model, which must be the one that was evaluated. Where
+    layers keep different numbers of experts or something stands in for dropped ones, no stock
+    program could load it: then it is written for mbench.load_pruned, and says so.
     """
     from mbench.export.choose import choose, find_checkpoint
+    from mbench.export.servers import servers
     from mbench.export.write import export
+    from mbench.export.written import span
     from mbench.plan.plugin_loading import load_registry
     from mbench.run.environment import set_up_libraries
     from mbench.storage.inputs import Inputs
@@ -63,12 +67,14 @@ def command(
     source = find_checkpoint(results, cell.model, place or None, registry.models, Inputs(store))
     written = export(results, cell, source, out, form)
     for full, pruned, size in (
-        (written.num_experts, written.kept, "experts per layer"),
-        (written.top_k, written.pruned_top_k, "experts per token"),
-        (written.full.parameters, written.pruned.parameters, "parameters"),
-        (written.full.bytes, written.pruned.bytes, "bytes of weights"),
+        (written.num_experts, span(written.kept), "experts per layer"),
+        (written.top_k, span(written.pruned_top_k), "experts per token"),
+        (written.full.parameters, f"{written.pruned.parameters:,}", "parameters"),
+        (written.full.bytes, f"{written.pruned.bytes:,}", "bytes of weights"),
     ):
-        click.echo(f"{size}: {pruned:,} of {full:,}", err=True)
+        click.echo(f"{size}: {pruned} of {full:,}", err=True)
+    for program, text in servers(written.kind).items():
+        click.echo(f"{program}: {text}", err=True)
     if written.left_out:
         text = f"{len(written.left_out)} tensors that the model's class ignores"
         click.echo(f"left out: {text}, e.g. {written.left_out[0]}", err=True)

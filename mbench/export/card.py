@@ -13,12 +13,27 @@ import yaml
 from mbench.core.errors import MbenchError
 from mbench.core.provenance import ModelRecord
 from mbench.core.results import UNPRUNED, CellResult, ProtocolEntry, Results
+from mbench.export.servers import servers
+from mbench.export.written import span
 from mbench.moe.deepseek import MODEL_TYPE
 from mbench.plan.in_words import method_in_words
 from mbench.report.words import number, percent
 
 if TYPE_CHECKING:
     from mbench.export.written import Export
+
+
+DROPPED = {
+    "even": "The dropped experts and their router rows are gone",
+    "merged": "The dropped experts and their router rows are gone; kept ones are weighted sums of"
+    " themselves and those that were merged into them",
+    "mapped": "The dropped experts are gone, and their tokens go to the experts that they were"
+    " merged into, whose weights are weighted sums; routers keep all rows",
+    "constants": "The dropped experts are gone, and give a constant instead of an output; routers"
+    " keep all rows",
+}
+DROPPED |= {"uneven": DROPPED["even"], "uneven-merged": DROPPED["merged"]}
+"""What became of experts, by the kind of export."""
 
 
 def model_card(results: Results, cell: CellResult, written: Export, source: Path) -> str:
@@ -40,20 +55,24 @@ def model_card(results: Results, cell: CellResult, written: Export, source: Path
         "",
         f"# {name}, {kept} of its experts",
         "",
-        f"{written.kept} of the {written.num_experts} routed experts in each of its "
-        f"Mixture-of-Experts layers, chosen by `{cell.method}`. The dropped experts and their "
-        "router rows are gone; all other weights are those of the full model, bit for bit"
+        f"{span(written.kept)} of the {written.num_experts} routed experts in each of its "
+        f"Mixture-of-Experts layers, chosen by `{cell.method}`. {DROPPED[written.kind]}; all other "
+        "weights are those of the full model, bit for bit"
         f"{', except the shared experts' if written.is_translated else ''}. Which experts were "
         "kept is in `expert_mask.json`.",
         "",
         "| | full | pruned |",
         "| --- | --- | --- |",
-        f"| routed experts per layer | {written.num_experts} | {written.kept} |",
-        f"| experts per token | {written.top_k} | {written.pruned_top_k} |",
+        f"| routed experts per layer | {written.num_experts} | {span(written.kept)} |",
+        f"| experts per token | {written.top_k} | {span(written.pruned_top_k)} |",
         f"| parameters | {written.full.parameters:,} | {written.pruned.parameters:,} |",
         f"| bytes of weights | {written.full.bytes:,} | {written.pruned.bytes:,} |",
         "",
         *_remarks(cell, written),
+        "## What loads it",
+        "",
+        *(f"- {program}: {text}" for program, text in servers(written.kind).items()),
+        "",
         "## Method",
         "",
         *_method(results, cell),
@@ -88,10 +107,14 @@ def _front_matter(source: Path, origin: str | None, written: Export) -> dict[str
     return {
         **{key: declared[key] for key in kept if key in declared},
         **({"base_model": origin} if origin else {}),
-        **({} if written.model_type == MODEL_TYPE else {"library_name": "transformers"}),
+        **({"library_name": "transformers"} if _is_of_transformers(written) else {}),
         "pipeline_tag": "text-generation",
         "tags": ["mixture-of-experts", "expert-pruning", "mbench"],
     }
+
+
+def _is_of_transformers(written: Export) -> bool:
+    return written.is_stock and written.model_type != MODEL_TYPE
 
 
 def _remarks(cell: CellResult, written: Export) -> list[str]:
@@ -103,15 +126,15 @@ def _remarks(cell: CellResult, written: Export) -> list[str]:
             f"`{written.full_model_type}`: the shared experts' `down_proj` is doubled, and a gate "
             "of zeros halves their output again, so that the outputs are the same."
         )
-    elif written.model_type == MODEL_TYPE:
+    elif written.is_stock and written.model_type == MODEL_TYPE:
         remarks.append(
             f"In the original form (`{MODEL_TYPE}`), for which transformers has no class: load it "
             "with a program that has one."
         )
     remarks += [f"{note}." for note in cell.notes]
-    if written.pruned_top_k != written.top_k:
+    if min(written.pruned_top_k) < written.top_k:
         remarks.append(
-            f"A token gets {written.pruned_top_k} experts instead of the full model's "
+            f"A token gets {span(written.pruned_top_k)} experts instead of the full model's "
             f"{written.top_k}: the router cannot choose more among those kept."
         )
     if written.left_out:

@@ -1,18 +1,22 @@
 """Writes a pruned checkpoint from one mask of a finished run, in its family's format and names.
 
-The tensors are copied from the full checkpoint's files, so neither memory nor precision depends
-on the model. DeepSeek-MoE, for which transformers has no class, is written as Qwen2-MoE unless its
-original form is asked for. What mbench adds is a model card and the mask, `expert_mask.json`:
+The tensors are copied from the full checkpoint's files, or summed up where experts are merged, so
+neither memory nor precision depends on the model. DeepSeek-MoE, for which transformers has no
+class, is written as Qwen2-MoE unless its original form is asked for. Where no stock configuration
+describes what is left, it is written in the form of `mbench.moe.pruned_form`. What mbench adds is a
+model card and the mask, `expert_mask.json`:
 
     format        "mbench-mask/1"
     model         name in the suite, content (hash or commit of the full model), hub or plugin
     method, seed, retain, router, suite
     num_experts   N, the routed experts of a layer in the full model
-    experts_kept  K, those of the pruned one
+    experts_kept  K, those of the pruned one, on average where layers differ
     kept          module path of a layer's experts -> the experts that are kept, ascending; the i-th
                   of them is expert i of the pruned model
     notes         what a reader must know of the mask
-    content_hash  sha256 of [N, [kept of every layer]] as JSON without spaces
+    content_hash  sha256 of [N, [kept of every layer]] as JSON without spaces, and of the stand-in
+    replacement   only where something stands in for dropped experts: its kind; for merged ones also
+                  router, and by layer's path the expert that takes each one up, and its weight
 """
 
 from __future__ import annotations
@@ -25,24 +29,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from mbench.core.errors import MbenchError, UnsupportedModel
 from mbench.core.interfaces import ExpertMask
 from mbench.core.results import CellResult, Results
+from mbench.core.stand_ins import Constants, keeps_router
 from mbench.export.choose import OTHER_FILES
-from mbench.export.written import Export, Form, Size
+from mbench.export.written import STOCK, Export, Form, Kind, Size
 from mbench.storage.atomic import new_folder
 from mbench.storage.checkpoints import Directory
-from mbench.storage.mask_json import mask_to_json
+from mbench.storage.mask_json import MASK_FILE, mask_to_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from mbench.moe.adapter import MoELayer
     from mbench.storage.safetensor_files import NewTensor
-
-MASK_FILE = "expert_mask.json"
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,10 @@ class _PrunedCheckpoint:
     model: PreTrainedModel
     """The full model, without its weights."""
     layers: Sequence[MoELayer]
-    keep: np.ndarray
-    """bool [L, N]."""
-    kept: int
-    """K."""
+    mask: ExpertMask
+    kind: Kind
     config: Mapping[str, Any]
-    """Its config.json."""
+    """The family's configuration of it; of the full model where no such one describes it."""
     tensors: Sequence[NewTensor]
     full: Size
     """Of the full checkpoint."""
@@ -73,10 +72,11 @@ def export(
     """Write the pruned model of `cell` to the new folder `out`, whole or not at all.
 
     `source` is the full checkpoint. Raises `MbenchError` if `out` exists or results are incomplete,
-    `UnsupportedModel` if gates are preserved, weights are pickled or the family cannot express the
-    pruned model, and `StoreError` if the folder cannot be written.
+    `UnsupportedModel` if gates are preserved, weights are pickled, experts cannot be merged or the
+    family cannot express an evenly pruned model, and `StoreError` if the folder cannot be written.
     """
     from mbench.export.card import model_card
+    from mbench.moe.pruned_form import VARIANT, write_constants
     from mbench.storage.safetensor_files import write_checkpoint
 
     if out.exists():
@@ -87,33 +87,52 @@ def export(
         _write_config(pruned, folder)
         _copy_other_files(source, folder, pruned.translated)
         (folder / MASK_FILE).write_text(json.dumps(_mask_json(results, cell, pruned)) + "\n")
+        write_constants(pruned.mask, folder)
         card = model_card(results, cell, written, source)
         (folder / "README.md").write_text(card, encoding="utf-8")
-        write_checkpoint(folder, pruned.tensors)
+        variant = "" if written.is_stock else VARIANT
+        write_checkpoint(folder, pruned.tensors, variant=variant)
     return written
 
 
-def _mask(results: Results, cell: CellResult) -> np.ndarray:
-    """The cell's mask, bool [L, N]."""
-    if cell.router != "sliced":
+def _mask(results: Results, cell: CellResult) -> ExpertMask:
+    """The cell's mask with what stands in for the others, and the cell's notes."""
+    keep = results.masks.get((cell.model, cell.mask))
+    if keep is None:
+        raise MbenchError(f"the results lack the mask {cell.mask[:12]} of {cell.model}")
+    mask = ExpertMask(keep, cell.notes, results.stand_ins.get((cell.model, cell.mask)))
+    if mask.content_hash != cell.mask:
+        raise MbenchError(
+            f"the results lack what stands in for the experts that the mask {cell.mask[:12]} of"
+            f" {cell.model} drops"
+        )
+    if cell.router != "sliced" and not keeps_router(mask.stand_in):
         raise UnsupportedModel(
             f"router {cell.router}: no smaller checkpoint has the gate values of the full model; "
             "only results with `router: sliced` can be exported"
         )
-    mask = results.masks.get((cell.model, cell.mask))
-    if mask is None:
-        raise MbenchError(f"the results lack the mask {cell.mask[:12]} of {cell.model}")
     return mask
 
 
-def _prune(source: Path, mask: np.ndarray, form: Form) -> _PrunedCheckpoint:
+def kind_of(mask: ExpertMask) -> Kind:
+    """What a mask leaves of a model."""
+    if isinstance(mask.stand_in, Constants):
+        return "constants"
+    if keeps_router(mask.stand_in):
+        return "mapped"
+    counts = mask.keep.sum(axis=1)
+    if counts.min() == counts.max():
+        return "even" if mask.stand_in is None else "merged"
+    return "uneven" if mask.stand_in is None else "uneven-merged"
+
+
+def _prune(source: Path, mask: ExpertMask, form: Form) -> _PrunedCheckpoint:
     """Read the full checkpoint's configuration and headers, and leave the dropped experts out."""
     from mbench.export.tensors import prune_tensors
     from mbench.moe import deepseek
     from mbench.moe.adapter import find_moe_layers
     from mbench.moe.load import skeleton
     from mbench.moe.mask import checked
-    from mbench.moe.prune import is_even
     from mbench.storage.safetensor_files import NewTensor, read_headers
 
     files = [source / name for name in Directory(source).names.weights]
@@ -121,12 +140,11 @@ def _prune(source: Path, mask: np.ndarray, form: Form) -> _PrunedCheckpoint:
         raise UnsupportedModel(f"{source}: its weights are no safetensors files; convert them")
     model = skeleton(str(source))
     layers = find_moe_layers(model)
-    if not is_even(checked(layers, mask)):
-        raise UnsupportedModel("only masks with as many experts in every layer can be exported")
-    keep, kept = mask, int(mask[0].sum())
+    mask = checked(layers, mask)
+    kind = kind_of(mask)
     stored = read_headers(files)
-    pruned = prune_tensors(model, layers, keep, stored)
-    config = _pruned_config(source, model, layers[0], kept)
+    pruned = prune_tensors(model, layers, mask, stored)
+    config = _pruned_config(source, model, layers[0], _count(kind, mask))
     full_model_type = config["model_type"]
     tensors: Sequence[NewTensor] = pruned.tensors
     translated = form == "transformers" and deepseek.is_deepseek(config)
@@ -136,8 +154,8 @@ def _prune(source: Path, mask: np.ndarray, form: Form) -> _PrunedCheckpoint:
     return _PrunedCheckpoint(
         model=model,
         layers=layers,
-        keep=keep,
-        kept=kept,
+        mask=mask,
+        kind=kind,
         config=config,
         tensors=tensors,
         full=_size([NewTensor(name, tensor) for name, tensor in stored.items()]),
@@ -147,16 +165,28 @@ def _prune(source: Path, mask: np.ndarray, form: Form) -> _PrunedCheckpoint:
     )
 
 
+def _count(kind: Kind, mask: ExpertMask) -> int:
+    """Experts of a layer in the configuration: those kept where it can say so, else all."""
+    return int(mask.keep[0].sum()) if kind in STOCK else mask.keep.shape[1]
+
+
 def _describe(pruned: _PrunedCheckpoint, out: Path) -> Export:
-    layer = pruned.layers[0]
+    layer, mask = pruned.layers[0], pruned.mask
+    kept = tuple(mask.keep.sum(axis=1).tolist())
+    routed = [layer.num_experts] * len(kept) if keeps_router(mask.stand_in) else kept
+    size = _size(pruned.tensors)
+    if isinstance(mask.stand_in, Constants):
+        constants = mask.stand_in.outputs[~mask.keep]
+        size = Size(size.parameters + constants.size, size.bytes + constants.nbytes)
     return Export(
         directory=out,
         full=pruned.full,
-        pruned=_size(pruned.tensors),
+        pruned=size,
         num_experts=layer.num_experts,
-        kept=pruned.kept,
+        kept=kept,
         top_k=layer.top_k,
-        pruned_top_k=layer.top_k_with(pruned.kept),
+        pruned_top_k=tuple(layer.top_k_with(count) for count in routed),
+        kind=pruned.kind,
         left_out=pruned.left_out,
         dtype=_main_dtype(pruned.tensors),
         model_type=pruned.config["model_type"],
@@ -172,10 +202,19 @@ def _write_config(pruned: _PrunedCheckpoint, folder: Path) -> None:
     """Write config.json, and check that transformers builds the pruned model from it."""
     from mbench.moe.load import skeleton
     from mbench.moe.prune import refuse_misfit
+    from mbench.moe.pruned_form import FULL_CONFIG, config_json
 
-    text = json.dumps(pruned.config, indent=2, ensure_ascii=False) + "\n"
-    (folder / "config.json").write_text(text, encoding="utf-8")
-    refuse_misfit(pruned.model, pruned.layers, skeleton(str(folder)), pruned.kept)
+    def write(name: str, config: Mapping[str, Any]) -> None:
+        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        (folder / name).write_text(text, encoding="utf-8")
+
+    if pruned.kind not in STOCK:
+        write(FULL_CONFIG, pruned.config)
+        write("config.json", config_json(_main_dtype(pruned.tensors)))
+        return
+    write("config.json", pruned.config)
+    kept = _count(pruned.kind, pruned.mask)
+    refuse_misfit(pruned.model, pruned.layers, skeleton(str(folder)), kept)
 
 
 def _copy_other_files(source: Path, folder: Path, translated: bool) -> None:
@@ -222,13 +261,17 @@ def _main_dtype(tensors: Sequence[NewTensor]) -> str:
 
 def _mask_json(results: Results, cell: CellResult, pruned: _PrunedCheckpoint) -> dict[str, Any]:
     """The content of `expert_mask.json`; see the module's docstring."""
+    from mbench.moe.pruned_form import replacement_json
+
     recorded = results.provenance.models[cell.model]
     source = recorded.source
     # A path means nothing on another machine; the content's hash does.
     origin = {} if source.kind == "path" else {source.kind: source.name}
-    mask = ExpertMask(pruned.keep, cell.notes)
+    plain = ExpertMask(pruned.mask.keep, cell.notes)
     return {
-        **mask_to_json(mask, tuple(layer.path for layer in pruned.layers)),
+        **mask_to_json(plain, tuple(layer.path for layer in pruned.layers)),
+        **replacement_json(pruned.mask.stand_in, pruned.layers),
+        "content_hash": pruned.mask.content_hash,
         "experts_kept": cell.kept,
         "model": {"name": cell.model, "content": recorded.content, **origin},
         "method": cell.method,

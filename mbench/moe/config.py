@@ -76,18 +76,24 @@ class Checkpoint:
         return self.model_type == deepseek.MODEL_TYPE
 
 
-def read_config(folder: str, trust_remote_code: bool) -> Checkpoint:
-    """Read config.json and generation_config.json; no weights.
+PRUNED = "mbench_pruned"
+"""`model_type` of models that mbench wrote in its own form; see `mbench.moe.pruned_form`."""
+
+
+def read_config(folder: str, trust_remote_code: bool, name: str = "config.json") -> Checkpoint:
+    """Read config.json, or a file of another name, and generation_config.json; no weights.
 
     Raises `ModelNotFound` if there is no configuration, `UnsupportedModel` for one that cannot be
     treated.
     """
-    if not Path(folder, "config.json").is_file():
-        problem = "config.json is missing" if Path(folder).is_dir() else "no such directory"
+    if not Path(folder, name).is_file():
+        problem = f"{name} is missing" if Path(folder).is_dir() else "no such directory"
         raise ModelNotFound(f"model {folder}: {problem}")
     code: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     with legible(folder), unsupported_in_one_line(folder):
-        raw, _ = PreTrainedConfig.get_config_dict(folder)
+        # A folder means its config.json; the path of a file is taken as it is.
+        place = folder if name == "config.json" else str(Path(folder, name))
+        raw, _ = PreTrainedConfig.get_config_dict(place)
         _refuse(folder, raw, trust_remote_code)
         config: PreTrainedConfig
         if deepseek.is_deepseek(raw):
@@ -103,7 +109,7 @@ def read_config(folder: str, trust_remote_code: bool) -> Checkpoint:
                 _refuse_code_from_elsewhere(folder, raw)
             # Given here because some values are refused while the configuration is built.
             needless = {"attn_implementation": None, "output_attentions": False}
-            config = AutoConfig.from_pretrained(folder, **needless, **code)
+            config = AutoConfig.from_pretrained(place, **needless, **code)
         generation, dropped = _generation(folder, raw, config)
         normalised = (*_normalise(config, raw), *dropped)
     model_type = raw.get("model_type", config.model_type)
@@ -151,6 +157,11 @@ def _refuse(folder: str, raw: Mapping[str, Any], trust_remote_code: bool) -> Non
             " at least 1"
         )
     model_type = raw.get("model_type")
+    if model_type == PRUNED:
+        raise UnsupportedModel(
+            f"model {folder} is a pruned model in mbench's own form, which cannot be pruned again;"
+            " mbench.load_pruned loads it"
+        )
     known = deepseek.is_deepseek(raw) or model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     if not known and not trust_remote_code and raw.get("auto_map"):
         raise UnsupportedModel(

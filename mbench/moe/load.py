@@ -60,7 +60,11 @@ def skeleton(folder: str) -> PreTrainedModel:
 
     Its class is the one that knows the names in the checkpoint; a model's own code is never run.
     """
-    checkpoint = read_config(folder, trust_remote_code=False)
+    return skeleton_of(read_config(folder, trust_remote_code=False))
+
+
+def skeleton_of(checkpoint: Checkpoint) -> PreTrainedModel:
+    """The same from a configuration that has been read."""
     if isinstance(checkpoint.config, Qwen2MoeConfig) and checkpoint.is_deepseek:
         with torch.device("meta"):
             return deepseek.DeepseekForCausalLM(checkpoint.config)
@@ -94,7 +98,8 @@ def load(
     device_map = device_map_for(device, facts.parameters * bits // 8)
     with naming(folder):
         implementation = facts.attention(attention)
-    model = _load_weights(checkpoint, dtype, implementation, device_map)
+    model_class = deepseek.DeepseekForCausalLM if checkpoint.is_deepseek else AutoModelForCausalLM
+    model = load_weights(checkpoint, model_class, dtype, implementation, device_map)
     layers = tuple(find_moe_layers(model))
     settle(model, layers)
     model.eval().requires_grad_(False)
@@ -186,13 +191,22 @@ def count_parameters(model: PreTrainedModel, model_type: str) -> int:
     )
 
 
-def _load_weights(
-    checkpoint: Checkpoint, dtype: DtypeName, attention: str, device_map: DeviceMap
+def load_weights(
+    checkpoint: Checkpoint,
+    model_class: Any,
+    dtype: DtypeName,
+    attention: str,
+    device_map: DeviceMap,
+    variant: str | None = None,
 ) -> PreTrainedModel:
+    """Let a class of transformers load a checkpoint, whole or not at all.
+
+    `variant` is what its files are called by, if they have no usual names.
+
+    Raises `ModelNotFound` for tensors that are missing, unknown or damaged, and `UnsupportedModel`
+    where weights contradict the configuration.
+    """
     place = checkpoint.place
-    model_class: Any = AutoModelForCausalLM
-    if checkpoint.is_deepseek:
-        model_class = deepseek.DeepseekForCausalLM
     model: PreTrainedModel
     with (
         legible(place),
@@ -208,6 +222,7 @@ def _load_weights(
             attn_implementation=attention,
             device_map=device_map,
             offload_folder=folder,
+            variant=variant,
             **({} if checkpoint.is_deepseek else checkpoint.code),
             output_loading_info=True,
         )

@@ -13,6 +13,10 @@ from mbench.core.stand_ins import StandIn
 from mbench.storage.stand_in_arrays import DTYPES, arrays_of, described, stand_in_from
 
 
+MASK_FILE = "expert_mask.json"
+"""The name of a mask's file in exported checkpoints."""
+
+
 def mask_to_json(mask: ExpertMask, layers: tuple[str, ...]) -> dict[str, Any]:
     """The mask with the kept experts of each layer, ascending, by module path.
 

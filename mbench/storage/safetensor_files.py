@@ -49,6 +49,8 @@ class NewTensor:
     """Entries of `dim` that are kept; None: all."""
     change: Callable[[bytes], bytes] | None = None
     """Applied to every piece that is copied, which it must not make longer or shorter."""
+    made: Callable[[], Iterable[bytes]] | None = None
+    """Gives the bytes, as many, that are written instead of the stored ones, e.g. a sum."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -119,14 +121,22 @@ def read_headers(files: Iterable[Path]) -> dict[str, StoredTensor]:
 
 
 def write_checkpoint(
-    directory: Path, tensors: Sequence[NewTensor], shard_bytes: int = SHARD_BYTES
+    directory: Path,
+    tensors: Sequence[NewTensor],
+    shard_bytes: int = SHARD_BYTES,
+    variant: str = "",
 ) -> None:
-    """Write `model.safetensors`, or numbered files and their index where one would be too large."""
+    """Write `model.safetensors`, or numbered files and their index where one would be too large.
+
+    A variant stands in their names as transformers has it: only who asks for it finds them.
+    """
     shards = _shards(tensors, shard_bytes)
-    names = ["model.safetensors"]
+    middle = f".{variant}" if variant else ""
+    names = [f"model{middle}.safetensors"]
     if len(shards) > 1:
         total = f"{len(shards):05d}"
-        names = [f"model-{i:05d}-of-{total}.safetensors" for i in range(1, len(shards) + 1)]
+        numbers = range(1, len(shards) + 1)
+        names = [f"model{middle}-{i:05d}-of-{total}.safetensors" for i in numbers]
         index = {
             "metadata": {"total_size": sum(tensor.size for tensor in tensors)},
             "weight_map": {
@@ -135,7 +145,8 @@ def write_checkpoint(
                 for tensor in shard
             },
         }
-        (directory / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+        file = directory / INDEX.replace(".json", f"{middle}.json")
+        file.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
     for name, shard in zip(names, shards, strict=True):
         _write_file(directory / name, shard)
 
@@ -171,6 +182,9 @@ def _write_file(path: Path, tensors: Sequence[NewTensor]) -> None:
         sources: dict[Path, BinaryIO] = {}
         try:
             for tensor in tensors:
+                if tensor.made is not None:
+                    out.writelines(tensor.made())
+                    continue
                 source = tensor.stored.file
                 if source not in sources:
                     sources[source] = source.open("rb")

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from helpers.prunable import built, draw
 from mbench.core.errors import ModelNotFound, UnsupportedModel
+from mbench.core.interfaces import ExpertMask
 from mbench.export.tensors import prune_tensors
 from mbench.storage.safetensor_files import StoredTensor, read_headers
 
@@ -37,7 +38,7 @@ def test_experts_one_by_one_need_no_conversion_to_be_recognised(monkeypatch, con
     model, layers = built("glm4_moe")
     keep = draw(layers, 4)
     stored = original_names(keep)
-    pruned = prune_tensors(model, layers, keep, stored)
+    pruned = prune_tensors(model, layers, ExpertMask(keep), stored)
     made = {tensor.name: tensor for tensor in pruned.tensors}
     assert pruned.left_out == tuple(
         f"model.layers.{i}.self_attn.rotary_emb.inv_freq" for i in range(3)
@@ -57,7 +58,7 @@ def test_a_checkpoint_that_fuses_its_experts_is_sliced(tmp_path):
     keep = draw(layers, 4)
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     stored = read_headers([tmp_path / "model.safetensors"])
-    made = {t.name: t for t in prune_tensors(model, layers, keep, stored).tensors}
+    made = {t.name: t for t in prune_tensors(model, layers, ExpertMask(keep), stored).tensors}
     fused = made["model.layers.1.mlp.experts.gate_up_proj"]
     assert fused.kept == tuple(np.flatnonzero(keep[1]))
     assert fused.shape == (4, 32, 32)
@@ -80,4 +81,4 @@ def test_a_checkpoint_that_is_not_understood_is_refused(change, error, message):
     for name in [name for name, shape in change.items() if shape is None]:
         del stored[name]
     with pytest.raises(error, match=message):
-        prune_tensors(model, layers, keep, stored)
+        prune_tensors(model, layers, ExpertMask(keep), stored)

@@ -18,10 +18,10 @@ from helpers.prunable import IDS, PRUNABLE, built, draw
 from helpers.tiny_models import save
 from mbench.core.errors import MbenchError, ModelNotFound, StoreError, UnsupportedModel
 from mbench.core.interfaces import ExpertMask
-from mbench.export import write as module
 from mbench.moe.load import load
 from mbench.moe.mask import masked
 from mbench.storage.checkpoints import Directory, model_key
+from mbench.storage.mask_json import MASK_FILE
 from mbench_plugins.demo.plugin import MODEL
 
 STOCK = """
@@ -134,7 +134,7 @@ def test_the_folder_says_what_it_is(exported):
     config = json.loads((folder / "config.json").read_text())
     whole = json.loads((full / "config.json").read_text())
     assert config == whole | {"num_local_experts": 2, "num_experts_per_tok": 2}
-    mask = json.loads((folder / module.MASK_FILE).read_text())
+    mask = json.loads((folder / MASK_FILE).read_text())
     path = "model.layers.1.mlp.experts"
     assert mask["kept"][path] == np.flatnonzero(keep[1]).tolist()
     assert (mask["num_experts"], mask["experts_kept"], mask["method"]) == (8, 2, "a")

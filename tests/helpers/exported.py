@@ -16,10 +16,13 @@ from mbench.export.write import export
 from mbench.storage.checkpoints import Directory, model_key
 
 
-def results(folder, keep, router="sliced", **recorded):
-    """A run of one method with two seeds on one model, of which `recorded` is on record."""
+def results(folder, keep, router="sliced", stand_in=None, **recorded):
+    """A run of one method with two seeds on one model, of which `recorded` is on record.
 
-    def cell(method, seed, keep):
+    What stands in for experts does so in the first seed's mask.
+    """
+
+    def cell(method, seed, keep, stand_in=None):
         items = pd.DataFrame({"item": ["a", "b"], "acc": [1.0, float(seed or 0)]})
         return CellResult(
             model="tiny",
@@ -29,7 +32,7 @@ def results(folder, keep, router="sliced", **recorded):
             kept=int(keep[0].sum()),
             # The suite's router may be another than a method's own.
             router="preserved" if method == "none" else router,
-            mask=ExpertMask(keep).content_hash,
+            mask=ExpertMask(keep, (), stand_in).content_hash,
             status="ok",
             reason="",
             notes=(),
@@ -38,7 +41,8 @@ def results(folder, keep, router="sliced", **recorded):
         )
 
     masks = [np.ones_like(keep), keep, keep[:, ::-1]]
-    cells = [cell(*each) for each in zip(("none", "a", "a"), (None, 0, 1), masks, strict=True)]
+    seeds = zip(("none", "a", "a"), (None, 0, 1), masks, (None, stand_in, None), strict=True)
+    cells = [cell(*each) for each in seeds]
     recorded.setdefault("source", ModelSource("path", str(folder)))
     if "content" not in recorded:
         recorded["content"] = model_key(Directory(folder))
@@ -52,6 +56,7 @@ def results(folder, keep, router="sliced", **recorded):
         average_tasks=(),
         cells=tuple(cells),
         masks={("tiny", cell.mask): mask for cell, mask in zip(cells, masks, strict=True)},
+        stand_ins={} if stand_in is None else {("tiny", cells[1].mask): stand_in},
         provenance=records.provenance(
             {"quiz": "acc"}, {"tiny": {"a": records.method()}}, {"tiny": model}
         ),

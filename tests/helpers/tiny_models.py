@@ -95,10 +95,10 @@ def random_sequences(lengths: list[int], seed: int = 0) -> TokenSequences:
     return TokenSequences(ids, np.array(lengths, dtype=np.int64))
 
 
-def save(model: PreTrainedModel, directory: Path) -> Path:
-    """Write a checkpoint with a tokenizer of one word per id."""
+def save(model: PreTrainedModel, directory: Path, count: int = VOCABULARY) -> Path:
+    """Write a checkpoint with a tokenizer of one word per id, of which there are `count`."""
     model.save_pretrained(directory)
-    words = {f"w{i}": i for i in range(VOCABULARY - 1)} | {"[UNK]": VOCABULARY - 1}
+    words = {f"w{i}": i for i in range(count - 1)} | {"[UNK]": count - 1}
     tokenizer = Tokenizer(WordLevel(words, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     fast = PreTrainedTokenizerFast(

@@ -1,0 +1,32 @@
+"""Which programs can load an exported checkpoint, by what was left of its experts."""
+
+from __future__ import annotations
+
+from mbench.export.written import STOCK, Kind
+
+WHY = {
+    "uneven": "layers keep different numbers of experts",
+    "uneven-merged": "layers keep different numbers of experts",
+    "mapped": "tokens of dropped experts go to the experts that they were merged into",
+    "constants": "constants stand in for dropped experts",
+}
+"""What a stock configuration cannot say."""
+
+
+def servers(kind: Kind) -> dict[str, str]:
+    """Program -> whether it takes such a checkpoint, as far as it is known.
+
+    transformers and mbench are what the tests of this project try; vLLM is not tried on an export.
+    """
+    if kind in STOCK:
+        return {
+            "transformers": "loads it, as any checkpoint of its family",
+            "vLLM": "a checkpoint of its family with fewer experts, in stock form; not tried",
+            "mbench": "loads it, as `path` of a model in a suite",
+        }
+    own = ", but has one of its own for constants (expert substitution)"
+    return {
+        "transformers": f"refuses it: no configuration says that {WHY[kind]}",
+        "vLLM": f"does not know this form{own if kind == 'constants' else ''}",
+        "mbench": "loads it with `mbench.load_pruned(folder)`",
+    }
