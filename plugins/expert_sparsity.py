@@ -160,7 +160,8 @@ class RefinedParams(SampleParams):
     """Sets per layer that `enumerate` may try."""
     restarts: int = Field(default=5, ge=0)
     """How often the search by exchanges starts again from a disturbed set, see
-    `reconstruction.refine_again`; its random numbers follow from `seed` and the layer's number."""
+    `reconstruction.refine_again`; its random numbers follow from `seed` and the layer's number. At
+    60 experts and 8192 tokens, 5 of them take 2 to 7 s of one core a layer and budget."""
     loss: Literal["squared", "original"] = "squared"
     """`squared`: J, the sum of squared errors over tokens. `original`: the sum over batches of the
     errors' Frobenius norm, not squared, as in Lu et al.; only by enumeration. It equals theirs if
