@@ -12,9 +12,9 @@ quality and diversity (Kulesza and Taskar 2012, "Determinantal point processes f
 learning", section 3.1), chosen greedily with the updates of Chen et al. 2018, "Fast greedy MAP
 inference for determinantal point process". The second keeps, for every expert, one that stands for
 it; greedy choice reaches 1 - 1/e of the best sum (Nemhauser et al. 1978). Choosing experts of a
-model like this is our own: arXiv 2605.28207 chooses them by a determinant, too (D-optimality), but
-its formulas were not to be had. On the embedded model experts are so unlike that `dpp` keeps what the
-mean of REAP keeps at every budget, unless `quality` is below 0.3.
+model like this is our own: arXiv 2605.28207 speaks of D-optimal selection, but its formulas were
+not to be had. On the embedded model experts are so unlike that `dpp` keeps what the mean of REAP
+keeps, at every budget, with a `quality` of 1 or 0.3; with 0.1 it differs.
 """
 
 from __future__ import annotations
