@@ -68,7 +68,8 @@ def _norms(batch: mbench.LayerBatch, index: torch.Tensor) -> torch.Tensor:
     routed.scatter_(1, batch.top_k_index, True)
     missing = (~routed.gather(1, index)).any(dim=1).nonzero()[:, 0]
     at_once = max(1, VALUES_AT_ONCE // (batch.num_experts * batch.hidden.shape[1]))
-    for rows in missing.split(at_once):
+    for start in range(0, len(missing), at_once):
+        rows = missing[start : start + at_once]
         known[rows] = torch.linalg.vector_norm(
             batch.expert_outputs(rows), dim=2, dtype=torch.float32
         )
