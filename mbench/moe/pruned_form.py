@@ -28,7 +28,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from mbench.core.errors import MbenchError, ModelNotFound, UnsupportedModel, one_line
 from mbench.core.interfaces import ExpertMask
 from mbench.core.stand_ins import Constants, Merged, StandIn
-from mbench.core.suite import AttentionName, DtypeName
+from mbench.core.suite_values import AttentionName, DtypeName
 from mbench.moe.adapter import MoELayer, find_moe_layers
 from mbench.moe.config import PRUNED, read_config
 from mbench.moe.load import embedding_rows, load_weights, skeleton_of
