@@ -11,8 +11,8 @@ from mbench.core.errors import PluginError, SuiteError, shown
 from mbench.plan.given_plugins import GivenPlugin, as_plugin, missing_methods
 
 if TYPE_CHECKING:
-    from mbench.plan.cells import Plan
     from mbench.plan.lock import Lock
+    from mbench.plan.plan import Plan
     from mbench.plan.registry import Registry
     from mbench.plan.yaml_source import YamlSource
     from mbench.storage.store import Store
@@ -79,7 +79,6 @@ def request(wish: Wish, tell: Callable[[str], object]) -> Request:
 
     Raises the first mistake as an `MbenchError`.
     """
-    from mbench.plan.cells import make_plan
     from mbench.plan.lock import is_lock, lock_of, read_lock
     from mbench.plan.locked_run import (
         locked_plugins,
@@ -89,6 +88,7 @@ def request(wish: Wish, tell: Callable[[str], object]) -> Request:
         refuse_other_code,
         refuse_other_files,
     )
+    from mbench.plan.plan import make_plan
     from mbench.plan.plugin_loading import load_registry
     from mbench.plan.shipped import find_suite
     from mbench.plan.suite_file import narrowed, validated

@@ -19,7 +19,7 @@ from mbench.storage.report_folder import check_replaceable
 if TYPE_CHECKING:
     from mbench.core.admission import Finding
     from mbench.core.results import Results
-    from mbench.plan.cells import Plan
+    from mbench.plan.plan import Plan
     from mbench.report.publish import WrittenReport
     from mbench.run.progress import Progress
     from mbench.run.session import Outcome

@@ -8,9 +8,9 @@ from typing import Any
 
 from mbench.core.interfaces import WEIGHTS_ONLY, RouterMode
 from mbench.core.model_facts import DTYPE_BYTES
-from mbench.plan.cells import Plan
 from mbench.plan.keys import speed_key
 from mbench.plan.models import PlannedModel
+from mbench.plan.plan import Plan
 from mbench.plan.tasks import PlannedTask, TaskSize
 from mbench.storage.mask_json import mask_from_json
 from mbench.storage.records import from_plain

@@ -27,9 +27,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mbench.core.evaluation import LOWER_IS_BETTER
-from mbench.plan.cells import Plan
 from mbench.plan.cost import stored_size
 from mbench.plan.models import PlannedModel
+from mbench.plan.plan import Plan
 from mbench.plan.random_masks import RANDOM, random_seeds
 from mbench.plan.stored_spreads import (
     Family,

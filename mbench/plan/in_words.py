@@ -10,7 +10,7 @@ from mbench.core.results import ProtocolEntry
 from mbench.core.suite import LmEvalTask, PerplexityTask, Suite
 from mbench.core.suite_inputs import TextSource
 from mbench.moe.corpus import Corpus
-from mbench.plan.cells import Plan
+from mbench.plan.plan import Plan
 
 
 def protocol_in_words(suite: Suite, corpora: Mapping[str, Corpus]) -> list[ProtocolEntry]:

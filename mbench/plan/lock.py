@@ -19,7 +19,7 @@ from mbench.core.clean_text import cleaned
 from mbench.core.errors import MbenchError, SuiteError
 from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval.fingerprint import local_files
-from mbench.plan.cells import Plan
+from mbench.plan.plan import Plan
 from mbench.plan.registry import Registry
 from mbench.storage.checkpoints import Directory
 from mbench.storage.file_hash import file_hash

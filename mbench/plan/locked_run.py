@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mbench.core.errors import SuiteError
 from mbench.core.provenance import release
-from mbench.plan.keys import installed_code
+from mbench.plan.computing_code import installed_code
 from mbench.plan.lock import Lock, LockedFile
 from mbench.storage.file_hash import file_hash
 from mbench.storage.store import Store

@@ -14,7 +14,8 @@ from mbench.core.interfaces import ExpertMask
 from mbench.core.model_facts import ModelFacts
 from mbench.core.suite_inputs import Expected, ModelSpec
 from mbench.core.suite_values import AttentionName, DtypeName
-from mbench.plan.keys import Code, ModelIdentity, model_facts_key
+from mbench.plan.computing_code import Code
+from mbench.plan.keys import ModelIdentity, model_facts_key
 from mbench.plan.registry import Registry
 from mbench.plan.yaml_source import Place, YamlSource
 from mbench.storage.checkpoints import Checkpoint, find_checkpoint, model_key, naming_place

@@ -6,9 +6,9 @@ import platform
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mbench.plan.cells import Plan
 from mbench.plan.keys import efficiency_key, speed_key
 from mbench.plan.models import PlannedModel
+from mbench.plan.plan import Plan
 from mbench.storage.housekeeping import contents, describe
 from mbench.storage.mask_json import mask_from_json
 from mbench.storage.store import Key, Store

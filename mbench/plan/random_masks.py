@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mbench.plan.cells import Plan
 from mbench.plan.cost import Estimate
+from mbench.plan.plan import Plan
 
 RANDOM = "random"
 

@@ -15,8 +15,9 @@ import numpy as np
 
 from mbench.core.evaluation import LOWER_IS_BETTER, WEIGHT
 from mbench.core.interfaces import RouterMode
-from mbench.plan.cells import Cell, Plan
+from mbench.plan.cells import Cell
 from mbench.plan.models import PlannedModel
+from mbench.plan.plan import Plan
 from mbench.plan.random_masks import RANDOM
 from mbench.plan.tasks import PlannedTask
 from mbench.storage.mask_json import mask_from_json

@@ -14,7 +14,7 @@ from mbench.core.suite_inputs import TextSource
 from mbench.evaluate.lm_eval.fingerprint import task_fingerprint
 from mbench.evaluate.lm_eval.task_code import code_of
 from mbench.evaluate.lm_eval.task_data import LeafData, data_of
-from mbench.plan.keys import Code
+from mbench.plan.computing_code import Code
 from mbench.plan.registry import Registry
 from mbench.plan.yaml_source import Place, YamlSource
 from mbench.storage.hub.answers import HubUnreachable

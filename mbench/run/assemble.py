@@ -14,9 +14,10 @@ from mbench.core.item_texts import ItemText
 from mbench.core.provenance import Provenance
 from mbench.core.results import UNPRUNED, CellResult, Results, TaskStatus
 from mbench.core.stand_ins import StandIn
-from mbench.plan.cells import Cell, Plan
+from mbench.plan.cells import Cell
 from mbench.plan.in_words import methods_in_words, protocol_in_words
 from mbench.plan.models import PlannedModel
+from mbench.plan.plan import Plan
 from mbench.run.session import Outcome
 
 INTERRUPTED = TaskStatus("interrupted", "the run ended before this")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mbench.plan.cells import Plan
+from mbench.plan.plan import Plan
 from mbench.run.progress import Progress
 from mbench.storage.hub.offline import offline
 from mbench.storage.inputs import Fetchable

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from mbench.core.child_process import end_with_parent
 from mbench.core.debugger import debugging
 from mbench.core.suite import Suite
-from mbench.plan.cells import Plan, make_plan
+from mbench.plan.plan import Plan, make_plan
 from mbench.plan.plugin_loading import load_registry
 from mbench.plan.yaml_source import YamlSource
 from mbench.plan.yaml_text import PlacedMap

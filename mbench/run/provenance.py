@@ -27,8 +27,8 @@ from mbench.core.provenance import (
     TaskSettings,
 )
 from mbench.moe.corpus import CorpusPart
-from mbench.plan.cells import Plan
 from mbench.plan.models import PlannedModel
+from mbench.plan.plan import Plan
 from mbench.plan.tasks import PlannedTask
 from mbench.run.session import Outcome
 from mbench.storage.records import to_plain

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from mbench.core.errors import caught
 from mbench.core.interfaces import WEIGHTS_ONLY
 from mbench.core.results import TaskStatus
-from mbench.plan.cells import Cell, Plan, StatisticJob
+from mbench.plan.cells import Cell, StatisticJob
+from mbench.plan.plan import Plan
 from mbench.plan.tasks import PlannedTask
 from mbench.run.efficiency_stage import lacks_efficiency, measure_efficiency
 from mbench.run.evaluation_stage import EvaluationStage, Pending

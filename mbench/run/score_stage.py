@@ -9,7 +9,8 @@ import numpy as np
 
 from mbench.core.errors import Damaged, PluginError, StoreError, SuiteError, caught
 from mbench.core.search import Probe
-from mbench.plan.cells import Cell, Plan
+from mbench.plan.cells import Cell
+from mbench.plan.plan import Plan
 from mbench.run.fetch_stage import fetch
 from mbench.run.mask_maker import MaskMaker
 from mbench.run.profile_stage import missing_jobs, profile

@@ -16,8 +16,8 @@ from mbench.core.interfaces import ExpertMask
 from mbench.core.interruption import stop_if_asked
 from mbench.core.provenance import CorpusProfile
 from mbench.core.results import CellKey, Saving, SearchCost, TaskStatus
-from mbench.plan.cells import Plan
 from mbench.plan.models import PlannedModel
+from mbench.plan.plan import Plan
 from mbench.run.progress import Progress
 from mbench.storage.checkpoints import naming_place
 from mbench.storage.store import Key, Store

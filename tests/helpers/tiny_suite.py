@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from mbench.core.results import Results, long_form
-from mbench.plan.cells import Plan, make_plan
-from mbench.plan.keys import Code
+from mbench.plan.computing_code import Code
+from mbench.plan.plan import Plan, make_plan
 from mbench.plan.plugin_loading import load_registry
 from mbench.plan.suite_file import load_suite
 from mbench.run.assemble import assemble

@@ -113,7 +113,7 @@ def limited_to_groups(monkeypatch, fewest=1):
         facts = dataclasses.replace(model.facts, groups=4, fewest_experts=fewest)
         return dataclasses.replace(model, facts=facts)
 
-    monkeypatch.setattr("mbench.plan.cells.find_model", find)
+    monkeypatch.setattr("mbench.plan.plan.find_model", find)
 
 
 def no_probe(cell):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mbench.plan.keys import installed_code
+from mbench.plan.computing_code import installed_code
 from mbench.plan.plugin_loading import load_registry
 from mbench.plan.suite_file import load_suite
 from mbench.plan.tasks import plan_tasks

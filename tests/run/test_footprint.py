@@ -26,7 +26,7 @@ from mbench.core.results import Footprint, Saving, Spread
 from mbench.core.suite import EfficiencySpec
 from mbench.moe.load import load
 from mbench.moe.prune import prune
-from mbench.plan.cells import make_plan
+from mbench.plan.plan import make_plan
 from mbench.plan.plugin_loading import load_registry
 from mbench.plan.suite_file import load_suite
 from mbench.report.across_runs.merge import merge

@@ -20,7 +20,7 @@ import pytest
 import mbench_plugins.demo
 from helpers.tiny_suite import SUITE, Watcher, go, plan_of, results_of
 from mbench.cli.summary import list_problems
-from mbench.plan.cells import Plan
+from mbench.plan.plan import Plan
 from mbench.run.processes import Order, Processes, work
 from mbench.run.runner import Runner
 from mbench.storage.results_folder import write

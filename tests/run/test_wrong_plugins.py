@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from helpers.tiny_suite import SUITE, Watcher, go, plan_of
-from mbench.plan.cells import Plan
+from mbench.plan.plan import Plan
 from mbench.plan.plugin_loading import load_registry
 from mbench.run.session import Outcome
 from mbench.storage.store import Store

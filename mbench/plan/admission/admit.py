@@ -17,7 +17,7 @@ from mbench.plan.admission.models import model_checks
 from mbench.plan.admission.sources import source_checks
 from mbench.plan.admission.tasks import task_checks
 from mbench.plan.admission.texts import text_checks
-from mbench.plan.cells import Plan
+from mbench.plan.plan import Plan
 from mbench.plan.yaml_source import YamlSource
 from mbench.storage.records import from_plain, to_plain
 from mbench.storage.store import Store

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from mbench.core.admission import Finding
 from mbench.plan.admission.check import Check
-from mbench.plan.cells import Plan
 from mbench.plan.models import PlannedModel
+from mbench.plan.plan import Plan
 
 
 def budget_checks(plan: Plan) -> Iterator[Check]:

@@ -15,9 +15,9 @@ from mbench.core.suite import PerplexityTask
 from mbench.moe.corpus import Corpus
 from mbench.plan.admission.check import Check, RefusedElsewhere, keep_size
 from mbench.plan.admission.models import model_inputs
-from mbench.plan.cells import Plan
 from mbench.plan.keys import admission_key
 from mbench.plan.models import PlannedModel
+from mbench.plan.plan import Plan
 from mbench.plan.tasks import PlannedTask, TaskSize
 from mbench.storage.texts import Text
 

@@ -9,7 +9,7 @@ from typing import Literal
 from mbench.core.admission import Finding
 from mbench.core.errors import CorpusError
 from mbench.plan.admission.check import Check, RefusedElsewhere
-from mbench.plan.cells import Plan
+from mbench.plan.plan import Plan
 from mbench.storage.checkpoints import OnHub
 from mbench.storage.hub.repository import Repository
 from mbench.storage.texts import Text

@@ -15,9 +15,9 @@ from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval.task_code import code_of
 from mbench.plan.admission.check import Check, keep_size
 from mbench.plan.admission.models import model_inputs
-from mbench.plan.cells import Plan
 from mbench.plan.keys import admission_key
 from mbench.plan.models import PlannedModel
+from mbench.plan.plan import Plan
 from mbench.plan.tasks import PlannedTask, TaskSize
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from mbench.core.errors import CorpusError, PluginError
 from mbench.core.suite import PerplexityTask
 from mbench.core.suite_inputs import CorpusSpec
 from mbench.plan.admission.check import Check, RefusedElsewhere
-from mbench.plan.cells import Plan
 from mbench.plan.keys import admission_key
+from mbench.plan.plan import Plan
 from mbench.storage.texts import Text
 
 NOTED = 0.01

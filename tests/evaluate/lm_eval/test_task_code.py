@@ -13,7 +13,7 @@ from mbench.core.errors import SuiteError, TaskError
 from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval.prepared_task import build
 from mbench.evaluate.lm_eval.task_code import code_of
-from mbench.plan.keys import installed_code
+from mbench.plan.computing_code import installed_code
 from mbench.plan.plugin_loading import load_registry
 from mbench.plan.suite_file import load_suite
 from mbench.plan.tasks import plan_tasks

@@ -10,8 +10,8 @@ from helpers.tiny_models import VOCABULARY, mixtral, qwen2_moe, save
 from helpers.tiny_suite import plan_of
 from mbench.core.errors import AdmissionError
 from mbench.plan.admission.admit import admit, refuse
-from mbench.plan.cells import make_plan
 from mbench.plan.models import PlannedModel
+from mbench.plan.plan import make_plan
 from mbench.plan.plugin_loading import load_registry
 from mbench.plan.suite_file import load_suite
 
