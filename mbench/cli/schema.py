@@ -11,8 +11,8 @@ import click
 def command() -> None:
     """Print the JSON Schema of suite files, by which editors complete and check them.
 
-    For the YAML extension of VS Code: `mbench schema > mbench.schema.json`, and in a suite's first
-    line `# yaml-language-server: $schema=mbench.schema.json`.
+    For the YAML extension of VS Code: `mbench schema > suite-schema.json`, and in a suite's first
+    line `# yaml-language-server: $schema=suite-schema.json`.
     """
     from mbench.core.suite_schema import suite_schema
 
