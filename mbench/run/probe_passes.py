@@ -3,7 +3,8 @@
 The full model's last hidden states on the text are kept in main memory, [tokens, H], and its
 probabilities are computed from them again for every mask, a few positions at a time: they are
 never held for all tokens. Where a family's head cannot be run by itself, the whole model runs one
-sequence at a time, so that the logits of one sequence are held for the full model and a mask.
+sequence at a time, so that the logits of one sequence are held for the full model and a mask; the
+full model then runs again whenever masks are tried.
 """
 
 from __future__ import annotations
@@ -249,5 +250,5 @@ def _compare(
                 logits = head(hidden[part])
                 logs.append(torch.log_softmax(logits, -1, dtype=softmax_dtype(logits.dtype)))
             loss -= float(logs[0].gather(1, targets[part, None]).double().sum())
-            agreement += float(torch.minimum(*logs).exp().double().sum())
+            agreement += float(torch.minimum(*logs).exp_().sum(dim=-1).double().sum())
     return loss, agreement

@@ -124,7 +124,8 @@ def distributions(session, ids, mask, router):
 def naive(session, text, mask, router):
     """Loss and agreement, token by token."""
     losses, agreements = [], []
-    for ids in text.ids:
+    for row, length in zip(text.ids, text.lengths, strict=True):
+        ids = row[:length]
         p = distributions(session, ids, None, router)
         q = distributions(session, ids, mask, router)
         for at in range(len(ids) - 1):
@@ -133,14 +134,24 @@ def naive(session, text, mask, router):
     return np.mean(losses), np.mean(agreements)
 
 
+@pytest.mark.parametrize("split", [True, False])
 @pytest.mark.parametrize("router", ["sliced", "preserved"])
-def test_losses_and_agreements_are_those_of_a_slow_loop(tmp_path, store, router):
+def test_losses_and_agreements_are_those_of_a_slow_loop(
+    tmp_path, store, router, split, monkeypatch
+):
+    if not split:  # as for a family that scales its logits
+        monkeypatch.setattr("mbench.evaluate.lm_head.split", lambda model, ids: None)
     session = session_of(search_plan(tmp_path, store, router), store)
+    texts = texts_of(session)
+    for text, lengths in zip(texts.values(), ([32, 9, 1, 20], [32, 32, 32, 32]), strict=True):
+        text.lengths[:] = lengths  # as where documents end
+    monkeypatch.setattr("mbench.moe.profile.cut_corpus", lambda loaded, corpus: texts[corpus.name])
     probe, masks = probe_of(session), masks_of(session, 3)
     losses, agreements = probe.losses(masks), probe.agreements(masks)
     assert probe.corpora == ("bible", "wiki")
+    assert probe.tokens_per_mask == 62 + 128
     for number, mask in enumerate(masks):
-        for corpus, text in enumerate(texts_of(session).values()):
+        for corpus, text in enumerate(texts.values()):
             loss, agreement = naive(session, text, mask, router)
             np.testing.assert_allclose(losses[number, corpus], loss, rtol=1e-5)
             np.testing.assert_allclose(agreements[number, corpus], agreement, rtol=1e-5)
