@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from mbench.core.errors import UnsupportedModel
+from mbench.core.stand_ins import Constants, StandIn
 
 Gates = Literal["renormalised", "kept", "grown"]
 """What becomes of the gates of experts that are left once the router sees no others.
@@ -51,6 +54,18 @@ class ModelFacts:
     """What becomes of gates when the router is sliced; None: not known."""
     normalised: tuple[str, ...] = ()
     """What its configuration asks for and does not happen, in words."""
+
+    def parameters_left(self, keep: np.ndarray, stand_in: StandIn | None = None) -> int:
+        """Parameters of the model with the experts of a mask (bool [layers, N]) and constants.
+
+        Routers count whole, so that methods with sliced and with whole ones compare as equals; in
+        a checkpoint a sliced one has a row less for every dropped expert.
+        """
+        dropped = int(np.count_nonzero(~keep))
+        constants = 0
+        if isinstance(stand_in, Constants):
+            constants = dropped * stand_in.outputs.shape[2]
+        return self.parameters - dropped * self.expert_parameters + constants
 
     def attention(self, asked: str) -> str:
         """The implementation where a suite asks for one; `auto`: the best.

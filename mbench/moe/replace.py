@@ -145,6 +145,7 @@ class Substitution:
                 f"{sorted(kwargs)} instead of (hidden, top_k_index, top_k_weights)"
             )
         hidden, index, weights = args
+        index = index.long()
         self._targets = self._targets.to(index.device)
         targets = self._targets[index]
         if self._outputs is not None:

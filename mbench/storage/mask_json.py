@@ -12,7 +12,6 @@ from mbench.core.interfaces import ExpertMask
 from mbench.core.stand_ins import StandIn
 from mbench.storage.stand_in_arrays import DTYPES, arrays_of, described, stand_in_from
 
-
 MASK_FILE = "expert_mask.json"
 """The name of a mask's file in exported checkpoints."""
 

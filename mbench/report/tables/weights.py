@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from mbench.core.model_facts import DTYPE_BYTES, ModelFacts
+from mbench.core.stand_ins import Constants
 from mbench.report.statistics.boards import GroupBoards
 from mbench.report.tables.table import MISSING, Cell, Column, Row, Table
 from mbench.report.words import count, percent, size
 
 
 def _parameters(facts: ModelFacts, kept: int) -> int:
-    """Number of parameters if every layer keeps `kept` experts."""
-    dropped = len(facts.layers) * (facts.num_experts - kept)
-    return facts.parameters - dropped * facts.expert_parameters
+    """Number of parameters if every layer keeps `kept` experts, or `kept` on average."""
+    row = np.arange(facts.num_experts) < kept
+    return facts.parameters_left(np.tile(row, (len(facts.layers), 1)))
+
+
+def _with_constants(boards: GroupBoards) -> dict[float, int]:
+    """Number of parameters by retain ratio, where a method has constants for dropped experts."""
+    results, group = boards.results, boards.group
+    facts = results.provenance.models[group.model].facts
+    found = {}
+    for cell in results.cells:
+        place = cell.model, cell.mask
+        stand_in = results.stand_ins.get(place)
+        if cell.model == group.model and isinstance(stand_in, Constants):
+            found[cell.retain] = facts.parameters_left(results.masks[place], stand_in)
+    return found
 
 
 def weight_bytes(boards: GroupBoards) -> dict[float, int]:
@@ -31,13 +47,17 @@ def weights(boards: GroupBoards) -> Table | None:
     model = boards.results.provenance.models.get(boards.group.model)
     if model is None:
         return None
-    facts, sizes = model.facts, weight_bytes(boards)
-    experts = facts.num_experts
-    budgets = [("unpruned", 1.0, experts)]
-    budgets += [(percent(b.retain), b.retain, b.kept) for b in boards.group.budgets]
+    facts, width = model.facts, DTYPE_BYTES.get(model.dtype)
+    experts, constants = facts.num_experts, _with_constants(boards)
+    budgets = [("unpruned", experts, facts.parameters)]
+    for budget in boards.group.budgets:
+        name = percent(budget.retain)
+        budgets.append((name, budget.kept, _parameters(facts, budget.kept)))
+        if budget.retain in constants:
+            budgets.append((f"{name}, with constants", budget.kept, constants[budget.retain]))
     rows = []
-    for name, retain, kept in budgets:
-        left, bytes_left = _parameters(facts, kept), sizes.get(retain)
+    for name, kept, left in budgets:
+        bytes_left = None if width is None else left * width
         share = left / facts.parameters
         cells = (
             Cell(f"{kept} of {experts}", sort=kept),
