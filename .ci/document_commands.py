@@ -1,4 +1,4 @@
-"""Prints the README's shell commands as one script; its Python block becomes a file first.
+"""Prints the shell commands of documents as one script; blocks of Python become files first.
 
 A code block `python` starts with a comment that names its file, as in `# frequency.py`.
 """
@@ -8,12 +8,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+DOCUMENTS = ("README.md", "docs/quickstart.md", "docs/results.md")
+
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def main() -> None:
     """Write Python blocks to the working directory, print shell blocks in order."""
-    for language, body in BLOCK.findall(Path("README.md").read_text(encoding="utf-8")):
+    text = "\n".join(Path(document).read_text(encoding="utf-8") for document in DOCUMENTS)
+    for language, body in BLOCK.findall(text):
         if language == "python":
             name = body.splitlines()[0].removeprefix("#").strip()
             Path(name).write_text(body, encoding="utf-8")
