@@ -10,8 +10,9 @@ that were ever tried are kept.
 
 Source: arXiv 2603.06003 and ZongfangLiu/EvoESAP (src/reap/search_utils.py: `evolutionary_search`,
 `mutate_plan`, fitness `esp-dataset`). Defaults are those of its README's example, but for the
-generations, of which it has 50. Its initial patterns beside equal and random counts are left out;
-it tries random plans until `mutation_max_attempts` for a switch that is possible, here only
+generations, of which it has 50. Its initial patterns beside equal and random counts are left out,
+and its random counts share out what is dropped, these what is kept beyond the fewest; it tries
+random plans until `mutation_max_attempts` for a switch that is possible, here only
 possible ones are drawn. Fitness is the mean over the method's calibration corpora.
 """
 

@@ -10,7 +10,7 @@ published constant factor, equal for all experts of a model, is left out. A laye
 experts whose phi add up to a share of its whole; one share for all layers meets the budget.
 
 Source: arXiv 2606.09886 and Alizen-1009/Shapley-Moe (analysis/calc_shapley.py:
-`calculate_shapley_k`; expert_select/select_experts_by_pruning_rate.py: `select_by_alpha`). There,
+`calculate_shapley_k`; pruning/methods/select_by_shapley.py: `select_by_alpha`). There,
 bisection finds a share that keeps about as many experts as asked for; here, experts are taken in
 the order in which a growing share takes them, until exactly as many are kept. The sets are counted
 on `tokens` tokens that are spread evenly over the corpus.

@@ -65,7 +65,9 @@ class Probe(ABC):
     def profile(self, mask: ExpertMask, corpus: str) -> Profile:
         """Return the statistics that the builder needs, collected under a mask on one corpus.
 
-        It costs the corpus's share of `tokens_per_mask`; raises `SearchLimit` likewise.
+        It costs the corpus's share of `tokens_per_mask`; raises `SearchLimit` likewise, and
+        `UnsupportedModel` for a mask with constants or mapped experts: a token's choices are then
+        not those of the experts that compute it.
         """
 
 

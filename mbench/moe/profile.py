@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from mbench.core.errors import MbenchError, PluginError
+from mbench.core.errors import MbenchError, PluginError, UnsupportedModel
 from mbench.core.interfaces import ExpertMask, RouterMode, Statistic
+from mbench.core.stand_ins import keeps_router
 from mbench.moe.accumulate import Accumulator
 from mbench.moe.adapter import MoELayer
 from mbench.moe.calibration import TokenSequences, refuse_too_long
@@ -94,9 +95,15 @@ def profile_model(
 
     A statistic that raises or breaks its contract is left out from there on; `failures` says why.
     With a mask, the model runs under it (see `mbench.moe.mask.masked`), and experts keep their
-    numbers. Raises `UnsupportedModel` if the model does not call its experts as expected or gives
-    values that are not finite.
+    numbers. Raises `UnsupportedModel` if the model does not call its experts as expected, gives
+    values that are not finite, or has a mask under which choices of dropped experts go elsewhere.
     """
+    if mask is not None and keeps_router(mask.stand_in):
+        # Its experts are called with other choices than the router's, some of weight 0.
+        raise UnsupportedModel(
+            "no statistics are collected under a mask with constants or mapped experts: a token's"
+            " choices are not those of the experts that compute it"
+        )
     if model.training:
         raise ValueError("a model must be in eval mode to be profiled")
     if not corpus.tokens:

@@ -91,3 +91,10 @@ def test_the_hash_says_all_and_that_of_a_plain_mask_stays():
         KEEP.copy(), ("a note",), Merged(INTO.copy(), WEIGHTS.copy(), NEURONS.copy())
     )
     assert again.content_hash == masks[3].content_hash
+
+
+def test_what_does_the_same_has_the_same_hash():
+    zeros = at(OUTPUTS, KEEP, -0.0)
+    assert np.signbit(zeros).any()
+    layouts = [OUTPUTS, zeros, np.asfortranarray(OUTPUTS), np.repeat(OUTPUTS, 2, axis=2)[..., ::2]]
+    assert len({ExpertMask(KEEP, (), Constants(each)).content_hash for each in layouts}) == 1

@@ -12,7 +12,8 @@ import torch
 from helpers.tiny_models import FAMILIES, olmoe, qwen2_moe, random_sequences
 from mbench.core.basics import CoActivation, RoutingSums
 from mbench.core.errors import PluginError, UnsupportedModel
-from mbench.core.interfaces import Statistic
+from mbench.core.interfaces import ExpertMask, Statistic
+from mbench.core.stand_ins import Constants, Merged
 from mbench.moe.adapter import find_moe_layers
 from mbench.moe.experts import pairwise_grouped, sorted_loop
 from mbench.moe.profile import profile_model
@@ -335,3 +336,21 @@ def test_a_statistic_that_changes_the_models_tensors_is_refused():
     alone = profile_model(model, layers, SEQUENCES, [RoutingSums()], batch_size=4)
     for name, sums in alone.sums[RoutingSums().identity].items():
         assert (collected.sums[RoutingSums().identity][name] == sums).all()
+
+
+def test_choices_of_experts_with_stand_ins_are_counted_for_no_other():
+    model, layers = model_and_layers("olmoe")
+    experts, width = layers[0].num_experts, model.config.hidden_size
+    keep = np.tile(np.arange(experts) % 2 == 0, (len(layers), 1))
+    into = np.tile(np.arange(experts) // 2 * 2, (len(layers), 1))
+    weights = keep.astype(np.float32)
+    constants = Constants(np.zeros((*keep.shape, width), dtype=np.float32))
+    for stand_in in (constants, Merged(into, weights)):
+        mask = ExpertMask(keep, stand_in=stand_in)
+        with pytest.raises(UnsupportedModel, match="constants or mapped experts"):
+            profile_model(model, layers, SEQUENCES, [RoutingSums()], batch_size=3, mask=mask)
+    mask = ExpertMask(keep, stand_in=Merged(into, weights, router="sliced"))
+    found = profile_model(model, layers, SEQUENCES, [RoutingSums()], batch_size=3, mask=mask)
+    counts = found.sums[ROUTING]["count"].sum(axis=0)
+    assert (counts.sum(axis=1) == SEQUENCES.tokens * layers[0].top_k).all()
+    assert (counts[~keep] == 0).all()
