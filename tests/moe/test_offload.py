@@ -13,10 +13,11 @@ import torch
 from accelerate import cpu_offload
 
 from helpers import deepseek_moe
+from helpers.drawn_masks import constants_mask, merged_mask
 from helpers.tiny_models import FAMILIES, qwen2_moe, random_sequences, save
 from mbench.core.basics import RoutingSums
 from mbench.core.errors import UnsupportedModel
-from mbench.core.interfaces import Statistic
+from mbench.core.interfaces import ExpertMask, Statistic
 from mbench.evaluate.lm_head import split
 from mbench.moe import offload
 from mbench.moe.adapter import find_moe_layers
@@ -80,6 +81,11 @@ def everything(model, layers):
                 found.append(model(IDS).logits.numpy())
                 parts = split(model, IDS)
                 found.append(parts.head(parts.body(input_ids=IDS).last_hidden_state).numpy())
+    uneven = few.copy()
+    uneven[0, 0] = True
+    for mask in (ExpertMask(uneven), constants_mask(layers, uneven, np.random.default_rng(0))):
+        with masked(layers, mask):
+            found.append(model(IDS).logits.numpy())
     return [*found, model(IDS).logits.numpy()]
 
 
@@ -111,6 +117,12 @@ def test_weights_in_the_cpus_memory_change_nothing(tmp_path):
     settle(parts.model, parts.layers)
     assert parts.layers[1].experts.down_proj.device.type == "meta"
     expected = everything(whole.model, whole.layers)
+    assert_identical(everything(parts.model, parts.layers), expected)
+    mask = merged_mask(parts.layers, np.eye(2, 8, dtype=bool), np.random.default_rng(0))
+    with pytest.raises(
+        UnsupportedModel, match=r"layers\.\d\..* is offloaded, so experts"
+    ):
+        masked(parts.layers, mask).__enter__()
     assert_identical(everything(parts.model, parts.layers), expected)
 
 

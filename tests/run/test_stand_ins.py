@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+import mbench
 from helpers.tiny_suite import SUITE, Watcher, plan_of, results_of
 from mbench.core.errors import StoreError
 from mbench.core.interfaces import ExpertMask
 from mbench.core.stand_ins import Constants, Merged
+from mbench.export.write import export
 from mbench.moe.load import load
 from mbench.moe.prune import prune
 from mbench.report.across_runs.merge import merge
@@ -107,7 +109,7 @@ def test_stand_ins_are_evaluated_and_come_back_from_store_and_results(finished, 
 
 
 @pytest.mark.parametrize("kind", KINDS[:3])
-def test_the_figures_are_those_of_a_physically_changed_model(finished, kind):
+def test_the_figures_are_those_of_a_changed_model_and_of_its_export(finished, kind, tmp_path):
     _, _, plan, outcome, _ = finished
     results = results_of(plan, outcome)
     (cell,) = (cell for cell in results.cells if cell.method == kind)
@@ -122,5 +124,12 @@ def test_the_figures_are_those_of_a_physically_changed_model(finished, kind):
         items = evaluator.evaluate(changed).items
     measured = cell.evaluations[task.name].items
     np.testing.assert_allclose(measured["nll"], items["nll"], rtol=1e-4)
+    found = export(results, cell, MODEL, tmp_path / "out")
+    assert found.kind == {"sliced": "uneven-merged"}.get(kind, kind)
+    again = mbench.load_pruned(tmp_path / "out", dtype="float32", device="cpu")
+    with torch.no_grad():
+        exported = evaluator.evaluate(again.model).items
+    # Sums are rounded to the precision in which the checkpoint is stored.
+    np.testing.assert_allclose(measured["nll"], exported["nll"], rtol=1e-2)
     (full,) = (cell for cell in results.cells if cell.method == "none")
     assert not np.allclose(measured["nll"], full.evaluations[task.name].items["nll"], rtol=1e-3)
