@@ -5,7 +5,8 @@ github.com/awslabs/HOPE (`calibrate.py`, `solve.py`). Per layer, F[i, j] is the 
 g_i ||f_i|| g_j ||f_j|| over the tokens routed to both i and j, and 0 where there is none; the
 diagonal is the mean of (g ||f||)^2. With m experts to drop, minimise b' F b over b in {0, 1}^N of
 sum m. As in the program, b may first take any value from 0 to 1 (SLSQP from m / N each), and the m
-largest are dropped; that is no proven optimum.
+largest are dropped; that is no proven optimum. F is divided by its largest entry first: the
+solver's tolerance is absolute, so that the program stops early where outputs are small.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ def relaxed_choice(matrix: np.ndarray, number: int) -> np.ndarray:
     from scipy.optimize import minimize
 
     size = len(matrix)
-    # SLSQP's tolerance is absolute, and the scale of F changes no choice.
     scaled = matrix / (matrix.max() or 1.0)
     found = minimize(
         lambda b: b @ scaled @ b,

@@ -84,7 +84,7 @@ class SuperExperts(mbench.Selector):
         first = np.take_along_axis(ranking, late, axis=1)[:, : budget.kept]
         np.put_along_axis(chosen, first, True, axis=1)
         saved = int((chosen & ~plain).sum())
-        notes = [f"{guarded.sum()} super experts, of which {saved} were kept only for that"]
+        notes = [f"super experts: {guarded.sum()}, of which {saved} were kept only for that"]
         if (guarded & ~chosen).any():
             notes.append(
                 f"{(guarded & ~chosen).sum()} super experts dropped: more than K in a layer"

@@ -66,6 +66,14 @@ def test_without_interactions_the_smallest_are_dropped():
     assert [len(row) for row in dropped(matrices, 0)] == [0] * 4
 
 
+def test_the_choice_does_not_depend_on_how_large_outputs_are():
+    matrix = next(matrices_like_a_model_s(count=1, experts=24))[None]
+    for number in (6, 12, 18):
+        (expected,) = dropped(matrix, number)
+        for scale in (2.0**-30, 2.0**20):
+            np.testing.assert_array_equal(dropped(matrix * scale, number)[0], expected)
+
+
 def test_a_pair_that_matters_together_is_not_dropped_together():
     matrix = np.diag([1.0, 1.0, 1.2, 1.2])
     matrix[0, 1] = matrix[1, 0] = 2.0

@@ -63,7 +63,7 @@ def test_a_planted_super_expert_of_no_other_worth_is_kept():
     last = np.argsort(-values[1])[2]
     expected[1, [3, last]] = True, False
     np.testing.assert_array_equal(found.chosen, expected)
-    assert found.notes == ("1 super experts, of which 1 were kept only for that",)
+    assert found.notes == ("super experts: 1, of which 1 were kept only for that",)
 
 
 @pytest.mark.parametrize("kept", [1, 2, 5, 8])
@@ -91,4 +91,4 @@ def test_more_super_experts_than_are_kept_are_told():
     values = np.tile(np.arange(8.0), (4, 1))
     selection = select(values, peaks, 2, quantile=0.5)
     assert np.flatnonzero(selection.chosen[0]).tolist() == [2, 3]
-    assert selection.notes[-1] == "2 super experts dropped: more than K in a layer"
+    assert selection.notes[-1] == "super experts dropped: 2, more than K in a layer"
