@@ -3,7 +3,8 @@
 Li et al. 2024, "Merge, Then Compress: Demystify Efficient SMoE with Hints from Its Routing Policy"
 (ICLR 2024, arXiv 2310.01334), the merging part of MC-SMoE; formulas as in its program
 (github.com/UNITES-Lab/MC-SMoE). The dominant experts are the most used ones of the whole model, so
-that layers keep different numbers. Every other expert joins the dominant expert of its layer with the greatest
+that layers keep different numbers. Every other expert joins the dominant expert of its layer with
+the greatest
 
     (cosine of both experts' router logits over all tokens + 1) / 2,
 

@@ -66,8 +66,8 @@ class Probe(ABC):
         """Return the statistics that the builder needs, collected under a mask on one corpus.
 
         It costs the corpus's share of `tokens_per_mask`; raises `SearchLimit` likewise, and
-        `UnsupportedModel` for a mask with constants or mapped experts: a token's choices are then
-        not those of the experts that compute it.
+        `PluginError` for a mask with constants or mapped experts: a token's choices are then not
+        those of the experts that compute it.
         """
 
 

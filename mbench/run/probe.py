@@ -22,7 +22,7 @@ from mbench.core.errors import PluginError, SearchLimit
 from mbench.core.interfaces import ExpertMask, Profile, Statistic
 from mbench.core.results import CellKey, SearchCost
 from mbench.core.search import MaskSearch, Probe
-from mbench.core.stand_ins import Constants
+from mbench.core.stand_ins import keeps_router
 from mbench.plan.cells import Cell
 from mbench.run.mask_checks import frozen
 from mbench.run.mask_maker import profile_of
@@ -161,10 +161,10 @@ class CellProbe(Probe):
                 f"builder {self._cell.method.builder.name!r} asks for a profile on {corpus!r},"
                 f" which is none of its corpora ({', '.join(self.corpora)})"
             )
-        if isinstance(mask.stand_in, Constants):
+        if keeps_router(mask.stand_in):
             raise PluginError(
-                f"builder {self._cell.method.builder.name!r} asks for a profile under constants,"
-                " which are no experts that tokens could be counted for"
+                f"builder {self._cell.method.builder.name!r} asks for a profile under constants or"
+                " mapped experts, where a token's choices are not the experts that compute it"
             )
         name = mask.content_hash
         if (name, corpus) not in self._asked.profiled:
