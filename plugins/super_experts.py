@@ -86,9 +86,8 @@ class SuperExperts(mbench.Selector):
         saved = int((chosen & ~plain).sum())
         notes = [f"super experts: {guarded.sum()}, of which {saved} were kept only for that"]
         if (guarded & ~chosen).any():
-            notes.append(
-                f"{(guarded & ~chosen).sum()} super experts dropped: more than K in a layer"
-            )
+            lost = int((guarded & ~chosen).sum())
+            notes.append(f"super experts dropped: {lost}, more than K in a layer")
         return mbench.Selection(chosen, tuple(notes))
 
 
