@@ -119,9 +119,7 @@ def test_weights_in_the_cpus_memory_change_nothing(tmp_path):
     expected = everything(whole.model, whole.layers)
     assert_identical(everything(parts.model, parts.layers), expected)
     mask = merged_mask(parts.layers, np.eye(2, 8, dtype=bool), np.random.default_rng(0))
-    with pytest.raises(
-        UnsupportedModel, match=r"layers\.\d\..* is offloaded, so experts"
-    ):
+    with pytest.raises(UnsupportedModel, match=r"layers\.\d\..* is offloaded, so experts"):
         masked(parts.layers, mask).__enter__()
     assert_identical(everything(parts.model, parts.layers), expected)
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 
 from helpers.family_cases import CASES, SEQUENCES, model_and_layers
 from helpers.tiny_models import FAMILIES
 from mbench.core.basics import RoutingSums
 from mbench.core.errors import UnsupportedModel
-from mbench.core.interfaces import Statistic
+from mbench.core.interfaces import ExpertMask, Statistic
 from mbench.moe.adapter import find_moe_layers
+from mbench.moe.mask import masked
+from mbench.moe.offload import settle
 from mbench.moe.profile import profile_model
 
 NO_NORM = "no residual stream goes through a norm to its block"
@@ -81,6 +84,28 @@ def test_the_stream_is_what_the_block_s_output_is_added_to_or_refused(case):
     found = collected.samples[Stream().identity]["stream"]
     for stream, expected in zip(found, streams_by_hand(model, layers), strict=True):
         np.testing.assert_allclose(stream, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_offloaded_and_masked_models_have_streams_too():
+    model = FAMILIES["qwen2_moe"]()
+    layers = find_moe_layers(model)
+
+    def streams(**options):
+        found = profile_model(
+            model, layers, SEQUENCES, [Stream()], batch_size=2, shards=1, **options
+        )
+        return found.samples[Stream().identity]["stream"]
+
+    plain = streams()
+    keep = np.tile(np.arange(8) < 4, (len(layers), 1))
+    under_mask = streams(mask=ExpertMask(keep))
+    np.testing.assert_array_equal(under_mask[0], plain[0])
+    with masked(layers, keep):
+        for stream, expected in zip(under_mask, streams_by_hand(model, layers), strict=True):
+            np.testing.assert_allclose(stream, expected, rtol=1e-3, atol=1e-4)
+    cpu_offload(model)
+    settle(model, layers)
+    np.testing.assert_array_equal(streams(), plain)
 
 
 def test_a_stream_that_a_statistic_changes_is_a_copy():
