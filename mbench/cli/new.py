@@ -55,8 +55,8 @@ def _write_plugin(name: str) -> None:
             f"a plugin cannot be called {name!r}: Python has a module or a word {module!r} already"
         )
     registry = load_registry()
-    for kind, known in {"method": registry.methods, **registry.components}.items():
-        if name in known:
+    for kind in ("method", "scorer"):
+        if (kind, name) in registry.origins:
             taken = registry.origins[kind, name].plugin
             raise MbenchError(f"{kind} {name!r} is already registered by {taken}: take another")
     words = {"name": name, "module": module, "class_name": _class_name(name)}

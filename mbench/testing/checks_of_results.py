@@ -15,6 +15,9 @@ from mbench.testing.making import Made, make
 from mbench.testing.subject import Subject
 from mbench.testing.trying import close, refuse_difference, some, through, tied, two_rows
 
+TIED_CASES = 1 / 3
+"""Of all cases may have ties that only the method knows of."""
+
 
 def result(subject: Subject) -> None:
     """Scores, selection and mask are of the form that they promise, whatever the router."""
@@ -94,9 +97,11 @@ def global_state(subject: Subject) -> None:
 
 
 def equivariant(subject: Subject) -> None:
-    """With other numbers the same experts are kept, up to ties."""
+    """With other numbers scores are the same, and mostly the same experts kept: up to ties."""
     if subject.stochastic():
         raise Skipped("it draws at random")
+    cases = [*some(5, ladder()), *some(4, ladder(SIZES[-2:], seeds=3))]
+    differing: list[Found] = []
 
     def tried(case: Case) -> None:
         order = case.order()
@@ -108,9 +113,13 @@ def equivariant(subject: Subject) -> None:
             _refuse_other_stand_in(first, second, order)
         elif not (tied(first, second) or _merged_alike(first, second, order)):
             rows = two_rows(expected, second.mask.keep)
-            raise Broken("equivariant", f"experts renumbered, {rows} (in their new numbers)")
+            problem = f"experts renumbered, {rows} (in their new numbers)"
+            differing.append(Found("equivariant", problem, case))
 
-    through([*some(5, ladder()), *some(2, ladder(SIZES[-2:], seeds=3))], tried)
+    through(cases, tried)
+    # Ties in what a method makes of scores, such as ranks, cannot be seen from outside.
+    if len(differing) > len(cases) * TIED_CASES:
+        raise differing[0]
 
 
 def _refuse_other_scores(first: Made, second: Made, order: np.ndarray) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -91,7 +92,12 @@ class Checked:
         name = self.subject.method.name
         question = (CHECKS[found.check].__doc__ or "").strip()
         lines = [f"method {name!r}, check {found.check!r}: {found.problem}"]
-        lines += [f"smallest case: {found.case}"] if found.case else []
+        if found.case is not None:
+            case = found.case
+            with contextlib.suppress(Broken):
+                # Methods that take one corpus were given one.
+                case = replace(case, corpora=max(1, self.subject.corpora(case.corpora)))
+            lines.append(f"smallest case: {case}")
         return "\n".join([*lines, f"what must hold: {question}"])
 
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mbench.testing.cases import Case
+
 
 class ConformanceError(AssertionError):
     """A method breaks its contract; the text says how, on the smallest case that shows it."""
@@ -24,7 +29,7 @@ class Refused(Exception):
 class Found(Exception):
     """A rule that is broken, and the smallest case that shows it."""
 
-    def __init__(self, check: str, problem: str, case: object = None) -> None:
+    def __init__(self, check: str, problem: str, case: Case | None = None) -> None:
         """Name the check that the rule belongs to, what is wrong, and in which case."""
         super().__init__(problem)
         self.check = check

@@ -32,7 +32,7 @@ from mbench.testing.subject import Subject, statistics_of
 from mbench.testing.synthetic import SyntheticModel
 from mbench.testing.synthetic_probe import SyntheticProbe
 
-MASKS = 40
+MASKS = 24
 """A search may try."""
 
 
@@ -159,7 +159,13 @@ def _made(
             model, list(profiles), masks=masks, statistics=needed, router=case.router
         )
         rng = np.random.default_rng(seed)
-        returned = _call("builder", builder, "search", *arguments, probe, rng)
+        try:
+            returned = _call("builder", builder, "search", *arguments, probe, rng)
+        except Broken as broken:
+            # With too little to do anything at all, a search may say so.
+            if broken.check == "search" and not probe.spent and masks < MASKS:
+                raise Refused(broken.problem) from broken
+            raise
         _refuse_drawing(builder, rng, seed)
     else:
         returned = _call("builder", builder, "build", *arguments)

@@ -67,18 +67,24 @@ class Size:
         return f"{layers} of {self.experts} experts, {self.top_k} per token"
 
 
-class _Layer(nn.Module):
-    """A block whose output is added to a residual stream, under a norm that changes nothing."""
+class _Halved(nn.Module):
+    """In the place of a norm, and exact."""
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden / 2
+
+
+class _Decoder(nn.Module):
+    """A residual stream, to which an MoE block adds its output."""
 
     def __init__(self, config: OlmoeConfig) -> None:
         super().__init__()
-        self.norm = nn.Identity()
+        self.norm = _Halved()
         self.mlp = OlmoeSparseMoeBlock(config)
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return the stream [sequences, length, H] above the layer."""
-        stream: torch.Tensor = hidden + self.mlp(self.norm(hidden))
-        return stream
+    def forward(self, stream: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = stream + self.mlp(self.norm(stream))
+        return outputs
 
 
 class _Layers(PreTrainedModel):
@@ -92,18 +98,18 @@ class _Layers(PreTrainedModel):
         count = config.num_hidden_layers
         self.words = nn.ParameterList(torch.zeros(VOCABULARY, HIDDEN) for _ in range(count))
         self.places = nn.ParameterList(torch.zeros(max(LENGTHS), HIDDEN) for _ in range(count))
-        self.layers = nn.ModuleList(_Layer(config) for _ in range(count))
-
-    @property
-    def blocks(self) -> list[Any]:
-        """The MoE blocks, in order."""
-        return [layer.mlp for layer in self.layers]
+        self.layers = nn.ModuleList(_Decoder(config) for _ in range(count))
 
     def forward(self, input_ids: torch.Tensor, **_: Any) -> list[torch.Tensor]:
         """Return each layer's outputs, [sequences, length, H]."""
         inputs = zip(self.words, self.places, strict=True)
-        hidden = [words[input_ids] + places[: input_ids.shape[1]] for words, places in inputs]
-        return [layer(each) for layer, each in zip(self.layers, hidden, strict=True)]
+        streams = [words[input_ids] + places[: input_ids.shape[1]] for words, places in inputs]
+        return [layer(2 * each) for layer, each in zip(self.layers, streams, strict=True)]
+
+    @property
+    def blocks(self) -> list[Any]:
+        """The MoE blocks, each with a router `gate` and `experts`."""
+        return [layer.mlp for layer in self.layers]
 
 
 def _drawn(size: Size, seed: int, renormalised: bool) -> Any:
@@ -162,13 +168,15 @@ class SyntheticModel:
         if kind == "unused":
             self._disuse()
         self.model.to(torch.bfloat16 if half else torch.float32)
+        # Found before any mask is applied.
+        self._layers = find_moe_layers(self.model)
         self._known: dict[tuple[Any, ...], dict[Any, Collected]] = {}
         self._renumbered: dict[bytes, SyntheticModel] = {}
 
     @property
     def layers(self) -> list[MoELayer]:
         """The layers as mbench finds them."""
-        return find_moe_layers(self.model)
+        return self._layers
 
     def _plant(self) -> Planted:
         if self.size.experts < 6:
@@ -207,6 +215,7 @@ class SyntheticModel:
             rows = torch.from_numpy(row)
             for tensor in (layer.gate.weight, layer.experts.gate_up_proj, layer.experts.down_proj):
                 tensor.copy_(tensor[rows].clone())
+        other._layers = find_moe_layers(other.model)
         self._renumbered[order.tobytes()] = other
         return other
 

@@ -43,7 +43,9 @@ class SyntheticProbe(Probe):
         self.limit, self.spent = masks * self.tokens_per_mask, 0
         self._errors: dict[str, np.ndarray] = {}
         self._profiles: dict[tuple[str, str], Profile] = {}
-        self._full = [self._outputs(name) for name in self.corpora]
+        self._full = self._outputs()
+        self.asked: set[str] = set()
+        """Content of the masks that were asked for."""
 
     def losses(self, masks: Sequence[ExpertMask]) -> np.ndarray:
         """Return 1 plus the error, float64 [masks, corpora]."""
@@ -95,22 +97,30 @@ class SyntheticProbe(Probe):
     def _tried(self, masks: Sequence[ExpertMask]) -> np.ndarray:
         new = {mask.content_hash: mask for mask in masks if mask.content_hash not in self._errors}
         self._spend(len(new) * self.tokens_per_mask)
+        self.asked |= new.keys()
         for key, mask in new.items():
             with self._under(mask):
-                found = [self._outputs(name) for name in self.corpora]
+                found = self._outputs()
             self._errors[key] = np.array(
                 [_error(some, full) for some, full in zip(found, self._full, strict=True)]
             )
         rows = [self._errors[mask.content_hash] for mask in masks]
         return np.array(rows).reshape(len(rows), len(self.corpora))
 
-    def _outputs(self, corpus: str) -> list[torch.Tensor]:
-        """Each layer's outputs of the tokens that are no padding, [T, H]."""
-        text = self._texts[corpus]
-        inside = torch.arange(text.ids.shape[1]) < torch.from_numpy(text.lengths)[:, None]
+    def _outputs(self) -> list[list[torch.Tensor]]:
+        """By corpus and layer, the outputs of the tokens that are no padding, [T, H]."""
+        texts = list(self._texts.values())
+        if not texts:
+            return []
+        ids = torch.from_numpy(np.concatenate([text.ids for text in texts]))
         with torch.no_grad():
-            outputs = self._model.model(input_ids=torch.from_numpy(text.ids))
-        return [each[inside].double() for each in outputs]
+            outputs = self._model.model(input_ids=ids)
+        found = []
+        for number, text in enumerate(texts):
+            inside = torch.arange(ids.shape[1]) < torch.from_numpy(text.lengths)[:, None]
+            rows = slice(number * SEQUENCES, (number + 1) * SEQUENCES)
+            found.append([each[rows][inside].double() for each in outputs])
+        return found
 
 
 def _error(found: list[torch.Tensor], full: list[torch.Tensor]) -> float:

@@ -74,7 +74,7 @@ def test_a_new_suite_is_as_it_should_be(new, tmp_path):
         ("plugin reap", "method 'reap' is already registered by reap"),
         ("plugin there", "there exists already: nothing is written over it"),
         ("suite ../up", "valid are letters, digits, dots, hyphens and underscores"),
-        ("suite quickstart", "'quickstart' comes with mbench"),
+        ("suite quickstart", "a suite 'quickstart' comes with mbench"),
         ("suite there", "there.yaml exists already"),
         ("thing x", "'thing' is not one of"),
     ],

@@ -383,7 +383,7 @@ WRONG = {
             "ones = np.ones((*keep.shape, 12), np.float32)\n"
             "return mbench.ExpertMask(keep, stand_in=mbench.Constants(ones))"
         ),
-        "not 0 for the kept expert",
+        "must be 0, as it is kept",
     ),
     "constants of another size": Wrong(
         "stand-ins",
@@ -391,7 +391,7 @@ WRONG = {
             "ones = np.zeros((*keep.shape, 1), np.float32)\n"
             "return mbench.ExpertMask(keep, stand_in=mbench.Constants(ones))"
         ),
-        "hidden size",
+        "ends in 1 where the model has 12",
     ),
     "merged into dropped ones": Wrong(
         "stand-ins",
@@ -399,7 +399,7 @@ WRONG = {
             f"{MERGED}into[~keep] = np.argwhere(~keep)[:, 1]\n"
             "return mbench.ExpertMask(keep, stand_in=mbench.Merged(into, weights))"
         ),
-        "not kept",
+        "must be a kept expert",
     ),
     "left to none by a mapped router": Wrong(
         "stand-ins",
@@ -407,7 +407,7 @@ WRONG = {
             f"{MERGED}into[~keep] = -1\n"
             "return mbench.ExpertMask(keep, stand_in=mbench.Merged(into, weights))"
         ),
-        "a mapped router cannot",
+        "where the router is mapped",
     ),
     "neurons that are no order": Wrong(
         "stand-ins",
@@ -415,7 +415,7 @@ WRONG = {
             f"{MERGED}neurons = np.zeros((*keep.shape, 8), np.int64)\n"
             "return mbench.ExpertMask(keep, stand_in=mbench.Merged(into, weights, neurons))"
         ),
-        "no order",
+        "must be an order of 0 to 7",
     ),
     # search
     "spends more than it may": Wrong(
