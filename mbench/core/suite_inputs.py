@@ -141,8 +141,8 @@ class MixSpec(Strict):
 
     Each part is cut by itself as its own corpus says, but for the number of sequences. Then the
     sequences of all parts are interleaved evenly: the first ones, and every group of neighbours
-    that is resampled, hold the parts in the proportion of the whole, as nearly as whole sequences
-    can.
+    that is resampled, hold the parts in the proportion of the whole, of two parts to within one
+    sequence, of more to within two or three.
     """
 
     mix: Annotated[Mapping[Name, Share], Field(min_length=1, max_length=100)]

@@ -73,8 +73,8 @@ def interleaved(counts: Sequence[int]) -> np.ndarray:
     """The order in which sequences of several parts, listed part by part, are taken.
 
     Sequence j of a part with n stands at (j + 1/2) / n of the whole, the earlier part first where
-    two meet: so every run of neighbours has the parts in the proportion of the whole, as nearly as
-    whole sequences can, and each part keeps its own order.
+    two meet: so every run of neighbours has the parts nearly in the proportion of the whole (of two
+    to within one sequence, of more to within two or three), and each part keeps its own order.
 
     Args:
         counts: sequences of each part.
