@@ -4,8 +4,8 @@
 
 An order starts at the full model and drops `block` experts of one layer at a time, which share
 what their going costs; all layers lose equally many until K are left in each. Along one order the
-values add up to the loss of its last mask minus that of the full model. The K * L most valuable
-experts of the whole model stay: a loss is the same in all layers.
+values add up to the loss of its last mask minus that of the full model. The K most valuable experts
+of each layer stay: of layers with fewer than K, orders that end there say nothing.
 
 Sources: Shapley values as a criterion for experts, Monte Carlo orders, and ending them early,
 because small sets of experts say little, are from Shapley-MoE (openreview.net/forum?id=7kQjbCQwtT),
@@ -25,8 +25,7 @@ from pydantic import Field
 
 import mbench
 
-from .global_ranking import globally_best_counts
-from .uneven_layers import best_by_count, check_uneven, in_groups
+from .uneven_layers import best_by_count, in_groups
 
 
 class SampledShapleyParams(mbench.SearchParameters):
@@ -47,17 +46,12 @@ class Step:
 
 
 class SampledShapley(mbench.MaskSearch):
-    """The most valuable experts of the model, by what dropping them costs."""
+    """The K most valuable experts per layer, by what dropping them costs."""
 
     name = "sampled-shapley"
-    layers = "any"
     stochastic = True
     Params = SampledShapleyParams
     params: SampledShapleyParams
-
-    def check(self, budget: mbench.Budget) -> None:
-        """Raise `Infeasible` where no counts add up to the budget's total."""
-        check_uneven(budget)
 
     def search(
         self,
@@ -85,11 +79,8 @@ class SampledShapley(mbench.MaskSearch):
                 dropped[step.layer, step.experts] += 1
             done += 1
         values = estimated(total, dropped)
-        counts = globally_best_counts(values, budget)
-        notes = [
-            f"orders sampled: {done}",
-            f"layers keep {counts.min()} to {counts.max()} of {budget.num_experts} experts",
-        ]
+        counts = np.full(budget.num_layers, budget.kept)
+        notes = [f"orders sampled: {done}"]
         if missed := int((dropped == 0).sum()):
             notes.append(f"{missed} experts were never dropped: they count as their layer's mean")
         return mbench.ExpertMask(best_by_count(values, counts, budget.groups), tuple(notes))
@@ -156,6 +147,6 @@ def mbench_methods() -> list[mbench.Method]:
             "sampled-shapley",
             selector="all",
             builder="sampled-shapley",
-            description="experts by what dropping them costs, in sampled orders, uneven layers",
+            description="experts by what dropping them costs, in sampled orders",
         )
     ]
