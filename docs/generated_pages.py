@@ -146,10 +146,23 @@ def _component(kind: str, component: type[Component]) -> Iterator[str]:
     yield _markdown(inspect.getdoc(component) or "")
     fields = component.Params.model_fields
     if fields:
-        yield "\n| parameter | default | |\n| --- | --- | --- |"
+        said = _said_of_fields(component.Params)
+        yield "\n| parameter | values | default | |\n| --- | --- | --- | --- |"
         for name, field in fields.items():
             default = "" if field.is_required() else f"`{field.get_default()!r}`"
-            yield f"| `{name}` | {_cell(default)} | {_cell(field.description or '')} |"
+            values, words = said.get(name, ("", ""))
+            words = field.description or words
+            yield f"| `{name}` | {_cell(values)} | {_cell(default)} | {_cell(words)} |"
+
+
+def _said_of_fields(kind: type) -> dict[str, tuple[str, str]]:
+    """Field -> its type, and the sentence below it, in a class and those that it is made of."""
+    said: dict[str, tuple[str, str]] = {}
+    for base in reversed([each for each in kind.__mro__ if issubclass(each, mbench.Parameters)]):
+        for node, after in _with_next(base):
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                said[node.target.id] = (f"`{ast.unparse(node.annotation)}`", _sentence(after))
+    return said
 
 
 def _hooks() -> Iterator[str]:
@@ -201,9 +214,7 @@ def _doc(value: Any) -> str:
 
 def _members(kind: type) -> Iterator[str]:
     """Fields with the sentences below them, properties and methods, as its body has them."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
-    assert isinstance(body, ast.ClassDef)
-    for node, after in zip(body.body, [*body.body[1:], None], strict=True):
+    for node, after in _with_next(kind):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             if not node.target.id.startswith("_"):
                 words = _sentence(after)
@@ -218,6 +229,13 @@ def _members(kind: type) -> Iterator[str]:
                 head = f"{node.name}({ast.unparse(node.args)}){returns}"
             yield f"- `{head}`: {words}"
     yield ""
+
+
+def _with_next(kind: type) -> Iterator[tuple[ast.stmt, ast.stmt | None]]:
+    """The statements of a class's body, each with the one after it."""
+    node = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    assert isinstance(node, ast.ClassDef)
+    yield from zip(node.body, [*node.body[1:], None], strict=True)
 
 
 def _sentence(node: ast.stmt | None) -> str:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from mbench.core.provenance import release
-from mbench.storage.source_code import Root, Source, code_hash, source_of
+from mbench.storage.source_code import Root, Source, code_hash, source_of_loaded
 
 READERS = ("storage/text_files", "storage/texts.py")
 """What reads texts."""
@@ -46,7 +46,7 @@ class Code:
     """Folder or file of mbench -> sha256 of its content."""
     versions: Mapping[str, str]
     """Without the build's variant such as `+cpu`."""
-    source_of: Callable[[Sequence[Root]], Source] = source_of
+    source_of: Callable[[Sequence[Root]], Source] = source_of_loaded
     """The source of a component whose code begins there."""
 
     def remembering(self) -> Code:

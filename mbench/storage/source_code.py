@@ -15,20 +15,22 @@ import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES
 from pathlib import Path
 from types import ModuleType
 
 from mbench.core.provenance import release
+from mbench.storage.distributions import (
+    DISTRIBUTION,
+    distribution_of,
+    is_required,
+    top_level,
+)
+from mbench.storage.loaded_code import refuse_changed
 from mbench.storage.typed_code import TypedCode
-
-DISTRIBUTION = "mbench"
-
 
 Root = ModuleType | TypedCode
 """Where a component's code begins."""
@@ -48,16 +50,42 @@ def source_of(roots: Iterable[Root]) -> Source:
     """The modules, and what was typed, with everything they import (see above)."""
     roots = list(roots)
     typed = [root for root in roots if isinstance(root, TypedCode)]
-    modules = [root for root in roots if isinstance(root, ModuleType)]
-    files, distributions = _reached(
-        [(_root_name(module), _file(module), module.__package__ or "") for module in modules],
-        [name for root in typed for name in root.imports],
-    )
+    files, distributions = _reached_from(roots)
     lines = [f"{name}\0{_file_hash(path)}\n" for path, name in files.items()]
     lines = sorted([*lines, *(f"{root.name}\0{root.sha256}\n" for root in typed)])
     return Source(
         hashlib.sha256("".join(lines).encode()).hexdigest(), dict(sorted(distributions.items()))
     )
+
+
+def source_of_loaded(roots: Iterable[Root]) -> Source:
+    """The source by which this process computes.
+
+    Raises `PluginError` for a file that was edited after it was loaded.
+    """
+    roots = list(roots)
+    files, _ = _reached_from(roots)
+    modules = [root for root in roots if isinstance(root, ModuleType)]
+    for module in {*modules, *_loaded(files)}:
+        refuse_changed(module, _file(module), _file_hash(_file(module)))
+    return source_of(roots)
+
+
+def _reached_from(roots: Iterable[Root]) -> tuple[dict[Path, str], dict[str, str]]:
+    roots = list(roots)
+    modules = [root for root in roots if isinstance(root, ModuleType)]
+    return _reached(
+        [(_root_name(module), _file(module), module.__package__ or "") for module in modules],
+        [name for root in roots if isinstance(root, TypedCode) for name in root.imports],
+    )
+
+
+def _loaded(files: Mapping[Path, str]) -> Iterator[ModuleType]:
+    """Modules of this process that come from these files of Python."""
+    for path, name in files.items():
+        module = sys.modules.get(name)
+        if module is not None and path.suffix == ".py" and _file(module) == path:
+            yield module
 
 
 def files_behind(path: Path) -> frozenset[Path]:
@@ -97,12 +125,12 @@ def _followed(imported: str, distributions: dict[str, str]) -> list[tuple[str, P
     if top in sys.stdlib_module_names or top == DISTRIBUTION:
         return []
     reached = list(_modules_on_the_way(imported))
-    distribution = "" if top in _top_level(DISTRIBUTION) else _distribution(top)
+    distribution = "" if top in top_level(DISTRIBUTION) else distribution_of(top)
     if distribution and reached and not _belongs(reached[0][1], distribution):
         distribution = ""  # a file that only bears the distribution's name
     if distribution:
         distributions[distribution] = release(importlib.metadata.version(distribution))
-    if distribution and _is_required(distribution):
+    if distribution and is_required(distribution):
         return []
     if not reached and not distribution:
         # An optional import; what the component does may change once it is installed.
@@ -211,72 +239,6 @@ def _submodule(folder: Path, name: str) -> Path | None:
 def _file_hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@cache
-def _distribution(top: str) -> str:
-    """The installed distribution that a module belongs to; empty if none does."""
-    try:
-        # Most distributions are called what they are imported as; this spares a look at them all.
-        return importlib.metadata.distribution(top).name
-    except importlib.metadata.PackageNotFoundError:
-        return next(iter(_all_modules().get(top, ())), "")
-
-
-@cache
-def _all_modules() -> Mapping[str, list[str]]:
-    return importlib.metadata.packages_distributions()
-
-
-@cache
-def _is_required(distribution: str) -> bool:
-    """Whether mbench requires a distribution, directly or in turn."""
-    name = _normal(distribution)
-    return name in _required_by(DISTRIBUTION, "") or name in _required_in_turn()
-
-
-@cache
-def _required_in_turn() -> frozenset[str]:
-    names: set[str] = set()
-    pending = [DISTRIBUTION]
-    while pending:
-        for name in _required_by(pending.pop(), "") - names:
-            names.add(name)
-            pending.append(name)
-    return frozenset(names)
-
-
-@cache
-def _required_by(distribution: str, extra: str) -> frozenset[str]:
-    """What one distribution requires, and what the extras that it asks for require."""
-    from packaging.requirements import Requirement
-
-    try:
-        lines = importlib.metadata.requires(distribution) or []
-    except importlib.metadata.PackageNotFoundError:
-        return frozenset()
-    names: set[str] = set()
-    for requirement in map(Requirement, lines):
-        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
-            names.add(_normal(requirement.name))
-            for each in requirement.extras:
-                names |= _required_by(requirement.name, each)
-    return frozenset(names)
-
-
-def _normal(distribution: str) -> str:
-    """The one spelling of a distribution's name."""
-    return re.sub("[-_.]+", "-", distribution).lower()
-
-
-@cache
-def _top_level(distribution: str) -> frozenset[str]:
-    """What a distribution is imported as."""
-    try:
-        text = importlib.metadata.distribution(distribution).read_text("top_level.txt")
-    except importlib.metadata.PackageNotFoundError:
-        text = None
-    return frozenset((text or "").split())
 
 
 def code_hash(place: Path) -> str:
