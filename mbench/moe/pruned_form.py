@@ -104,6 +104,7 @@ def load_pruned(
     )
     if not checkpoint.is_deepseek:
         model.__class__ = model_class
+    model.save_pretrained = _refuse_to_save  # type: ignore[method-assign]
     return PrunedModel(model.eval().requires_grad_(False), tokenizer)
 
 
@@ -119,6 +120,13 @@ def _shrunk(model_class: type[PreTrainedModel], mask: ExpertMask) -> type[PreTra
 
     names = {"__init__": build, "__module__": model_class.__module__}
     return type(model_class.__name__, (model_class,), names)
+
+
+def _refuse_to_save(*args: Any, **kwargs: Any) -> None:
+    raise UnsupportedModel(
+        "a model of mbench's own form is not saved as a stock one, whose configuration would be"
+        " that of another model; copy its folder"
+    )
 
 
 def _refuse_other_forms(folder: str) -> None:

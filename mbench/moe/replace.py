@@ -63,12 +63,11 @@ def merged_rows(
     inner, orders = _orders(layer, stand_in, number)
     for taker, members in groups:
         for name, tensor in tensors.items():
-            rows = [tensor[member] for member in members]
-            if inner is not None:
-                rows = [
-                    inner.ordered(name, row, orders[member])
-                    for row, member in zip(rows, members, strict=True)
-                ]
+            # One after another: a group may be all experts of a layer.
+            rows = (
+                tensor[member] if inner is None else inner.ordered(name, tensor[member], order)
+                for member, order in zip(members, orders[members], strict=True)
+            )
             what = f"{layer.path}.{name} of expert {taker}"
             yield name, taker, weighted_sum(what, rows, stand_in.weights[number, members])
 
@@ -78,7 +77,7 @@ def _orders(
 ) -> tuple[InnerNeurons | None, np.ndarray]:
     """Where a layer's inner neurons are and in which order to take them; None: as they are."""
     if stand_in.neurons is None:
-        return None, np.zeros(0)
+        return None, np.zeros((layer.num_experts, 0), dtype=np.int64)
     inner = InnerNeurons.of(layer)
     if isinstance(stand_in.neurons, str):
         return inner, matched(layer_weights(layer).expert, stand_in.into[number])

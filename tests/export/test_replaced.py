@@ -83,6 +83,8 @@ def test_what_is_exported_computes_what_the_masked_model_does(case, kind, tmp_pa
         assert type(loaded) is type(model)
         if case == "olmoe":
             assert again.tokenizer("w5 w7").input_ids == [5, 7]
+            with pytest.raises(UnsupportedModel, match="copy its folder"):
+                loaded.save_pretrained(tmp_path / "stock")
         constants = 0 if kind != "constants" else mask.stand_in.outputs[~mask.keep].size
         assert loaded.num_parameters() + constants <= done.pruned.parameters
     torch.testing.assert_close(logits_of(loaded), expected)

@@ -198,6 +198,35 @@ def test_every_bit_is_restored_also_after_an_exception(seed, case, kind):
     assert torch.equal(logits_of(model), logits)
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    case=st.sampled_from(["olmoe", "gpt_oss", "nemotron_h", "ernie4_5_moe", "mixtral"]),
+    kind=st.sampled_from(["plain", "constants", "mapped", "sliced"]),
+    data=st.data(),
+)
+def test_any_number_from_one_to_all_experts_may_be_kept(seed, case, kind, data):
+    _, layers = model_and_layers(case)
+    generator = np.random.default_rng(seed)
+    keep = np.zeros((len(layers), layers[0].num_experts), dtype=bool)
+    for row in keep:
+        row[generator.permutation(len(row))[: data.draw(st.integers(1, len(row)))]] = True
+    if kind == "plain":
+        mask, by_hand = ExpertMask(keep), unevenly_sliced_by_hand(case, keep)
+    elif kind == "constants":
+        mask = constants_mask(layers, keep, generator)
+        by_hand = with_constants_by_hand(case, keep, mask.stand_in.outputs)
+    else:
+        mask = merged_mask(layers, keep, generator, kind, data.draw(st.booleans()))
+        merged, whole = mask.stand_in, kind == "mapped"
+        state = merged_by_hand(case, merged.into, merged.weights, merged.neurons, whole)
+        by_hand = unevenly_sliced_by_hand(case, keep | whole, state)
+    expected = logits_of(by_hand)
+    close(logits_under(case, mask), expected)
+    model, layers = model_and_layers(case)
+    close(logits_of(prune(model, layers, mask)), expected)
+
+
 @pytest.mark.parametrize("kind", ["constants", "mapped"])
 def test_tokens_of_dropped_experts_go_to_what_stands_in_alone(kind):
     model, layers = model_and_layers("olmoe")
