@@ -39,7 +39,7 @@ def _answers(boards: GroupBoards) -> Table:
     table = Table()
     for head in ("Budget", BEST, HURT, GAIN):
         table.add_column(head)
-    for board in reversed(boards.boards):
+    for board in boards.boards:
         if board.ranking is not None:
             cells = (Text(clean(_in_words(answer))) for answer in answers(board.ranking))
             table.add_row(Text(f"{board.pruned}\n{board.kept}"), *cells)
@@ -65,7 +65,7 @@ def _scores(boards: GroupBoards, score: Score) -> Table:
     group = boards.group
     table = Table()
     table.add_column("Method")
-    budgets = boards.boards[::-1]
+    budgets = boards.boards
     for board in budgets:
         table.add_column(board.pruned, justify="right")
     if group.unpruned is not None and (value := score.value(group.unpruned)) is not None:

@@ -243,6 +243,24 @@ class Provenance:
                 shared[package] = version if len(builds) == 1 else releases.pop()
         return shared
 
+    def texts_of(self, model: str, method: str) -> tuple[str, ...]:
+        """The corpora of a method and of what it builds upon, each once.
+
+        Raises `KeyError` for a method that is not on record.
+        """
+        settings = self.methods[model][method]
+        below = self.texts_of(model, settings.candidate) if settings.candidate else ()
+        return tuple(dict.fromkeys((*settings.corpora, *below)))
+
+    def calibration_tokens(self, model: str, method: str) -> int | None:
+        """Tokens of these corpora; None where they are not on record."""
+        if method not in self.methods.get(model, {}):
+            return None
+        profiles, texts = self.profiles_of(model), self.texts_of(model, method)
+        if not all(text in profiles for text in texts):
+            return None
+        return sum(profiles[text].tokens for text in texts)
+
     def profiles_of(self, model: str) -> dict[str, CorpusProfile]:
         """Corpus -> what profiling the model counted, of the run that counted most."""
         known: dict[str, CorpusProfile] = {}

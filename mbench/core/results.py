@@ -13,7 +13,7 @@ from mbench.core.admission import Finding
 from mbench.core.evaluation import Evaluation, Metric
 from mbench.core.item_texts import ItemText
 from mbench.core.provenance import Provenance
-from mbench.core.stand_ins import StandIn
+from mbench.core.stand_ins import Constants, Merged, StandIn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +32,11 @@ DTYPES = {
     "experts_kept": "int64",
     "router": "str",
     "mask": "str",
+    "fewest_kept": "Int64",
+    "most_kept": "Int64",
+    "stand_in": "str",
+    "stability": "float64",
+    "calibration_tokens": "Int64",
     "search_tokens": "int64",
     "search_masks": "int64",
     "task": "str",
@@ -63,14 +68,14 @@ class CellKey:
 
     @property
     def label(self) -> str:
-        """The cell's name in progress and messages, e.g. `qwen 25% random seed 0`."""
+        """The cell's name in progress and messages, e.g. `qwen 75% pruned, random seed 0`."""
         seed = "" if self.seed is None else f" seed {self.seed}"
-        return f"{budget_label(self.model, self.retain)} {self.method}{seed}"
+        return f"{budget_label(self.model, self.retain)}, {self.method}{seed}"
 
 
 def budget_label(model: str, retain: float) -> str:
-    """A budget's name in progress and messages, e.g. `qwen 25%`."""
-    return f"{model} {100 * retain:g}%"
+    """A budget's name in progress and messages, e.g. `qwen 75% pruned`."""
+    return f"{model} {100 * (1 - retain):.4g}% pruned"
 
 
 @dataclass(frozen=True)
@@ -250,6 +255,12 @@ class Results:
     )
     """(model, mask hash) -> what stands in for the experts that the mask drops, if anything."""
 
+    def stand_in_of(self, model: str, mask: str) -> str:
+        """What stands in for the experts that a mask drops: `constants`, `merged`, or nothing."""
+        kinds = {Constants: "constants", Merged: "merged"}
+        stand_in = self.stand_ins.get((model, mask))
+        return "" if stand_in is None else kinds[type(stand_in)]
+
     def average_of(self, cell: CellResult) -> Metric | None:
         """Unweighted mean of the average's tasks, or None unless all of them have a result.
 
@@ -269,11 +280,14 @@ def long_form(results: Results) -> pd.DataFrame:
     """Every figure of a run, one per row.
 
     Columns: `model`, `method`, `seed` (NA where a method has none), `retain`, `experts_kept` (per
-    layer), `router`, `mask` (content hash), `search_tokens` and `search_masks` (what a search cost,
-    else 0), `task`, `metric`, `value`, `stderr` (over items),
-    `items`, `status`. A task without a result has one row: its declared metric, no value, its
-    status. The suite's average has a row where all its tasks are ok: its name as `task`, `mean`
-    as `metric`, and the standard error that follows from the tasks' independent ones.
+    layer, the mean where layers differ), `router`, `mask` (content hash), `fewest_kept` and
+    `most_kept` (in one layer), `stand_in` (`constants`, `merged` or nothing), `stability`,
+    `calibration_tokens` (of the method's corpora and those of what it builds upon),
+    `search_tokens` and `search_masks` (what a search cost, else 0), `task`, `metric`, `value`,
+    `stderr` (over items), `items`, `status`. A task without a result has one row: its declared
+    metric, no value, its status. The suite's average has a row where all its tasks are ok: its name
+    as `task`, `mean` as `metric`, and the standard error that follows from the tasks' independent
+    ones.
     """
     import pandas as pd
 
@@ -282,6 +296,8 @@ def long_form(results: Results) -> pd.DataFrame:
 
 
 def _cell_rows(results: Results, cell: CellResult) -> Iterator[dict[str, Any]]:
+    keep = results.masks.get((cell.model, cell.mask))
+    layers = None if keep is None else keep.sum(axis=1)
     common = {
         "model": cell.model,
         "method": cell.method,
@@ -290,6 +306,11 @@ def _cell_rows(results: Results, cell: CellResult) -> Iterator[dict[str, Any]]:
         "experts_kept": cell.kept,
         "router": cell.router,
         "mask": cell.mask,
+        "fewest_kept": None if layers is None else int(layers.min()),
+        "most_kept": None if layers is None else int(layers.max()),
+        "stand_in": results.stand_in_of(cell.model, cell.mask),
+        "stability": cell.stability,
+        "calibration_tokens": results.provenance.calibration_tokens(cell.model, cell.method),
         "search_tokens": cell.search_tokens,
         "search_masks": cell.search_masks,
     }

@@ -147,7 +147,7 @@ def _notes_in_words(plan: Plan) -> Iterator[ProtocolEntry]:
                 names.append(cell.method.name)
     for (model, retain, note), names in methods.items():
         yield ProtocolEntry(
-            f"On {model} at {100 * retain:g} %",
+            f"On {model}, {100 * (1 - retain):.4g} % pruned",
             f"{', '.join(names)}: {note}",
             "note",
             models=(model,),

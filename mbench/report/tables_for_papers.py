@@ -151,7 +151,7 @@ def _task_mark(task: str, board: Board, method: str) -> str:
 def _note(boards: GroupBoards) -> str:
     """What the marks mean, and where nothing is told apart and why."""
     untold: dict[str, list[str]] = {}
-    for board in reversed(boards.boards):
+    for board in boards.boards:
         rankings = {r.score.name: r for r in (board.ranking, board.by_perplexity) if r}
         rankings |= {task: ranking for task, ranking in board.by_task.items()}
         for name, ranking in rankings.items():
@@ -213,7 +213,7 @@ def _grids(run: RunBoards, syntax: Syntax) -> Iterator[Grid]:
             unpruned = Entry("unpruned", (group.unpruned,))
             figures = (_figure(syntax, unpruned, column) for column in columns)
             blocks.append(((syntax.text(percent(0.0)), "unpruned", *figures),))
-        blocks += [_block(syntax, board, columns) for board in reversed(boards.boards)]
+        blocks += [_block(syntax, board, columns) for board in boards.boards]
         caption = syntax.text(f"{run.results.title}: {boards.heading}")
         yield Grid(caption, syntax.text(_note(boards)), names, tuple(blocks))
 

@@ -52,6 +52,11 @@ def count(parameters: int) -> str:
     return str(parameters)
 
 
+def tokens(number_of: int) -> str:
+    """98304 -> "98 304"."""
+    return f"{number_of:,}".replace(",", "\N{THIN SPACE}")
+
+
 def _as_stored(value: float) -> float:
     """As the data of the page have it, so that page, terminal and tables round alike."""
     return round(value, DIGITS) + 0.0

@@ -189,7 +189,7 @@ def test_a_run_measures_each_budget_once_and_failures_are_named(tmp_path, monkey
     failed = run(tmp_path, "efficiency.prompt_tokens=400")
     assert [each.status for each in failed.efficiency] == ["failed", "failed"]
     ((what, why),) = list_problems(failed)
-    assert what == "failed efficiency (demo 25% and 1 more)"
+    assert what == "failed efficiency (demo 75% pruned and 1 more)"
     assert "exceed the model's 256" in why
     write(first, tmp_path / "report")
     assert read(tmp_path / "report").efficiency == first.efficiency
@@ -243,7 +243,7 @@ def test_figures_reach_the_table_and_the_page(tmp_path):
     assert table.loc[2:, "parameters"].isna().all()
     tables = Tables(html_of(read(tmp_path))).tables
     model = results.cells[0].model
-    _, quarter, half = tables[f"What a pruned {model} saves"]
+    _, half, quarter = tables[f"What a pruned {model} saves"]
     text = " ".join(quarter).replace("\N{NO-BREAK SPACE}", " ")
     for figure in ("25 % of 8 kB", "40 % of 20 kB", "2.00 × 100", "1.20 × 10", "150–250"):
         assert figure in text

@@ -142,9 +142,9 @@ def budgets(retains: Sequence[float]) -> Spec:
     return {
         "field": "retain",
         "type": "ordinal",
-        "title": "experts kept",
+        "title": "experts pruned",
         "scale": {"domain": list(retains), "paddingInner": 0.25, "paddingOuter": 0.12},
-        "axis": {"labelExpr": "format(100 * datum.value, '.4~g') + '\N{NO-BREAK SPACE}%'"},
+        "axis": {"labelExpr": "format(100 * (1 - datum.value), '.4~g') + '\N{NO-BREAK SPACE}%'"},
     }
 
 

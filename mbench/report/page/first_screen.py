@@ -79,7 +79,7 @@ class Screen:
 
 def first_screen(boards: GroupBoards) -> Screen | None:
     """The screen of a model; None where nothing was pruned or there is nothing to rank by."""
-    ranked = [(board, board.ranking) for board in reversed(boards.boards) if board.ranking]
+    ranked = [(board, board.ranking) for board in boards.boards if board.ranking]
     scores = [row.summary.mean for _, ranking in ranked for row in ranking.placed]
     references = {board.id: _reference(ranking) for board, ranking in ranked}
     ends = [

@@ -63,9 +63,7 @@ def to_json(run: RunBoards) -> dict[str, Any]:
         "title": results.title,
         "score": run.score.name if run.score else "",
         "evaluations": {status: statuses.count(status) for status in sorted(set(statuses))},
-        "budgets": [
-            _budget_to_json(board) for boards in run.groups for board in reversed(boards.boards)
-        ],
+        "budgets": [_budget_to_json(board) for boards in run.groups for board in boards.boards],
         "models": list(dict.fromkeys(boards.group.model for boards in run.groups)),
     }
 

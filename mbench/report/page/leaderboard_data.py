@@ -61,7 +61,7 @@ def leaderboard_data(run: RunBoards) -> dict[str, Any]:
                 "name": boards.group.model,
                 "id": boards.id,
                 "router": boards.group.router,
-                "budgets": [_budget(board, results) for board in reversed(boards.boards)],
+                "budgets": [_budget(board, results) for board in boards.boards],
             }
             for boards in run.groups
             if boards.boards
@@ -93,6 +93,7 @@ def _budget(board: Board, results: Results) -> dict[str, Any]:
         "pruned": board.pruned,
         "kept": board.kept,
         "tasks": _task_figures(board, results),
+        "facts": _facts(board),
         "won": _won(board),
         "divergence": _divergences(board),
         "changed": _changed(board, results.task_metrics),
@@ -201,6 +202,22 @@ def _figures(entry: Entry, tasks: Mapping[str, str]) -> list[Any]:
             states = (cell.task_status(task).status for cell in entry.cells)
             figures.append(next((state for state in states if state != "ok"), "no such metric"))
     return figures
+
+
+def _facts(board: Board) -> dict[str, dict[str, Any]]:
+    """Method -> what is known of its masks: `marks` beside its name, `stability`, and the tokens it
+    cost, `calibration` and `search`."""
+    found = ((entry.method, board.facts_of(entry)) for entry in board.budget.entries)
+    return {
+        method: {
+            "marks": list(facts.marks),
+            "stability": None if facts.stability is None else _figure(facts.stability),
+            "calibration": facts.calibration_tokens,
+            "search": facts.search_tokens,
+        }
+        for method, facts in found
+        if facts is not None
+    }
 
 
 def _won(board: Board) -> dict[str, list[list[int] | None]] | None:

@@ -45,7 +45,7 @@ def union_of_choices(choices: CorpusChoices) -> tuple[str, ...]:
     for retain, by_corpus in choices.chosen.items():
         masks = list(by_corpus.values())
         notes.append(
-            f"{pruned(retain)}: of {choices.kept(retain)} experts per layer, the choices by"
+            f"{pruned(retain)}: of {choices.kept(retain):.4g} experts per layer, the choices by"
             f" {listing(by_corpus)} have {shared_size(masks):.1f} in common; their union has"
             f" {union_size(masks):.1f}."
         )

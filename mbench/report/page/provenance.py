@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from mbench.core.interfaces import RouterMode
 from mbench.core.provenance import MethodSettings, ModelRecord, Provenance, RunRecord
-from mbench.report.words import size
+from mbench.report.words import size, tokens
 
 
 def commands(provenance: Provenance) -> str:
@@ -61,9 +61,8 @@ def run_costs(provenance: Provenance) -> tuple[tuple[str, str], ...]:
     if len(provenance.runs) > 1:
         return ()
     cost = provenance.runs[0].cost
-    tokens = f"{cost.forward_tokens:,}".replace(",", "\u2009")
     return (
-        ("Forward tokens", tokens),
+        ("Forward tokens", tokens(cost.forward_tokens)),
         *((f"Seconds, {stage}", f"{spent:.1f}") for stage, spent in cost.seconds.items()),
         *((f"Peak memory, {where}", size(held, "B")) for where, held in cost.peak_memory.items()),
     )

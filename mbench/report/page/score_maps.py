@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from mbench.core.clean_text import visible
 from mbench.core.results import CellResult, Results
+from mbench.core.stand_ins import Constants, Merged
 from mbench.report.statistics.boards import Board, GroupBoards, RunBoards
+from mbench.report.statistics.mask_facts import mask_facts
 
 MAPS = "masks_and_scores.js"
 """The file's name."""
@@ -45,13 +47,20 @@ def maps_script(run: RunBoards) -> str:
     """The file beside the page: a call of `scoreMaps` with masks and scores, each array once.
 
     `models`: `name`, `layers` (module paths), `experts`, `scores` (method -> corpus -> number of
-    an array) and `budgets`: `retain`, `pruned`, `kept` and `masks`, a list of `label`, `method` and
-    `mask` (number of an array) in the leaderboard's order. `scores` and `masks` are those arrays
-    [layers, N] in base64: little-endian float64, and bits, the first of a byte being its highest.
+    an array) and `budgets`: `retain`, `pruned` and `masks`, a list in the leaderboard's order of
+    `label`, `method`, `mask` (number of an array), `marks` (see `MaskFacts`), `constants` (whether
+    these stand in for pruned experts) and `into` (number of an array, or null): the expert that a
+    merged one is part of. `scores`, `masks` and `into` are those arrays [layers, N] in base64:
+    little-endian float64; bits, the first of a byte being its highest; little-endian int16.
     """
-    scores, masks = _Arrays(), _Arrays()
-    models = [_model(boards, scores, masks) for boards in run.groups if boards.boards]
-    data = {"models": models, "scores": scores.texts, "masks": masks.texts}
+    arrays = _AllArrays()
+    models = [_model(boards, arrays) for boards in run.groups if boards.boards]
+    data = {
+        "models": models,
+        "scores": arrays.scores.texts,
+        "masks": arrays.masks.texts,
+        "into": arrays.into.texts,
+    }
     return f"scoreMaps({json.dumps(data, separators=(',', ':'))});\n"
 
 
@@ -70,13 +79,20 @@ class _Arrays:
         return self._numbers[content]
 
 
-def _model(boards: GroupBoards, scores: _Arrays, masks: _Arrays) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _AllArrays:
+    scores: _Arrays = field(default_factory=_Arrays)
+    masks: _Arrays = field(default_factory=_Arrays)
+    into: _Arrays = field(default_factory=_Arrays)
+
+
+def _model(boards: GroupBoards, arrays: _AllArrays) -> dict[str, Any]:
     results, name = boards.results, boards.group.model
     facts = results.provenance.models[name].facts
     of_methods: dict[str, dict[str, int]] = {}
     for (model, method, corpus), values in results.scores.items():
         if model == name:
-            number = scores.number(values.astype("<f8").tobytes())
+            number = arrays.scores.number(values.astype("<f8").tobytes())
             of_methods.setdefault(visible(method), {})[visible(corpus)] = number
     return {
         "name": visible(name),
@@ -87,18 +103,26 @@ def _model(boards: GroupBoards, scores: _Arrays, masks: _Arrays) -> dict[str, An
             {
                 "retain": board.retain,
                 "pruned": board.pruned,
-                "kept": board.budget.kept,
-                "masks": [
-                    {
-                        "label": visible(_label(cell)),
-                        "method": visible(cell.method),
-                        "mask": masks.number(np.packbits(keep).tobytes()),
-                    }
-                    for cell, keep in _masks(board)
-                ],
+                "masks": [_mask(results, cell, keep, arrays) for cell, keep in _masks(board)],
             }
-            for board in reversed(boards.boards)
+            for board in boards.boards
         ],
+    }
+
+
+def _mask(
+    results: Results, cell: CellResult, keep: np.ndarray, arrays: _AllArrays
+) -> dict[str, Any]:
+    facts = mask_facts(results, (cell,))
+    stand_in = results.stand_ins.get((cell.model, cell.mask))
+    merged = stand_in.into.astype("<i2") if isinstance(stand_in, Merged) else None
+    return {
+        "label": visible(_label(cell)),
+        "method": visible(cell.method),
+        "mask": arrays.masks.number(np.packbits(keep).tobytes()),
+        "marks": [] if facts is None else list(facts.marks),
+        "constants": isinstance(stand_in, Constants),
+        "into": None if merged is None else arrays.into.number(merged.tobytes()),
     }
 
 

@@ -24,6 +24,7 @@ from mbench.report.tables.corpus_overlap import corpus_overlap
 from mbench.report.tables.every_metric import every_metric
 from mbench.report.tables.every_seed import every_seed
 from mbench.report.tables.failures import failures
+from mbench.report.tables.mask_facts import mask_facts_table
 from mbench.report.tables.mask_overlap import mask_overlap
 from mbench.report.tables.published_figures import published_figures
 from mbench.report.tables.savings import savings
@@ -159,6 +160,7 @@ DETAILS = (
     _of_budget(
         "details",
         notes(budget_notes),
+        folded("Masks: layers, stability, cost", mask_facts_table),
         folded(
             "Every task and metric",
             every_metric,

@@ -79,7 +79,7 @@ def page(run: RunBoards, papers: Sequence[Published] = (), panels: Sequence[Part
         leaderboards=tuple(
             Part(board.where, (leaderboard(board),), id=f"{board.id}-board")
             for boards in run.groups
-            for board in reversed(boards.boards)
+            for board in boards.boards
         ),
         tabs=tabs(run, papers, panels),
         data=leaderboard_data(run),

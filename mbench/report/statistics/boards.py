@@ -11,6 +11,7 @@ import numpy as np
 from mbench.core.results import CellKey, CellResult, Results
 from mbench.report.statistics.floors import Floor, floors
 from mbench.report.statistics.groups import BudgetEntries, Entry, Group, arrange
+from mbench.report.statistics.mask_facts import MaskFacts, mask_facts
 from mbench.report.statistics.pairing import Paired, Part, join, pair, to_part
 from mbench.report.statistics.ranking import Ranked, Ranking, Reference, rankings
 from mbench.report.statistics.scores import Score, primary_score, second_score, task_score
@@ -83,6 +84,10 @@ class Board:
         places = {name: place for place, name in enumerate(order)}
         by_place = sorted(self.budget.entries, key=lambda e: places.get(e.method, len(order)))
         return tuple(by_place)
+
+    def facts_of(self, entry: Entry) -> MaskFacts | None:
+        """What is known of a method's masks; None where it has none."""
+        return mask_facts(self.results, entry.cells)
 
     def masks_of(self, entry: Entry) -> list[np.ndarray]:
         """The masks of a method, bool [layers, N], one per seed that has a mask."""

@@ -4,6 +4,7 @@ corpus.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -45,13 +46,16 @@ class CorpusChoices:
             return None
         return jaccard_by_layer(*(choices[corpus] for corpus in pair))
 
-    def kept(self, retain: float) -> int:
-        """Experts kept per layer at a budget."""
-        return int(self._any_mask(retain)[0].sum())
+    def kept(self, retain: float) -> float:
+        """Experts kept per layer at a budget, the mean where layers keep different numbers."""
+        return float(self._any_mask(retain).sum(axis=1).mean())
 
     def chance(self, retain: float) -> float:
-        """The expected overlap of two independent random choices at a budget."""
-        return chance(self._any_mask(retain).shape[1], self.kept(retain))
+        """The expected overlap of two independent random choices at a budget, of as many experts
+        in each layer; the mean over layers."""
+        mask = self._any_mask(retain)
+        by_layer = [chance(mask.shape[1], int(kept)) for kept in mask.sum(axis=1)]
+        return math.fsum(by_layer) / len(by_layer)
 
     def layers(self, retain: float) -> int:
         """MoE layers of the model."""

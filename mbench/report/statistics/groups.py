@@ -63,7 +63,7 @@ class Group:
     """The suite's mode; a method may have its own."""
     unpruned: CellResult | None
     budgets: tuple[BudgetEntries, ...]
-    """By rising retain ratio."""
+    """From few to many pruned experts."""
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -86,7 +86,7 @@ def arrange(results: Results) -> tuple[Group, ...]:
         pruned = [cell for cell in cells if cell.method != UNPRUNED]
         budgets = tuple(
             _budget([cell for cell in pruned if cell.retain == retain])
-            for retain in sorted({cell.retain for cell in pruned})
+            for retain in sorted({cell.retain for cell in pruned}, reverse=True)
         )
         unpruned = next((cell for cell in cells if cell.method == UNPRUNED), None)
         router = (unpruned or cells[0]).router

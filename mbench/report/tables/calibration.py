@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-
-from mbench.core.provenance import MethodSettings
 from mbench.report.statistics.boards import GroupBoards
 from mbench.report.tables.table import MISSING, Cell, Column, Row, Table
+from mbench.report.words import tokens
 
 
 def calibration(boards: GroupBoards) -> Table | None:
     """The corpora of each method, its candidate's included, and their tokens."""
     model, provenance = boards.group.model, boards.results.provenance
     mixes = provenance.mixes
-    methods, profiles = provenance.methods.get(model, {}), provenance.profiles_of(model)
+    methods = provenance.methods.get(model, {})
     rows = []
     for name in boards.group.methods:
         if name not in methods:
             continue
-        corpora = list(dict.fromkeys(_corpora(name, methods)))
-        known = all(corpus in profiles for corpus in corpora)
+        corpora = provenance.texts_of(model, name)
+        count = provenance.calibration_tokens(model, name)
         cells = (
             Cell(
                 ", ".join(corpora) or "none",
                 tuple(f"{c}: {mixes[c].label}" for c in corpora if c in mixes),
             ),
             Cell(methods[name].candidate or "–"),
-            _tokens(sum(profiles[corpus].tokens for corpus in corpora)) if known else MISSING,
+            MISSING if count is None else Cell(tokens(count), sort=count),
         )
         rows.append(Row(Cell(name), cells))
     if not methods:
@@ -43,15 +41,3 @@ def calibration(boards: GroupBoards) -> Table | None:
         columns,
         tuple(rows),
     )
-
-
-def _tokens(count: int) -> Cell:
-    return Cell(f"{count:,}".replace(",", "\u2009"), sort=count)
-
-
-def _corpora(method: str, methods: Mapping[str, MethodSettings]) -> Iterator[str]:
-    """The method's own corpora and those of the candidate it starts from."""
-    yield from methods[method].corpora
-    candidate = methods[method].candidate
-    if candidate is not None:
-        yield from _corpora(candidate, methods)

@@ -24,7 +24,7 @@ def failures(run: RunBoards) -> Table | None:
         for group in run.groups
         for cell, reason in group.incomparable
     ]
-    names = ("Method", "Model", "Kept", "Seed", "What", "Status", "Reason")
+    names = ("Method", "Model", "Pruned", "Seed", "What", "Status", "Reason")
     columns = tuple(Column(name, number=False) for name in names)
     return (
         Table("failures-table", "Results that are missing or not comparable", columns, tuple(rows))
@@ -38,7 +38,7 @@ def _row(cell: CellResult, what: str, status: str, reason: str) -> Row:
         Cell("unpruned" if cell.method == UNPRUNED else cell.method),
         (
             Cell(cell.model),
-            Cell(percent(cell.retain), sort=cell.retain),
+            Cell(percent(1 - cell.retain), sort=1 - cell.retain),
             Cell("" if cell.seed is None else str(cell.seed), sort=cell.seed),
             Cell(what),
             Cell(status, kind="failed"),

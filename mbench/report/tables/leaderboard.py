@@ -65,7 +65,9 @@ def _row(
 ) -> Row:
     """A method with its cells of the score; where it failed altogether, with the reason."""
     name = "unpruned" if entry.method == UNPRUNED else label or entry.method
-    head = Cell(name, (*_router(board, entry), *_seed_count(entry)))
+    facts = board.facts_of(entry)
+    marks = () if facts is None else facts.marks
+    head = Cell(name, (*_router(board, entry), *marks, *_seed_count(entry)))
     first = entry.cells[0]
     if any(cell.status == "ok" for cell in entry.cells):
         return Row(head, (*score, *_task_cells(board, entry)), kind)

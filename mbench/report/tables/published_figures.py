@@ -29,7 +29,7 @@ def published_figures(boards: GroupBoards, paper: Published, id: str) -> Table |
             rows.append(_row(results, figure, ours - other))
     columns = (
         Column("Method", number=False),
-        Column("Kept"),
+        Column("Pruned"),
         Column("Figure", number=False),
         Column("Paper"),
         Column("Here"),
@@ -86,7 +86,7 @@ def _row(results: Results, figure: Figure, ours: float) -> Row:
     return Row(
         Cell(figure.method),
         (
-            Cell(percent(figure.retain), sort=figure.retain),
+            Cell(percent(1 - figure.retain), sort=1 - figure.retain),
             Cell(figure.task, (", ".join(kind),) if kind else ()),
             Cell(write(figure.value), sort=figure.value),
             Cell(write(ours), sort=ours),

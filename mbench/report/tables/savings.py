@@ -35,7 +35,7 @@ def savings(run: RunBoards) -> tuple[Savings, ...]:
     places = dict.fromkeys((each.model, each.device) for each in run.results.efficiency)
     for index, (model, device) in enumerate(places, 1):
         here = [s for s in run.results.efficiency if (s.model, s.device) == (model, device)]
-        here.sort(key=lambda saving: saving.retain)
+        here.sort(key=lambda saving: -saving.retain)
         measured = [saving for saving in here if saving.pruned is not None]
         tables.append(
             Savings(
@@ -53,13 +53,13 @@ def savings(run: RunBoards) -> tuple[Savings, ...]:
 
 def _budgets(model: str, savings: Sequence[Saving], id: str) -> Table:
     columns = (
-        Column("Experts kept"),
+        Column("Experts pruned"),
         *(Column(name, "of the full model's") for name in SIZE),
         *(Column(name, "tokens/s: median, range, × full model's") for name in SPEED),
     )
     rows = []
     for saving in savings:
-        head = Cell(percent(saving.retain), sort=saving.retain)
+        head = Cell(percent(1 - saving.retain), sort=1 - saving.retain)
         if saving.pruned is None or saving.unpruned is None:
             failed = Cell(saving.status, (saving.reason,), kind="failed")
             rows.append(Row(head, (failed, *(MISSING for _ in columns[2:]))))
@@ -90,7 +90,7 @@ def _scores(boards: GroupBoards, score: Score, measured: Sequence[Saving], id: s
     """Score and memory of every method at every measured budget."""
     group = boards.group
     footprints = {saving.retain: saving.pruned for saving in measured}
-    columns = ("Method", "Experts kept", "Peak memory", "Checkpoint", score.name)
+    columns = ("Method", "Experts pruned", "Peak memory", "Checkpoint", score.name)
     rows = []
     full = measured[0].unpruned
     if group.unpruned is not None and full is not None:
@@ -121,7 +121,7 @@ def _score_row(
     return Row(
         Cell(name),
         (
-            Cell(percent(retain), sort=retain),
+            Cell(percent(1 - retain), sort=1 - retain),
             Cell(size(footprint.peak_bytes, "B"), sort=footprint.peak_bytes),
             Cell(size(footprint.checkpoint_bytes, "B"), sort=footprint.checkpoint_bytes),
             MISSING if value is None else Cell(number(score.name, value), sort=value),

@@ -8,7 +8,7 @@ from mbench.core.model_facts import DTYPE_BYTES, ModelFacts
 from mbench.core.stand_ins import Constants
 from mbench.report.statistics.boards import GroupBoards
 from mbench.report.tables.table import MISSING, Cell, Column, Row, Table
-from mbench.report.words import count, percent, size
+from mbench.report.words import count, percent, pruned, size
 
 
 def _parameters(facts: ModelFacts, kept: int) -> int:
@@ -51,7 +51,7 @@ def weights(boards: GroupBoards) -> Table | None:
     experts, constants = facts.num_experts, _with_constants(boards)
     budgets = [("unpruned", experts, facts.parameters)]
     for budget in boards.group.budgets:
-        name = percent(budget.retain)
+        name = pruned(budget.retain)
         budgets.append((name, budget.kept, _parameters(facts, budget.kept)))
         if budget.retain in constants:
             budgets.append((f"{name}, with constants", budget.kept, constants[budget.retain]))
@@ -67,8 +67,8 @@ def weights(boards: GroupBoards) -> Table | None:
         )
         rows.append(Row(Cell(name), cells))
     columns = (
-        Column("Experts kept", number=False),
-        Column("Per layer"),
+        Column("Budget", number=False),
+        Column("Kept per layer"),
         Column("Parameters"),
         Column("Weights", f"in {model.dtype}"),
         Column("Of the model"),

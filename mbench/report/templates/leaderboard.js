@@ -5,7 +5,7 @@
 const boards = unpack("boards").then(JSON.parse);
 
 boards.then((data) => {
-  const { nameOf, compare, wonAndLost, number, signed, bounds, share, pText, figure, axisOf } = leaderboardFigures;
+  const { nameOf, compare, wonAndLost, number, signed, bounds, share, tokens, pText, figure, axisOf } = leaderboardFigures;
   const section = document.getElementById("leaderboard");
 
   function start() {
@@ -81,6 +81,7 @@ boards.then((data) => {
       // Against the unpruned model, whatever the rest is compared with.
       row.flips = view.score.id === "score" && at >= 0 ? budget.won?.unpruned[at] : null;
       row.kl = view.score.id === "score" ? budget.divergence[row.label] : undefined;
+      row.facts = row.names.map((name) => budget.facts[name]).filter(Boolean);
       row.changed = view.score.higher ? undefined : budget.changed[row.label];
     }
     return rows;
@@ -90,6 +91,9 @@ boards.then((data) => {
 
   // `best`: the direction of the first click, which puts the best on top: -1 for large ones.
   function columnsOf(view) {
+    const known = (name) => Object.values(view.budget.facts).some((own) => own[name]);
+    // Methods with equal masks share a row, and may differ in what they cost.
+    const each = (row, text) => [...new Set(row.facts.map(text))].join(", ") || "–";
     const up = view.score.higher ? -1 : 1;
     const columns = [
       { id: "rank", head: "Rank", term: "rank", value: (row) => row.rank?.[0], best: 1,
@@ -110,6 +114,10 @@ boards.then((data) => {
         text: (row) => (row.gap ? `${share(row.gap[0])} [${share(row.gap[1])}, ${share(row.gap[2])}]` : "–") },
       { id: "beaten", head: "Masks beaten", small: "of random", hidden: true, term: "masks-beaten", value: (row) => row.beaten, best: -1,
         text: (row) => (row.beaten === null || row.beaten === undefined ? "–" : `${row.beaten} of ${view.board.random.seeds ?? 1}`) },
+      { id: "stability", head: "Mask stability", small: "kept on redrawn text", hidden: !known("stability"), term: "stability", value: (row) => row.facts[0]?.stability ?? undefined, best: -1,
+        text: (row) => each(row, (own) => (own.stability === null ? "–" : share(own.stability))) },
+      { id: "cost", head: "Cost", small: known("search") ? "tokens: texts + search" : "tokens", hidden: !known("calibration"), term: "cost", value: (row) => row.facts.length && row.facts[0].calibration !== null ? row.facts[0].calibration + row.facts[0].search : undefined, best: 1,
+        text: (row) => each(row, (own) => (own.calibration === null ? "–" : tokens(own.calibration) + (own.search ? ` + ${tokens(own.search)}` : ""))) },
       { id: "seeds", head: "Seeds", small: "± std, range", hidden: true, term: "error", value: (row) => row.std, best: 1,
         text: (row) => (row.std === undefined ? "–" : `± ${number(row.std)}, ${row.range.map(number).join("–")}`) },
     ];
@@ -201,6 +209,7 @@ boards.then((data) => {
         row.label === "random" ? " " : "",
         row.label === "random" ? element("small", {}, `mean of ${row.seeds ?? 1}`) : "",
         row.rank ? element("small", { className: "phone" }, `rank ${[...new Set(row.rank)].join("–")}`) : "");
+      for (const mark of new Set(row.facts.flatMap((own) => own.marks))) name.append(element("small", { className: "mark" }, mark));
       line.append(name);
       for (const column of shown) line.append(cellOf(view, row, column, axis, at));
     }
@@ -246,7 +255,7 @@ boards.then((data) => {
     return cell;
   }
 
-  const kindOf = (column) => `c-${column.id.split(":")[0]}${["rank", "won", "flips", "kl", "changed", "p", "gap", "beaten", "seeds"].includes(column.id) || column.task ? " number" : ""}`;
+  const kindOf = (column) => `c-${column.id.split(":")[0]}${["rank", "won", "flips", "kl", "changed", "p", "gap", "beaten", "stability", "cost", "seeds"].includes(column.id) || column.task ? " number" : ""}`;
 
   function cellOf(view, row, column, axis, at) {
     const cell = element("td", { className: kindOf(column) });

@@ -57,6 +57,12 @@ const leaderboardFigures = (() => {
   const bounds = (low, high) => `[${signed(low)}, ${signed(high)}]`;
   const share = (value) => minus(`${Math.round(100 * value)} %`);
 
+  // Three digits: 65 536 is 65.5 k.
+  function tokens(count) {
+    const [size, prefix] = [[1e9, " G"], [1e6, " M"], [1e3, " k"]].find(([size]) => count >= size) ?? [1, ""];
+    return `${Number((count / size).toPrecision(3))}${prefix}`;
+  }
+
   // A p-value too small for a number is not zero, and one below 5 % is not written as 5 %.
   function pText(p) {
     if (p === 0) return `< 1e${MINUS}300`;
@@ -98,5 +104,5 @@ const leaderboardFigures = (() => {
     return { place, ticks, decimals, beyond: (value) => value < low || value > high };
   }
 
-  return { nameOf, compare, wonAndLost, minus, number, signed, bounds, share, pText, figure, axisOf };
+  return { nameOf, compare, wonAndLost, minus, number, signed, bounds, share, tokens, pText, figure, axisOf };
 })();

@@ -20,7 +20,7 @@
     const bytes = Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
     return new Type(bytes.buffer);
   }
-  const known = { scores: new Map(), masks: new Map() };
+  const known = { scores: new Map(), masks: new Map(), into: new Map() };
   function array(kind, number, Type) {
     if (!known[kind].has(number)) known[kind].set(number, decode(data[kind][number], Type));
     return known[kind].get(number);
@@ -32,24 +32,31 @@
     const { experts, layers } = view.model;
     const bits = array("masks", own.mask, Uint8Array);
     const kept = (at) => (bits[at >> 3] >> (7 - (at & 7))) & 1;
-    if (text === null) return { own, text, kept, scores: null };
+    // Layers may keep different numbers.
+    const counts = layers.map((_, layer) => {
+      let count = 0;
+      for (let at = layer * experts; at < (layer + 1) * experts; at++) count += kept(at);
+      return count;
+    });
+    const into = own.into === null ? null : array("into", own.into, Int16Array);
+    if (text === null) return { own, text, kept, counts, into, scores: null };
     const scores = array("scores", view.model.scores[own.method][text], Float64Array);
     const order = [], rank = new Uint16Array(scores.length), cuts = [];
     for (let layer = 0; layer < layers.length; layer++) {
-      const from = layer * experts, k = view.budget.kept;
+      const from = layer * experts, k = counts[layer];
       // As the scorer's own ranking: equal scores by lower number, which a stable sort keeps.
       const best = [...Array(experts).keys()].sort((a, b) => scores[from + b] - scores[from + a]);
       best.forEach((expert, position) => { rank[from + expert] = position; });
       order.push(best);
       const at = (position) => scores[from + best[Math.min(position, experts - 1)]];
-      cuts.push({ cut: (at(k - 1) + at(k)) / 2, most: at(0), least: at(experts - 1) });
+      cuts.push({ cut: (at(Math.max(0, k - 1)) + at(k)) / 2, most: at(0), least: at(experts - 1) });
     }
-    return { own, text, kept, scores, order, rank, cuts };
+    return { own, text, kept, counts, into, scores, order, rank, cuts };
   }
 
   // How far from the cut, from 0 to 1 for the layer's best and worst.
   function distance(view, map, layer, at, above) {
-    const k = view.budget.kept;
+    const k = map.counts[layer];
     if (view.colour === "score") {
       const { cut, most, least } = map.cuts[layer];
       const whole = above ? most - cut : cut - least;
@@ -111,7 +118,7 @@
   }
   function shade(colours, view, map, layer, at) {
     if (!map.scores) return colours.mark;
-    const above = map.rank[at] < view.budget.kept;
+    const above = map.rank[at] < map.counts[layer];
     return (above ? colours.above : colours.below)[Math.round(distance(view, map, layer, at, above) * SHADES)];
   }
 
@@ -127,8 +134,9 @@
 
   const numberOf = (path, index) => path.match(/\.(\d+)(\.|$)/)?.[1] ?? String(index);
 
-  function drawMap(canvas, view, map, size, colours, arranged, shared) {
-    const { model, budget } = view;
+  // `most`: of both maps, what each layer keeps, to which the bars of what they share are drawn.
+  function drawMap(canvas, view, map, size, colours, arranged, shared, most) {
+    const { model } = view;
     const scale = size.scale, wide = size.width * model.experts, high = size.height * model.layers.length;
     const full = { width: LEFT * scale + wide + (shared ? SHARED * scale : 0), height: high + BELOW * scale };
     [canvas.width, canvas.height] = [full.width, full.height];
@@ -158,15 +166,17 @@
       pen.fillStyle = colours.line;
       pen.fillRect(x, y - 2 * scale, length, 4 * scale);
       pen.fillStyle = colours.text;
-      pen.fillRect(x, y - 2 * scale, length * shared[layer] / budget.kept, 4 * scale);
+      pen.fillRect(x, y - 2 * scale, length * shared[layer] / Math.max(1, ...most.map((counts) => counts[layer])), 4 * scale);
     });
     pen.textAlign = "left";
     pen.textBaseline = "bottom";
     if (shared) pen.fillText("shared", LEFT * scale + wide + 8 * scale, full.height);
     if (arranged.leading) {
       pen.fillText("best", LEFT * scale, full.height);
-      pen.fillText(arranged.leading === map ? "| cut" : "| cut of the other", LEFT * scale + budget.kept * size.width, full.height);
-      pen.fillRect(LEFT * scale + budget.kept * size.width - 1, 0, Math.max(1, scale), high);
+      const last = arranged.leading.counts[model.layers.length - 1];
+      pen.fillText(arranged.leading === map ? "| cut" : "| cut of the other", LEFT * scale + last * size.width, full.height);
+      arranged.leading.counts.forEach((count, layer) =>
+        pen.fillRect(LEFT * scale + count * size.width - 1, layer * size.height, Math.max(1, scale), size.height));
     } else {
       const step = [1, 2, 4, 5, 8, 10, 16, 20, 32, 64, 128].find((one) => one * size.width >= 26 * scale) ?? 256;
       for (let expert = 0; expert < model.experts; expert += step) {
@@ -197,7 +207,7 @@
     const width = Math.max(2, Math.min(LARGEST * scale, Math.floor(room * scale / experts)));
     const size = { scale, width, height: Math.max(LOWEST * scale, width) };
     const colours = palette(), arranged = arrangement(view, maps);
-    const stills = canvases.map((canvas, at) => drawMap(canvas, view, maps[at], size, colours, arranged, at ? shared : null));
+    const stills = canvases.map((canvas, at) => drawMap(canvas, view, maps[at], size, colours, arranged, at ? shared : null, maps.map((map) => map.counts)));
     seen = { view, maps, shared, canvases, stills, size, arranged, colours };
     caption(view, maps);
     cell = cell && cell.layer < layers.length && cell.expert < experts ? cell : null;
@@ -210,24 +220,33 @@
   const percent = (share) => `${Math.round(100 * share)} %`;
 
   function caption(view, maps) {
-    const { model, budget } = view;
+    const { model } = view;
+    const range = (counts) => [...new Set([Math.min(...counts), Math.max(...counts)])].join("–");
     [...place.querySelectorAll("figcaption")].forEach((line, at) => {
       const map = maps[at], small = document.createElement("small");
-      small.textContent = map.text === null ? "no scores" : `scores on ${map.text}`;
+      small.textContent = [map.text === null ? "no scores" : `scores on ${map.text}`, ...map.own.marks].join(", ");
       line.replaceChildren(map.own.label, small);
       seen.canvases[at].setAttribute("aria-label",
-        `${map.own.label}, ${small.textContent}: ${model.layers.length} layers by ${model.experts} experts, ${budget.kept} kept in each. Arrow keys move.`);
+        `${map.own.label}, ${small.textContent}: ${model.layers.length} layers by ${model.experts} experts, ${range(map.counts.map((count) => model.experts - count))} pruned in each. Arrow keys move.`);
     });
     place.querySelector(".ends").textContent = view.colour === "score"
       ? "vermillion: below the cut, blue: above it by the method's own score; the stronger, the farther in score, the layer's extremes in full colour"
-      : `vermillion: not among the ${budget.kept} best of the layer by the method's own score, blue: among them; the paler, the closer to the cut`;
+      : `vermillion: not among the ${range(maps.flatMap((map) => map.counts))} best of the layer by the method's own score, blue: among them; the paler, the closer to the cut`;
     place.querySelector(".cell.none").parentElement.hidden = maps.every((map) => map.scores);
-    const both = seen.shared.reduce((sum, one) => sum + one, 0), all = budget.kept * model.layers.length;
-    const least = seen.shared.indexOf(Math.min(...seen.shared));
+    const sum = (counts) => counts.reduce((whole, one) => whole + one, 0);
+    const both = sum(seen.shared), kept = maps.map((map) => sum(map.counts));
+    // What two random masks with so many in each layer would share.
+    const chance = sum(maps[0].counts.map((count, layer) => count * maps[1].counts[layer] / model.experts));
+    const shares = seen.shared.map((one, layer) => one / Math.max(1, ...maps.map((map) => map.counts[layer])));
+    const least = shares.indexOf(Math.min(...shares));
+    const alone = maps.map((map, at) => {
+      const count = kept[at] - both;
+      return `${count} ${count === 1 ? "is" : "are"} kept by ${map.own.label} alone`;
+    });
     place.querySelector(".shared").textContent =
-      `Both keep ${both} of ${all} (${percent(both / all)}; two random masks share ${percent(budget.kept / model.experts)} on average); `
-      + `${all - both} are kept by ${maps[0].own.label} alone, ${all - both} by ${maps[1].own.label} alone. `
-      + `Least shared: ${seen.shared[least]} of ${budget.kept}, in layer ${numberOf(model.layers[least], least)}.`;
+      `Both keep ${both} of ${Math.max(...kept)} (${percent(both / Math.max(...kept))}; two random masks share ${percent(chance / Math.max(...kept))} on average); `
+      + `${alone.join(", ")}. `
+      + `Least shared: ${seen.shared[least]} of ${Math.max(...maps.map((map) => map.counts[least]))}, in layer ${numberOf(model.layers[least], least)}.`;
   }
 
   // Mark a cell on both maps, and say all that is known of it.
@@ -252,8 +271,14 @@
     where.textContent = `Layer ${numberOf(path, at.layer)}, expert ${at.expert}`;
     line.replaceChildren(where, ` (${path})`, ...maps.flatMap((map) => [document.createElement("br"), ofMap(view, map, at)]));
   }
+  // What becomes of a pruned expert's tokens.
+  function fate(map, at) {
+    if (map.own.constants) return "pruned, a constant in its place";
+    if (map.into === null || map.into[at] < 0) return "pruned";
+    return `pruned, merged into expert ${map.into[at]}`;
+  }
   function ofMap(view, map, { layer, expert }) {
-    const at = layer * view.model.experts + expert, kept = map.kept(at) ? "kept" : "dropped";
+    const at = layer * view.model.experts + expert, kept = map.kept(at) ? "kept" : fate(map, at);
     if (!map.scores) return `${map.own.label}: ${kept}`;
     const margin = map.scores[at] - map.cuts[layer].cut;
     return `${map.own.label}: ${kept}; score ${figure(map.scores[at])} on ${map.text}, rank ${map.rank[at] + 1} of ${view.model.experts}, `

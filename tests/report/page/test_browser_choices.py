@@ -65,7 +65,7 @@ def test_budget_model_and_score_are_chosen_and_kept_in_the_address(browser, tab)
     tab.get_by_role("button", name="25\N{NO-BREAK SPACE}% pruned").click()
     tab.get_by_role("button", name="deepseek").click()
     choose(tab, "by", "Mean log perplexity")
-    ranking = board(1, 2).by_perplexity
+    ranking = board(1, 0).by_perplexity
     shown = {name: cells["Mean log perplexity"].split()[0] for name, cells in rows(tab).items()}
     for row in ranking.ranked:
         assert shown[row.label] == score_text(row.summary.mean)

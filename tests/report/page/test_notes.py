@@ -7,7 +7,7 @@ from mbench.report.statistics.boards import boards
 
 
 def test_notes_tell_of_clamped_budgets_and_coinciding_masks():
-    notes = budget_notes(boards(synthetic()).groups[0].boards[0])
+    notes = budget_notes(boards(synthetic()).groups[0].boards[-1])
     assert notes[0] == "tb-coverage: protection budget clamped from 12 to 8"
     assert notes[1].startswith("max and max-protected both keep exactly the same experts")
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from helpers.browsing import accessibility, artefacts, foreign, overflow, visit
+from helpers.odd_masks import with_odd_masks
 from helpers.pages import html_of, paper_boards, render_page
 from helpers.synthetic import PAPER_MODELS, paper_sized
 from mbench.report.page.score_maps import maps_script
@@ -63,7 +64,8 @@ def test_the_data_are_the_masks_and_scores_of_the_results_each_once():
                 bits = np.frombuffer(base64.b64decode(data["masks"][own["mask"]]), np.uint8)
                 keep = np.unpackbits(bits)[: np.prod(shape)].reshape(shape).astype(bool)
                 assert (keep == results.masks[model["name"], cell.mask]).all()
-                assert (keep.sum(axis=1) == budget["kept"]).all()
+                assert own["marks"] == []
+                assert own["into"] is None
                 compared += 1
     assert compared == len(results.scores) + sum(cell.method != "none" for cell in results.cells)
     assert len(set(data["scores"])) == len(data["scores"]) < len(results.scores)
@@ -124,7 +126,7 @@ def test_kept_marks_figures_and_overlap_follow_the_selectors(maps):
             rank = 1 + (scores[layer] > value).sum()
             told = readout(maps).splitlines()
             assert told[0] == f"Layer {layer}, expert {expert} (model.layers.{layer}.mlp.experts)"
-            words = {True: "kept", False: "dropped"}
+            words = {True: "kept", False: "pruned"}
             assert told[1].startswith(
                 f"tb-coverage: {words[bool(left[layer, expert])]}; score {value:.4g}"
             )
@@ -183,3 +185,42 @@ def test_a_missing_file_is_named(browser, tmp_path):
         assert (
             "masks_and_scores.js beside this page" in tab.locator("#score-maps .told").inner_text()
         )
+
+
+def test_maps_of_uneven_and_merged_masks(browser, tmp_path):
+    results = with_odd_masks(paper_sized(items=25), "reap-c4", "max", "mean")
+    page = render_page(results, tmp_path / "odd")
+    keeps = {
+        cell.method: results.masks["qwen", cell.mask]
+        for cell in results.cells
+        if (cell.model, cell.retain) == ("qwen", 0.5) and cell.method in ("reap-c4", "mean")
+    }
+    with visit(browser, page.as_uri() + "#maps") as tab:
+        tab.wait_for_selector("#score-maps canvas")
+        choose(tab, model="qwen", kept="0.5", left="reap-c4", right="mean", order="number")
+        canvases = tab.locator("#score-maps canvas")
+        canvases.nth(1).evaluate("canvas => { canvas.dataset.right = 1; }")
+        for canvas, keep in zip(canvases.all(), keeps.values(), strict=True):
+            assert (np.reshape(canvas.evaluate(WHOLE), keep.shape) == keep).all()
+        captions = tab.locator("#score-maps figcaption").all_inner_texts()
+        assert "29–31 kept a layer" in captions[0]
+        assert "merged" in captions[1]
+        left, right = keeps.values()
+        both = int((left & right).sum())
+        shared = tab.locator("#score-maps .shared").inner_text()
+        assert shared.startswith(f"Both keep {both} of {left.sum()} ")
+        # The cut is that of the layer: the first keeps 31.
+        canvases.first.focus()
+        scores = results.scores["qwen", "reap-c4", "c4"][0]
+        best = -np.sort(-scores)
+        margin = scores[0] - (best[30] + best[31]) / 2
+        side = "below" if margin < 0 else "above"
+        assert f"{abs(margin):.4g} {side} the cut" in readout(tab).splitlines()[1]
+        pruned = int(np.flatnonzero(~right[0])[0])
+        for _ in range(pruned):
+            tab.keyboard.press("ArrowRight")
+        assert f"mean: pruned, merged into expert {right[0].argmax()};" in readout(tab)
+        choose(tab, right="max")
+        canvases.first.focus()
+        assert "max: pruned, a constant in its place" in readout(tab)
+        assert tab.problems == []

@@ -17,8 +17,8 @@ def test_weights_count_what_stays():
     layers, count, _ = PAPER_MODELS["qwen"]
     # Each of the 24 layers loses 30 of its 60 experts of 8,650,752 parameters, 2 bytes each.
     left = 14_315_784_192 - layers * 30 * 8_650_752
-    assert rows["50\xa0%"][1].sort == left
-    assert rows["50\xa0%"][2].text == f"{left * 2 / 1e9:.3g}\xa0GB"
+    assert rows["50\xa0% pruned"][1].sort == left
+    assert rows["50\xa0% pruned"][2].text == f"{left * 2 / 1e9:.3g}\xa0GB"
     assert rows["unpruned"][0].text == f"{count} of {count}"
     read = {row.head.text: row.cells[-1].sort for row in calibration(group).rows}
     assert read["random"] == 0
@@ -37,5 +37,5 @@ def test_constants_are_counted_where_a_method_has_them():
     results = dataclasses.replace(results, stand_ins={(cell.model, cell.mask): stand_in})
     group = dataclasses.replace(group, results=results)
     rows = {row.head.text: row.cells for row in weights(group).rows}
-    more = rows["50\xa0%, with constants"][1].sort - rows["50\xa0%"][1].sort
+    more = rows["50\xa0% pruned, with constants"][1].sort - rows["50\xa0% pruned"][1].sort
     assert more == (~keep).sum() * 7
