@@ -6,6 +6,7 @@ import platform
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mbench.core.search import MaskSearch
 from mbench.plan.keys import efficiency_key, speed_key
 from mbench.plan.models import PlannedModel
 from mbench.plan.plan import Plan
@@ -18,12 +19,13 @@ def needed(plan: Plan, store: Store) -> set[Key]:
     """Keys of everything that the plan was made of, and that its run would read or write.
 
     `store` is the one that the plan was made with. The evaluations of masks that are not made yet
-    are unknown, and are not there. Measurements count whatever machine they were made on.
+    are unknown, and are not there. Measurements count whatever machine they were made on. Of masks
+    that searches tried, those count whose search has not ended.
     """
     keys = set(store.asked)
     for model in plan.models:
         keys |= set(_of_model(plan, model, store))
-    return keys | set(_measurements(plan, store))
+    return keys | set(_measurements(plan, store)) | set(_tried(plan, store))
 
 
 def _of_model(plan: Plan, model: PlannedModel, store: Store) -> Iterator[Key]:
@@ -43,24 +45,50 @@ def _of_model(plan: Plan, model: PlannedModel, store: Store) -> Iterator[Key]:
     yield speed_key(model.identity, platform.node())
 
 
+def _tried(plan: Plan, store: Store) -> Iterator[Key]:
+    """What is remembered for searches that have no mask yet."""
+    wanted = []
+    for model in plan.models:
+        for cell in plan.cells_of(model.name):
+            builder = cell.method.builder
+            if not isinstance(builder, MaskSearch) or cell.mask_key is None:
+                continue
+            if store.read_json(cell.mask_key) is not None:
+                continue
+            sequences = builder.params.sequences
+            for corpus in cell.method.corpora:
+                keys = [plan.probe_key(model, cell, corpus, "", sequences)]
+                for each in builder.needs:
+                    keys.append(plan.masked_statistic_key(model, cell, corpus, each, "", sequences))
+                wanted += [_of_any(key.record(), "mask") for key in keys]
+    if not wanted:
+        return
+    for stored in contents(store, ["probes", "statistics"]):
+        described = describe(stored, whole=False)
+        if described is not None and _of_any(described.record, "mask") in wanted:
+            yield stored.key
+
+
 def _measurements(plan: Plan, store: Store) -> Iterator[Key]:
     spec = plan.suite.efficiency
     if spec is None:
         return
     wanted = [
-        _anywhere(
+        _of_any(
             efficiency_key(
                 plan.code, model.identity, plan.kept(model, retain), spec.model_dump(), ""
-            ).record()
+            ).record(),
+            "device",
         )
         for model in plan.models
         for retain in plan.suite.retain
     ]
     for stored in contents(store, ["efficiency"]):
         described = describe(stored, whole=False)
-        if described is not None and _anywhere(described.record) in wanted:
+        if described is not None and _of_any(described.record, "device") in wanted:
             yield stored.key
 
 
-def _anywhere(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name not in ("device", "label")}
+def _of_any(record: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """What an artefact says of itself, whichever device, or mask, it is of."""
+    return {name: value for name, value in record.items() if name not in (what, "label")}

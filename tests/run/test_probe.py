@@ -17,8 +17,10 @@ from mbench.core.errors import PluginError, SearchLimit
 from mbench.core.interfaces import ExpertMask
 from mbench.moe.mask import masked
 from mbench.plan.cost import estimate
+from mbench.plan.needed import needed
 from mbench.run.probe import Probes
 from mbench.run.session import ModelSession, Outcome
+from mbench.storage.housekeeping import contents
 from mbench.storage.results_folder import load_results, read, write
 from mbench.storage.store import Store
 
@@ -239,7 +241,13 @@ def test_a_killed_search_goes_on_where_it_was_and_ends_with_the_same_mask(tmp_pa
     killed, seen = go(plan, store, Watcher(interrupt_after=1500))
     assert killed.interrupted
     assert (seen.loc[seen["method"] == "walk", "status"] == "interrupted").all()
+    remembered = {stored.key for stored in contents(store, ["probes"])}
+    assert remembered
+    opened = Store(store.root)
+    assert remembered <= needed(search_plan(tmp_path, opened, masks=8), opened)
     outcome, table = go(search_plan(tmp_path, store, masks=8), store)
+    opened = Store(store.root)
+    assert not remembered & needed(search_plan(tmp_path, opened, masks=8), opened)
     pd.testing.assert_frame_equal(table, expected)
     cost = outcome.searches[next(iter(outcome.searches))]
     assert (cost.tokens, cost.masks) == (9 * PER_MASK + PER_MASK // 2, 8)
