@@ -194,11 +194,12 @@ class CellProbe(Probe):
         collected = self._passes.profile(
             corpus, self._sequences, kept, self._cell.budget.router, statistics
         )
-        for identity in (each.identity for each in statistics):
+        for each in statistics:
+            identity = each.identity
             sums = collected.sums.get(identity, {})
             self._session.store.write_statistic(
                 keys[identity],
-                corpus_profile(sums, collected.tokens),
+                corpus_profile(each, sums, collected.tokens),
                 sums,
                 collected.samples.get(identity, {}),
             )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mbench.core.basics import RoutingSums
 from mbench.core.errors import MbenchError, PluginError, StoreError, caught
 from mbench.core.interfaces import WEIGHTS_ONLY, Statistic
 from mbench.core.provenance import CorpusProfile
@@ -100,7 +101,7 @@ def _pass(
             continue
         sums = collected.sums.get(identity, {})
         samples = collected.samples.get(identity, {})
-        counted = corpus_profile(sums, tokens)
+        counted = corpus_profile(job.statistic, sums, tokens)
         session.store.write_statistic(job.key, counted, sums, samples)
     session.progress.event("profile", model=session.model.name, corpus=corpus, tokens=tokens)
     return collected.failures
@@ -124,18 +125,20 @@ def _collected(
     )
 
 
-def corpus_profile(sums: Mapping[str, np.ndarray], tokens: int) -> CorpusProfile:
+def corpus_profile(
+    statistic: Statistic, sums: Mapping[str, np.ndarray], tokens: int
+) -> CorpusProfile:
     """What readers of a report should know of a pass, as far as one statistic counted it.
 
     Experts that no token selected have no mean score; the gates' mass bounds how much a sliced
     router can inflate the gates of a model that does not renormalise them.
 
     Args:
-        sums: the statistic's, [shards, layers, ...] by array name; `count` and `gate` are those of
-            `RoutingSums`, [shards, layers, N].
+        statistic: what was collected; only `RoutingSums` tells of the model's own routing.
+        sums: the statistic's, [shards, layers, ...] by array name.
         tokens: of the corpus, padding excluded.
     """
-    if not {"count", "gate"} <= sums.keys():
+    if not isinstance(statistic, RoutingSums):
         return CorpusProfile(tokens)
     mass = sums["gate"].sum(axis=(0, 2)) / tokens
     return CorpusProfile(

@@ -18,6 +18,7 @@ from mbench.moe.adapter import find_moe_layers
 from mbench.moe.experts import pairwise_grouped, sorted_loop
 from mbench.moe.profile import profile_model
 from mbench.run.profile_stage import corpus_profile
+from mbench_plugins.published_gates import PublishedRoutingSums
 
 SEQUENCES = random_sequences([10, 7, 12, 3, 12, 1, 9])
 RENORMALISES = {"qwen2_moe": False, "olmoe": False}
@@ -216,12 +217,17 @@ def test_gate_mass_is_the_probability_of_the_chosen_experts():
     collected = profile_model(
         model, layers, SEQUENCES, [RoutingSums(), Everything()], batch_size=4, shards=2
     )
-    profile = corpus_profile(collected.sums[ROUTING], SEQUENCES.tokens)
+    profile = corpus_profile(RoutingSums(), collected.sums[ROUTING], SEQUENCES.tokens)
     counts = collected.sums[ROUTING]["count"].sum(axis=0)
     assert profile.never_selected == sum(count == 0 for count in counts.reshape(-1))
     logits = torch.from_numpy(np.array(collected.samples[Everything().identity]["logits"]))
     expected = logits.softmax(dim=-1).topk(3).values.sum(dim=-1).mean(dim=1)
     np.testing.assert_allclose(profile.gate_mass, expected, atol=1e-4)
+    # Arrays of the same names may be of gates that the model does not use.
+    published = PublishedRoutingSums(renormalised=True)
+    found = profile_model(model, layers, SEQUENCES, [published], batch_size=4).sums
+    other = corpus_profile(published, found[published.identity], SEQUENCES.tokens)
+    assert (other.never_selected, other.gate_mass) == (None, ())
 
 
 def test_progress_counts_every_token():
