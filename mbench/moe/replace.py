@@ -99,9 +99,10 @@ def weighted_sum(what: str, rows: Iterable[torch.Tensor], weights: np.ndarray) -
     """Add up tensors of one shape and dtype, which the sum has too; raises if it is not finite."""
     total: torch.Tensor | None = None
     for row, weight in zip(rows, weights.tolist(), strict=True):
-        dtype = row.dtype
-        term = row.to(torch.promote_types(dtype, torch.float32)) * weight
-        total = term if total is None else total.add_(term)
+        if total is None:
+            dtype = row.dtype
+            total = torch.zeros_like(row, dtype=torch.promote_types(dtype, torch.float32))
+        total.add_(row, alpha=weight)
     assert total is not None
     merged = total.to(dtype)
     if not torch.isfinite(merged).all():
