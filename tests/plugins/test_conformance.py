@@ -2,7 +2,4 @@
 
 from mbench.testing import conformance_tests
 
-test_conformance = conformance_tests(
-    "mbench_plugins",
-    skip={"evoesap": {"seeds": "it tries all counts of so few layers, and finds the same best"}},
-)
+test_conformance = conformance_tests("mbench_plugins")
