@@ -39,8 +39,8 @@ def restore_masks(session: ModelSession) -> list[Cell]:
 def _restored(session: ModelSession, cell: Cell, stored: Any) -> ExpertMask:
     mask = mask_from_json(stored, session.model.facts.layers)
     known, place = session.outcome.scores, (cell.model, cell.method.name)
-    if place not in known:
-        # A scorer knows no budget: those of its first mask are those of all.
+    # A scorer knows no budget, but perhaps chance: the first seed's are told, whatever was stored.
+    if place not in known or cell.seed == cell.method.seeds[0]:
         known[place] = scores_from_json(stored["scores"], mask.keep.shape)
     session.outcome.stabilities[cell.key] = stored["stability"]
     if "search" in stored:

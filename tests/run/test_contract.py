@@ -191,6 +191,20 @@ def test_stability_draws_sequences_anew_and_not_the_dice(finished):
     assert [cell.stability for cell in cells] == [1.0] * 4
 
 
+def test_scores_by_chance_are_those_of_the_first_seed_whatever_is_stored(finished, tmp_path):
+    plugin, store = tmp_path / "contract.py", Store(tmp_path / "store")
+    plugin.write_text(PLUGIN)
+    text = SUITE.replace("perplexity:", "  noisy: {corpora: [wiki]}\nperplexity:")
+    found = []
+    for seeds in ([1], [0, 1]):
+        narrowing = {"methods": ["noisy"], "retain": [0.25], "set_values": [f"seeds={seeds}"]}
+        plan = plan_of(tmp_path, store, text, (plugin,), **narrowing)
+        outcome = Runner(plan, store, Watcher()).run()
+        found.append(results_of(plan, outcome).scores["demo", "noisy", "wiki"])
+    assert (found[0] != found[1]).any()
+    assert (found[1] == finished[3].scores["demo", "noisy", "wiki"]).all()
+
+
 def test_a_selector_reads_statistics_without_a_scorer(finished):
     count = sum(counts_of(finished, corpus)["count"].sum(axis=0) for corpus in ("bible", "wiki"))
     for layer, row in enumerate(keep_of(finished, "busiest")):
