@@ -7,6 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 
 from helpers import tiny_models
 from helpers.drawn_masks import constants_mask, merged_mask
@@ -14,6 +16,7 @@ from helpers.family_cases import CASES, IDS, model_and_layers, random_keep
 from mbench.core.interfaces import ExpertMask
 from mbench.moe.adapter import find_moe_layers
 from mbench.moe.mask import masked
+from mbench.moe.offload import settle
 from mbench.moe.prefix import SharedPrefix
 
 
@@ -148,6 +151,24 @@ def test_a_model_whose_layers_say_more_than_their_output_is_computed_in_full():
     for number, mask in enumerate(masks):
         with masked(layers, mask), torch.no_grad():
             assert torch.equal(outputs[number], forward(IDS))
+
+
+def test_layers_whose_weights_are_elsewhere_answer_too():
+    model = tiny_models.qwen2_moe(num_hidden_layers=3)
+    masks = masks_of(find_moe_layers(model))
+    offloaded = cpu_offload(tiny_models.qwen2_moe(num_hidden_layers=3))
+    for module in offloaded.modules():  # as a device map that names whole layers does
+        if type(module).__name__ == "Qwen2MoeDecoderLayer":
+            add_hook_to_module(module, AlignDevicesHook(io_same_device=True))
+    layers = find_moe_layers(offloaded)
+    settle(offloaded, layers)
+    before = state_of(offloaded)
+    calls, outputs = calls_of(offloaded, layers, masks)
+    assert state_of(offloaded) == before
+    assert calls[0] < calls[-1] == len(masks)
+    for number, mask in enumerate(masks):
+        expected = alone(model, find_moe_layers(model), mask, "preserved")
+        assert torch.equal(outputs[number], expected)
 
 
 def test_nothing_stays_behind_when_a_pass_fails():
