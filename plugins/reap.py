@@ -38,7 +38,7 @@ class Reap(mbench.Scorer):
         """`model`: g is what the model itself combines outputs with, for the experts it chooses.
         The others are those of REAP's own program, for the top-k of the logits: a `softmax` over
         all experts, `renormalised` over the top-k. It renormalises where a configuration says
-        `norm_topk_prob` (GLM, Qwen3), so not for Mixtral, and nowhere before 11 March 2026."""
+        `norm_topk_prob` (GLM, Qwen3), so not for Mixtral, and until 13 March 2026 only if asked."""
 
     @property
     def needs(self) -> tuple[mbench.Statistic, ...]:
