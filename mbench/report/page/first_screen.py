@@ -128,8 +128,10 @@ def _few_masks(rankings: Sequence[Ranking]) -> str:
     if fewest >= MASKS_FOR_FIVE_PERCENT:
         return ""
     return (
-        f"{fewest} random masks are few: a method no better than they are beats all with"
-        f" probability 1/{fewest + 1} ({MASKS_FOR_FIVE_PERCENT} masks: 5 %)."
+        "Better than random compares with the mean of the random masks. Whether a method is better"
+        f" than each of them is another question, for which {fewest} masks are few: one that is no"
+        f" better than they are beats all with probability 1/{fewest + 1}"
+        f" ({MASKS_FOR_FIVE_PERCENT} masks: 5 %)."
     )
 
 

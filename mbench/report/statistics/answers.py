@@ -113,7 +113,7 @@ def _against(ranking: Ranking, question: str) -> Answer:
     note = ""
     masks = len(ranking.random.figures) if ranking.random else 0
     if family == "random" and masks < MASKS_FOR_FIVE_PERCENT:
-        note = f"{masks} masks"
+        note = f"mean of {masks} masks"
     return Answer(question, kind, chip, figures=figures, interval=interval, note=note)
 
 

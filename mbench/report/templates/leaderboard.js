@@ -36,6 +36,17 @@ boards.then((data) => {
     };
     choices.listeners.push(draw);
     draw();
+    const opened = () => [...section.querySelectorAll(".menu[open]")];
+    document.addEventListener("pointerdown", (event) => {
+      for (const menu of opened()) if (!menu.contains(event.target)) menu.open = false;
+    });
+    document.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape") return;
+      for (const menu of opened()) {
+        menu.open = false;
+        menu.querySelector("summary").focus();
+      }
+    });
   }
 
   // ---- what is chosen
@@ -54,7 +65,9 @@ boards.then((data) => {
     const byName = board?.rows.find((row) => row.names.includes(asked))?.label ?? asked;
     const usual = references.includes("random") ? "random" : references[0];
     const reference = references.includes(byName) ? byName : usual;
-    return { model, budget, scores, score, board, references, reference };
+    // Random pruning is several masks, with which no item is won or lost.
+    const itemsAgainst = reference === "random" ? "none" : reference;
+    return { model, budget, scores, score, board, references, reference, itemsAgainst };
   }
 
   function verdict(view, compared) {
@@ -76,7 +89,7 @@ boards.then((data) => {
     }
     for (const row of rows) {
       row.compared = compare(board, row.label, view.reference);
-      row.won = wonAndLost(view, row.label);
+      row.won = wonAndLost(view, row.label, view.itemsAgainst);
       const at = board.rows.findIndex((own) => own.label === row.label);
       // Against the unpruned model, whatever the rest is compared with.
       row.flips = view.score.id === "score" && at >= 0 ? budget.won?.unpruned[at] : null;
@@ -101,7 +114,7 @@ boards.then((data) => {
       { id: "score", head: view.score.name, term: "average", value: (row) => row.score, best: up, drawn: true },
       { id: "difference", head: `Difference to ${nameOf(view.reference)}`, term: "differences",
         value: (row) => row.compared?.value ?? (row.label === view.reference ? 0 : undefined), best: up },
-      { id: "won", head: "Items", small: "won : lost", term: "won", value: (row) => row.won && row.won[0] - row.won[1], best: -1 },
+      { id: "won", head: "Items", small: view.itemsAgainst === view.reference ? "won : lost" : "won : lost, to unpruned", term: "won", value: (row) => row.won && row.won[0] - row.won[1], best: -1 },
       { id: "flips", head: "Flips", small: "right to wrong, wrong to right", hidden: true, term: "flips", value: (row) => row.flips && row.flips[1], best: 1,
         text: (row) => (row.flips ? `${row.flips[1]}, ${row.flips[0]}` : "–") },
       { id: "kl", head: "KL of choices", small: "nats, from unpruned", hidden: true, term: "kl", value: (row) => row.kl, best: 1,
@@ -274,10 +287,10 @@ boards.then((data) => {
       }
     } else if (column.id === "won") {
       if (row.won) {
-        const link = element("button", { type: "button", className: "drill", title: `Items on which ${nameOf(row.label)} and ${nameOf(view.reference)} disagree` }, row.won.join(" : "));
+        const link = element("button", { type: "button", className: "drill", title: `Items on which ${nameOf(row.label)} and ${nameOf(view.itemsAgainst)} disagree` }, row.won.join(" : "));
         link.addEventListener("click", () => document.dispatchEvent(new CustomEvent("mbench:drill", {
           detail: { model: view.model.name, retain: view.budget.retain, method: row.names[0],
-            reference: view.board.rows.find((own) => own.label === view.reference)?.names[0] ?? view.reference } })));
+            reference: view.board.rows.find((own) => own.label === view.itemsAgainst)?.names[0] ?? view.itemsAgainst } })));
         cell.append(link);
       } else cell.append("–");
     } else {

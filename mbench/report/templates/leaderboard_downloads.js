@@ -21,7 +21,7 @@ const leaderboardDownloads = (rows, tasks) => {
         low: c?.low ?? null, high: c?.high ?? null, p: c?.p ?? null, p_adjusted: c?.adjusted ?? null,
         clear: c?.tested ? c.clear : null, family: c?.family ?? null, family_size: c?.size ?? null,
         not_tested_because: c && !c.tested ? view.board.untested[c.family] ?? view.board.untested.random ?? null : null,
-        items_won: row.won?.[0] ?? null, items_lost: row.won?.[1] ?? null,
+        items_against: row.won ? nameOf(view.itemsAgainst) : null, items_won: row.won?.[0] ?? null, items_lost: row.won?.[1] ?? null,
         right_to_wrong: row.flips?.[1] ?? null, wrong_to_right: row.flips?.[0] ?? null, kl_of_choices: row.kl ?? null, predictions_changed: row.changed ?? null,
         marks: row.facts.flatMap((own) => own.marks).join(", ") || null, mask_stability: row.facts[0]?.stability ?? null,
         calibration_tokens: row.facts[0]?.calibration ?? null, search_tokens: row.facts[0]?.search ?? null,

@@ -31,12 +31,12 @@ const leaderboardFigures = (() => {
       ? one(first, places[0], second, places[1], 1) : one(second, places[1], first, places[0], -1);
   }
 
-  function wonAndLost(view, label) {
+  function wonAndLost(view, label, reference) {
     const won = view.budget.won;
     if (!won || view.score.id !== "score") return null;
     const at = (name) => view.board.rows.findIndex((row) => row.label === name);
-    const [first, second] = [at(label), at(view.reference)];
-    if (view.reference === "none") return first < 0 ? null : won.unpruned[first];
+    const [first, second] = [at(label), at(reference)];
+    if (reference === "none") return first < 0 ? null : won.unpruned[first];
     if (label === "none") return second < 0 ? null : won.unpruned[second]?.toReversed() ?? null;
     if (first < 0 || second < 0 || first === second) return null;
     const count = view.board.rows.length;

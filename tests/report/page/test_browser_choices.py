@@ -215,3 +215,23 @@ def test_all_results_and_charts_can_be_saved(tab):
 def test_p_values_are_never_written_as_zero_or_over_the_level(tab):
     written = tab.evaluate("[0, 3e-12, 0.0497, 0.0512].map(leaderboardFigures.pText)")
     assert written == ["< 1e−300", "3e−12", "< 0.05", "0.051"]
+
+
+def test_menus_close_with_escape_and_by_a_click_beside_them(tab):
+    for name in ("Columns", "Download"):
+        menu = tab.locator("details.menu", has=tab.locator("summary", has_text=name))
+        for close in (lambda: tab.keyboard.press("Escape"), lambda: tab.locator("h1").click()):
+            menu.locator("summary").click()
+            assert menu.get_attribute("open") is not None
+            close()
+            assert menu.get_attribute("open") is None
+
+
+def test_items_won_and_lost_are_to_the_unpruned_model_beside_random_pruning(tab):
+    row = board().ranking.ranked[0]
+    ranking = board().ranking
+    count = len(ranking.ranked)
+    won, lost = int(ranking.won[0, count]), int(ranking.won[count, 0])
+    assert rows(tab)[row.label]["Items"] == f"{won} : {lost}"
+    link = tab.locator("#lb tbody tr", has_text=row.label).locator(".drill").first
+    assert link.get_attribute("title").endswith("and unpruned disagree")
