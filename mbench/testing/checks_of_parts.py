@@ -34,6 +34,9 @@ def parameters(subject: Subject) -> None:
         takes = "no candidate" if subject.candidate else "a candidate"
         given = subject.method.candidate
         raise Found("parameters", f"its builder takes {takes}, and the method names {given}")
+    if subject.candidate and subject.candidate.stochastic():
+        name = subject.method.candidate
+        raise Found("parameters", f"its candidate {name!r} draws at random; suites refuse that")
 
 
 def _told_apart(who: str, part: Component, other: Component) -> None:

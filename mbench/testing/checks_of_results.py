@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from mbench.core.interfaces import MaskBuilder
+from mbench.core.errors import UnsupportedModel
+from mbench.core.interfaces import ExpertMask, MaskBuilder
 from mbench.core.stand_ins import Constants, Merged
 from mbench.testing.cases import SIZES, Case, ladder, settings
 from mbench.testing.failures import Broken, Found, Refused, Skipped
@@ -168,8 +169,21 @@ def stand_ins(subject: Subject) -> None:
     seen = []
 
     def tried(case: Case) -> None:
-        seen.append(make(subject, case).mask.stand_in)
+        mask = make(subject, case).mask
+        seen.append(mask.stand_in)
+        if mask.stand_in is not None:
+            _refuse_unusable(case, mask)
 
     through(some(8, settings(ladder())), tried)
     if not any(seen):
         raise Skipped("nothing stands in for the experts that it drops")
+
+
+def _refuse_unusable(case: Case, mask: ExpertMask) -> None:
+    """Raise `Broken` where a model cannot run under a mask, or gives what is not finite."""
+    try:
+        outputs = case.model.outputs("one", mask, case.router)
+    except UnsupportedModel as error:
+        raise Refused(str(error)) from error
+    if not all(np.isfinite(each).all() for each in outputs):
+        raise Broken("stand-ins", "with what stands in, the model's outputs are not finite")

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from mbench.core.errors import SuiteError, unknown
@@ -15,6 +15,7 @@ from mbench.plan.plugin_loading import load_registry
 from mbench.plan.registry import Registry
 from mbench.testing import checks_of_chance, checks_of_parts, checks_of_results
 from mbench.testing.failures import Broken, ConformanceError, Found, Skipped
+from mbench.testing.planted import refuse_other_choice
 from mbench.testing.subject import Subject
 
 Check = Callable[[Subject], None]
@@ -155,7 +156,8 @@ def _own(registry: Registry, source: str) -> dict[str, Subject]:
 def conformance_tests(
     plugin: str | Path | ModuleType,
     *,
-    skip: Mapping[str, Mapping[str, str]] = {},
+    planted: Mapping[str, Mapping[str, bool]] = MappingProxyType({}),
+    skip: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> Callable[..., None]:
     """A test function for pytest, which makes every check of every method of a plugin.
 
@@ -165,6 +167,8 @@ def conformance_tests(
     Args:
         plugin: a file, relative to where pytest is started; or a module or package of an
             installed plugin, or its name.
+        planted: method -> kind of planted expert (a field of `Planted`) -> whether the method
+            must keep those where half of all experts are kept; a test `[method-planted]` each.
         skip: method -> check -> why it is not made.
     """
     import pytest
@@ -179,19 +183,22 @@ def conformance_tests(
             raise ConformanceError(problem)
 
         return test_loads
-    for name, checks in skip.items():
+    for name, checks in [*skip.items(), *((name, {}) for name in planted)]:
         for wrong in [*({name} - known.keys()), *(checks.keys() - CHECKS.keys())]:
             choices: Any = known if wrong == name else CHECKS
-            raise ConformanceError(unknown("method or check to skip", wrong, choices))
+            raise ConformanceError(unknown("method or check", wrong, choices))
+    pairs = [(name, check) for name in known for check in CHECKS]
+    pairs += [(name, "planted") for name in planted]
 
-    @pytest.mark.parametrize(
-        ("method", "check"), [(name, check) for name in known for check in CHECKS]
-    )
+    @pytest.mark.parametrize(("method", "check"), pairs)
     def test_conformance(method: str, check: str) -> None:
         """One check of one method."""
         reason = skip.get(method, {}).get(check)
         if reason is not None:
             pytest.skip(reason)
+        if check == "planted":
+            refuse_other_choice(known[method].subject, planted[method])
+            return
         outcome = known[method].outcome(check)
         if isinstance(outcome, Found):
             raise ConformanceError(known[method].report(outcome))

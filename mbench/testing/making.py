@@ -22,12 +22,13 @@ from mbench.core.interfaces import (
     Statistic,
 )
 from mbench.core.plugin_code import describe
-from mbench.core.process_state import put_back, snapshot
 from mbench.core.search import MaskSearch
+from mbench.moe.unchanged import ModelChanged
 from mbench.run.mask_checks import frozen
 from mbench.testing.cases import CORPORA, Case
 from mbench.testing.failures import Broken, Refused
 from mbench.testing.results import mask_of, scores_of, selection_of
+from mbench.testing.shared_state import put_all_back, whole_state
 from mbench.testing.subject import Subject, statistics_of
 from mbench.testing.synthetic import SyntheticModel
 from mbench.testing.synthetic_probe import SyntheticProbe
@@ -142,14 +143,15 @@ def _made(
         elif "scorer" in parts:
             returned = _call("scorer", parts["scorer"], "score", profile)
             values = scores_of(returned, parts["scorer"].name, case, corpus)
-            _refuse_drawing(parts["scorer"], profile.rng, [seed, number])
+            scorer = parts["scorer"]
+            _refuse_drawing(scorer.name, _draws(scorer), profile.rng, [seed, number])
         given_scores[corpus] = Scores(frozen(values), profile)
     scores = dict(given_scores)
     rng = np.random.default_rng(seed)
     selector, builder = parts["selector"], parts["builder"]
     assert isinstance(builder, MaskBuilder)
     returned = _call("selector", selector, "select", scores, replace(case.budget), rng)
-    _refuse_drawing(selector, rng, seed)
+    _refuse_drawing(selector.name, _draws(selector), rng, seed)
     selection = selection_of(returned, selector.name, case)
     arguments: tuple[Any, ...] = (selection, scores, replace(case.budget), candidate)
     probe = None
@@ -166,9 +168,12 @@ def _made(
             if broken.check == "search" and not probe.spent and masks < MASKS:
                 raise Refused(broken.problem) from broken
             raise
-        _refuse_drawing(builder, rng, seed)
+        _refuse_drawing(builder.name, _draws(builder), rng, seed)
     else:
         returned = _call("builder", builder, "build", *arguments)
+    for number, profile in enumerate(profiles.values()):
+        if not getattr(parts.get("scorer"), "stochastic", False):
+            _refuse_drawing("profile.rng", False, profile.rng, [seed, number])
     if scores != given_scores:
         raise Broken("pure", "the mapping of scores is not what it was: work on a copy")
     mask = mask_of(returned, builder, case)
@@ -224,9 +229,9 @@ def profile_of(
     again: bool = False,
 ) -> Profile:
     """Collect statistics; raises `Broken` for one that breaks its contract."""
-    before = snapshot()
+    before, states = whole_state(), [dict(vars(each)) for each in statistics]
     try:
-        return model.profile(
+        profile = model.profile(
             statistics,
             corpus,
             batch_size=case.batch_size,
@@ -234,13 +239,22 @@ def profile_of(
             router=case.router,
             again=again,
         )
+    except ModelChanged as error:
+        problem = "a statistic changed the model's weights, or hooked into it: it only may look"
+        raise Broken("pure", problem) from error
     except PluginError as error:
         shared = "all methods share" in str(error)
-        raise Broken("global-state" if shared else "statistics", str(error)) from error
+        kind = "pure" if "only may read" in str(error) else "statistics"
+        raise Broken("global-state" if shared else kind, str(error)) from error
     except MbenchError as error:
         raise Refused(str(error)) from error
     finally:
-        put_back(before)
+        problem = put_all_back(before)
+    if problem:
+        raise Broken("global-state", f"a statistic {problem}")
+    for each, state in zip(statistics, states, strict=True):
+        _refuse_kept(f"statistic {each.name!r}", each, state)
+    return profile
 
 
 def watched(profile: Profile, rng: np.random.Generator) -> WatchedProfile:
@@ -249,36 +263,43 @@ def watched(profile: Profile, rng: np.random.Generator) -> WatchedProfile:
     return WatchedProfile(**{**values, "rng": rng})
 
 
-def _refuse_drawing(part: Component, rng: np.random.Generator, seed: Any) -> None:
+def _draws(part: Component) -> bool:
+    return bool(getattr(part, "stochastic", False))
+
+
+def _refuse_drawing(name: str, draws: bool, rng: np.random.Generator, seed: Any) -> None:
     untouched = np.random.default_rng(seed)
     drawn = rng.bit_generator.state != untouched.bit_generator.state
     spawned = rng.bit_generator.seed_seq.n_children_spawned  # type: ignore[attr-defined]
-    if (drawn or spawned) and not getattr(part, "stochastic", False):
-        raise Broken(
-            "seeds", f"{part.name!r} draws from its generator without saying `stochastic = True`"
-        )
+    if (drawn or spawned) and not draws:
+        problem = f"{name!r}: a generator is drawn from without saying `stochastic = True`"
+        raise Broken("seeds", problem)
 
 
 def _call(role: str, part: Component, step: str, *arguments: Any) -> Any:
     """Call a component, and look for what it leaves behind; raises `Broken` or `Refused`."""
     who = f"{role} {part.name!r}, in {step},"
-    before, state = snapshot(), dict(vars(part))
+    before, state = whole_state(), dict(vars(part))
     problem = ""
     try:
         with contextlib.redirect_stdout(sys.stderr):
             returned = getattr(part, step)(*arguments)
     except BaseException as error:
-        problem = put_back(before)
+        problem = put_all_back(before)
         _explain(error, who, step)
     finally:
-        problem = problem or put_back(before)
+        problem = problem or put_all_back(before)
     if problem:
         raise Broken("global-state", f"{who} {problem}")
+    _refuse_kept(who, part, state)
+    return returned
+
+
+def _refuse_kept(who: str, part: Component, state: Mapping[str, Any]) -> None:
     changed = sorted(name for name, value in vars(part).items() if value is not state.get(name))
     if changed:
         problem = f"{who} keeps {', '.join(changed)} on the component, which serves other cells too"
         raise Broken("pure", problem)
-    return returned
 
 
 def _explain(error: BaseException, who: str, step: str) -> None:

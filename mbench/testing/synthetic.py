@@ -18,11 +18,12 @@ from torch import nn
 from transformers import OlmoeConfig, PreTrainedModel
 from transformers.models.olmoe.modeling_olmoe import OlmoeSparseMoeBlock
 
-from mbench.core.interfaces import WEIGHTS_ONLY, Profile, RouterMode, Statistic
+from mbench.core.interfaces import WEIGHTS_ONLY, ExpertMask, Profile, RouterMode, Statistic
 from mbench.moe.adapter import MoELayer, find_moe_layers
 from mbench.moe.calibration import TokenSequences
+from mbench.moe.mask import masked
 from mbench.moe.profile import Collected, inspect_weights, profile_model
-from mbench.moe.unchanged import unchanged
+from mbench.moe.unchanged import ModelChanged, unchanged
 from mbench.run.mask_checks import frozen
 
 HIDDEN, INNER, VOCABULARY = 12, 8, 32
@@ -168,6 +169,7 @@ class SyntheticModel:
         if kind == "unused":
             self._disuse()
         self.model.to(torch.bfloat16 if half else torch.float32)
+        self._weights = copy.deepcopy(self.model.state_dict())
         # Found before any mask is applied.
         self._layers = find_moe_layers(self.model)
         self._known: dict[tuple[Any, ...], dict[Any, Collected]] = {}
@@ -194,16 +196,17 @@ class SyntheticModel:
             for tensor in (experts.gate_up_proj, experts.down_proj):
                 tensor[second] = tensor[first]
             router[second] = router[first] + 1e-3 * router[second]
-            router[planted.never[number], 0] = -100
-            router[planted.super[number], :2] = torch.tensor([-100.0, 200.0])
+            # Further apart, a softmax in float32 would tell no experts apart.
+            router[planted.never[number], 0] = -30
+            router[planted.super[number], :2] = torch.tensor([-30.0, 60.0])
             experts.down_proj[planted.super[number]] *= 100
         return planted
 
     def _disuse(self) -> None:
         """Experts of odd numbers get no token; in the first layer expert 0 gets every one."""
         for number, layer in enumerate(self.model.blocks):
-            layer.gate.weight[1::2, 0] = -100
-            layer.gate.weight[0, 0] = 100 if number == 0 else 0
+            layer.gate.weight[1::2, 0] = -30
+            layer.gate.weight[0, 0] = 30 if number == 0 else 0
 
     def renumbered(self, order: np.ndarray) -> SyntheticModel:
         """The same model with other numbers: expert `order[l, e]` of layer l is now called e."""
@@ -216,6 +219,7 @@ class SyntheticModel:
             for tensor in (layer.gate.weight, layer.experts.gate_up_proj, layer.experts.down_proj):
                 tensor.copy_(tensor[rows].clone())
         other._layers = find_moe_layers(other.model)
+        other._weights = copy.deepcopy(other.model.state_dict())
         self._renumbered[order.tobytes()] = other
         return other
 
@@ -268,6 +272,19 @@ class SyntheticModel:
             revision=f"{self.kind} {self.seed}",
         )
 
+    def outputs(
+        self, corpus: str, mask: ExpertMask, router: RouterMode = "sliced"
+    ) -> list[np.ndarray]:
+        """Each layer's outputs under a mask, float64 [tokens, H], padding left out.
+
+        Raises what `mbench.moe.mask.masked` raises.
+        """
+        text = self.corpus(corpus)
+        inside = torch.arange(text.ids.shape[1]) < torch.from_numpy(text.lengths)[:, None]
+        with masked(self.layers, mask, router), torch.no_grad():
+            found = self.model(input_ids=torch.from_numpy(text.ids))
+        return [each[inside].double().numpy() for each in found]
+
     def _collect(
         self,
         statistics: Sequence[Statistic],
@@ -295,18 +312,26 @@ class SyntheticModel:
         self, statistics: Sequence[Statistic], corpus: str, batch_size: int, shards: int
     ) -> Collected:
         """Collect statistics, in arrays that nobody can change."""
-        with unchanged(self.model):
-            if corpus == WEIGHTS_ONLY:
-                found = inspect_weights(self.layers, statistics)
-            else:
-                found = profile_model(
-                    self.model,
-                    self.layers,
-                    self.corpus(corpus),
-                    statistics,
-                    batch_size=batch_size,
-                    shards=shards,
-                )
+        try:
+            with unchanged(self.model):
+                if corpus == WEIGHTS_ONLY:
+                    found = inspect_weights(self.layers, statistics)
+                else:
+                    found = profile_model(
+                        self.model,
+                        self.layers,
+                        self.corpus(corpus),
+                        statistics,
+                        batch_size=batch_size,
+                        shards=shards,
+                    )
+        except ModelChanged:
+            # Others use the model, too.
+            self.model.load_state_dict(self._weights)
+            for module in self.model.modules():
+                module._forward_hooks.clear()
+                module._forward_pre_hooks.clear()
+            raise
         for arrays in found.sums.values():
             arrays.update({name: frozen(array) for name, array in arrays.items()})
         for layers in found.samples.values():

@@ -40,12 +40,22 @@ class SyntheticProbe(Probe):
         self._model, self._statistics, self._router = model, statistics, router
         self._texts = {name: model.corpus(name)[:SEQUENCES] for name in self.corpora}
         self.tokens_per_mask = max(1, sum(text.tokens for text in self._texts.values()))
-        self.limit, self.spent = masks * self.tokens_per_mask, 0
+        self._limit, self._spent = masks * self.tokens_per_mask, 0
         self._errors: dict[str, np.ndarray] = {}
         self._profiles: dict[tuple[str, str], Profile] = {}
         self._full = self._outputs()
         self.asked: set[str] = set()
         """Content of the masks that were asked for."""
+
+    @property
+    def limit(self) -> int:  # type: ignore[override]
+        """Most forward tokens the search may spend."""
+        return self._limit
+
+    @property
+    def spent(self) -> int:  # type: ignore[override]
+        """Forward tokens spent so far."""
+        return self._spent
 
     def losses(self, masks: Sequence[ExpertMask]) -> np.ndarray:
         """Return 1 plus the error, float64 [masks, corpora]."""
@@ -70,19 +80,23 @@ class SyntheticProbe(Probe):
 
     def loss_of(self, mask: ExpertMask) -> np.ndarray:
         """The loss of a mask, float64 [corpora], whatever is left."""
-        spent, self.spent = self.spent, 0
+        spent, self._spent = self._spent, 0
         try:
             loss: np.ndarray = self.losses([mask])[0]
         finally:
-            self.spent = spent
+            self._spent = spent
         return loss
 
     @contextlib.contextmanager
     def _under(self, mask: ExpertMask) -> Iterator[None]:
         """Run the model under a mask; raises `Broken` for one that no model can have."""
         shape = (self._model.size.layers, self._model.size.experts)
-        if not isinstance(mask, ExpertMask) or mask.keep.shape != shape:
-            raise Broken("search", f"it asks its probe for what is no mask of {shape}: {mask!r}")
+        keep = getattr(mask, "keep", None)
+        fits = isinstance(keep, np.ndarray) and keep.shape == shape and keep.dtype == np.bool_
+        if not isinstance(mask, ExpertMask) or not fits:
+            raise Broken(
+                "search", f"it asks its probe for what is no mask of bool {shape}: {mask!r}"
+            )
         if not mask.keep.any(axis=1).all():
             raise Broken("search", "it asks its probe for a mask that keeps no expert in a layer")
         with masked(self._model.layers, mask, self._router):
@@ -92,7 +106,7 @@ class SyntheticProbe(Probe):
         if self.spent + tokens > self.limit:
             left = self.limit - self.spent
             raise SearchLimit(f"{tokens} forward tokens were asked for, and {left} are left")
-        self.spent += tokens
+        self._spent += tokens
 
     def _tried(self, masks: Sequence[ExpertMask]) -> np.ndarray:
         new = {mask.content_hash: mask for mask in masks if mask.content_hash not in self._errors}

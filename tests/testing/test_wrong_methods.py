@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from dataclasses import dataclass
 
 import pytest
 
-from mbench.testing import CHECKS, ConformanceError, check_method
+from mbench.testing import CHECKS, ConformanceError, check_method, conformance_tests
 
 HEAD = "import random\nimport numpy as np\nimport torch\nimport mbench\n"
 SUMS = "profile.sums(mbench.RoutingSums())"
@@ -121,6 +122,13 @@ WRONG = {
     ),
     "no candidate": Wrong(
         "parameters", builder("return mbench.ExpertMask(keep)", "    takes_candidate = True\n"), ""
+    ),
+    "a candidate that draws": Wrong(
+        "parameters",
+        builder(
+            "return mbench.ExpertMask(keep)", "    takes_candidate = True\n", candidate="random"
+        ),
+        "its candidate 'random' draws at random",
     ),
     "layers misspelt": Wrong(
         "parameters", builder("return mbench.ExpertMask(keep)", "    layers = 'uneven'\n"), "valid"
@@ -278,6 +286,24 @@ WRONG = {
         scorer(f"self.total = {SUMS}['count']\nreturn self.total"),
         "keeps total on the component",
     ),
+    "a statistic remembers": Wrong(
+        "pure",
+        statistic(f"self.seen = getattr(self, 'seen', 0) + 1\nreturn {{'a': {COUNTS}}}"),
+        "keeps seen on the component",
+    ),
+    "a statistic changes its batch": Wrong(
+        "pure", statistic(f"batch.hidden.mul_(0)\nreturn {{'a': {COUNTS}}}"), "only may read"
+    ),
+    "a statistic changes weights": Wrong(
+        "pure",
+        statistic(
+            "f = batch.expert_outputs\n"
+            "cells = [cell.cell_contents for cell in f.__closure__]\n"
+            "found = [each for each in cells if hasattr(each, 'down_proj')]\n"
+            f"found[0].down_proj.data.zero_()\nreturn {{'a': {COUNTS}}}"
+        ),
+        "changed the model's weights",
+    ),
     # global state
     "numpy's generator": Wrong(
         "global-state", scorer(f"return np.random.rand(*{SUMS}['count'].shape)"), "numpy's global"
@@ -292,6 +318,14 @@ WRONG = {
         "global-state",
         scorer(f"torch.set_default_dtype(torch.float64)\nreturn {SUMS}['count']"),
         "default dtype",
+    ),
+    "the environment": Wrong(
+        "global-state",
+        scorer(f"__import__('os').environ['SEEN'] = '1'\nreturn {SUMS}['count']"),
+        "changed SEEN in the environment",
+    ),
+    "numpy's handling of errors": Wrong(
+        "global-state", scorer(f"np.seterr(all='ignore')\nreturn {SUMS}['count']"), "errstate"
     ),
     # deterministic
     "an unseeded generator": Wrong(
@@ -328,6 +362,11 @@ WRONG = {
     "scores drawn without saying so": Wrong(
         "seeds",
         scorer(f"return {SUMS}['count'] + profile.rng.random(profile.num_experts)"),
+        "without saying `stochastic = True`",
+    ),
+    "a selector draws from a profile's generator": Wrong(
+        "seeds",
+        selector(f"{TOP}next(iter(scores.values())).profile.rng.random()\n{DONE}"),
         "without saying `stochastic = True`",
     ),
     "says it draws and does not": Wrong(
@@ -430,6 +469,11 @@ WRONG = {
         ),
         "probe.masks_left",
     ),
+    "gives itself more": Wrong(
+        "result",
+        builder("probe.limit = 10**9\nreturn mbench.ExpertMask(keep)", base="MaskSearch"),
+        "limit",
+    ),
     "never asks": Wrong(
         "search", builder("return mbench.ExpertMask(keep)", base="MaskSearch"), "for nothing"
     ),
@@ -467,6 +511,38 @@ def test_is_found_by_its_check(tmp_path, name):
 def test_is_found_by_no_other_check(tmp_path, name):
     (report,) = failed(tmp_path, name, *CHECKS)
     assert f"check '{WRONG[name].check}'" in report
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("raise RuntimeError('boom')", "raised RuntimeError: boom"),
+        ("import mbench\n", "it implements no mbench hook"),
+        (scorer(f"return {SUMS}['count']").replace("'bad'", "'reap'"), "is already registered"),
+        (scorer(f"return {SUMS}['count']").replace("[Bad]", "Bad"), "must return a list"),
+        (
+            scorer(f"return {SUMS}['count']", f"{NEEDS}    class Params:\n        power = 2\n"),
+            "must be a subclass of mbench.Parameters",
+        ),
+    ],
+)
+def test_a_plugin_that_cannot_be_loaded_is_one_failing_test(tmp_path, source, message):
+    file = tmp_path / "plugin.py"
+    file.write_text(source)
+    with pytest.raises(ConformanceError, match=re.escape(message)):
+        conformance_tests(file)()
+
+
+def test_planted_experts_that_are_not_kept_as_said(tmp_path):
+    file = tmp_path / "plugin.py"
+    file.write_text(scorer(f"return -{SUMS}['gate_norm']"))
+    planted = {"bad": {"never": False}}
+    with pytest.raises(ConformanceError, match="must drop the planted 'never'"):
+        conformance_tests(file, planted=planted)("bad", "planted")
+    with pytest.raises(ConformanceError, match="unknown kind of planted expert 'lowd'"):
+        conformance_tests(file, planted={"bad": {"lowd": True}})("bad", "planted")
+    with pytest.raises(ConformanceError, match="unknown method or check 'good'"):
+        conformance_tests(file, skip={"good": {"ties": "none"}})
 
 
 def test_every_check_finds_one():
