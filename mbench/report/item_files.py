@@ -39,7 +39,7 @@ def write_items(results: Results, directory: Path) -> None:
 def _items(results: Results, task: str) -> dict[str, Any]:
     texts = results.item_texts[task]
     metric = results.task_metrics[task]
-    outcomes = {}
+    outcomes: dict[str, dict[str, Any]] = {}
     for cell in results.cells:
         if cell.mask and cell.task_status(task).status == "ok":
             key = f"{cell.model} {cell.router} {cell.mask}"

@@ -123,9 +123,9 @@ class _Joined:
                     place = (*_measured(cell), task)
                     measurements.setdefault(place, []).append((run, cell, outcome))
         self.outcomes = {}
-        for place, measured in measurements.items():
-            self._check(place[-1], measured)
-            self.outcomes[place] = measured[0][2]
+        for measurement, measured in measurements.items():
+            self._check(measurement[-1], measured)
+            self.outcomes[measurement] = measured[0][2]
 
     def _check(self, task: str, measured: Sequence[tuple[str, CellResult, Evaluation]]) -> None:
         """Note a contradiction unless all measurements of one mask on a task agree."""

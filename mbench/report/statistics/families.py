@@ -93,7 +93,10 @@ def tested(name: FamilyName, of: Pairwise) -> list[Comparison]:
     low = np.where(clear & (of.centre > 0) & (low <= 0), step_low, low)
     high = np.where(clear & (of.centre < 0) & (high >= 0), step_high, high)
     figures = zip(*(each.tolist() for each in (of.value, low, high, p, adjusted)), strict=True)
-    return [Comparison(*own, family=name, size=size) for own in figures]
+    return [
+        Comparison(value, low, high, p, adjusted, name, size)
+        for value, low, high, p, adjusted in figures
+    ]
 
 
 def holm_levels(p: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def holm(p: Sequence[float]) -> np.ndarray:
+def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
     """p-values [n] adjusted by Holm's step-down method, valid under any dependence."""
     values = np.asarray(p, float)
     order = np.argsort(values, kind="stable")

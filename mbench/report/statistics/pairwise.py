@@ -148,7 +148,8 @@ def _seed_variances(
         explained = 0.0
         if seeds > 2:
             single = [[column] for column in own]
-            of_items = sum(_item_variance(s, columns_of(s, single)) for s in strata)
+            each = [_item_variance(s, columns_of(s, single)) for s in strata]
+            of_items = np.sum(each, axis=0)
             pairs_of_seeds = ~np.eye(seeds, dtype=bool)
             explained = float(of_items[pairs_of_seeds].mean()) / len(strata) ** 2 / 2
         variances[place] = max(0.0, between - explained) / seeds

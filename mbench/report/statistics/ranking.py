@@ -106,7 +106,7 @@ class Ranking:
     @property
     def placed(self) -> tuple[Ranked | Reference, ...]:
         """The rows and random pruning, from best to worst."""
-        every = [*self.ranked, *([self.random] if self.random else [])]
+        every: list[Ranked | Reference] = [*self.ranked, *([self.random] if self.random else [])]
         sign = -1 if self.score.higher else 1
         return tuple(sorted(every, key=lambda row: sign * row.summary.mean))
 
@@ -212,7 +212,7 @@ def _comparisons(
     if UNPRUNED in places:
         compared = [*range(rows), *([places[RANDOM]] if RANDOM in places else [])]
         families["unpruned"] = [(place, places[UNPRUNED]) for place in compared]
-    result = {}
+    result: dict[tuple[str, str], Comparison] = {}
     for name, of_family in families.items():
         found = compare_family(name, differences, of_family, untested.get(name, ""))
         result |= {(labels[a], labels[b]): comparison for (a, b), comparison in found.items()}

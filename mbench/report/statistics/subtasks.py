@@ -98,7 +98,8 @@ def _outcomes(
         if metric not in columns or not np.array_equal(columns["item"], items):
             return None
         found.append(columns[metric])
-    return np.mean(found, axis=0)
+    mean: np.ndarray = np.mean(found, axis=0)
+    return mean
 
 
 def _means(values: np.ndarray, codes: np.ndarray, count: int) -> np.ndarray:
