@@ -59,7 +59,7 @@ const leaderboardFigures = (() => {
 
   // Three digits: 65 536 is 65.5 k.
   function tokens(count) {
-    const [size, prefix] = [[1e9, " G"], [1e6, " M"], [1e3, " k"]].find(([size]) => count >= size) ?? [1, ""];
+    const [size, prefix] = [[1e9, "\u00a0G"], [1e6, "\u00a0M"], [1e3, "\u00a0k"]].find(([size]) => count >= size) ?? [1, ""];
     return `${Number((count / size).toPrecision(3))}${prefix}`;
   }
 
