@@ -39,4 +39,5 @@
         `layer ${layer}, expert ${expert}: ${Number(values[layer][expert].toPrecision(5))}, rank ${rank} of ${experts}`;
     });
   }
+  document.documentElement.dataset.ready = "";
 }
