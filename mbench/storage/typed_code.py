@@ -109,7 +109,7 @@ class _Search:
         for name, value in vars(kind).items():
             if isinstance(value, type) and value.__module__ == SESSION:
                 self.see(value, name)
-            elif not name.startswith("_") and _is_value(value):
+            elif not name.startswith("__") and _is_value(value):
                 self.see(value, f"{kind.__name__}.{name}")
         for base in kind.__bases__:
             self.see(base, base.__name__)
@@ -146,7 +146,9 @@ class _Search:
             return f"{array.dtype} {array.shape} {digest}"
         if isinstance(value, list | tuple | set | frozenset):
             texts = [self._text(item, name) for item in value]
-            return f"{type(value).__name__} {sorted(texts) if isinstance(value, set) else texts}"
+            # The order of a set changes from one process to the next.
+            ordered = sorted(texts) if isinstance(value, set | frozenset) else texts
+            return f"{type(value).__name__} {ordered}"
         if isinstance(value, Mapping):
             pairs = [(self._text(k, name), self._text(v, name)) for k, v in value.items()]
             return f"{type(value).__name__} {pairs}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import os
 import subprocess
 import sys
 from types import ModuleType
@@ -69,6 +70,36 @@ def test_what_its_scores_may_follow_from_changes_the_key(session, cell, old, new
     assert old in changed[cell]
     changed[cell] = changed[cell].replace(old, new)
     assert session(*changed) != before
+
+
+def test_what_a_class_reads_while_it_is_made_counts(session):
+    cell = CELLS[2].replace("limit = 3", "_limit = SCALE")
+    assert session(*CELLS[:2], "SCALE = 2", cell) != session(*CELLS[:2], "SCALE = 3", cell)
+
+
+def test_the_order_of_a_set_does_not_count():
+    program = (
+        "import linecache, sys\n"
+        "from types import ModuleType\n"
+        "from mbench.plan.components import class_code\n"
+        "from mbench.storage.source_code import source_of\n"
+        'text = \'import mbench\\nNAMES = frozenset({"a", "b", "c", "d"})\\n\' \\\n'
+        "    'class Mine(mbench.Scorer):\\n    name = \"mine\"\\n' \\\n"
+        "    '    def score(self, profile):\\n        return NAMES\\n'\n"
+        "linecache.cache['<cell>'] = (len(text), None, text.splitlines(True), '<cell>')\n"
+        "main = sys.modules['__main__'] = ModuleType('__main__')\n"
+        "exec(compile(text, '<cell>', 'exec'), vars(main))\n"
+        "print(source_of(class_code(main.Mine)).sha256)\n"
+    )
+    keys = set()
+    for seed in "1234":
+        command = [sys.executable, "-c", program]
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment
+        )
+        keys.add(done.stdout)
+    assert len(keys) == 1
 
 
 def test_a_base_class_and_a_function_used_deep_inside_count(session):
