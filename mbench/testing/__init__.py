@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mbench.testing.conformance import CHECKS, check_method, conformance_tests
     from mbench.testing.failures import ConformanceError
-    from mbench.testing.synthetic import Planted, Size, SyntheticModel
+    from mbench.testing.synthetic import Planted, SyntheticModel
+    from mbench.testing.synthetic_layers import Size
     from mbench.testing.synthetic_probe import SyntheticProbe
 
 _HOME = {
     "CHECKS": "conformance",
     "ConformanceError": "failures",
     "Planted": "synthetic",
-    "Size": "synthetic",
+    "Size": "synthetic_layers",
     "SyntheticModel": "synthetic",
     "SyntheticProbe": "synthetic_probe",
     "check_method": "conformance",

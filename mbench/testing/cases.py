@@ -9,7 +9,8 @@ from functools import lru_cache
 import numpy as np
 
 from mbench.core.interfaces import Budget, RouterMode
-from mbench.testing.synthetic import Kind, Size, SyntheticModel
+from mbench.testing.synthetic import Kind, SyntheticModel
+from mbench.testing.synthetic_layers import Size
 
 SIZES = (Size(1, 4, 2), Size(2, 4, 1), Size(2, 6, 2), Size(3, 8, 2))
 CORPORA = ("one", "two", "three")

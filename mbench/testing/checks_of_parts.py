@@ -14,7 +14,8 @@ from mbench.plan.components import class_code, component_key
 from mbench.storage.source_code import Source
 from mbench.testing.cases import SIZES, Case, ladder
 from mbench.testing.failures import Broken, Found, Refused, Skipped
-from mbench.testing.making import Made, WatchedProfile, check_feasible, make, profile_of, watched
+from mbench.testing.making import Made, check_feasible, make
+from mbench.testing.profiling import WatchedProfile, profile_of, watched
 from mbench.testing.subject import Subject, statistics_of
 from mbench.testing.trying import close, some, through, tied, two_rows
 

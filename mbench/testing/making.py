@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,17 +16,15 @@ from mbench.core.interfaces import (
     Component,
     ExpertMask,
     MaskBuilder,
-    Profile,
     Scores,
     Selection,
-    Statistic,
 )
 from mbench.core.plugin_code import describe
 from mbench.core.search import MaskSearch
-from mbench.moe.unchanged import ModelChanged
 from mbench.run.mask_checks import frozen
 from mbench.testing.cases import CORPORA, Case
 from mbench.testing.failures import Broken, Refused
+from mbench.testing.profiling import WatchedProfile, profile_of, refuse_kept, watched
 from mbench.testing.results import mask_of, scores_of, selection_of
 from mbench.testing.shared_state import put_all_back, whole_state
 from mbench.testing.subject import Subject, statistics_of
@@ -54,28 +52,6 @@ class Made:
         """Scores of the experts that a layer keeps, sorted: equal for masks that differ by ties."""
         rows = [scores[layer, self.mask.keep[layer]] for scores in self.scores.values()]
         return sorted(zip(*rows, strict=True))
-
-
-@dataclass(frozen=True)
-class WatchedProfile(Profile):
-    """A profile that notes whether shards were looked at, and says what is missing in `needs`."""
-
-    asked: list[str] = field(default_factory=list)
-
-    def sums(self, statistic: Statistic) -> dict[str, np.ndarray]:
-        """As `Profile.sums`."""
-        return {name: array.sum(axis=0) for name, array in self._arrays(statistic).items()}
-
-    def shards(self, statistic: Statistic) -> Mapping[str, np.ndarray]:
-        """As `Profile.shards`."""
-        self.asked.append(statistic.name)
-        return self._arrays(statistic)
-
-    def _arrays(self, statistic: Statistic) -> Mapping[str, np.ndarray]:
-        if statistic.identity not in self.shard_sums:
-            problem = "was read without being collected: add it, with the same parameters, to"
-            raise Broken("needs", f"statistic {statistic.name!r} {problem} `needs`")
-        return self.shard_sums[statistic.identity]
 
 
 def make(
@@ -220,49 +196,6 @@ def _profiles(
     }
 
 
-def profile_of(
-    model: SyntheticModel,
-    statistics: tuple[Statistic, ...],
-    corpus: str,
-    case: Case,
-    *,
-    again: bool = False,
-) -> Profile:
-    """Collect statistics; raises `Broken` for one that breaks its contract."""
-    before, states = whole_state(), [dict(vars(each)) for each in statistics]
-    try:
-        profile = model.profile(
-            statistics,
-            corpus,
-            batch_size=case.batch_size,
-            shards=case.shards,
-            router=case.router,
-            again=again,
-        )
-    except ModelChanged as error:
-        problem = "a statistic changed the model's weights, or hooked into it: it only may look"
-        raise Broken("pure", problem) from error
-    except PluginError as error:
-        shared = "all methods share" in str(error)
-        kind = "pure" if "only may read" in str(error) else "statistics"
-        raise Broken("global-state" if shared else kind, str(error)) from error
-    except MbenchError as error:
-        raise Refused(str(error)) from error
-    finally:
-        problem = put_all_back(before)
-    if problem:
-        raise Broken("global-state", f"a statistic {problem}")
-    for each, state in zip(statistics, states, strict=True):
-        _refuse_kept(f"statistic {each.name!r}", each, state)
-    return profile
-
-
-def watched(profile: Profile, rng: np.random.Generator) -> WatchedProfile:
-    """The profile with an own generator, watched."""
-    values = {each.name: getattr(profile, each.name) for each in fields(Profile)}
-    return WatchedProfile(**{**values, "rng": rng})
-
-
 def _draws(part: Component) -> bool:
     return bool(getattr(part, "stochastic", False))
 
@@ -291,15 +224,8 @@ def _call(role: str, part: Component, step: str, *arguments: Any) -> Any:
         problem = problem or put_all_back(before)
     if problem:
         raise Broken("global-state", f"{who} {problem}")
-    _refuse_kept(who, part, state)
+    refuse_kept(who, part, state)
     return returned
-
-
-def _refuse_kept(who: str, part: Component, state: Mapping[str, Any]) -> None:
-    changed = sorted(name for name, value in vars(part).items() if value is not state.get(name))
-    if changed:
-        problem = f"{who} keeps {', '.join(changed)} on the component, which serves other cells too"
-        raise Broken("pure", problem)
 
 
 def _explain(error: BaseException, who: str, step: str) -> None:

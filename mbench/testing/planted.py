@@ -12,7 +12,8 @@ from mbench.testing.cases import Case
 from mbench.testing.failures import Broken, ConformanceError, Refused
 from mbench.testing.making import make
 from mbench.testing.subject import Subject
-from mbench.testing.synthetic import Planted, Size
+from mbench.testing.synthetic import Planted
+from mbench.testing.synthetic_layers import Size
 
 CASES = tuple(Case(Size(2, 8, 2), 4, kind="planted", seed=seed) for seed in range(3))
 """Half of the experts are kept: two of six kinds, or three where twins are."""

@@ -13,7 +13,7 @@ from mbench.core.stand_ins import Constants, Merged, refuse_malformed
 from mbench.run.mask_checks import check_groups, check_mask, check_selection, checked_scores, frozen
 from mbench.testing.cases import Case
 from mbench.testing.failures import Broken
-from mbench.testing.synthetic import HIDDEN, INNER
+from mbench.testing.synthetic_layers import HIDDEN, INNER
 
 
 def scores_of(returned: Any, name: str, case: Case, corpus: str) -> np.ndarray:

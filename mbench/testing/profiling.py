@@ -1,0 +1,90 @@
+"""Profiles of synthetic models as a method is given them, and what statistics do on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from mbench.core.errors import MbenchError, PluginError
+from mbench.core.interfaces import Component, Profile, Statistic
+from mbench.moe.unchanged import ModelChanged
+from mbench.testing.cases import Case
+from mbench.testing.failures import Broken, Refused
+from mbench.testing.shared_state import put_all_back, whole_state
+from mbench.testing.synthetic import SyntheticModel
+
+
+@dataclass(frozen=True)
+class WatchedProfile(Profile):
+    """A profile that notes whether shards were looked at, and says what is missing in `needs`."""
+
+    asked: list[str] = field(default_factory=list)
+
+    def sums(self, statistic: Statistic) -> dict[str, np.ndarray]:
+        """As `Profile.sums`."""
+        return {name: array.sum(axis=0) for name, array in self._arrays(statistic).items()}
+
+    def shards(self, statistic: Statistic) -> Mapping[str, np.ndarray]:
+        """As `Profile.shards`."""
+        self.asked.append(statistic.name)
+        return self._arrays(statistic)
+
+    def _arrays(self, statistic: Statistic) -> Mapping[str, np.ndarray]:
+        if statistic.identity not in self.shard_sums:
+            problem = "was read without being collected: add it, with the same parameters, to"
+            raise Broken("needs", f"statistic {statistic.name!r} {problem} `needs`")
+        return self.shard_sums[statistic.identity]
+
+
+def profile_of(
+    model: SyntheticModel,
+    statistics: tuple[Statistic, ...],
+    corpus: str,
+    case: Case,
+    *,
+    again: bool = False,
+) -> Profile:
+    """Collect statistics; raises `Broken` for one that breaks its contract."""
+    before, states = whole_state(), [dict(vars(each)) for each in statistics]
+    try:
+        profile = model.profile(
+            statistics,
+            corpus,
+            batch_size=case.batch_size,
+            shards=case.shards,
+            router=case.router,
+            again=again,
+        )
+    except ModelChanged as error:
+        problem = "a statistic changed the model's weights, or hooked into it: it only may look"
+        raise Broken("pure", problem) from error
+    except PluginError as error:
+        shared = "all methods share" in str(error)
+        kind = "pure" if "only may read" in str(error) else "statistics"
+        raise Broken("global-state" if shared else kind, str(error)) from error
+    except MbenchError as error:
+        raise Refused(str(error)) from error
+    finally:
+        problem = put_all_back(before)
+    if problem:
+        raise Broken("global-state", f"a statistic {problem}")
+    for each, state in zip(statistics, states, strict=True):
+        refuse_kept(f"statistic {each.name!r}", each, state)
+    return profile
+
+
+def watched(profile: Profile, rng: np.random.Generator) -> WatchedProfile:
+    """The profile with an own generator, watched."""
+    values = {each.name: getattr(profile, each.name) for each in fields(Profile)}
+    return WatchedProfile(**{**values, "rng": rng})
+
+
+def refuse_kept(who: str, part: Component, state: Mapping[str, Any]) -> None:
+    """Raise `Broken` where a component has other attributes than before."""
+    changed = sorted(name for name, value in vars(part).items() if value is not state.get(name))
+    if changed:
+        problem = f"{who} keeps {', '.join(changed)} on the component, which serves other cells too"
+        raise Broken("pure", problem)
