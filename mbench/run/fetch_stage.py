@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
+from mbench.core.interfaces import WEIGHTS_ONLY
 from mbench.plan.plan import Plan
 from mbench.run.progress import Progress
 from mbench.storage.hub.offline import offline
@@ -30,3 +31,12 @@ def all_inputs(plan: Plan) -> list[Fetchable]:
     texts = [text.fetchable for text in plan.texts.values()]
     tasks = [each for task in plan.tasks for each in task.fetchables]
     return [each for each in (*models, *texts, *tasks) if each is not None]
+
+
+def texts_of(plan: Plan, corpora: Iterable[str]) -> Iterator[Fetchable]:
+    """What calibration corpora are cut from, those of all parts of a mix."""
+    for corpus in corpora:
+        # What is read from weights alone has no text.
+        for part in () if corpus == WEIGHTS_ONLY else plan.corpora[corpus].parts:
+            if part.text.fetchable is not None:
+                yield part.text.fetchable

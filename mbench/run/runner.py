@@ -14,7 +14,7 @@ from mbench.plan.tasks import PlannedTask
 from mbench.run.efficiency_stage import lacks_efficiency, measure_efficiency
 from mbench.run.evaluation_stage import EvaluationStage, Pending
 from mbench.run.executor import Executor, Here
-from mbench.run.fetch_stage import fetch
+from mbench.run.fetch_stage import fetch, texts_of
 from mbench.run.mask_stage import make_masks, restore_masks
 from mbench.run.profile_stage import missing_jobs, profile, restore_profiles
 from mbench.run.progress import Progress
@@ -96,11 +96,9 @@ class _Work:
         left = self.cells or self.jobs or self.pending or lacks_efficiency(session)
         if left and session.model.checkpoint is not None:
             yield session.model.checkpoint
-        for corpus in self.jobs:
-            # What is read from weights alone has no text.
-            for part in () if corpus == WEIGHTS_ONLY else session.plan.corpora[corpus].parts:
-                if part.text.fetchable is not None:
-                    yield part.text.fetchable
+        # A search reads text although all statistics may be stored.
+        searched = [c for cell in self.cells if cell.search_tokens for c in cell.method.corpora]
+        yield from texts_of(session.plan, [*self.jobs, *searched])
         for task in self.tasks:
             yield from task.fetchables
 

@@ -11,7 +11,7 @@ from mbench.core.errors import Damaged, PluginError, StoreError, SuiteError, cau
 from mbench.core.search import Probe
 from mbench.plan.cells import Cell
 from mbench.plan.plan import Plan
-from mbench.run.fetch_stage import fetch
+from mbench.run.fetch_stage import fetch, texts_of
 from mbench.run.mask_maker import MaskMaker
 from mbench.run.profile_stage import missing_jobs, profile
 from mbench.run.progress import Progress
@@ -99,10 +99,7 @@ def _inputs(session: ModelSession) -> Iterator[Fetchable]:
     missing = missing_jobs(session, session.cells)
     if missing and session.model.checkpoint is not None:
         yield session.model.checkpoint
-    for corpus in missing:
-        text = session.plan.texts[corpus].fetchable if corpus in session.plan.texts else None
-        if text is not None:
-            yield text
+    yield from texts_of(session.plan, missing)
 
 
 def _scores(
