@@ -170,11 +170,11 @@ def replacement_json(stand_in: StandIn | None, layers: Sequence[MoELayer]) -> di
 
 def write_constants(mask: ExpertMask, folder: Path) -> None:
     """Write the constants of dropped experts, if constants stand in."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     if isinstance(mask.stand_in, Constants):
         dropped = np.ascontiguousarray(mask.stand_in.outputs[~mask.keep])
-        save_file({OUTPUTS: dropped}, folder / CONSTANTS)
+        (folder / CONSTANTS).write_bytes(save({OUTPUTS: dropped}))
 
 
 def read_mask(folder: str, layers: Sequence[MoELayer]) -> ExpertMask:
