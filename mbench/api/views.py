@@ -173,12 +173,12 @@ class PlannedRun:
     """What a run would do."""
 
     suite: str
-    costs: pd.DataFrame
+    costs: pd.DataFrame = field(repr=False)
     """A row per model: masks, passes to do and stored, tokens, seconds, bytes of weights."""
-    cells: pd.DataFrame
+    cells: pd.DataFrame = field(repr=False)
     """A row per model, budget, method and seed: experts kept per layer, whether its mask is stored,
     notes, and the problem of a method that cannot be used."""
-    detectable: pd.DataFrame
+    detectable: pd.DataFrame = field(repr=False)
     """Per task, the least difference that each family of comparisons tells apart."""
     settings: Mapping[str, str] = field(repr=False)
     """The protocol and every method in words."""

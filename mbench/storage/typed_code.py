@@ -16,6 +16,7 @@ import linecache
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -50,7 +51,8 @@ def is_typed(kind: type) -> bool:
         return False
     file = getattr(sys.modules[SESSION], "__file__", None)
     places = {function.__code__.co_filename for function in _functions(kind)}
-    return file is None or bool(places - {file})
+    # What is read from a pipe says that its file is `<stdin>`.
+    return file is None or not Path(file).is_file() or bool(places - {file})
 
 
 def typed_code(kind: type) -> TypedCode:

@@ -131,6 +131,13 @@ def test_a_class_without_its_text_is_refused(session):
         class_code(main.Mine)
 
 
+def test_what_came_through_a_pipe_is_refused():
+    text = CELLS[0] + CELLS[1] + CELLS[2]
+    text += "from mbench.plan.components import class_code\nclass_code(Mine)\n"
+    done = subprocess.run([sys.executable], input=text, capture_output=True, text=True, cwd=ROOT)
+    assert "the source of Mine cannot be found: write it into a file" in done.stderr
+
+
 def test_a_script_counts_as_its_file(tmp_path):
     text = "".join(CELLS) + (
         "from mbench.plan.components import class_code\n"
