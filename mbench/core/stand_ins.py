@@ -46,8 +46,9 @@ class Merged:
     neurons: np.ndarray | Literal["matched"] | None = field(default=None, repr=False)
     """In which order an expert's inner neurons are taken before they are summed, so that like ones
     meet. int64 [layers, N, I]: inner neuron `neurons[layer, e, i]` of expert e meets inner neuron i
-    of the expert that takes it up, whose own row is best left in order. `matched`: the order is found from the weights where the mask
-    is applied, by `mbench.moe.align.matched`. None: as they are."""
+    of the expert that takes it up; that one's own row is applied to itself, and is best in order.
+    `matched`: the order is found from the weights where the mask is applied, by
+    `mbench.moe.align.matched`. None: as they are."""
     router: RouterRows = "mapped"
     """`mapped`: the router keeps all N rows and gates, and a token routed to a dropped expert goes
     to the one that took it up (M-SMoE, HC-SMoE). `sliced`: the rows of dropped experts are gone,
