@@ -114,6 +114,8 @@ class MaskMaker:
         self, cell: Cell, scores: Mapping[str, Scores], candidate: ExpertMask | None
     ) -> ExpertMask:
         builder, budget = cell.method.builder, cell.budget
+        generators = [score.profile.rng for score in scores.values()]
+        untouched = [str(each.bit_generator.state) for each in generators]
         selection = _selection(cell, scores)
         arguments: list[Any] = [selection, scores, replace(budget), candidate]
         step = "build"
@@ -123,6 +125,12 @@ class MaskMaker:
         with located(getattr(builder, step)):
             mask = _call("builder", builder, step, *arguments)
             check_mask(mask, builder, budget)
+        if [str(each.bit_generator.state) for each in generators] != untouched:
+            # How far a scorer has drawn from it depends on what else was made before.
+            raise PluginError(
+                f"selector {cell.method.selector.name!r} or builder {builder.name!r} draws from"
+                " `profile.rng`, which is for scorers alone"
+            )
         check_groups(mask, self._model.name, self._model.facts.groups)
         return ExpertMask(frozen(mask.keep), tuple(mask.notes), mask.stand_in)
 

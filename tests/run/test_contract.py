@@ -29,6 +29,17 @@ class Dice(Noisy):
     def score(self, profile):
         return profile.rng.normal(size=(len(profile.layers), profile.num_experts))
 
+class Poacher(mbench.Selector):
+    name = "poacher"
+    stochastic = True
+    needs = (mbench.RoutingSums(),)
+    def select(self, scores, budget, rng):
+        (score,) = scores.values()
+        chosen = np.zeros(score.values.shape, bool)
+        for row in chosen:
+            row[score.profile.rng.permutation(budget.num_experts)[: budget.kept]] = True
+        return mbench.Selection(chosen)
+
 class Sneaky(Noisy):
     name = "sneaky"
     stochastic = False
@@ -96,7 +107,8 @@ class Empty(mbench.Scorer):
 
 @mbench.hookimpl
 def mbench_components():
-    return [Noisy, Dice, Sneaky, Busiest, Named, Whole, TooMany, Starving, Undeclared, Empty]
+    scorers = [Noisy, Dice, Sneaky, Named, Empty]
+    return [*scorers, Poacher, Busiest, Whole, TooMany, Starving, Undeclared]
 
 @mbench.hookimpl
 def mbench_methods():
@@ -105,6 +117,7 @@ def mbench_methods():
     return [
         mbench.Method("noisy", scorer="noisy", corpora=1),
         mbench.Method("dice", scorer="dice", corpora=1),
+        mbench.Method("poacher", selector="poacher", corpora=1),
         mbench.Method("sneaky", scorer="sneaky", corpora=1),
         mbench.Method("busiest", selector="busiest"),
         mbench.Method("named", scorer="named", corpora=1),
@@ -113,7 +126,18 @@ def mbench_methods():
         mbench.Method("textless", scorer="named", corpora=0),
     ]
 '''
-ONE = ["noisy", "dice", "sneaky", "named", "whole", "too-many", "starving", "undeclared", "empty"]
+ONE = [
+    "noisy",
+    "dice",
+    "poacher",
+    "sneaky",
+    "named",
+    "whole",
+    "too-many",
+    "starving",
+    "undeclared",
+    "empty",
+]
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +227,12 @@ def test_scores_by_chance_are_those_of_the_first_seed_whatever_is_stored(finishe
         found.append(results_of(plan, outcome).scores["demo", "noisy", "wiki"])
     assert (found[0] != found[1]).any()
     assert (found[1] == finished[3].scores["demo", "noisy", "wiki"]).all()
+
+
+def test_only_scorers_draw_from_their_generator(finished):
+    cell = cell_of(finished, "poacher", seed=0)
+    assert cell.status == "failed"
+    assert "selector 'poacher' or builder 'as-selected' draws from `profile.rng`" in cell.reason
 
 
 def test_a_selector_reads_statistics_without_a_scorer(finished):
