@@ -17,7 +17,7 @@ from pathlib import Path
 from mbench.core.evaluation import LOWER_IS_BETTER
 from mbench.core.results import CellResult
 from mbench.report.statistics.boards import Board, GroupBoards, RunBoards
-from mbench.report.statistics.groups import Entry, Group
+from mbench.report.statistics.groups import Entry
 from mbench.report.statistics.ranking import Ranking
 from mbench.report.statistics.scores import Score
 from mbench.report.words import MINUS, listing, number, percent
@@ -227,13 +227,16 @@ def _block(syntax: Syntax, board: Board, columns: Sequence[_Column]) -> tuple[tu
             for column in columns
         )
         pruned = "" if rows else syntax.text(percent(1 - board.retain))
-        rows.append((pruned, syntax.text(_name(board.group, entry)), *figures))
+        rows.append((pruned, syntax.text(_name(board, entry)), *figures))
     return tuple(rows)
 
 
-def _name(group: Group, entry: Entry) -> str:
-    router = entry.cells[0].router
-    return entry.method if router == group.router else f"{entry.method}, router {router}"
+def _name(board: Board, entry: Entry) -> str:
+    """With what sets its masks apart: another router mode, uneven layers, what stands in."""
+    facts, router = board.facts_of(entry), entry.cells[0].router
+    marks = () if facts is None else facts.marks
+    routers = () if router == board.group.router else (f"router {router}",)
+    return ", ".join((entry.method, *routers, *marks))
 
 
 def _figure(syntax: Syntax, entry: Entry, column: _Column) -> str:

@@ -13,7 +13,7 @@ from mbench.core.evaluation import evaluation
 from mbench.core.results import UNPRUNED, CellKey, CellResult, Results
 from mbench.report.statistics.pairing import Paired, Part, pair
 from mbench.report.statistics.pairwise import Pairwise, pairwise
-from mbench.report.words import method_name, percent
+from mbench.report.words import method_name, pruned
 
 CellOfRun: TypeAlias = tuple[int, CellKey]
 """(0 for the first run or 1 for the second, key of the cell)."""
@@ -49,7 +49,7 @@ class CellPair:
     def label(self) -> str:
         """What messages call it."""
         names = " and ".join(dict.fromkeys(map(method_name, self.methods)))
-        return f"{self.model} {percent(self.retain)} {names}"
+        return f"{self.model} {pruned(self.retain)}, {names}"
 
     @property
     def by_seed(self) -> bool:

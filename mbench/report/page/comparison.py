@@ -68,11 +68,14 @@ def correction(comparison: Comparison) -> str:
 
 
 def by_place(comparison: Comparison) -> dict[Place, dict[str, Compared]]:
-    """(model, retain ratio, methods) -> score -> its difference."""
+    """(model, retain ratio, methods) -> score -> its difference; of every model, from few to many
+    pruned experts."""
     places: dict[Place, dict[str, Compared]] = {}
     for each in comparison.compared:
         places.setdefault((each.model, each.retain, each.methods), {})[each.score] = each
-    return places
+    models = list(dict.fromkeys(model for model, _, _ in places))
+    ordered = sorted(places, key=lambda place: (models.index(place[0]), -place[1]))
+    return {place: places[place] for place in ordered}
 
 
 def method_label(methods: tuple[str, str]) -> str:

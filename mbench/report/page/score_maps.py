@@ -48,7 +48,8 @@ def maps_script(run: RunBoards) -> str:
 
     `models`: `name`, `layers` (module paths), `experts`, `scores` (method -> corpus -> number of
     an array) and `budgets`: `retain`, `pruned` and `masks`, a list in the leaderboard's order of
-    `label`, `method`, `mask` (number of an array), `marks` (see `MaskFacts`), `constants` (whether
+    `label`, `method`, `mask` (number of an array), `marks` (see `MaskFacts`), `stability`
+    (or null), `constants` (whether
     these stand in for pruned experts) and `into` (number of an array, or null): the expert that a
     merged one is part of. `scores`, `masks` and `into` are those arrays [layers, N] in base64:
     little-endian float64; bits, the first of a byte being its highest; little-endian int16.
@@ -121,6 +122,7 @@ def _mask(
         "method": visible(cell.method),
         "mask": arrays.masks.number(np.packbits(keep).tobytes()),
         "marks": [] if facts is None else list(facts.marks),
+        "stability": cell.stability,
         "constants": isinstance(stand_in, Constants),
         "into": None if merged is None else arrays.into.number(merged.tobytes()),
     }

@@ -224,7 +224,8 @@
     const range = (counts) => [...new Set([Math.min(...counts), Math.max(...counts)])].join("–");
     [...place.querySelectorAll("figcaption")].forEach((line, at) => {
       const map = maps[at], small = document.createElement("small");
-      small.textContent = [map.text === null ? "no scores" : `scores on ${map.text}`, ...map.own.marks].join(", ");
+      small.textContent = [map.text === null ? "no scores" : `scores on ${map.text}`, ...map.own.marks,
+        ...(map.own.stability === null ? [] : [`${percent(map.own.stability)} stay on redrawn text`])].join(", ");
       line.replaceChildren(map.own.label, small);
       seen.canvases[at].setAttribute("aria-label",
         `${map.own.label}, ${small.textContent}: ${model.layers.length} layers by ${model.experts} experts, ${range(map.counts.map((count) => model.experts - count))} pruned in each. Arrow keys move.`);

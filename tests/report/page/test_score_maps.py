@@ -204,7 +204,7 @@ def test_maps_of_uneven_and_merged_masks(browser, tmp_path):
             assert (np.reshape(canvas.evaluate(WHOLE), keep.shape) == keep).all()
         captions = tab.locator("#score-maps figcaption").all_inner_texts()
         assert "29–31 kept a layer" in captions[0]
-        assert "merged" in captions[1]
+        assert "merged, 88 % stay on redrawn text" in captions[1]
         left, right = keeps.values()
         both = int((left & right).sum())
         shared = tab.locator("#score-maps .shared").inner_text()

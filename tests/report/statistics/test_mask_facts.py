@@ -13,6 +13,7 @@ from mbench.report.page.leaderboard_data import leaderboard_data
 from mbench.report.statistics.boards import boards
 from mbench.report.tables.leaderboard import leaderboard
 from mbench.report.tables.mask_facts import mask_facts_table
+from mbench.report.tables_for_papers import to_markdown
 
 ODD = ("reap-c4", "max", "mean")
 
@@ -43,6 +44,7 @@ def test_masks_that_are_no_plain_ones_are_marked_wherever_methods_stand(odd):
         assert board.facts_of(entry).marks == expected.get(entry.method, ())
     heads = {row.head.text: row.head.details for row in leaderboard(board).rows}
     assert [heads[name] for name in ODD] == [expected[name] for name in ODD]
+    assert "| reap-c4, 29–31 kept a layer |" in to_markdown(run)
     rows = {row.head.text: row.cells for row in mask_facts_table(board).rows}
     # K = 30 of 60 on average: the fewest and the most that a layer loses.
     assert [cell.text for cell in rows["reap-c4"][:3]] == ["29–31", "nothing", "87.5\u00a0%"]
