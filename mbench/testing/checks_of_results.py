@@ -13,7 +13,9 @@ from mbench.core.stand_ins import Constants, Merged
 from mbench.testing.cases import SIZES, Case, ladder, settings
 from mbench.testing.failures import Broken, Found, Refused, Skipped
 from mbench.testing.making import Made, make
-from mbench.testing.subject import Subject
+from mbench.testing.profiling import profile_of
+from mbench.testing.reading import Reading, refuse_writing
+from mbench.testing.subject import Subject, statistics_of
 from mbench.testing.trying import close, refuse_difference, some, through, tied, two_rows
 
 TIED_CASES = 1 / 3
@@ -89,7 +91,19 @@ def deterministic(subject: Subject) -> None:
 
 def pure(subject: Subject) -> None:
     """What a component is given stays as it was, and nothing is kept on the component."""
-    through(some(5, ladder()), lambda case: make(subject, case))
+    cases = some(5, ladder())
+    through(cases, lambda case: make(subject, case))
+    measuring = [each for each in statistics_of(subject.parts()) if each.measures()]
+
+    def tried(case: Case) -> None:
+        for each in measuring:
+            reading = Reading(each)
+            with contextlib.suppress(Refused):
+                profile_of(case.model, (reading,), "one", case, again=True)
+            refuse_writing(reading)
+
+    if measuring:
+        through(cases[:2], tried)
 
 
 def global_state(subject: Subject) -> None:

@@ -45,6 +45,8 @@ class Made:
     mask: ExpertMask
     probe: SyntheticProbe | None
     """That its search asked; None if it does not search."""
+    rated: bool
+    """Whether the scores are a scorer's."""
     asked_for_shards: bool
     """Whether a component looked at shards one by one."""
 
@@ -155,7 +157,7 @@ def _made(
     mask = mask_of(returned, builder, case)
     asked = any(profile.asked for profile in profiles.values())
     values_by_corpus = {name: score.values for name, score in given_scores.items()}
-    return Made(values_by_corpus, selection, mask, probe, asked)
+    return Made(values_by_corpus, selection, mask, probe, "scorer" in parts, asked)
 
 
 def _candidate(subject: Subject, case: Case, model: SyntheticModel) -> ExpertMask | None:

@@ -76,9 +76,8 @@ def tied(first: Made, second: Made) -> bool:
     if first.scores and not (first.mask.stand_in or second.mask.stand_in):
         layers = range(len(first.mask.keep))
         rows = [(first.kept_scores(layer), second.kept_scores(layer)) for layer in layers]
-        scored = any(values.any() for values in first.scores.values())
         same_shape = all(len(one) == len(two) for one, two in rows)
-        if scored and same_shape and all(close(np.array(a), np.array(b)) for a, b in rows):
+        if first.rated and same_shape and all(close(np.array(a), np.array(b)) for a, b in rows):
             return True
     if first.probe is not None and second.probe is not None:
         return close(first.probe.loss_of(first.mask), second.probe.loss_of(second.mask))

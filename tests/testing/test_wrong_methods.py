@@ -294,6 +294,11 @@ WRONG = {
     "a statistic changes its batch": Wrong(
         "pure", statistic(f"batch.hidden.mul_(0)\nreturn {{'a': {COUNTS}}}"), "only may read"
     ),
+    "a statistic changes its batch behind torch's back": Wrong(
+        "pure",
+        statistic(f"batch.hidden.data.zero_()\nreturn {{'a': {COUNTS}}}"),
+        "changed its batch's 'hidden'",
+    ),
     "a statistic changes weights": Wrong(
         "pure",
         statistic(
@@ -531,6 +536,20 @@ def test_a_plugin_that_cannot_be_loaded_is_one_failing_test(tmp_path, source, me
     file.write_text(source)
     with pytest.raises(ConformanceError, match=re.escape(message)):
         conformance_tests(file)()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"return {SUMS}['count'] * 0",
+        f"return torch.tensor({SUMS}['gate']).float()",
+        f"print('seen')\nreturn {SUMS}['norm']",
+    ],
+)
+def test_what_is_odd_and_harmless_passes(tmp_path, body):
+    file = tmp_path / "plugin.py"
+    file.write_text(scorer(body))
+    check_method(file, "bad")
 
 
 def test_planted_experts_that_are_not_kept_as_said(tmp_path):
