@@ -75,3 +75,10 @@ def test_the_message_is_what_the_kit_says(folder):
     with pytest.raises(ConformanceError) as caught:
         check_method(file, "mean-gate")
     assert str(caught.value) == shown.strip()
+
+
+def test_the_readme_has_the_first_one_in_20_lines():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"```python\n{FILES['frequency.py']}```" in readme
+    code = [line for line in FILES["frequency.py"].splitlines()[1:] if line.strip()]
+    assert len(code) <= 20
