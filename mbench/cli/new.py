@@ -5,6 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 import sys
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,9 @@ PLUGIN_FILES = {
     "tests/test_$module.py": "plugin/test_module.py.txt",
 }
 """Path in the new folder -> template."""
+
+MEANT_FOR_TOOLS = ("conftest", "setup", "tests", "SyntheticModel")
+"""Files that pytest and setuptools run, and what is in the new folder already."""
 
 MOST_CHARACTERS = 60
 """Of a name: it becomes part of file names."""
@@ -50,10 +54,8 @@ def _write_plugin(name: str) -> None:
             " single hyphens, a letter first, e.g. expert-entropy"
         )
     module = name.replace("-", "_")
-    if keyword.iskeyword(module) or module in sys.stdlib_module_names or find_spec(module):
-        raise MbenchError(
-            f"a plugin cannot be called {name!r}: Python has a module or a word {module!r} already"
-        )
+    if why := _taken(name, module):
+        raise MbenchError(f"a plugin cannot be called {name!r}: {why}")
     registry = load_registry()
     for kind in ("method", "scorer"):
         if (kind, name) in registry.origins:
@@ -66,6 +68,21 @@ def _write_plugin(name: str) -> None:
         _write(folder / Template(path).substitute(words), template, words)
     click.echo(f"{folder}/: a plugin with the method {name!r} and its tests; what next:")
     click.echo(f"  pip install -e {folder} && pytest {folder}")
+
+
+def _taken(name: str, module: str) -> str:
+    """Why a package of this name, with a module of that, could not live beside others."""
+    words = (module, _class_name(name))
+    if any(map(keyword.iskeyword, words)) or module in sys.stdlib_module_names or find_spec(module):
+        return f"Python has a module or a word {module!r} already"
+    if module in MEANT_FOR_TOOLS or _class_name(name) in MEANT_FOR_TOOLS:
+        return f"{module!r} has a meaning of its own in a package or its tests"
+    try:
+        # `pip install` would replace that one.
+        found = distribution(name)
+    except PackageNotFoundError:
+        return ""
+    return f"a package {found.name!r} is installed already"
 
 
 def _class_name(name: str) -> str:

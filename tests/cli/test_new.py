@@ -56,12 +56,13 @@ def test_the_method_of_a_new_plugin_is_20_lines(new, tmp_path):
     assert len([line for line in lines if line.strip()]) <= 20
 
 
-def test_a_new_suite_is_as_it_should_be(new, tmp_path):
-    made = new("suite", "mine")
+@pytest.mark.parametrize("name", ["mine", "true"])
+def test_a_new_suite_is_as_it_should_be(new, tmp_path, name):
+    made = new("suite", name)
     assert made.returncode == 0, made.stderr
-    checked = call("check", "mine.yaml", cwd=tmp_path, store=tmp_path / "s")
+    checked = call("check", f"{name}.yaml", cwd=tmp_path, store=tmp_path / "s")
     assert checked.returncode == 0, checked.stderr
-    assert "mine.yaml: ok, 12 cells, 3 tasks (mine)" in checked.stdout
+    assert f"{name}.yaml: ok, 12 cells, 3 tasks ({name})" in checked.stdout
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,10 @@ def test_a_new_suite_is_as_it_should_be(new, tmp_path):
         ("plugin ../up", "valid are lower-case letters"),
         ("plugin class", "Python has a module or a word 'class' already"),
         ("plugin numpy", "Python has a module or a word 'numpy' already"),
+        ("plugin true", "Python has a module or a word 'true' already"),
+        ("plugin setup", "'setup' has a meaning of its own in a package or its tests"),
+        ("plugin synthetic-model", "'synthetic_model' has a meaning of its own"),
+        ("plugin pyyaml", "a package 'PyYAML' is installed already"),
         ("plugin reap", "method 'reap' is already registered by reap"),
         ("plugin there", "there exists already: nothing is written over it"),
         ("suite ../up", "valid are letters, digits, dots, hyphens and underscores"),
