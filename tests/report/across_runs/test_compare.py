@@ -184,7 +184,9 @@ def test_a_cell_without_comparable_outcomes_is_named_and_changes_nothing_else(lo
         other = of_cells(longer, chosen, task, altered)
     found = compare(("a", longer), ("b", other))
     score = "ppl, log perplexity" if task == "ppl" else "quiz"
-    assert any(f"m 50\u00a0% pruned, alpha, {score}: {message}" in line for line in found.not_compared)
+    assert any(
+        f"m 50\u00a0% pruned, alpha, {score}: {message}" in line for line in found.not_compared
+    )
     places = {(c.methods[0], c.retain) for c in found.compared if c.score == score}
     assert ("alpha", 0.5) not in places
     assert ("random", 0.5) in places
