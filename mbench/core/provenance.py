@@ -246,10 +246,12 @@ class Provenance:
     def texts_of(self, model: str, method: str) -> tuple[str, ...]:
         """The corpora of a method and of what it builds upon, each once.
 
-        Raises `KeyError` for a method that is not on record.
+        Raises `KeyError` for a method that is not on record; a candidate that is not, because its
+        plugin is broken, has none.
         """
         settings = self.methods[model][method]
-        below = self.texts_of(model, settings.candidate) if settings.candidate else ()
+        known = settings.candidate in self.methods[model]
+        below = self.texts_of(model, settings.candidate) if settings.candidate and known else ()
         return tuple(dict.fromkeys((*settings.corpora, *below)))
 
     def calibration_tokens(self, model: str, method: str) -> int | None:
