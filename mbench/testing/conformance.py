@@ -45,7 +45,7 @@ CHECKS: Mapping[str, Check] = {
 
 SAME_TWICE = ("statistics", "batches", "deterministic")
 AFTER: Mapping[str, tuple[str, ...]] = {
-    "batches": ("statistics",),
+    "batches": ("statistics", "deterministic"),
     "deterministic": ("statistics",),
     **dict.fromkeys(("seeds", "shards", "equivariant", "ties"), SAME_TWICE),
     "never-selected": ("ties",),
