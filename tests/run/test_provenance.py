@@ -130,7 +130,7 @@ def test_the_protocol_says_what_each_of_its_entries_is_about(tmp_path):
     assert about["Router after pruning"] == ("setting", (), (), None)
     assert about["Model demo"] == ("setting", ("demo",), (), None)
     assert about["Method tb-coverage"] == ("method", ("demo",), ("tb-coverage",), None)
-    assert about["On demo at 25 %"] == ("note", ("demo",), ("tb-coverage",), 0.25)
+    assert about["On demo, 75 % pruned"] == ("note", ("demo",), ("tb-coverage",), 0.25)
     cells = {(cell.method, cell.retain): cell for cell in found.cells}
     (note,) = [entry for entry in found.protocol if entry.kind == "note"]
     assert note.concerns(cells["tb-coverage", 0.25])
