@@ -40,7 +40,8 @@ class Case:
     def budget(self) -> Budget:
         """What a mask may keep."""
         return Budget(
-            retain=self.kept / self.size.experts,
+            # Not K / N: what is left over is rounded down.
+            retain=min(1, (self.kept + 0.6) / self.size.experts),
             kept=self.kept,
             num_layers=self.size.layers,
             num_experts=self.size.experts,

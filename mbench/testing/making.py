@@ -24,7 +24,14 @@ from mbench.core.search import MaskSearch
 from mbench.run.mask_checks import frozen
 from mbench.testing.cases import CORPORA, Case
 from mbench.testing.failures import Broken, Refused
-from mbench.testing.profiling import WatchedProfile, profile_of, refuse_kept, watched
+from mbench.testing.profiling import (
+    WatchedProfile,
+    array_names,
+    held,
+    profile_of,
+    refuse_kept,
+    watched,
+)
 from mbench.testing.results import mask_of, scores_of, selection_of
 from mbench.testing.shared_state import put_all_back, whole_state
 from mbench.testing.subject import Subject, statistics_of
@@ -113,6 +120,7 @@ def _made(
     for role, part in parts.items():
         check_feasible(role, part, case)
     profiles = _profiles(subject, parts, case, model, seed)
+    names = [array_names(profile) for profile in profiles.values()]
     given_scores = {}
     for number, (corpus, profile) in enumerate(profiles.items()):
         values = np.zeros((case.size.layers, case.size.experts))
@@ -154,6 +162,8 @@ def _made(
             _refuse_drawing("profile.rng", False, profile.rng, [seed, number])
     if scores != given_scores:
         raise Broken("pure", "the mapping of scores is not what it was: work on a copy")
+    if names != [array_names(profile) for profile in profiles.values()]:
+        raise Broken("pure", "a profile's arrays are not what they were: work on copies")
     mask = mask_of(returned, builder, case)
     asked = any(profile.asked for profile in profiles.values())
     values_by_corpus = {name: score.values for name, score in given_scores.items()}
@@ -214,7 +224,7 @@ def _refuse_drawing(name: str, draws: bool, rng: np.random.Generator, seed: Any)
 def _call(role: str, part: Component, step: str, *arguments: Any) -> Any:
     """Call a component, and look for what it leaves behind; raises `Broken` or `Refused`."""
     who = f"{role} {part.name!r}, in {step},"
-    before, state = whole_state(), dict(vars(part))
+    before, state = whole_state(), held(part)
     problem = ""
     try:
         with contextlib.redirect_stdout(sys.stderr):

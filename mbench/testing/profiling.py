@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from mbench.core.errors import MbenchError, PluginError
 from mbench.core.interfaces import Component, Profile, Statistic
+from mbench.core.parameters import plain_parameters
 from mbench.moe.unchanged import ModelChanged
 from mbench.testing.cases import Case
 from mbench.testing.failures import Broken, Refused
@@ -48,7 +50,7 @@ def profile_of(
     again: bool = False,
 ) -> Profile:
     """Collect statistics; raises `Broken` for one that breaks its contract."""
-    before, states = whole_state(), [dict(vars(each)) for each in statistics]
+    before, states = whole_state(), [held(each) for each in statistics]
     try:
         profile = model.profile(
             statistics,
@@ -82,9 +84,38 @@ def watched(profile: Profile, rng: np.random.Generator) -> WatchedProfile:
     return WatchedProfile(**{**values, "rng": rng})
 
 
-def refuse_kept(who: str, part: Component, state: Mapping[str, Any]) -> None:
-    """Raise `Broken` where a component has other attributes than before."""
-    changed = sorted(name for name, value in vars(part).items() if value is not state.get(name))
-    if changed:
-        problem = f"{who} keeps {', '.join(changed)} on the component, which serves other cells too"
-        raise Broken("pure", problem)
+def array_names(profile: Profile) -> dict[str, dict[str, int]]:
+    """Which arrays a profile holds, for comparison."""
+    sums = profile.shard_sums.items()
+    return {key: {name: id(array) for name, array in arrays.items()} for key, arrays in sums}
+
+
+def held(part: Component) -> dict[str, tuple[Any, Any]]:
+    """Attributes of a component and of its classes by name, and what is in those of classes."""
+    found: dict[str, tuple[Any, Any]]
+    found = {name: (value, None) for name, value in vars(part).items()}
+    with contextlib.suppress(ValueError, AttributeError):
+        found["params"] = part.params, plain_parameters(part.params)
+    for kind in type(part).__mro__:
+        for name, value in vars(kind).items():
+            if not name.startswith(("__", "_abc_")):
+                found[f"{kind.__name__}.{name}"] = value, _content(value)
+    return found
+
+
+def _content(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return [(key, id(each)) for key, each in value.items()]
+    return list(map(id, value)) if isinstance(value, list | set) else None
+
+
+def refuse_kept(who: str, part: Component, state: Mapping[str, tuple[Any, Any]]) -> None:
+    """Raise `Broken` where a component, or its class, is not as `held` said before."""
+    now = held(part)
+    kept = [name for name, (value, _) in now.items() if value is not state.get(name, (part,))[0]]
+    if kept:
+        problem = f"{who} keeps {', '.join(sorted(kept))} on the component"
+        raise Broken("pure", f"{problem}, which serves other cells too")
+    for name, (_, content) in now.items():
+        if content != state[name][1]:
+            raise Broken("pure", f"{who} changes its {name}, which other cells read, too")

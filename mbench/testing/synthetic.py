@@ -218,7 +218,8 @@ class SyntheticModel:
             found = known[kind, identity]
             if identity in found.failures:
                 raise found.failures[identity]
-            sums[identity] = found.sums.get(identity, {})
+            # A method that writes into it spoils nothing for others.
+            sums[identity] = dict(found.sums.get(identity, {}))
             samples[identity] = found.samples.get(identity, {})
         return Collected(sums, samples, {}, self.corpus(corpus).tokens)
 

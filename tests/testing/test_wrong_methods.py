@@ -224,6 +224,14 @@ WRONG = {
     ),
     # budget
     "one too many": Wrong("budget", selector(f"{TOP}chosen[0] = True\n{DONE}"), "not K = 2"),
+    "K rounded to the nearest": Wrong(
+        "budget",
+        selector(
+            "kept = round(budget.retain * budget.num_experts)\n"
+            f"{TOP.replace('budget.kept', 'kept')}{DONE}"
+        ),
+        "kept 3 experts in layer 0, not K = 2",
+    ),
     "uneven without saying so": Wrong(
         "budget", builder(f"{GLOBAL_TOP}return mbench.ExpertMask(keep)"), 'layers = "any"'
     ),
@@ -286,6 +294,32 @@ WRONG = {
         scorer(f"self.total = {SUMS}['count']\nreturn self.total"),
         "keeps total on the component",
     ),
+    "remembers on its class": Wrong(
+        "pure",
+        scorer(f"type(self).last = profile.tokens\nreturn {SUMS}['count']"),
+        "keeps Bad.last on the component",
+    ),
+    "remembers in a list of its class": Wrong(
+        "pure",
+        scorer(f"self.seen.append(1)\nreturn {SUMS}['count']", f"{NEEDS}    seen = []\n"),
+        "changes its Bad.seen",
+    ),
+    "remembers in its parameters": Wrong(
+        "pure",
+        scorer(
+            f"self.params.seen.append(1)\nreturn {SUMS}['count']",
+            f"{NEEDS}    class Params(mbench.Parameters):\n        seen: list[int] = []\n",
+        ),
+        "changes its params",
+    ),
+    "puts arrays into its profile": Wrong(
+        "pure",
+        scorer(
+            "sums = profile.shards(mbench.RoutingSums())\nsums['mean'] = sums['gate'] * 2\n"
+            "return profile.sums(mbench.RoutingSums())['mean']"
+        ),
+        "a profile's arrays",
+    ),
     "a statistic remembers": Wrong(
         "pure",
         statistic(f"self.seen = getattr(self, 'seen', 0) + 1\nreturn {{'a': {COUNTS}}}"),
@@ -338,14 +372,10 @@ WRONG = {
         scorer(f"return {SUMS}['count'] + np.random.default_rng().random()"),
         "asked again",
     ),
-    "remembers in its class": Wrong(
+    "remembers in its module": Wrong(
         "deterministic",
-        scorer(
-            f"return Bad.seen.setdefault('first', {SUMS}['count'].shape) and "
-            f"{SUMS}['count'] * Bad.calls.append(1) if 0 else {SUMS}['count'] * len(Bad.more())",
-            f"{NEEDS}    seen = {{}}\n    calls = []\n"
-            "    @classmethod\n    def more(cls):\n"
-            "        cls.calls.append(1)\n        return cls.calls\n",
+        scorer(f"CALLS.append(1)\nreturn {SUMS}['count'] * (1 + 1e-9 * len(CALLS))").replace(
+            "import mbench\n", "import mbench\nCALLS = []\n", 1
         ),
         "asked again",
     ),
