@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from mbench.api.request import Request, Wish, request
 from mbench.api.views import PlannedRun, RunResults, finished_run, planned_run, scores_frame
 from mbench.core.errors import MbenchError, SuiteError, shown, unknown
+from mbench.run.environment import settings_as_before
 from mbench.run.progress import Progress
 from mbench.storage.hub.offline import online_afterwards
 
@@ -87,6 +88,7 @@ def run(
     from mbench.api.running import carry_out, prepare
 
     tell = _nobody if quiet else _on_standard_error
+    _refuse_no_path("output", output)
     with _own_settings():
         asked = _request(suite, options, tell)
         words = ["mbench.run", str(asked.path), *asked.changes]
@@ -125,7 +127,7 @@ def scores(
 @contextmanager
 def _own_settings() -> Iterator[None]:
     """Libraries are silent, and stop asking the hub, while mbench uses them, and no longer."""
-    with warnings.catch_warnings(), online_afterwards():
+    with warnings.catch_warnings(), settings_as_before(), online_afterwards():
         yield
 
 
@@ -150,7 +152,16 @@ def _request(
 def _wish(suite: Suite, options: Mapping[str, Any], *, trust_expected: bool = False) -> Wish:
     for name in options:
         if name not in Options.__annotations__:
-            raise MbenchError(unknown("option", name, [*Options.__annotations__, "output"]))
+            # `output` is an option of `run` alone, which takes it by itself.
+            choices = [*Options.__annotations__, *(["output"] if name != "output" else [])]
+            raise MbenchError(unknown("option", name, choices))
+    if not isinstance(suite, str | Path | Mapping):
+        raise MbenchError(f"a suite is a file, a name or a mapping, got {shown(suite)}")
+    if options.get("store") is not None:
+        _refuse_no_path("store", options["store"])
+    limit = options.get("limit")
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
+        raise MbenchError(f"limit= takes a number of items from 1, got {shown(limit)}")
     plugins = options.get("plugins", ())
     if isinstance(plugins, str | Path) or not isinstance(plugins, Sequence):
         raise MbenchError(f"plugins= takes a list, got {shown(plugins)}")
@@ -164,6 +175,11 @@ def _wish(suite: Suite, options: Mapping[str, Any], *, trust_expected: bool = Fa
         trust_expected=trust_expected,
         broken_files=False,
     )
+
+
+def _refuse_no_path(name: str, given: Any) -> None:
+    if not isinstance(given, str | Path):
+        raise MbenchError(f"{name}= takes a path, got {shown(given)}")
 
 
 def _narrowing(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,10 @@ class GivenPlugin:
     """The class, where it was given alone."""
 
 
+OWN = ("mbench.core.interfaces", "mbench.core.search")
+"""Where the bases of components are, which are none themselves."""
+
+
 def as_plugin(item: Any) -> GivenPlugin:
     """A module or an object with hooks, or a component's class without any.
 
@@ -40,7 +44,7 @@ def as_plugin(item: Any) -> GivenPlugin:
             raise PluginError(f"module {item.__name__} has no source file")
         return GivenPlugin(item.__name__, item, item)
     if inspect.isclass(item):
-        if not issubclass(item, Component):
+        if not issubclass(item, Component) or item.__module__ in OWN:
             raise PluginError(
                 f"plugins: {item.__name__} is no component: derive it from mbench.Scorer,"
                 " Selector, MaskBuilder or Statistic"

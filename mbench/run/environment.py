@@ -6,6 +6,36 @@ import ctypes
 import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SETTINGS = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_VERBOSITY": "error",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DATASETS_VERBOSITY": "error",
+    # Forking after the tokenizer ran in threads would warn, and once hung.
+    "TOKENIZERS_PARALLELISM": "false",
+    # Threads that spin at every barrier while another program has their core made small models
+    # forty times slower; benchmarks/waiting.py measures it.
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+"""Of the environment, where the user has not set them."""
+LOGGERS = ("transformers", "datasets", "lm_eval", "lm-eval", "huggingface_hub", "httpx")
+
+
+@contextmanager
+def settings_as_before() -> Iterator[None]:
+    """After the block, the environment and the loggers are as before `set_up_libraries`."""
+    new = [name for name in SETTINGS if name not in os.environ]
+    levels = {name: logging.getLogger(name).level for name in LOGGERS}
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def set_up_libraries() -> None:
@@ -13,16 +43,9 @@ def set_up_libraries() -> None:
 
     Their errors still arrive as exceptions. What the user has set stays.
     """
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DATASETS_VERBOSITY", "error")
-    # Forking after the tokenizer ran in threads would warn, and once hung.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Threads that spin at every barrier while another program has their core made small models
-    # forty times slower; benchmarks/waiting.py measures it.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    for name in ("transformers", "datasets", "lm_eval", "lm-eval", "huggingface_hub", "httpx"):
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     _keep_freed_memory()

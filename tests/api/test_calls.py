@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import os
 import sys
 import warnings
@@ -123,6 +124,10 @@ def test_a_scorer_given_alone_joins_the_methods_unless_one_uses_it(store):
         ({}, {"plugins": [Frequency()]}, r"give the class Frequency, not an object"),
         ({}, {"plugins": [dict]}, r"dict is no component"),
         ({}, {"plugins": [json]}, r"implements no mbench hook"),
+        ({}, {"plugins": [mbench.Scorer]}, r"Scorer is no component"),
+        ({}, {"output": "x"}, r"^unknown option 'output' \(valid: "),
+        ({}, {"limit": "3"}, r"limit= takes a number of items from 1, got '3'"),
+        ({}, {"store": 3}, r"store= takes a path, got 3"),
         ({}, {"plugins": "frequency.py"}, r"plugins= takes a list"),
         ({}, {"only": "reap"}, r"only= takes a list"),
         ({}, {"only": ["reaper"]}, r"unknown method 'reaper'; did you mean 'reap'"),
@@ -132,8 +137,26 @@ def test_a_scorer_given_alone_joins_the_methods_unless_one_uses_it(store):
 )
 def test_a_mistake_is_one_line_that_names_it(change, options, message, store):
     with pytest.raises(mbench.MbenchError, match=message) as caught:
-        mbench.plan({**TINY, **change}, store=store, **options)
+        mbench.plan({**TINY, **change}, **{"store": store, **options})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suite", [None, 3, [], b"quickstart"])
+def test_a_suite_that_is_none_is_refused(suite):
+    with pytest.raises(mbench.MbenchError, match="a suite is a file, a name or a mapping, got"):
+        mbench.plan(suite)
+    with pytest.raises(mbench.MbenchError, match="output= takes a path, got 3"):
+        mbench.run("quickstart", output=3)
+
+
+def test_a_call_leaves_the_environment_and_loggers_as_they_were(store, monkeypatch):
+    monkeypatch.delenv("TRANSFORMERS_VERBOSITY", raising=False)
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
+    logging.getLogger("datasets").setLevel(logging.INFO)
+    mbench.plan(TINY, store=store)
+    assert "TRANSFORMERS_VERBOSITY" not in os.environ
+    assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
+    assert logging.getLogger("datasets").level == logging.INFO
 
 
 def test_scores_are_those_of_a_run_and_cost_no_evaluation(results, store, tmp_path):
