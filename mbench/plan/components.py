@@ -61,7 +61,9 @@ def class_code(kind: type) -> list[Root]:
     roots: list[Root] = []
     for base in kind.__mro__:
         name = base.__module__
-        if name in CONTRACT or name.partition(".")[0] in sys.stdlib_module_names:
+        of_python = name.partition(".")[0] in sys.stdlib_module_names
+        # What `type()` makes has the module `abc`, and a plugin's own file may be called anything.
+        if name in CONTRACT or (of_python and not issubclass(base, Component)):
             continue
         module = sys.modules.get(name)
         if is_typed(base):
@@ -69,7 +71,14 @@ def class_code(kind: type) -> list[Root]:
             continue
         if module is None or not getattr(module, "__file__", None):
             raise PluginError(f"{base.__name__}: its module {name} has no source file")
-        if operator.attrgetter(base.__qualname__)(module) is not base:
+        try:
+            found = operator.attrgetter(base.__qualname__)(module)
+        except AttributeError:
+            raise PluginError(
+                f"the source of {base.__name__} is not in its module {name}: write it as a class"
+                " at the top of a file"
+            ) from None
+        if found is not base:
             raise PluginError(
                 f"{module.__file__} defines two classes {base.__qualname__}: rename one"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import json
 import logging
@@ -17,6 +18,7 @@ import mbench
 from helpers.frequency import Frequency
 from helpers.tiny_suite import SUITE
 from mbench.core.results import UNPRUNED
+from mbench.plan.components import class_code
 from mbench.storage.results_folder import read
 
 TINY = yaml.safe_load(SUITE)
@@ -124,6 +126,11 @@ def test_a_scorer_given_alone_joins_the_methods_unless_one_uses_it(store):
         ({}, {"plugins": [Frequency()]}, r"give the class Frequency, not an object"),
         ({}, {"plugins": [dict]}, r"dict is no component"),
         ({}, {"plugins": [json]}, r"implements no mbench hook"),
+        (
+            {},
+            {"plugins": [type("Made", (Frequency,), {"name": "made"})]},
+            r"source of Made is not in its module",
+        ),
         ({}, {"plugins": [mbench.Scorer]}, r"Scorer is no component"),
         ({}, {"output": "x"}, r"^unknown option 'output' \(valid: "),
         ({}, {"limit": "3"}, r"limit= takes a number of items from 1, got '3'"),
@@ -147,6 +154,17 @@ def test_a_suite_that_is_none_is_refused(suite):
         mbench.plan(suite)
     with pytest.raises(mbench.MbenchError, match="output= takes a path, got 3"):
         mbench.run("quickstart", output=3)
+
+
+def test_a_plugin_may_be_called_as_a_module_of_python(tmp_path, monkeypatch):
+    source = inspect.getsource(inspect.getmodule(Frequency))
+    (tmp_path / "queue.py").write_text(source)
+    spec = importlib.util.spec_from_file_location("queue", tmp_path / "queue.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "queue", module)
+    spec.loader.exec_module(module)
+    (root,) = class_code(module.Frequency)
+    assert root is module
 
 
 def test_a_call_leaves_the_environment_and_loggers_as_they_were(store, monkeypatch):
