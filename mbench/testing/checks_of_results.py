@@ -9,7 +9,7 @@ import numpy as np
 
 from mbench.core.errors import UnsupportedModel
 from mbench.core.interfaces import ExpertMask, MaskBuilder
-from mbench.core.stand_ins import Constants, Merged
+from mbench.core.stand_ins import Constants, Merged, StandIn
 from mbench.testing.cases import SIZES, Case, ladder, settings
 from mbench.testing.failures import Broken, Found, Refused, Skipped
 from mbench.testing.making import Made, make
@@ -175,7 +175,28 @@ def _refuse_other_stand_in(first: Made, second: Made, order: np.ndarray) -> None
     if isinstance(one, Merged) and isinstance(two, Merged):
         same = _merged_alike(first, second, order)
     if not same:
-        raise Broken("equivariant", "experts renumbered, what stands in for dropped ones differs")
+        where = _other_merging(one, two, order)
+        raise Broken(
+            "equivariant", f"experts renumbered, what stands in for dropped ones differs{where}"
+        )
+
+
+def _other_merging(one: StandIn | None, two: StandIn | None, order: np.ndarray) -> str:
+    """The first expert that another one takes up under other numbers; empty if there is none."""
+    if not (isinstance(one, Merged) and isinstance(two, Merged)):
+        return ""
+    taken = np.take_along_axis(one.into, order, axis=1)
+    # Back into the numbers of the first mask, which -1 is not.
+    back = np.take_along_axis(order, np.maximum(two.into, 0), axis=1)
+    back = np.where(two.into < 0, -1, back)
+    if np.array_equal(taken, back):
+        return ""
+    layer, at = np.argwhere(taken != back)[0]
+    into = ["none" if each < 0 else str(each) for each in (taken[layer, at], back[layer, at])]
+    return (
+        f": expert {order[layer, at]} of layer {layer} is taken up by {into[0]} before and by"
+        f" {into[1]} after (in its first numbers); equals may not be told apart by number"
+    )
 
 
 def stand_ins(subject: Subject) -> None:

@@ -422,6 +422,11 @@ WRONG = {
         ),
         "in their new numbers",
     ),
+    "merged into the lowest number": Wrong(
+        "equivariant",
+        builder(f"{MERGED}return mbench.ExpertMask(keep, stand_in=mbench.Merged(into, weights))"),
+        "is taken up by",
+    ),
     # ties
     "all of the K-th's equals": Wrong(
         "ties",
