@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mbench.core.errors import Damaged, PluginError, StoreError, caught
@@ -101,6 +102,10 @@ def _make(session: ModelSession, maker: MaskMaker, probes: Probes, cell: Cell) -
     made = maker.make(cell, masks[cell.candidate] if cell.candidate is not None else None)
     if cell.mask_key is None:
         raise PluginError(cell.problem)
+    note = probes.note(cell)
+    if note:
+        session.progress.warning(f"{cell.label}: {note}")
+        made = replace(made, mask=replace(made.mask, notes=(*made.mask.notes, note)))
     content = {
         **mask_to_json(made.mask, session.model.facts.layers),
         "scores": scores_to_json(made.scores),

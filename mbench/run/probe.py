@@ -60,6 +60,7 @@ class CellProbe(Probe):
             corpus: passes.text(corpus, params.sequences).tokens for corpus in self.corpora
         }
         self.tokens_per_mask = sum(self._tokens.values())
+        self._allowed = params.tokens
         # The full model's pass is part of what the search may cost.
         self.limit = max(0, params.tokens - self.tokens_per_mask)
         self._session = session
@@ -75,6 +76,16 @@ class CellProbe(Probe):
         """Forward tokens of the masks asked for so far."""
         profiled = sum(self._tokens[corpus] for _, corpus in self._asked.profiled)
         return len(self._asked.measured) * self.tokens_per_mask + profiled
+
+    @property
+    def note(self) -> str:
+        """What a reader must know of a search that could try nothing, in one line; else empty."""
+        if self.limit >= self.tokens_per_mask:
+            return ""
+        return (
+            f"the search could try no mask: {self._allowed} tokens were allowed, and one mask"
+            f" takes {2 * self.tokens_per_mask}, with the full model's pass (parameter `tokens`)"
+        )
 
     @property
     def cost(self) -> SearchCost:
@@ -100,7 +111,7 @@ class CellProbe(Probe):
             self._check(mask)
         asked = {mask.content_hash: mask for mask in masks}
         new = len(asked.keys() - self._asked.measured)
-        self._afford(new * self.tokens_per_mask, f"{new} more masks")
+        self._afford(new * self.tokens_per_mask, "1 more mask" if new == 1 else f"{new} more masks")
         self._asked.measured |= asked.keys()
         for corpus in self.corpora:
             unknown = [mask for name, mask in asked.items() if not self._recall(name, corpus)]
@@ -222,3 +233,7 @@ class Probes:
     def cost(self, cell: Cell) -> SearchCost | None:
         """What a cell's last search has cost; None where there was none."""
         return self._made[cell.key].cost if cell.key in self._made else None
+
+    def note(self, cell: Cell) -> str:
+        """What a reader must know of a cell's last search; empty where there is nothing."""
+        return self._made[cell.key].note if cell.key in self._made else ""

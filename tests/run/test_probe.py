@@ -43,6 +43,9 @@ class Walk(mbench.MaskSearch):
 
     def search(self, selection, scores, budget, candidate, probe, rng):
         drawn = np.random.default_rng(5)
+        if not probe.masks_left:
+            first = np.arange(budget.num_experts) < budget.kept
+            return mbench.ExpertMask(np.tile(first, (budget.num_layers, 1)))
         best, least = None, float("inf")
         for _ in range(self.params.masks):
             keep = np.zeros((budget.num_layers, budget.num_experts), bool)
@@ -230,6 +233,19 @@ def test_what_is_too_much_is_refused_before_it_is_computed(tmp_path, store):
         probe.profile(masks[0], "code")
     with pytest.raises(PluginError, match=r"ExpertMasks of bool \[4, 24\]"):
         probe.losses([masks[0].keep])
+
+
+def test_a_search_without_tokens_for_one_mask_is_told_of(tmp_path, store):
+    told = Watcher()
+    outcome, _ = go(search_plan(tmp_path, store, tokens=2 * PER_MASK - 1), store, told)
+    notes = [note for mask in outcome.masks.values() for note in mask.notes]
+    expected = f"511 tokens were allowed, and one mask takes {2 * PER_MASK}, with"
+    assert [note for note in notes if expected in note] == notes
+    assert [text for text in told.warnings if expected in text and "walk" in text]
+    told = Watcher()
+    outcome, _ = go(search_plan(tmp_path, store, masks=1, tokens=3 * PER_MASK), store, told)
+    assert not any(mask.notes for mask in outcome.masks.values())
+    assert not any("could try no mask" in text for text in told.warnings)
 
 
 def test_a_killed_search_goes_on_where_it_was_and_ends_with_the_same_mask(tmp_path, store):
