@@ -245,7 +245,10 @@ def describe_error(source: YamlSource, error: ValidationError, root: type[BaseMo
     given = first["input"]
     got = f", got {shown(given)}" if isinstance(given, str | int | float | bool) else ""
     got = ", got nothing" if given is None else got
-    if place[:1] == ("retain",) and isinstance(given, float | int) and 1 < given < 100:
+    if message.endswith("should be a list") and isinstance(given, str | int | float):
+        got += f"; a list of one is [{shown(given)}]"
+    ratio = place[:1] == ("retain",) and len(place) > 1
+    if ratio and isinstance(given, float | int) and 1 < given < 100:
         got += f"; {given:g} % is {given / 100:g}"
     return source.error(place, f"{dotted}: {message}{got}" if dotted else message)
 

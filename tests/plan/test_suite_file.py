@@ -52,6 +52,7 @@ def test_the_suites_of_the_project_are_valid():
         ("[0.25, 0.5]", "[0.25, 0]", ":4:16: retain.1: input should be greater than 0, got 0"),
         ("[0.25, 0.5]", "[0.5, 0.5]", ":4:15: 0.5 is listed twice"),
         ("[0.25, 0.5]", "half", ":4:1: retain: input should be a list, got 'half'"),
+        ("[0.25, 0.5]", "50", "got 50; a list of one is [50]"),
         ("name: tiny", "name: tiny\nname: two", ':2:1: found duplicate key "name"'),
         ("name: tiny", "name: ../tiny", ":1:1: name: string should match pattern"),
         ("reap: {corpora: [wiki]}", "reap: {corpora: [wikki]}", ":10:20: unknown corpus 'wikki'"),
