@@ -35,6 +35,10 @@ class Case:
     """Whether the model is computed in bfloat16."""
     batch_size: int = 3
     shards: int = 4
+    renamed: bool = False
+    """Whether the same model and corpora are called otherwise."""
+    repeated: int = 1
+    """How often each corpus is gone through: sums grow by it."""
 
     @property
     def budget(self) -> Budget:
@@ -74,6 +78,8 @@ class Case:
         words += ["half of the experts never chosen"] * (self.kind == "unused")
         words += ["planted experts"] * (self.kind == "planted")
         words += ["bfloat16"] * self.half
+        words += ["other names"] * self.renamed
+        words += [f"{self.repeated} times the text"] * (self.repeated > 1)
         return ", ".join([*words, f"model {self.seed}"])
 
 

@@ -18,6 +18,9 @@ from mbench.testing.reading import Reading, refuse_writing
 from mbench.testing.subject import Subject, statistics_of
 from mbench.testing.trying import close, refuse_difference, some, through, tied, two_rows
 
+REPEATED = 4096
+"""Times the text, so that it is as long as real ones."""
+
 TIED_CASES = 1 / 3
 """Of all cases may have ties that only the method knows of."""
 
@@ -66,10 +69,56 @@ def ties(subject: Subject) -> None:
         shape = (case.size.layers, case.size.experts)
         for levels in (1, 2):
             given = np.random.default_rng(case.seed).integers(0, levels, shape).astype(np.float64)
-            first, second = (make(subject, case, given=given) for _ in range(2))
+            every = [given] * case.corpora
+            first, second = (make(subject, case, given=every) for _ in range(2))
             refuse_difference("ties", "two runs on equal scores", first, second)
 
     through(some(6, ladder()), tried)
+
+
+def names(subject: Subject) -> None:
+    """What the model and the corpora are called changes nothing."""
+
+    def tried(case: Case) -> None:
+        first, second = make(subject, case), make(subject, replace(case, renamed=True))
+        scores = dict(zip(second.scores, first.scores.values(), strict=True))
+        what = "with the same model and text under other names"
+        refuse_difference("names", what, replace(first, scores=scores), second)
+
+    through(some(4, ladder()), tried)
+
+
+def long_text(subject: Subject) -> None:
+    """On a text thousands of times as long, scores are still finite, and the mask right."""
+    cases = (replace(case, repeated=REPEATED) for case in some(4, ladder()))
+    through(cases, lambda case: make(subject, case))
+
+
+def corpora(subject: Subject) -> None:
+    """Of several corpora, the scores on each may decide."""
+    if subject.method.corpora is not None or subject.method.scorer is None:
+        raise Skipped("it does not combine scores of several corpora")
+    last = [replace(case, corpora=3) for case in ladder(SIZES[-2:])]
+    decided = [False] * 3
+
+    def tried(case: Case) -> None:
+        draw = np.random.default_rng(case.seed).random
+        shape = (3, case.size.layers, case.size.experts)
+        given = list(draw(shape))
+        first = make(subject, case, given=given)
+        for number in range(3):
+            for others in draw((3, *shape[1:])):
+                changed = [*given[:number], others, *given[number + 1 :]]
+                second = make(subject, case, given=changed)
+                same = np.array_equal(first.mask.keep, second.mask.keep)
+                decided[number] = decided[number] or not same
+
+    through(last, tried)
+    # Two that decide before a last one may have filled what there is to choose.
+    if any(decided) and not all(decided[:2]):
+        number = decided.index(False)
+        problem = f"whatever the scores on corpus {number + 1} of 3 are, it keeps the same experts"
+        raise Found("corpora", problem, last[-1])
 
 
 def deterministic(subject: Subject) -> None:

@@ -35,6 +35,9 @@ CHECKS: Mapping[str, Check] = {
     "shards": checks_of_parts.shards,
     "equivariant": checks_of_results.equivariant,
     "ties": checks_of_results.ties,
+    "names": checks_of_results.names,
+    "corpora": checks_of_results.corpora,
+    "long-text": checks_of_results.long_text,
     "never-selected": checks_of_results.never_selected,
     "one-expert": checks_of_results.one_expert,
     "all-experts": checks_of_results.all_experts,
@@ -47,7 +50,7 @@ SAME_TWICE = ("statistics", "batches", "deterministic")
 AFTER: Mapping[str, tuple[str, ...]] = {
     "batches": ("statistics", "deterministic"),
     "deterministic": ("statistics",),
-    **dict.fromkeys(("seeds", "shards", "equivariant", "ties"), SAME_TWICE),
+    **dict.fromkeys(("seeds", "shards", "equivariant", "ties", "names", "corpora"), SAME_TWICE),
     "never-selected": ("ties",),
 }
 """What must hold before a check means something: only then can two runs be compared, and what

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -70,7 +70,7 @@ def make(
     parts: dict[str, Component] | None = None,
     model: SyntheticModel | None = None,
     seed: int = 0,
-    given: np.ndarray | None = None,
+    given: Sequence[np.ndarray] | None = None,
     masks: int = MASKS,
 ) -> Made:
     """Make a method's mask.
@@ -81,7 +81,7 @@ def make(
         parts: its components; None: new ones.
         model: instead of the case's own, e.g. one with other numbers.
         seed: of what it draws.
-        given: float64 [layers, N] instead of what its scorer gives on any corpus.
+        given: float64 [layers, N] for each corpus, instead of what its scorer gives on it.
         masks: that a search may try.
 
     Raises `Broken` where it breaks its contract, and `Refused` where it says that it cannot.
@@ -113,7 +113,7 @@ def _made(
     parts: dict[str, Component],
     model: SyntheticModel,
     seed: int,
-    given: np.ndarray | None,
+    given: Sequence[np.ndarray] | None,
     masks: int,
 ) -> Made:
     candidate = _candidate(subject, case, model)
@@ -125,7 +125,7 @@ def _made(
     for number, (corpus, profile) in enumerate(profiles.items()):
         values = np.zeros((case.size.layers, case.size.experts))
         if given is not None:
-            values = given
+            values = given[number]
         elif "scorer" in parts:
             returned = _call("scorer", parts["scorer"], "score", profile)
             values = scores_of(returned, parts["scorer"].name, case, corpus)
@@ -200,6 +200,8 @@ def _profiles(
     names = CORPORA[: subject.corpora(case.corpora)]
     if not names and (statistics or "scorer" in parts):
         names = (WEIGHTS_ONLY,)
+    if case.renamed and names != (WEIGHTS_ONLY,):
+        names = tuple(f"{name}.{number + 7}" for number, name in enumerate(names))
     return {
         name: watched(
             profile_of(model, statistics, name, case), rng=np.random.default_rng([seed, number])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from mbench.core.errors import MbenchError, PluginError
 from mbench.core.interfaces import Component, Profile, Statistic
 from mbench.core.parameters import plain_parameters
 from mbench.moe.unchanged import ModelChanged
+from mbench.run.mask_checks import frozen
 from mbench.testing.cases import Case
 from mbench.testing.failures import Broken, Refused
 from mbench.testing.shared_state import put_all_back, whole_state
@@ -75,7 +76,21 @@ def profile_of(
         raise Broken("global-state", f"a statistic {problem}")
     for each, state in zip(statistics, states, strict=True):
         refuse_kept(f"statistic {each.name!r}", each, state)
-    return profile
+    if case.renamed:
+        profile = replace(profile, model="another", revision=f"of another {profile.revision}")
+    return profile if case.repeated == 1 else _repeated(profile, case)
+
+
+def _repeated(profile: Profile, case: Case) -> Profile:
+    """As if the corpus were longer; what is read from weights, and samples, stay."""
+    sums = {
+        identity: {
+            name: frozen(array * case.repeated) if len(array) == case.shards else array
+            for name, array in arrays.items()
+        }
+        for identity, arrays in profile.shard_sums.items()
+    }
+    return replace(profile, shard_sums=sums, tokens=profile.tokens * case.repeated)
 
 
 def watched(profile: Profile, rng: np.random.Generator) -> WatchedProfile:

@@ -138,8 +138,11 @@ class SyntheticModel:
         return other
 
     def corpus(self, name: str) -> TokenSequences:
-        """Sequences that differ with the name, of a few words that each corpus prefers."""
-        generator = np.random.default_rng([self.seed, *name.encode()])
+        """Sequences that differ with the name, of a few words that each corpus prefers.
+
+        What follows a dot in a name changes nothing.
+        """
+        generator = np.random.default_rng([self.seed, *name.partition(".")[0].encode()])
         worth = generator.gamma(0.5, size=VOCABULARY) + 0.02
         worth[0] = 0  # padding
         worth[SUPER_TOKEN] = worth.sum() / 20

@@ -433,6 +433,38 @@ WRONG = {
         selector("return mbench.Selection(values >= np.sort(values, axis=1)[:, [-budget.kept]])"),
         "kept 4 experts",
     ),
+    # names, corpora, long-text
+    "depends on the corpus's name": Wrong(
+        "names", scorer(f"return {SUMS}['count'] * len(profile.corpus)"), "under other names"
+    ),
+    "depends on the model's name": Wrong(
+        "names",
+        scorer(f"return {SUMS}['count' if profile.model == 'synthetic' else 'gate']"),
+        "under other names",
+    ),
+    "the last corpus alone": Wrong(
+        "corpora",
+        selector(
+            f"for each in scores.values():\n    values = each.values\n{TOP}{DONE}", corpora=None
+        ),
+        "the scores on corpus 1 of 3",
+    ),
+    "the first corpus alone": Wrong(
+        "corpora", selector(f"{TOP}{DONE}", corpora=None), "the scores on corpus 2 of 3"
+    ),
+    "exponentials of counts": Wrong(
+        "long-text",
+        scorer(f"with np.errstate(all='ignore'):\n    return np.exp({SUMS}['count'])"),
+        "returned inf",
+    ),
+    "counted in half precision": Wrong(
+        "long-text",
+        scorer(
+            "with np.errstate(all='ignore'):\n"
+            f"    return {SUMS}['count'].astype(np.float16).astype(float)"
+        ),
+        "returned inf",
+    ),
     # never-selected
     "mean of nothing": Wrong(
         "never-selected",
