@@ -218,9 +218,10 @@ boards.then((data) => {
       const line = body.insertRow();
       line.className = row.kind;
       const name = element("th", { scope: "row", title: row.names.map(nameOf).join(" = ") });
+      const drawn = row.seeds > 1 || row.label === "random";
       name.append(element("span", { className: "name" }, nameOf(row.label)),
-        row.label === "random" ? " " : "",
-        row.label === "random" ? element("small", {}, `mean of ${row.seeds ?? 1}`) : "",
+        drawn ? " " : "",
+        drawn ? element("small", {}, `mean of ${row.seeds ?? 1}`) : "",
         row.rank ? element("small", { className: "phone" }, `rank ${[...new Set(row.rank)].join("–")}`) : "");
       for (const mark of new Set(row.facts.flatMap((own) => own.marks))) name.append(element("small", { className: "mark" }, mark));
       line.append(name);

@@ -83,6 +83,39 @@ def test_the_first_screen_answers_before_it_scrolls(browser, tmp_path):
         assert overflow(tab) <= 0
 
 
+def test_a_figure_over_seeds_is_said_to_be_a_mean(browser, tmp_path):
+    results = synthetic()
+    seeded = [
+        dataclasses.replace(cell, method="drawn", mask=cell.mask[::-1])
+        for cell in results.cells
+        if cell.method == "random"
+    ]
+    own = {(cell.model, cell.mask): results.masks[cell.model, cell.mask[::-1]] for cell in seeded}
+    results = dataclasses.replace(
+        results, cells=(*results.cells, *seeded), masks={**results.masks, **own}
+    )
+    with visit(browser, render_page(results, tmp_path)) as tab:
+        names = [name.strip() for name in tab.locator(f"{BOARD} tbody th").all_inner_texts()]
+        means = {name for name in names if "mean of" in name}
+        assert means == {"random mean of 6", "drawn mean of 6"}
+        assert "mean" in names  # a method of that name, of one mask
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_how_a_run_was_narrowed_fits_the_window(browser, tmp_path, width):
+    results = synthetic()
+    options = [f"--method method-number-{number}" for number in range(20)]
+    runs = [dataclasses.replace(run, changes=(*options, LONG)) for run in results.provenance.runs]
+    provenance = dataclasses.replace(results.provenance, runs=tuple(runs))
+    path = render_page(dataclasses.replace(results, provenance=provenance), tmp_path)
+    with visit(browser, path, width) as tab:
+        tab.get_by_text("narrowed", exact=True).click()
+        box = tab.locator(".badge div").bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+        assert overflow(tab) <= 0
+
+
 @pytest.mark.parametrize("width", [390, 1047, 1280])
 def test_failures_stay_within_their_cells(browser, tmp_path, width):
     cells = tuple(
