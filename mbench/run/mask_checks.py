@@ -24,8 +24,10 @@ def checked_scores(values: Any, name: str, budget: Budget, corpus: str) -> np.nd
     """What a scorer returned on a corpus, as float64 [layers, N] that nobody can change."""
     shape = (budget.num_layers, budget.num_experts)
     array = np.asarray(values)
-    if array.shape != shape or array.dtype.kind not in "fiu":
-        got = f"{array.dtype} {list(array.shape)}"
+    # Of a masked array, what is masked would count as it is.
+    masked = isinstance(values, np.ma.MaskedArray)
+    if masked or array.shape != shape or array.dtype.kind not in "fiu":
+        got = "a masked array" if masked else f"{array.dtype} {list(array.shape)}"
         raise PluginError(f"scorer {name!r} must return float64 {list(shape)}, got {got}")
     array = array.astype(np.float64)
     if not np.isfinite(array).all():

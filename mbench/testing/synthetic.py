@@ -8,6 +8,7 @@ in its sequence and the layer alone, so that renumbered experts compute the very
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -93,6 +94,14 @@ class SyntheticModel:
     def layers(self) -> list[MoELayer]:
         """The layers as mbench finds them."""
         return self._layers
+
+    @property
+    def revision(self) -> str:
+        """A hash of its weights, as that of a model's files: other numbers make another model."""
+        content = hashlib.sha256()
+        for tensor in self._weights.values():
+            content.update(tensor.float().numpy().tobytes())
+        return content.hexdigest()
 
     def _plant(self) -> Planted:
         if self.size.experts < 6:
@@ -186,7 +195,7 @@ class SyntheticModel:
                 name: arrays[layer] for name, arrays in collected.samples[identity].items()
             },
             model="synthetic",
-            revision=f"{self.kind} {self.seed}",
+            revision=self.revision,
         )
 
     def outputs(

@@ -205,6 +205,9 @@ WRONG = {
         "result", scorer(f"return {SUMS}['count'].T"), "must return float64 [1, 4]"
     ),
     "bools": Wrong("result", scorer(f"return {SUMS}['count'] > 5"), "got bool"),
+    "a masked array": Wrong(
+        "result", scorer(f"return np.ma.masked_less({SUMS}['count'], 5)"), "got a masked array"
+    ),
     "a selection of numbers": Wrong(
         "result", selector(f"{TOP}return mbench.Selection(np.argwhere(chosen))"), "of bool [1, 4]"
     ),
@@ -629,6 +632,14 @@ def test_planted_experts_that_are_not_kept_as_said(tmp_path):
         conformance_tests(file, planted={"bad": {"lowd": True}})("bad", "planted")
     with pytest.raises(ConformanceError, match="unknown method or check 'good'"):
         conformance_tests(file, skip={"good": {"ties": "none"}})
+
+
+def test_scores_kept_by_what_they_follow_from_are_not_accused(tmp_path):
+    kept = "key = profile.model, profile.revision, profile.corpus, profile.tokens\n"
+    kept += f"return KEPT.setdefault(key, {SUMS}['count'])"
+    file = tmp_path / "plugin.py"
+    file.write_text(scorer(kept).replace("import mbench\n", "import mbench\nKEPT = {}\n", 1))
+    check_method(file, "bad")
 
 
 def test_every_check_finds_one():
