@@ -117,6 +117,11 @@ def _weights(names: Collection[str], read: Callable[[str], str]) -> tuple[set[st
                     f"{len(missing)} of {len(parts)} weight files are missing, e.g. {missing[0]}"
                 )
             return {index}, parts
+    if any(name.startswith("model.mbench") for name in names):
+        raise ModelNotFound(
+            "a pruned model in mbench's own form, which no suite takes as its full model;"
+            " `mbench.load_pruned` loads it"
+        )
     raise ModelNotFound(
         "no weights (neither model.safetensors nor pytorch_model.bin, nor an index of them)"
     )

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from mbench.core.errors import ModelNotFound
 from mbench.storage import file_hash as identity
 from mbench.storage.checkpoints import Directory, model_key
 from mbench.storage.store import Store
@@ -124,6 +125,15 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered(directory, store
     key_of(directory, store)
     monkeypatch.undo()
     assert key_of(directory, store) == key_of(directory)
+
+
+def test_what_a_pruned_model_without_stock_weights_is_for_is_told(directory, store):
+    (directory / "model.safetensors").rename(directory / "model.mbench.safetensors")
+    with pytest.raises(ModelNotFound, match="`mbench.load_pruned` loads it"):
+        key_of(directory, store)
+    (directory / "model.mbench.safetensors").unlink()
+    with pytest.raises(ModelNotFound, match="no weights"):
+        key_of(directory, store)
 
 
 def test_code_enters_only_where_it_may_run(directory):
