@@ -129,7 +129,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered(directory, store
 
 def test_what_a_pruned_model_without_stock_weights_is_for_is_told(directory, store):
     (directory / "model.safetensors").rename(directory / "model.mbench.safetensors")
-    with pytest.raises(ModelNotFound, match="`mbench.load_pruned` loads it"):
+    with pytest.raises(ModelNotFound, match=r"`mbench\.load_pruned` loads it"):
         key_of(directory, store)
     (directory / "model.mbench.safetensors").unlink()
     with pytest.raises(ModelNotFound, match="no weights"):
