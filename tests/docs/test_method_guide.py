@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+import mbench
 from helpers.places import ROOT
 from mbench.testing import CHECKS, ConformanceError, check_method
 from mbench.testing.conformance import subjects
@@ -39,6 +40,15 @@ def test_every_block_of_python_is_a_file():
 def test_methods_pass_every_check(folder, name):
     for method in subjects(folder / name):
         check_method(folder / name, method)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_can_be_tried_as_the_guide_begins(folder, name, tmp_path):
+    assert "`mbench run first_look --plugin FILE.py --method NAME`" in GUIDE
+    methods = list(subjects(folder / name))
+    plan = mbench.plan("first_look", plugins=[folder / name], only=methods, store=tmp_path)
+    assert set(plan.cells["method"]) == set(methods)
+    assert not plan.cells["problem"].any()
 
 
 def test_tests_pass(folder):
