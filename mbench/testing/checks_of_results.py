@@ -69,7 +69,7 @@ def ties(subject: Subject) -> None:
         shape = (case.size.layers, case.size.experts)
         for levels in (1, 2):
             given = np.random.default_rng(case.seed).integers(0, levels, shape).astype(np.float64)
-            every = [given] * case.corpora
+            every = [given] * max(1, subject.corpora(case.corpora))
             first, second = (make(subject, case, given=every) for _ in range(2))
             refuse_difference("ties", "two runs on equal scores", first, second)
 

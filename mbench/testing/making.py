@@ -197,7 +197,8 @@ def _profiles(
     subject: Subject, parts: dict[str, Component], case: Case, model: SyntheticModel, seed: int
 ) -> dict[str, WatchedProfile]:
     statistics = statistics_of(parts)
-    names = CORPORA[: subject.corpora(case.corpora)]
+    number = subject.corpora(case.corpora)
+    names = (*CORPORA, *(f"further{more}" for more in range(number)))[:number]
     if not names and (statistics or "scorer" in parts):
         names = (WEIGHTS_ONLY,)
     if case.renamed and names != (WEIGHTS_ONLY,):

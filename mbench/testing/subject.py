@@ -71,7 +71,11 @@ class Subject:
                 return 0
         except PluginError as error:
             raise Broken("needs", str(error)) from error
-        return most if self.method.corpora is None else self.method.corpora
+        number = self.method.corpora
+        if number is not None and (type(number) is not int or number < 0):
+            problem = f"its `corpora` is {number!r}; valid: None, or a number from 0"
+            raise Broken("parameters", problem)
+        return most if number is None else number
 
 
 def statistics_of(parts: Mapping[str, Component]) -> tuple[Statistic, ...]:

@@ -110,6 +110,9 @@ WRONG = {
         ),
         "parameters cannot be written",
     ),
+    "a number of corpora that is a text": Wrong(
+        "parameters", scorer(f"return {SUMS}['count']", corpora="1"), "its `corpora` is '1'"
+    ),
     "unknown scorer": Wrong(
         "parameters", scorer(f"return {SUMS}['count']", scorer="baad"), "unknown scorer 'baad'"
     ),
@@ -639,6 +642,16 @@ def test_scores_kept_by_what_they_follow_from_are_not_accused(tmp_path):
     kept += f"return KEPT.setdefault(key, {SUMS}['count'])"
     file = tmp_path / "plugin.py"
     file.write_text(scorer(kept).replace("import mbench\n", "import mbench\nKEPT = {}\n", 1))
+    check_method(file, "bad")
+
+
+@pytest.mark.parametrize("corpora", [2, 5])
+def test_methods_of_several_corpora_are_given_so_many(tmp_path, corpora):
+    file = tmp_path / "plugin.py"
+    mean = "values = np.mean([each.values for each in scores.values()], axis=0)\n"
+    file.write_text(
+        selector(f"assert len(scores) == {corpora}\n{mean}{TOP}{DONE}", corpora=corpora)
+    )
     check_method(file, "bad")
 
 
