@@ -37,15 +37,15 @@ def test_the_plan_needs_neither_hub_nor_weights(tmp_path):
         " 29 GB\n",
         "its files cannot be read: sizes are those the suite states",
         "retained experts only: router rows of dropped experts are removed (sliced)",
-        "On qwen at 25 %: mean-protected, max-protected, tb-coverage: protection budget clamped "
+        "On qwen, 75 % pruned: mean-protected, max-protected, tb-coverage: protection budget clamped "
         "from 20 to the 15 experts",
         "clamped from 24 to the 16 experts",
-        "Method reap-evol-codealpaca: scorer reap (variant mean); selector top-k; builder "
+        "Method reap-evol-codealpaca: scorer reap (variant mean, gates model); selector top-k; builder "
         "as-selected; corpora evol-codealpaca",
         "A100 80 GB",
     ):
         assert words in plan.stdout
-    assert "at 50 %" not in plan.stdout
+    assert ", 50 % pruned:" not in plan.stdout
     as_json = json.loads(call("plan", "suites/paper.yaml", "--json", store=tmp_path).stdout)
     # 512 x 1024 tokens of two corpora and 128 x 2048 of the third.
     assert [model["profile_tokens"] for model in as_json["models"]] == [1_310_720] * 2
