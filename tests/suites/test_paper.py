@@ -37,11 +37,11 @@ def test_the_plan_needs_neither_hub_nor_weights(tmp_path):
         " 29 GB\n",
         "its files cannot be read: sizes are those the suite states",
         "retained experts only: router rows of dropped experts are removed (sliced)",
-        "On qwen, 75 % pruned: mean-protected, max-protected, tb-coverage: protection budget clamped "
-        "from 20 to the 15 experts",
+        "On qwen, 75 % pruned: mean-protected, max-protected, tb-coverage: protection budget "
+        "clamped from 20 to the 15 experts",
         "clamped from 24 to the 16 experts",
-        "Method reap-evol-codealpaca: scorer reap (variant mean, gates model); selector top-k; builder "
-        "as-selected; corpora evol-codealpaca",
+        "Method reap-evol-codealpaca: scorer reap (variant mean, gates model); selector top-k; "
+        "builder as-selected; corpora evol-codealpaca",
         "A100 80 GB",
     ):
         assert words in plan.stdout
