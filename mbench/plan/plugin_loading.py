@@ -197,6 +197,12 @@ def _offers(manager: pluggy.PluginManager) -> list[tuple[str, str, Any]]:
     for method in _listed(manager, "mbench_methods"):
         if not isinstance(method, Method):
             raise PluginError(f"mbench_methods returned {method!r}, which is no mbench.Method")
+        number = method.corpora
+        if number is not None and (type(number) is not int or number < 0):
+            raise PluginError(
+                f"method {method.name!r}: its `corpora` is {number!r}; valid: None, or a number"
+                " from 0"
+            )
         offers.append(("method", method.name, method))
     offers += [("corpus", name, call) for name, call in _named(manager, "mbench_corpora")]
     offers += [("model", name, Path(path)) for name, path in _named(manager, "mbench_models")]
@@ -254,6 +260,11 @@ def _kind(item: Any) -> str:
             if not (inspect.isclass(item.Params) and issubclass(item.Params, Parameters)):
                 raise PluginError(
                     f"{kind} {item.name!r}: its `Params` must be a subclass of mbench.Parameters"
+                )
+            layers = getattr(item, "layers", None)
+            if kind == "builder" and layers not in ("equal", "any"):
+                raise PluginError(
+                    f"{kind} {item.name!r}: its `layers` is {layers!r}; valid: 'equal', 'any'"
                 )
             return kind
     raise PluginError(f"{item!r} is not a Scorer, Selector, MaskBuilder or Statistic")

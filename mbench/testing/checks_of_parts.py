@@ -28,10 +28,6 @@ def parameters(subject: Subject) -> None:
         _told_apart(who, part, again[role])
         for statistic in statistics_of({role: part}):
             _told_apart(f"{who}: statistic {statistic.name!r}", statistic, statistic)
-    subject.corpora(1)
-    layers = getattr(parts["builder"], "layers", None)
-    if layers not in ("equal", "any"):
-        raise Found("parameters", f"its builder's `layers` is {layers!r}; valid: 'equal', 'any'")
     if getattr(parts["builder"], "takes_candidate", False) != (subject.candidate is not None):
         takes = "no candidate" if subject.candidate else "a candidate"
         given = subject.method.candidate

@@ -71,11 +71,7 @@ class Subject:
                 return 0
         except PluginError as error:
             raise Broken("needs", str(error)) from error
-        number = self.method.corpora
-        if number is not None and (type(number) is not int or number < 0):
-            problem = f"its `corpora` is {number!r}; valid: None, or a number from 0"
-            raise Broken("parameters", problem)
-        return most if number is None else number
+        return most if self.method.corpora is None else self.method.corpora
 
 
 def statistics_of(parts: Mapping[str, Component]) -> tuple[Statistic, ...]:

@@ -110,9 +110,6 @@ WRONG = {
         ),
         "parameters cannot be written",
     ),
-    "a number of corpora that is a text": Wrong(
-        "parameters", scorer(f"return {SUMS}['count']", corpora="1"), "its `corpora` is '1'"
-    ),
     "unknown scorer": Wrong(
         "parameters", scorer(f"return {SUMS}['count']", scorer="baad"), "unknown scorer 'baad'"
     ),
@@ -132,9 +129,6 @@ WRONG = {
             "return mbench.ExpertMask(keep)", "    takes_candidate = True\n", candidate="random"
         ),
         "its candidate 'random' draws at random",
-    ),
-    "layers misspelt": Wrong(
-        "parameters", builder("return mbench.ExpertMask(keep)", "    layers = 'uneven'\n"), "valid"
     ),
     "fresh parameters every time": Wrong(
         "parameters",
@@ -601,6 +595,11 @@ def test_is_found_by_no_other_check(tmp_path, name):
         (
             scorer(f"return {SUMS}['count']", f"{NEEDS}    class Params:\n        power = 2\n"),
             "must be a subclass of mbench.Parameters",
+        ),
+        (scorer(f"return {SUMS}['count']", corpora="1"), "its `corpora` is '1'; valid: None, or"),
+        (
+            builder("return mbench.ExpertMask(keep)", "    layers = 'uneven'\n"),
+            "its `layers` is 'uneven'; valid: 'equal', 'any'",
         ),
     ],
 )
