@@ -16,7 +16,8 @@ import time
 
 import numpy as np
 import torch
-from transformers import Qwen2MoeConfig, Qwen2MoeForCausalLM
+from random_model import random_model
+from transformers import Qwen2MoeForCausalLM
 
 from mbench.core.interfaces import ExpertMask
 from mbench.moe.adapter import find_moe_layers
@@ -27,11 +28,12 @@ LAYERS, EXPERTS, VOCABULARY = 12, 32, 1024
 
 
 def build(dtype: torch.dtype, device: str) -> Qwen2MoeForCausalLM:
-    config = Qwen2MoeConfig(
+    return random_model(
+        dtype,
+        device,
         vocab_size=VOCABULARY,
         num_hidden_layers=LAYERS,
         num_experts=EXPERTS,
-        num_experts_per_tok=4,
         hidden_size=256,
         moe_intermediate_size=128,
         shared_expert_intermediate_size=512,
@@ -39,11 +41,6 @@ def build(dtype: torch.dtype, device: str) -> Qwen2MoeForCausalLM:
         num_attention_heads=4,
         num_key_value_heads=4,
     )
-    torch.manual_seed(0)
-    model = Qwen2MoeForCausalLM(config).to(device, dtype).eval().requires_grad_(False)
-    for layer in find_moe_layers(model):
-        torch.nn.init.normal_(layer.router.weight, std=0.05)
-    return model
 
 
 def generation(rng: np.random.Generator) -> list[ExpertMask]:

@@ -15,7 +15,8 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from transformers import Qwen2MoeConfig, Qwen2MoeForCausalLM
+from random_model import random_model
+from transformers import Qwen2MoeForCausalLM
 
 from mbench.core.basics import RoutingSums
 from mbench.moe.adapter import MoELayer, find_moe_layers
@@ -28,11 +29,12 @@ STOCK = ("eager", "grouped_mm")
 
 
 def build(dtype: torch.dtype, device: str) -> Qwen2MoeForCausalLM:
-    config = Qwen2MoeConfig(
+    return random_model(
+        dtype,
+        device,
         vocab_size=VOCABULARY,
         num_hidden_layers=4,
         num_experts=60,
-        num_experts_per_tok=4,
         hidden_size=512,
         moe_intermediate_size=352,
         shared_expert_intermediate_size=1408,
@@ -40,11 +42,6 @@ def build(dtype: torch.dtype, device: str) -> Qwen2MoeForCausalLM:
         num_attention_heads=8,
         num_key_value_heads=8,
     )
-    torch.manual_seed(0)
-    model = Qwen2MoeForCausalLM(config).to(device, dtype).eval().requires_grad_(False)
-    for layer in find_moe_layers(model):
-        torch.nn.init.normal_(layer.router.weight, std=0.05)
-    return model
 
 
 def seconds(run: Callable[[], object], device: str) -> float:

@@ -99,6 +99,11 @@ class ReconstructionSample(mbench.Statistic):
         }
 
 
+def sample_of(params: SampleParams) -> ReconstructionSample:
+    """The sample that parameters ask for, whatever else they hold."""
+    return ReconstructionSample(**params.model_dump(include={*SampleParams.model_fields}))
+
+
 def layer_statistics(
     profile: mbench.Profile, layer: int, sample: ReconstructionSample
 ) -> tuple[GramStatistics, GramStatistics | None, np.ndarray]:
@@ -186,9 +191,7 @@ class ReconstructionRefined(mbench.MaskBuilder):
     @property
     def needs(self) -> tuple[ReconstructionSample]:
         """The sample."""
-        return (
-            ReconstructionSample(**self.params.model_dump(include={*SampleParams.model_fields})),
-        )
+        return (sample_of(self.params),)
 
     def _enumerates(self, budget: mbench.Budget) -> bool:
         few = math.comb(budget.num_experts, budget.kept) <= self.params.enumerate_limit

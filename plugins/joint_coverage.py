@@ -22,7 +22,7 @@ from pydantic import Field
 
 import mbench
 
-from .expert_sparsity import ReconstructionSample, SampleParams, layer_statistics
+from .expert_sparsity import ReconstructionSample, SampleParams, layer_statistics, sample_of
 from .gram_statistics import GramStatistics
 from .reconstruction import best_subset, elimination_order, refine, refine_again
 
@@ -65,9 +65,7 @@ class ReconstructProtected(mbench.MaskBuilder):
     @property
     def needs(self) -> tuple[ReconstructionSample]:
         """The sample."""
-        return (
-            ReconstructionSample(**self.params.model_dump(include={*SampleParams.model_fields})),
-        )
+        return (sample_of(self.params),)
 
     def build(
         self,

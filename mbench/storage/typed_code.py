@@ -1,7 +1,7 @@
 """Code that no file holds: classes typed into a notebook or an interpreter.
 
-Their source is what was typed: the statement of the class, and in turn the statements of all
-classes and functions of the session that its code names, with the values of the variables that it
+Their source is what was typed: the statement of the class, and in turn the statements of all typed
+classes and functions that its code names, with the values of the variables that it
 reads. What else a cell holds does not count, so that a call in the cell may change. A value that
 cannot be told from another is refused.
 """
@@ -35,7 +35,7 @@ class TypedCode:
 
     name: str
     statements: frozenset[str]
-    """Of the session, with the values of variables."""
+    """What was typed, with the values of variables."""
     imports: frozenset[str]
     """Dotted names of the modules and what it takes from them."""
 
@@ -46,7 +46,7 @@ class TypedCode:
 
 
 def is_typed(kind: type) -> bool:
-    """Whether a class was typed into this session, whatever file the session was begun with."""
+    """Whether a class was typed in, whatever file the interpreter was begun with."""
     if kind.__module__ != SESSION:
         return False
     file = getattr(sys.modules[SESSION], "__file__", None)

@@ -44,6 +44,14 @@ def watch(model: PreTrainedModel, sequences: TokenSequences) -> list[Watched]:
     For routers that are a softmax, and experts that are a SwiGLU.
     """
     layers = find_moe_layers(model)
+    inputs = expert_inputs(model, layers, sequences)
+    return [_watched(layer, hidden) for layer, hidden in zip(layers, inputs, strict=True)]
+
+
+def expert_inputs(
+    model: PreTrainedModel, layers: Sequence[MoELayer], sequences: TokenSequences
+) -> list[np.ndarray]:
+    """The hidden states float64 [T, H] of every layer, each sequence run alone and unpadded."""
     seen: dict[object, list[torch.Tensor]] = {layer.experts: [] for layer in layers}
     handles = [
         layer.experts.register_forward_pre_hook(lambda module, args: seen[module].append(args[0]))
@@ -53,7 +61,7 @@ def watch(model: PreTrainedModel, sequences: TokenSequences) -> list[Watched]:
         model(input_ids=torch.from_numpy(ids[None, :length]))
     for handle in handles:
         handle.remove()
-    return [_watched(layer, torch.cat(seen[layer.experts]).double().numpy()) for layer in layers]
+    return [torch.cat(seen[layer.experts]).double().numpy() for layer in layers]
 
 
 def _watched(layer: MoELayer, hidden: np.ndarray) -> Watched:

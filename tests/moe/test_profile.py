@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from helpers.tiny_models import FAMILIES, olmoe, qwen2_moe, random_sequences
+from helpers.watched_layers import expert_inputs
 from mbench.core.basics import CoActivation, RoutingSums
 from mbench.core.errors import PluginError, UnsupportedModel
 from mbench.core.interfaces import ExpertMask, Statistic
@@ -30,20 +31,6 @@ NAMES = ("count", "gate", "norm", "gate_norm", "squared_norm")
 def model_and_layers(family):
     model = FAMILIES[family]()
     return model, find_moe_layers(model)
-
-
-def expert_inputs(model, layers, sequences):
-    """The hidden states [T, H] of every layer, each sequence run alone and unpadded."""
-    seen = {layer.experts: [] for layer in layers}
-    handles = [
-        layer.experts.register_forward_pre_hook(lambda module, args: seen[module].append(args[0]))
-        for layer in layers
-    ]
-    for ids, length in zip(sequences.ids, sequences.lengths, strict=True):
-        model(input_ids=torch.from_numpy(ids[None, :length]))
-    for handle in handles:
-        handle.remove()
-    return [torch.cat(seen[layer.experts]).double().numpy() for layer in layers]
 
 
 def expert_output(layer, expert, hidden):
