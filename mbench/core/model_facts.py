@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -55,6 +55,10 @@ class ModelFacts:
     normalised: tuple[str, ...] = ()
     """What its configuration asks for and does not happen, in words."""
 
+    stored_form: str = ""
+    """In which form its weights are stored, in words, e.g. `FP8 128x128`; empty: as plain numbers.
+    """
+
     def parameters_left(self, keep: np.ndarray, stand_in: StandIn | None = None) -> int:
         """Parameters of the model with the experts of a mask (bool [layers, N]) and constants.
 
@@ -99,3 +103,19 @@ class ModelFacts:
             name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
         }
         return cls(**values)
+
+
+@dataclass(frozen=True)
+class StoredSize:
+    """What a checkpoint's tensors take in its files."""
+
+    bytes: int
+    """All of them: weights, scales and whatever else belongs to them."""
+    expert_bytes: tuple[int, ...]
+    """Per MoE layer, what one expert takes, with its scales and its row in the router."""
+    num_experts: int
+
+    def bytes_left(self, kept: Sequence[int]) -> int:
+        """Of the checkpoint that is pruned to so many experts in each layer."""
+        layers = zip(self.expert_bytes, kept, strict=True)
+        return self.bytes - sum(each * (self.num_experts - left) for each, left in layers)

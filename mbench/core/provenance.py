@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mbench.core.interfaces import RouterMode
-from mbench.core.model_facts import ModelFacts
+from mbench.core.model_facts import ModelFacts, StoredSize
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,10 @@ class ModelRecord:
     facts: ModelFacts
     attention: str = "sdpa"
     """How its attention was computed."""
+    size: StoredSize | None = None
+    """What its tensors take in its files; None where they are no safetensors."""
+    same_as: str | None = None
+    """Another model of the suite of which this is a stored form."""
 
 
 @dataclass(frozen=True)

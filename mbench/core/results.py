@@ -12,7 +12,7 @@ import numpy as np
 from mbench.core.admission import Finding
 from mbench.core.evaluation import Evaluation, Metric
 from mbench.core.item_texts import ItemText
-from mbench.core.provenance import Provenance
+from mbench.core.provenance import ModelSource, Provenance
 from mbench.core.stand_ins import Constants, Merged, StandIn
 
 if TYPE_CHECKING:
@@ -91,6 +91,26 @@ class SearchCost:
 
 
 @dataclass(frozen=True)
+class PublishedCheckpoint:
+    """A pruned checkpoint that somebody has published, as a row of the results."""
+
+    source: ModelSource
+    revision: str | None
+    content: str
+    """Hash of its files, or the hub's commit."""
+    stored_form: str
+    """As in `ModelFacts`."""
+    same_as_mask: bool
+    """Whether the mask on the full model computes what it computes; then it was not run itself."""
+    recognised: bool
+    """Whether its experts are some of the full model's, so that the results hold its mask."""
+    differs: tuple[str, ...]
+    """What else is not as in the full model, in words."""
+    problems: tuple[str, ...]
+    """Why it is no selection of the full model's experts, in words."""
+
+
+@dataclass(frozen=True)
 class CellResult:
     """One method at one budget (and seed) on one model."""
 
@@ -121,6 +141,11 @@ class CellResult:
     """Forward tokens that the method's search cost; 0 where it does not search."""
     search_masks: int = 0
     """Masks that it tried."""
+    weight_bytes: int | None = None
+    """Of all tensors of its checkpoint, in the stored form of the full one; None: not known."""
+    published: PublishedCheckpoint | None = None
+    """If it is no mask that was made here. Where it differs from the mask on the full model, `mask`
+    names its content, so that it joins no other row."""
 
     @property
     def key(self) -> CellKey:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from mbench.core.chat import ChatSpec
 from mbench.core.interfaces import RouterMode
 from mbench.core.suite_inputs import AnyCorpus, ModelSpec, TextSource
 from mbench.core.suite_values import (
@@ -16,6 +17,7 @@ from mbench.core.suite_values import (
     MethodName,
     Name,
     RetainRatio,
+    Revision,
     Seeds,
     Strict,
     Tokens,
@@ -126,6 +128,8 @@ class LmEvalTask(Strict):
     publish_items: bool = True
     """Whether a report has the texts of its items beside it, so that readers see on which two
     methods disagree; `false` where a licence forbids copies."""
+    chat: ChatSpec | None = None
+    """How its prompts are put into the model's chat template; omitted: as the suite's `chat`."""
     expect: ExpectedWork | None = None
 
     def lm_eval_name(self, name: str) -> str:
@@ -172,6 +176,13 @@ class MethodSpec(Parts):
     """Of a method that draws at random, listed or their number; omitted: the suite's."""
     router: RouterMode | None = None
     """The router mode of its masked models; omitted: the suite's. A candidate has its own."""
+    checkpoint: LocalPath | None = None
+    """A pruned checkpoint, as a directory or a hub id, instead of parts: it is evaluated as it is,
+    at the one budget that it has."""
+    revision: Revision | None = None
+    """Commit, branch or tag of the hub repository of `checkpoint`."""
+    model: Label | None = None
+    """The model that `checkpoint` was pruned from; omitted: the suite's only one."""
     models: Mapping[str, Parts] = Field(default_factory=dict)
     """Parts that differ for one model, e.g. a protection budget for its expert count."""
 
@@ -237,6 +248,9 @@ class Suite(Strict):
     """Methods that others build upon and that are not evaluated themselves."""
     cross: CrossSpec | None = None
     """Further methods, each on each of some corpora."""
+    chat: ChatSpec | None = None
+    """How prompts of `tasks` and conversations of `corpora` are put into the model's chat template;
+    omitted: not at all. A task or corpus may have its own."""
     perplexity: Mapping[Name, PerplexityTask] = Field(default_factory=dict)
     tasks: Mapping[Name, LmEvalTask] = Field(default_factory=dict)
     average: Average | None = None

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
+from mbench.core.chat import ChatSpec
 from mbench.core.suite_values import (
     AttentionName,
     Count,
@@ -58,6 +59,12 @@ class ModelSpec(Strict):
     trust_remote_code: bool = False
     """Whether code that comes with the model may run, with all it can do on this machine."""
     expect: Expected | None = None
+    same_as: Name | None = None
+    """Another model of the suite of which this is a stored form, e.g. in FP8: the board by bytes
+    sets them side by side."""
+    experts: Literal["computed", "stored"] = "computed"
+    """How the experts of a checkpoint in FP8 lie in memory. `computed`: in `dtype`. `stored`: as in
+    the files, each turned into numbers whenever it is called: half the memory, more time."""
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelSpec:
@@ -88,6 +95,9 @@ class TextSource(Strict):
     field: Label = "text"
     """Field of a record that holds the text. A record without it, or where it is no string, is
     refused."""
+    messages: Label | None = None
+    """Field of a record that holds a conversation, a list of `{role: ..., content: ...}`, instead
+    of `field`; it is put into the model's chat template."""
     nulls: Literal["refuse", "skip"] = "refuse"
     """`skip`: leave out records in which the field is null, and count them."""
 
@@ -120,6 +130,9 @@ class CorpusSpec(Strict):
     documents; a sequence that starts inside one has none. `none`: nowhere. Omitted: `window` if
     the tokenizer by default begins a text with BOS, for then the model was trained to read it
     first, else `none`. No other special tokens are added."""
+    chat: ChatSpec | None = None
+    """How conversations (`messages` in the source) are put into the model's chat template; omitted:
+    as the suite's `chat`."""
 
     @field_validator("length")
     @classmethod
