@@ -13,7 +13,7 @@ Level = Literal["fine", "note", "refused"]
 class Finding:
     """One fact about one input, e.g. how many prompts of a task are cut on a model."""
 
-    section: Literal["models", "corpora", "perplexity", "tasks", "retain"]
+    section: Literal["models", "methods", "corpora", "perplexity", "tasks", "retain"]
     """Of the suite."""
     name: str
     """The input's name in that section."""

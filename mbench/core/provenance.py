@@ -36,14 +36,17 @@ class MethodSettings:
 
     scorer: ComponentSettings | None
     """None for methods that look at no corpus."""
-    selector: ComponentSettings
-    builder: ComponentSettings
+    selector: ComponentSettings | None
+    """It and `builder` are None for a published checkpoint alone."""
+    builder: ComponentSettings | None
     corpora: tuple[str, ...]
     """Calibration corpora, in order."""
     candidate: str | None
     """The method whose mask the builder starts from."""
     router: RouterMode
     """How its masked models route, which may be another mode than the suite's."""
+    checkpoint: str | None = None
+    """Directory or hub id, and revision, of a published checkpoint, which has no parts."""
 
     @property
     def parts(self) -> dict[str, ComponentSettings]:

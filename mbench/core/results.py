@@ -79,6 +79,17 @@ def budget_label(model: str, retain: float) -> str:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A method that has no cell at a budget of the suite, which is no failure."""
+
+    model: str
+    method: str
+    retain: float
+    reason: str
+    """In words, e.g. that it cannot protect so many experts there."""
+
+
+@dataclass(frozen=True)
 class SearchCost:
     """What a search took before it gave its mask, whatever was remembered of earlier ones."""
 
@@ -262,6 +273,8 @@ class Results:
     """Where the figures come from, and what it took to get them."""
     protocol: tuple[ProtocolEntry, ...]
     """Declared settings in words, shown at the top of the report."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Methods and budgets of the suite that make no cell."""
     efficiency: tuple[Saving, ...] = ()
     """By model and budget, where the suite asks for it."""
     admission: tuple[Finding, ...] = ()

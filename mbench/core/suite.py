@@ -186,6 +186,16 @@ class MethodSpec(Parts):
     models: Mapping[str, Parts] = Field(default_factory=dict)
     """Parts that differ for one model, e.g. a protection budget for its expert count."""
 
+    @model_validator(mode="after")
+    def _checkpoint_or_parts(self) -> MethodSpec:
+        given = self.model_fields_set - {"checkpoint", "revision", "model"}
+        if self.checkpoint is not None and given:
+            raise ValueError(f"{min(given)} means nothing beside checkpoint, which is no parts")
+        for name in ("revision", "model"):
+            if self.checkpoint is None and getattr(self, name) is not None:
+                raise ValueError(f"{name} means nothing without checkpoint")
+        return self
+
 
 class CrossSpec(Strict):
     """Methods by calibration corpora: each method is run on each corpus, as `METHOD@CORPUS`.

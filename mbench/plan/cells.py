@@ -7,16 +7,16 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
-from mbench.core.errors import Infeasible, MbenchError, PluginError, caught
+from mbench.core.errors import Infeasible, MbenchError, PluginError, caught, one_line
 from mbench.core.interfaces import WEIGHTS_ONLY, Budget, RouterMode, Statistic
 from mbench.core.plugin_code import plugin_code
-from mbench.core.results import CellKey
+from mbench.core.results import CellKey, LeftOut
 from mbench.core.search import MaskSearch
 from mbench.core.suite import Suite
 from mbench.moe.corpus import Corpus, CorpusPart
 from mbench.plan.components import class_code, component_key
 from mbench.plan.computing_code import Code
-from mbench.plan.keys import ComponentKey, mask_key, statistic_key
+from mbench.plan.keys import ComponentKey, mask_key, recognised_key, statistic_key
 from mbench.plan.methods import ResolvedMethod
 from mbench.plan.models import PlannedModel
 from mbench.plan.registry import Registry
@@ -88,6 +88,16 @@ def kept_experts(retain: float, num_experts: int) -> int:
 
 
 @dataclass(frozen=True)
+class Cells:
+    """All cells of one model."""
+
+    made: tuple[Cell, ...]
+    """Candidates before what builds on them."""
+    left_out: tuple[LeftOut, ...]
+    """What has none, and why."""
+
+
+@dataclass(frozen=True)
 class CellMaker:
     """The cells of one model."""
 
@@ -100,21 +110,60 @@ class CellMaker:
     identities: Mapping[str, dict[str, Any]]
     """Of the texts that are used."""
 
-    def cells(self, methods: Mapping[str, ResolvedMethod]) -> list[Cell]:
-        """A cell for each budget, method and seed; candidates come before what builds on them.
+    def cells(self, methods: Mapping[str, ResolvedMethod]) -> Cells:
+        """A cell for each budget, method and seed, but for budgets that a method cannot meet.
 
-        Raises `SuiteError` for a budget that the model or a method cannot meet.
+        Raises `SuiteError` for a budget that the model itself cannot meet.
         """
         made: list[Cell] = []
+        left_out: list[LeftOut] = []
         for index, retain in enumerate(self.suite.retain):
             keys: dict[str, Key | None] = {}
+            refused: dict[str, str] = {}
             for name, method in methods.items():
                 budget = self._budget(retain, index, method.router)
-                for seed in method.seeds:
-                    cell = self._cell(method, seed, budget, keys)
-                    made.append(cell)
-                    keys[name] = cell.mask_key
-        return made
+                try:
+                    if method.candidate in refused:
+                        reason = refused[method.candidate]
+                        raise Infeasible(f"its candidate {method.candidate!r} cannot: {reason}")
+                    for seed in method.seeds:
+                        cell = self._cell(method, seed, budget, keys)
+                        made.append(cell)
+                        keys[name] = cell.mask_key
+                except Infeasible as error:
+                    refused[name] = one_line(error)
+                    if method.evaluated:
+                        left_out.append(LeftOut(self.model.name, name, retain, refused[name]))
+        return Cells(tuple(made), tuple(left_out))
+
+    def published(self, method: ResolvedMethod) -> Cells:
+        """The one cell of a published checkpoint, at its own budget.
+
+        That is the suite's where it keeps as many experts, else one more.
+        """
+        published = method.published
+        assert published is not None
+        facts, kept = self.model.facts, published.facts.num_experts
+        retains = {
+            retain: kept_experts(retain, facts.num_experts) for retain in self.suite.retain
+        }
+        own = next((r for r, count in retains.items() if count == kept), kept / facts.num_experts)
+        cell = Cell(
+            model=self.model.name,
+            method=method,
+            seed=None,
+            budget=self._of(own, kept, "sliced"),
+            mask_key=recognised_key(
+                self.code, self.model.identity, f"{method.name} of {self.model.name}", published.key
+            ),
+            candidate=None,
+            statistics={},
+        )
+        reason = f"its checkpoint holds {kept} of {facts.num_experts} experts"
+        others = (retain for retain in self.suite.retain if retain != own)
+        return Cells(
+            (cell,), tuple(LeftOut(self.model.name, method.name, each, reason) for each in others)
+        )
 
     def _budget(self, retain: float, index: int, router: RouterMode) -> Budget:
         facts = self.model.facts
@@ -132,6 +181,10 @@ class CellMaker:
                 f"retain {retain:g} keeps {kept} of the {facts.num_experts} experts of"
                 f" {self.model.name!r}, whose router needs at least {facts.fewest_experts}{among}",
             )
+        return self._of(retain, kept, router)
+
+    def _of(self, retain: float, kept: int, router: RouterMode) -> Budget:
+        facts = self.model.facts
         return Budget(
             retain=retain,
             kept=kept,
@@ -171,10 +224,8 @@ class CellMaker:
                 kind: component_key(part, self.code.source_of(self.registry.code(kind, part)))
                 for kind, part in method.parts.items()
             }
-        except Infeasible as error:
-            place = ("methods", method.name if method.name in self.suite.methods else "")
-            problem = f"{method.name!r} cannot keep {budget.retain:g} of {self.model.name!r}"
-            raise self.source.error(place, f"{problem}: {error}") from None
+        except Infeasible:
+            raise
         except (MbenchError, TypeError, ValueError, AttributeError) as error:
             return replace(cell, problem=caught(error))
         key = mask_key(

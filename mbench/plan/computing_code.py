@@ -23,6 +23,7 @@ COMPUTED_BY: Mapping[str, tuple[str, ...]] = {
         "run/mask_maker.py",
         "run/stability.py",
     ),
+    "recognised": ("moe",),
     "probe": ("evaluate/lm_head.py", "moe", "run/probe.py", "run/probe_passes.py"),
     "evaluation": ("evaluate", "moe"),
     "efficiency": ("moe", "run/footprint.py"),

@@ -6,8 +6,10 @@ import platform
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mbench.core.interfaces import WEIGHTS_ONLY, RouterMode
+from mbench.core.interfaces import WEIGHTS_ONLY, ExpertMask, RouterMode
 from mbench.core.model_facts import DTYPE_BYTES
+from mbench.core.recognised import Recognised
+from mbench.plan.cells import Cell
 from mbench.plan.keys import speed_key
 from mbench.plan.models import PlannedModel
 from mbench.plan.plan import Plan
@@ -107,7 +109,8 @@ def estimate(plan: Plan, store: Store) -> Estimate:
 
 
 def _model_cost(plan: Plan, store: Store, model: PlannedModel) -> ModelCost:
-    masks, unmade, corpora = _masks_and_corpora(plan, store, model)
+    masks, unmade = masked_models(plan, store, model)
+    corpora = _corpora(plan, store, model)
     evaluations = _evaluations(plan, store, model, masks, unmade)
     profile_tokens = sum(plan.corpora[corpus].tokens for corpus in corpora)
     measured = store.read_json(speed_key(model.identity, platform.node()))
@@ -149,25 +152,50 @@ def _model_cost(plan: Plan, store: Store, model: PlannedModel) -> ModelCost:
     )
 
 
-def _masks_and_corpora(
-    plan: Plan, store: Store, model: PlannedModel
-) -> tuple[set[tuple[str, RouterMode]], int, set[str]]:
-    """Known masks by content and router mode, how many are not made, and corpora to profile."""
-    corpora: set[str] = set()
-    masks = {(model.unpruned_mask.content_hash, plan.suite.router)}
+@dataclass(frozen=True)
+class _Masked:
+    """What is evaluated once: a model under a mask, or a published checkpoint as it is."""
+
+    model: PlannedModel
+    mask: str
+    """Content hash."""
+    router: RouterMode
+
+
+def masked_models(plan: Plan, store: Store, model: PlannedModel) -> tuple[set[_Masked], int]:
+    """The distinct ones as far as masks are stored, the unpruned model too; how many are not."""
+    known = {_Masked(model, model.unpruned_mask.content_hash, plan.suite.router)}
     unmade = 0
     for cell in plan.cells_of(model.name):
         stored = store.read_json(cell.mask_key) if cell.mask_key else None
         if stored is None:
             unmade += cell.method.evaluated and not cell.problem
-            for jobs in cell.statistics.values():
-                missing = (job.corpus for job in jobs if not store.has_statistic(job.key))
-                # Reading weights is no forward pass.
-                corpora.update(corpus for corpus in missing if corpus != WEIGHTS_ONLY)
         elif cell.method.evaluated:
-            mask = mask_from_json(stored, model.facts.layers)
-            masks.add((mask.content_hash, cell.budget.router))
-    return masks, unmade, corpora
+            known.add(_masked(plan, cell, model, stored))
+    return known, unmade
+
+
+def _masked(plan: Plan, cell: Cell, model: PlannedModel, stored: Any) -> _Masked:
+    published = cell.method.published
+    if published is None:
+        mask = mask_from_json(stored, model.facts.layers)
+        return _Masked(model, mask.content_hash, cell.budget.router)
+    recognised = Recognised.from_json(stored)
+    if recognised.keep is not None and recognised.is_mask:
+        return _Masked(model, ExpertMask(recognised.keep).content_hash, cell.budget.router)
+    return _Masked(published, published.unpruned_mask.content_hash, plan.suite.router)
+
+
+def _corpora(plan: Plan, store: Store, model: PlannedModel) -> set[str]:
+    """Those that are still to be profiled; reading weights is no forward pass."""
+    return {
+        job.corpus
+        for cell in plan.cells_of(model.name)
+        if cell.mask_key is None or store.read_json(cell.mask_key) is None
+        for jobs in cell.statistics.values()
+        for job in jobs
+        if job.corpus != WEIGHTS_ONLY and not store.has_statistic(job.key)
+    }
 
 
 @dataclass(frozen=True)
@@ -186,13 +214,14 @@ class _Evaluations:
 
 
 def _evaluations(
-    plan: Plan, store: Store, model: PlannedModel, masks: set[tuple[str, RouterMode]], unmade: int
+    plan: Plan, store: Store, model: PlannedModel, masks: set[_Masked], unmade: int
 ) -> _Evaluations:
     tokens, stored, of_one = 0, 0, 0
     unknown: list[str] = []
     expected: list[str] = []
     for task in plan.tasks:
-        done = sum(store.has_items(plan.evaluation_key(model, *mask, task)) for mask in masks)
+        keys = (plan.evaluation_key(each.model, each.mask, each.router, task) for each in masks)
+        done = sum(map(store.has_items, keys))
         stored += done
         built = stored_size(plan, store, model, task)
         per_mask = task.expected_tokens if built is None else built.tokens

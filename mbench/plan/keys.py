@@ -12,6 +12,7 @@ plugins and these inputs would give:
 |             | run/mask_maker.py,     |                     | components see                     |
 |             | run/stability.py; of a |                     |                                    |
 |             | search also a probe's  |                     |                                    |
+| recognised  | moe/                   | torch, transformers | model, published checkpoint        |
 | probe       | evaluate/lm_head.py,   | torch, transformers | model, corpus, its sequences,      |
 |             | moe/, run/probe.py,    |                     | mask, router; of a profile under   |
 |             | run/probe_passes.py    |                     | a mask, the statistic's source     |
@@ -161,6 +162,21 @@ def mask_key(
             "seed": seed,
             "resamples": resamples,
             **passes,
+        },
+    )
+
+
+def recognised_key(code: Code, model: ModelIdentity, label: str, checkpoint: str) -> Key:
+    """What a published checkpoint is, beside the full model; both by the hashes of their files."""
+    return Key.of(
+        "masks",
+        label,
+        {
+            "kind": "recognised",
+            "code": code.of("recognised"),
+            "versions": dict(code.versions),
+            "model": model.content,
+            "checkpoint": checkpoint,
         },
     )
 

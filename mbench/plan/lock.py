@@ -136,7 +136,7 @@ def _identities(plan: Plan) -> Identities:
         for kind, key in cell.components.items()
     }
     return Identities(
-        models={model.name: model.key for model in plan.models},
+        models={model.name: model.key for model in (*plan.models, *plan.published)},
         corpora={name: _checksum(text.identity()) for name, text in plan.texts_used().items()},
         tasks={task.name: _checksum(to_plain(task.fingerprint)) for task in plan.tasks},
         components=dict(sorted(components.items())),
@@ -162,7 +162,7 @@ def _installed() -> Iterator[str]:
 
 def _input_files(plan: Plan) -> Iterator[Path]:
     """Of this machine: models, texts, task files with their code, and data."""
-    for model in plan.models:
+    for model in (*plan.models, *plan.published):
         if isinstance(model.checkpoint, Directory):
             yield from (model.checkpoint.folder / name for name in model.checkpoint.names.all)
     for text in (*plan.texts.values(), *(task.text for task in plan.tasks)):
@@ -223,6 +223,11 @@ def _with_portable_paths(suite: Mapping[str, Any]) -> dict[str, Any]:
     for model in (changed.get("models") or {}).values():
         if model.get("path"):
             model["path"] = portable(model["path"])
+    for section in ("methods", "candidates"):
+        for method in (changed.get(section) or {}).values():
+            # A hub id is never absolute.
+            if method and method.get("checkpoint"):
+                method["checkpoint"] = portable(method["checkpoint"])
     for section in ("corpora", "perplexity"):
         for text in (changed.get(section) or {}).values():
             source = text.get("source") or {}  # a mix has none

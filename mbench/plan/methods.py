@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mbench.core.basics import AsSelected, TopK
@@ -23,6 +23,7 @@ from mbench.core.search import MaskSearch
 from mbench.core.suite import MethodSpec, Suite
 from mbench.plan.crossing import corpus_of, method_of, spec_of
 from mbench.plan.method_parts import PartMaker, looks_at_text, statistics_of
+from mbench.plan.models import PlannedModel
 from mbench.plan.registry import Origin, Registry
 from mbench.plan.yaml_source import Place, YamlSource
 from mbench.storage.records import to_plain
@@ -47,11 +48,15 @@ class ResolvedMethod:
     """False for a candidate that the suite does not list: only its mask is needed."""
     problem: str = ""
     """Why a plugin's method cannot be used; its cells fail with this, and all others go on."""
+    published: PlannedModel | None = None
+    """The checkpoint that it is, with no parts of its own."""
 
     @property
     def parts(self) -> dict[str, Component]:
         """The components by their kind."""
         parts = {"scorer": self.scorer, "selector": self.selector, "builder": self.builder}
+        if self.published is not None:
+            return {}
         return {kind: part for kind, part in parts.items() if part is not None}
 
     @property
@@ -73,11 +78,12 @@ class ResolvedMethod:
         }
         return MethodSettings(
             scorer=recorded.get("scorer"),
-            selector=recorded["selector"],
-            builder=recorded["builder"],
+            selector=recorded.get("selector"),
+            builder=recorded.get("builder"),
             corpora=self.corpora,
             candidate=self.candidate,
             router=self.router,
+            checkpoint=self.published.place_and_revision if self.published else None,
         )
 
     @property
@@ -100,6 +106,7 @@ def resolve_methods(
 ) -> dict[str, ResolvedMethod]:
     """All methods of a suite for one model, candidates before those that build on them.
 
+    Published checkpoints are not among them: see `mbench.plan.published`.
     Raises `SuiteError` at the line of an unknown name, a wrong parameter, or a cycle.
     """
     ordered: dict[str, ResolvedMethod] = {}
@@ -112,6 +119,11 @@ def resolve_methods(
             return
         section = "methods" if name in suite.methods else "candidates"
         place, spec = spec_of(suite, name, ("methods", asked_by[-1] if asked_by else name))
+        if spec.checkpoint is not None:
+            if asked_by:
+                problem = f"{name!r} is a published checkpoint, which no method builds upon"
+                raise source.error(("methods", asked_by[-1]), problem)
+            return
         resolver = _Resolver(suite, model, registry, source, section, place)
         evaluated = section == "methods"
         try:
@@ -133,6 +145,11 @@ def resolve_methods(
 
 def _broken(name: str, router: RouterMode, problem: str, *, evaluated: bool) -> ResolvedMethod:
     """A method whose cells fail for a reason that lies in its plugin."""
+    return replace(without_parts(name, router), evaluated=evaluated, problem=problem)
+
+
+def without_parts(name: str, router: RouterMode) -> ResolvedMethod:
+    """A method whose parts are never used."""
     return ResolvedMethod(
         name=name,
         scorer=None,
@@ -144,8 +161,6 @@ def _broken(name: str, router: RouterMode, problem: str, *, evaluated: bool) -> 
         origins={},
         description="",
         router=router,
-        evaluated=evaluated,
-        problem=problem,
     )
 
 

@@ -52,6 +52,11 @@ class PlannedModel:
         return self.checkpoint is not None
 
     @property
+    def place_and_revision(self) -> str:
+        """Where it comes from, in words."""
+        return self.place + (f" at {self.revision}" if self.revision else "")
+
+    @property
     def identity(self) -> ModelIdentity:
         """The model as keys know it."""
         return ModelIdentity(self.name, self.key, self.dtype, self.attention)
@@ -94,13 +99,16 @@ def find_model(
     inputs: Inputs,
     code: Code,
     trust_expected: bool,
+    place: Place | None = None,
 ) -> PlannedModel:
     """Find one model of the suite without loading it, or fetching its weights.
+
+    `place` is where the suite names it, if not among its models.
 
     With `trust_expected`, one whose files are out of reach is what the suite expects of it.
     Raises `ModelNotFound`, or `SuiteError` where the suite expects another model.
     """
-    place = ("models", name)
+    place = place or ("models", name)
     if spec.plugin is not None:
         if spec.plugin not in registry.models:
             at = (*place, "plugin")

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mbench.core.search import MaskSearch
+from mbench.plan.cost import masked_models
 from mbench.plan.keys import efficiency_key, speed_key
 from mbench.plan.models import PlannedModel
 from mbench.plan.plan import Plan
 from mbench.storage.housekeeping import contents, describe
-from mbench.storage.mask_json import mask_from_json
 from mbench.storage.store import Key, Store
 
 
@@ -29,20 +29,19 @@ def needed(plan: Plan, store: Store) -> set[Key]:
 
 
 def _of_model(plan: Plan, model: PlannedModel, store: Store) -> Iterator[Key]:
-    masks = {(model.unpruned_mask.content_hash, plan.suite.router)}
     for cell in plan.cells_of(model.name):
         for jobs in cell.statistics.values():
             yield from (job.key for job in jobs)
-        stored = store.read_json(cell.mask_key) if cell.mask_key else None
-        if cell.mask_key is not None and stored is not None:
+        if cell.mask_key is not None and store.read_json(cell.mask_key) is not None:
             yield cell.mask_key
-            mask = mask_from_json(stored, model.facts.layers)
-            masks.add((mask.content_hash, cell.budget.router))
+    masked, _ = masked_models(plan, store, model)
     for task in plan.tasks:
-        yield plan.task_size_key(model, task)
         yield plan.item_texts_key(task)
-        yield from (plan.evaluation_key(model, *mask, task) for mask in masks)
-    yield speed_key(model.identity, platform.node())
+        for each in masked:
+            yield plan.task_size_key(each.model, task)
+            yield plan.evaluation_key(each.model, each.mask, each.router, task)
+    for each in masked:
+        yield speed_key(each.model.identity, platform.node())
 
 
 def _tried(plan: Plan, store: Store) -> Iterator[Key]:

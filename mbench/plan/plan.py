@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mbench.core.interfaces import RouterMode, Statistic
+from mbench.core.results import LeftOut
 from mbench.core.suite import Suite
 from mbench.moe.corpus import Corpus
 from mbench.plan.cells import SHARDS, Cell, CellMaker, kept_experts
@@ -21,6 +22,7 @@ from mbench.plan.keys import (
 from mbench.plan.methods import ResolvedMethod, resolve_methods
 from mbench.plan.mixes import find_corpora, texts_of
 from mbench.plan.models import PlannedModel, find_model
+from mbench.plan.published import find_published
 from mbench.plan.registry import Registry
 from mbench.plan.tasks import PlannedTask, find_text, identity_of, plan_tasks
 from mbench.plan.yaml_source import YamlSource
@@ -47,10 +49,23 @@ class Plan:
     """The code and the versions that enter the keys."""
     inputs: Inputs = field(repr=False)
     """What was taken from the hub."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Methods that make no cell at a budget."""
 
     def cells_of(self, model: str) -> list[Cell]:
         """A model's cells, candidates before those that build on them."""
         return [cell for cell in self.cells if cell.model == model]
+
+    @property
+    def published(self) -> tuple[PlannedModel, ...]:
+        """The published checkpoints among the methods."""
+        found = (cell.method.published for cell in self.cells)
+        return tuple(model for model in found if model is not None)
+
+    def published_key(self, published: PlannedModel, task: PlannedTask) -> Key:
+        """Key of a published checkpoint's own outcome on one task."""
+        whole = published.unpruned_mask.content_hash
+        return self.evaluation_key(published, whole, self.suite.router, task)
 
     def texts_used(self) -> dict[str, Text]:
         """Those that methods are calibrated on, by corpus; of a mix, those of its parts."""
@@ -152,6 +167,9 @@ def make_plan(
     )
     tasks = plan_tasks(suite, source, registry, code, inputs, trust_expected)
     cells: list[Cell] = []
+    left_out: list[LeftOut] = []
+    by_name = {model.name: model for model in models}
+    published = find_published(suite, by_name, source, registry, inputs, code)
     for model in models:
         used = {c for method in methods[model.name].values() for c in method.corpora}
         parts = {
@@ -163,8 +181,13 @@ def make_plan(
             if part in parts
         }
         maker = CellMaker(suite, source, registry, code, model, corpora, identities)
-        cells += maker.cells(methods[model.name])
-    return Plan(suite, models, tuple(cells), tasks, corpora, registry, code, inputs)
+        made = [maker.cells(methods[model.name])]
+        made += [maker.published(method) for base, method in published if base is model]
+        cells += [cell for each in made for cell in each.made]
+        left_out += [each for part in made for each in part.left_out]
+    return Plan(
+        suite, models, tuple(cells), tasks, corpora, registry, code, inputs, tuple(left_out)
+    )
 
 
 def _refuse_too_many(

@@ -147,6 +147,8 @@ def _stored_masks(plan: Plan, store: Store, model: PlannedModel) -> dict[float, 
     """By budget; equal masks are one."""
     masks: dict[float, dict[str, _Mask]] = {}
     for cell in plan.cells_of(model.name):
+        if cell.method.published is not None:
+            continue
         stored = store.read_json(cell.mask_key) if cell.mask_key else None
         if stored is not None and cell.method.evaluated:
             made = mask_from_json(stored, model.facts.layers).content_hash

@@ -105,14 +105,17 @@ def _redirect_model(source: YamlSource, redirection: str) -> None:
 
 
 def _drop_models(source: YamlSource, names: Sequence[str]) -> None:
-    """Leave out models, with what methods say of them."""
+    """Leave out models, with what methods say of them, and checkpoints that were pruned of them."""
     for name in names:
         del source.data["models"][name]
         for section in ("methods", "candidates"):
-            for method in source.section(section).values():
-                of_models = method.get("models") if isinstance(method, dict) else None
-                if isinstance(of_models, dict):
-                    of_models.pop(name, None)
+            for method, entry in list(source.section(section).items()):
+                if not isinstance(entry, dict):
+                    continue
+                if isinstance(entry.get("models"), dict):
+                    entry["models"].pop(name, None)
+                if "checkpoint" in entry and entry.get("model") == name:
+                    del source.section(section)[method]
 
 
 def _split(source: YamlSource, option: str, redirection: str, what: str) -> tuple[str, str]:

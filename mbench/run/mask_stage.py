@@ -26,9 +26,11 @@ from mbench.storage.store import Key
 
 
 def restore_masks(session: ModelSession) -> list[Cell]:
-    """Take the masks that are stored; returns the cells whose masks are not, in order."""
+    """Take the masks that are stored; returns the cells whose masks are to be made, in order."""
     pending = []
     for cell in session.cells:
+        if cell.method.published is not None:
+            continue
         stored = session.store.read_json(cell.mask_key) if cell.mask_key else None
         if cell.mask_key is None or stored is None:
             pending.append(cell)

@@ -14,7 +14,9 @@ from mbench.core.errors import ModelNotFound
 from mbench.core.evaluation import Evaluation
 from mbench.core.interfaces import ExpertMask
 from mbench.core.interruption import stop_if_asked
+from mbench.core.model_facts import StoredSize
 from mbench.core.provenance import CorpusProfile
+from mbench.core.recognised import Recognised
 from mbench.core.results import CellKey, Saving, SearchCost, TaskStatus
 from mbench.plan.models import PlannedModel
 from mbench.plan.plan import Plan
@@ -38,6 +40,10 @@ class Outcome:
     """(model, method) -> by corpus, what its scorer gave, float64 [layers, N]."""
     stabilities: dict[CellKey, float | None] = field(default_factory=dict)
     """Of the cells that have a mask; see `mbench.run.stability`."""
+    recognised: dict[CellKey, Recognised] = field(default_factory=dict)
+    """Of the cells that are published checkpoints."""
+    sizes: dict[str, StoredSize] = field(default_factory=dict)
+    """Model -> what its tensors take in its files."""
     searches: dict[CellKey, SearchCost] = field(default_factory=dict)
     """Of the cells whose mask was searched for."""
     mask_problems: dict[CellKey, TaskStatus] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from mbench.storage.checkpoints import OnHub
 from mbench.storage.hub.repository import Repository
 from mbench.storage.texts import Text
 
-Section = Literal["models", "corpora", "perplexity", "tasks"]
+Section = Literal["models", "methods", "corpora", "perplexity", "tasks"]
 
 
 def source_checks(plan: Plan) -> Iterator[Check]:
@@ -22,6 +22,10 @@ def source_checks(plan: Plan) -> Iterator[Check]:
     for model in plan.models:
         if isinstance(model.checkpoint, OnHub):
             yield Check(partial(_commit, "models", model.name, model.checkpoint.repository))
+    for cell in plan.cells:
+        published = cell.method.published
+        if published is not None and isinstance(published.checkpoint, OnHub):
+            yield Check(partial(_commit, "methods", cell.method.name, published.checkpoint.repository))
     for name, text in plan.texts.items():
         if text.source.hub is not None:
             yield Check(partial(_commit_of_text, "corpora", name, text))
