@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -11,14 +12,21 @@ from mbench.core.admission import Finding
 from mbench.core.evaluation import Evaluation, with_changes
 from mbench.core.interfaces import ExpertMask, RouterMode
 from mbench.core.item_texts import ItemText
-from mbench.core.provenance import Provenance
-from mbench.core.results import UNPRUNED, CellResult, Results, TaskStatus
+from mbench.core.provenance import ModelSource, Provenance
+from mbench.core.results import (
+    UNPRUNED,
+    CellResult,
+    PublishedCheckpoint,
+    Results,
+    TaskStatus,
+)
 from mbench.core.stand_ins import StandIn
 from mbench.plan.cells import Cell
 from mbench.plan.in_words import methods_in_words, protocol_in_words
 from mbench.plan.models import PlannedModel
 from mbench.plan.plan import Plan
 from mbench.run.session import Outcome
+from mbench.storage.checkpoints import OnHub
 
 INTERRUPTED = TaskStatus("interrupted", "the run ended before this")
 PENDING = TaskStatus("pending", "not reached yet by the run")
@@ -49,7 +57,15 @@ def assemble(
             if not cell.method.evaluated:
                 continue
             mask = outcome.masks.get(cell.mask_key) if cell.mask_key else None
-            cells.append(_pruned(plan, outcome, model, cell, mask, left))
+            result = _pruned(plan, outcome, model, cell, mask, left)
+            if cell.method.published is not None:
+                result = _published(plan, outcome, cell, cell.method.published, result, left)
+                recognised = outcome.recognised.get(cell.key)
+                if recognised is not None and recognised.keep is not None:
+                    masks[model.name, result.mask] = recognised.keep
+                cells.append(result)
+                continue
+            cells.append(result)
             if mask is not None:
                 masks[model.name, mask.content_hash] = mask.keep
                 if mask.stand_in is not None:
@@ -70,6 +86,7 @@ def assemble(
         stand_ins=stand_ins,
         provenance=provenance,
         protocol=(*protocol_in_words(plan.suite, plan.corpora), *methods_in_words(plan)),
+        left_out=plan.left_out,
         efficiency=tuple(outcome.efficiency),
         admission=admission,
         item_texts=item_texts or {},
@@ -106,7 +123,21 @@ def _unpruned(plan: Plan, outcome: Outcome, model: PlannedModel, left: TaskStatu
         notes=(),
         evaluations=evaluations,
         tasks=tasks,
+        weight_bytes=_weight_bytes(outcome, model, mask),
     )
+
+
+def _weight_bytes(
+    outcome: Outcome, model: PlannedModel, mask: ExpertMask | None
+) -> int | None:
+    """Of the checkpoint that the mask would be exported as; None where it is not known."""
+    size = outcome.sizes.get(model.name)
+    if size is None or mask is None:
+        return None
+    if isinstance(mask.stand_in, Constants):
+        constants = mask.stand_in.outputs[~mask.keep]
+        return size.bytes_left([size.num_experts] * len(size.expert_bytes))
+    return size.bytes_left(mask.keep.sum(axis=1).tolist())
 
 
 def _pruned(
@@ -140,8 +171,46 @@ def _pruned(
         evaluations=evaluations,
         tasks=tasks,
         stability=outcome.stabilities.get(cell.key),
+        weight_bytes=_weight_bytes(outcome, model, mask),
         search_tokens=search.tokens if search else 0,
         search_masks=search.masks if search else 0,
+    )
+
+
+def _published(
+    plan: Plan,
+    outcome: Outcome,
+    cell: Cell,
+    published: PlannedModel,
+    as_mask: CellResult,
+    left: TaskStatus,
+) -> CellResult:
+    """A published checkpoint: what a mask computes in its place, or its own outcomes."""
+    recognised = outcome.recognised.get(cell.key)
+    size = outcome.sizes.get(published.name)
+    on_hub = isinstance(published.checkpoint, OnHub)
+    told = PublishedCheckpoint(
+        source=ModelSource("hub" if on_hub else "path", published.place),
+        revision=published.revision,
+        content=published.key,
+        stored_form=published.facts.stored_form,
+        same_as_mask=recognised is not None and recognised.is_mask,
+        recognised=recognised is not None and recognised.keep is not None,
+        differs=recognised.differs if recognised else (),
+        problems=recognised.problems if recognised else (),
+    )
+    result = replace(as_mask, published=told, weight_bytes=size.bytes if size else None)
+    if recognised is None or recognised.is_mask:
+        return result
+    whole = published.unpruned_mask
+    evaluations, tasks = _on_tasks(plan, outcome, published, whole, plan.suite.router, left)
+    return replace(
+        result,
+        mask=hashlib.sha256(f"checkpoint {published.key}".encode()).hexdigest(),
+        status="ok",
+        reason="",
+        evaluations=evaluations,
+        tasks=tasks,
     )
 
 

@@ -66,7 +66,9 @@ class EvaluationStage:
         session = self._session
         unpruned = session.model.unpruned_mask
         router = session.plan.suite.router
-        first = MaskedModel(f"{session.model.name} unpruned", unpruned, router)
+        published = session.model in session.plan.published
+        label = session.model.name + ("" if published else " unpruned")
+        first = MaskedModel(label, unpruned, router)
         distinct = {(unpruned.content_hash, router): first}
         for cell in session.cells:
             mask = session.outcome.masks.get(cell.mask_key) if cell.mask_key else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +30,7 @@ def restore_recognised(session: ModelSession) -> list[Cell]:
     return unknown
 
 
-def recognise_checkpoints(session: ModelSession, cells: list[Cell]) -> None:
+def recognise_checkpoints(session: ModelSession, cells: Sequence[Cell]) -> None:
     """Compare checkpoints with the full model, file by file; a failure costs its cell."""
     for cell in cells:
         session.progress.stage(f"recognise {cell.method.name}")
@@ -45,12 +45,12 @@ def recognise_checkpoints(session: ModelSession, cells: list[Cell]) -> None:
             session.progress.warning(f"{cell.label}: {problem.reason}")
 
 
-def differing(session: ModelSession) -> Iterator[tuple[Cell, PlannedModel]]:
+def differing(session: ModelSession) -> Iterator[PlannedModel]:
     """The checkpoints that no mask stands for, as far as that is known."""
     for cell in session.cells:
         recognised = session.outcome.recognised.get(cell.key)
         if cell.method.published is not None and recognised and not recognised.is_mask:
-            yield cell, cell.method.published
+            yield cell.method.published
 
 
 def _key(cell: Cell) -> Any:

@@ -18,6 +18,7 @@ from mbench.run.fetch_stage import fetch, texts_of
 from mbench.run.mask_stage import make_masks, restore_masks
 from mbench.run.profile_stage import missing_jobs, profile, restore_profiles
 from mbench.run.progress import Progress
+from mbench.run.published_stage import differing, recognise_checkpoints, restore_recognised
 from mbench.run.session import ModelSession, Outcome
 from mbench.storage.inputs import Fetchable
 from mbench.storage.store import Store
@@ -63,8 +64,14 @@ class Runner:
             work = [_work(session) for session in sessions]
             fetch((each for part in work for each in part.inputs()), self.progress)
             for part in work:
+                recognise_checkpoints(part.session, part.unrecognised)
                 _run_model(part, self.executor)
                 measure_efficiency(part.session)
+                # Two models need not fit into memory.
+                part.session.unload()
+                for published in _differing(part.session):
+                    _run_model(published, self.executor)
+                    published.session.unload()
         except KeyboardInterrupt:
             self.outcome.interrupted = True
         return self.outcome
@@ -77,6 +84,8 @@ class _Work:
     session: ModelSession
     cells: Sequence[Cell]
     """Whose masks are not stored."""
+    unrecognised: Sequence[Cell]
+    """Published checkpoints of which nothing is known yet."""
     jobs: Mapping[str, Sequence[StatisticJob]]
     """By corpus, statistics that are not stored."""
     stage: EvaluationStage
@@ -94,8 +103,14 @@ class _Work:
         """What must be on disk for it."""
         session = self.session
         left = self.cells or self.jobs or self.pending or lacks_efficiency(session)
-        if left and session.model.checkpoint is not None:
+        if (left or self.unrecognised) and session.model.checkpoint is not None:
             yield session.model.checkpoint
+        for cell in self.unrecognised:
+            published = cell.method.published
+            if published is not None and published.checkpoint is not None:
+                yield published.checkpoint
+        for part in _differing(session):
+            yield from part.inputs()
         # A search reads text although all statistics may be stored.
         searched = [c for cell in self.cells if cell.search_tokens for c in cell.method.corpora]
         yield from texts_of(session.plan, [*self.jobs, *searched])
@@ -105,9 +120,25 @@ class _Work:
 
 def _work(session: ModelSession) -> _Work:
     """Look at the store; what is there goes into the outcome."""
-    cells = restore_masks(session)
+    cells, unrecognised = restore_masks(session), restore_recognised(session)
     stage = EvaluationStage(session)
-    return _Work(session, cells, missing_jobs(session, cells), stage, stage.pending())
+    jobs = missing_jobs(session, cells)
+    return _Work(session, cells, unrecognised, jobs, stage, stage.pending())
+
+
+def _differing(session: ModelSession) -> Iterator[_Work]:
+    """Each published checkpoint that has to be evaluated itself, as a model of its own."""
+    for model in differing(session):
+        yield _work(
+            ModelSession(
+                session.plan,
+                model,
+                session.store,
+                session.progress,
+                session.outcome,
+                session.meanwhile,
+            )
+        )
 
 
 def _run_model(work: _Work, executor: Executor) -> None:

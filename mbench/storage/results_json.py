@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SCORES, STAND_INS = "scores.safetensors", "stand_ins.safetensors"
 """Files of arrays."""
 
-FORMAT = 8
+FORMAT = 9
 """Of `results.json`; raised whenever what it holds changes. The first format named no number."""
 
 KEY = ["model", "router", "mask", "task"]
@@ -49,6 +49,7 @@ def to_json(results: Results, dtypes: Mapping[str, Mapping[str, str]]) -> dict[s
         "average_tasks": list(results.average_tasks),
         "protocol": to_plain(results.protocol),
         "provenance": to_plain(results.provenance),
+        "left_out": to_plain(results.left_out),
         "efficiency": to_plain(results.efficiency),
         "admission": to_plain(results.admission),
         "cells": [_cell_to_json(results, cell) for cell in results.cells],
@@ -93,6 +94,8 @@ def _cell_to_json(results: Results, cell: CellResult) -> dict[str, Any]:
         "stability": cell.stability,
         "search_tokens": cell.search_tokens,
         "search_masks": cell.search_masks,
+        "weight_bytes": cell.weight_bytes,
+        "published": to_plain(cell.published),
         "tasks": {task: [status.status, status.reason] for task, status in tasks.items()},
     }
 
