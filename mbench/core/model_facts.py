@@ -112,10 +112,14 @@ class StoredSize:
     bytes: int
     """All of them: weights, scales and whatever else belongs to them."""
     expert_bytes: tuple[int, ...]
-    """Per MoE layer, what one expert takes, with its scales and its row in the router."""
+    """Per MoE layer, what one expert takes, with its scales."""
+    row_bytes: tuple[int, ...]
+    """Likewise its row in the router, with its bias if there is one."""
     num_experts: int
 
-    def bytes_left(self, kept: Sequence[int]) -> int:
+    def bytes_left(self, kept: Sequence[int], *, whole_router: bool = False) -> int:
         """Of the checkpoint that is pruned to so many experts in each layer."""
-        layers = zip(self.expert_bytes, kept, strict=True)
-        return self.bytes - sum(each * (self.num_experts - left) for each, left in layers)
+        rows = (0,) * len(kept) if whole_router else self.row_bytes
+        layers = zip(self.expert_bytes, rows, kept, strict=True)
+        dropped = sum((own + row) * (self.num_experts - left) for own, row, left in layers)
+        return self.bytes - dropped

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from transformers import AutoTokenizer
@@ -86,6 +86,36 @@ def load_tokenizer(checkpoint: Checkpoint, rows: int) -> tuple[PreTrainedTokeniz
         "" if tokenizer.pad_token is None else f": {tokenizer.pad_token!r} is used, and masked"
     )
     return tokenizer, own + instead
+
+
+def difference(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, *, chat: bool) -> str:
+    """In words, what of two tokenizers gives other tokens; empty where nothing does.
+
+    How they pad is no difference. With `chat` their chat templates must be the same, too.
+    """
+    if one.get_vocab() != other.get_vocab():
+        return "another vocabulary"
+    for token in ("bos_token_id", "eos_token_id"):
+        if getattr(one, token) != getattr(other, token):
+            return f"{token} {getattr(one, token)} and {getattr(other, token)}"
+    if one.is_fast and other.is_fast:
+        steps, others = _steps(one), _steps(other)
+        for step in sorted(steps.keys() | others.keys()):
+            if steps.get(step) != others.get(step):
+                return f"another {step}"
+    elif type(one) is not type(other):
+        return f"{type(one).__name__} and {type(other).__name__}"
+    if one(PROBE)["input_ids"] != other(PROBE)["input_ids"]:
+        return "other tokens of the same text"
+    if chat and one.chat_template != other.chat_template:
+        return "another chat template"
+    return ""
+
+
+def _steps(tokenizer: Any) -> dict[str, Any]:
+    """What the library of fast tokenizers does with a text, by the name of the step."""
+    steps: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
+    return {name: step for name, step in steps.items() if name not in ("padding", "truncation")}
 
 
 def _refuse_unreadable(directory: Path) -> None:

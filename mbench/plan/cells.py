@@ -144,9 +144,7 @@ class CellMaker:
         published = method.published
         assert published is not None
         facts, kept = self.model.facts, published.facts.num_experts
-        retains = {
-            retain: kept_experts(retain, facts.num_experts) for retain in self.suite.retain
-        }
+        retains = {retain: kept_experts(retain, facts.num_experts) for retain in self.suite.retain}
         own = next((r for r, count in retains.items() if count == kept), kept / facts.num_experts)
         cell = Cell(
             model=self.model.name,

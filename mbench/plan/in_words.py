@@ -159,6 +159,8 @@ def _notes_in_words(plan: Plan) -> Iterator[ProtocolEntry]:
 def method_in_words(method: MethodSettings, router: RouterMode) -> str:
     """A method's parts with all their parameters, in a suite whose router mode is `router`."""
     words = [f"{kind} {part.label}" for kind, part in method.parts.items()]
+    if method.checkpoint is not None:
+        words.append(f"published checkpoint {method.checkpoint}")
     if method.corpora:
         words.append("corpora " + ", ".join(method.corpora))
     if method.candidate is not None:

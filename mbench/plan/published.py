@@ -1,13 +1,15 @@
-"""Published pruned checkpoints of a suite: methods that are models of their own, with one budget."""
+"""Published pruned checkpoints of a suite: methods that are models themselves, at one budget."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import cast
 
 from mbench.core.errors import ModelNotFound, unknown
 from mbench.core.suite import MethodSpec, Suite
 from mbench.core.suite_inputs import ModelSpec
+from mbench.core.suite_values import DtypeName
 from mbench.plan.computing_code import Code
 from mbench.plan.methods import ResolvedMethod, without_parts
 from mbench.plan.models import PlannedModel, find_model
@@ -36,24 +38,33 @@ def find_published(
         place = ("methods", name)
         base = models[_base(name, spec, suite, source)]
         with source.naming((*place, "checkpoint")):
-            of = {"dtype": base.dtype, "attention": base.attention}
-            if local_directory(spec.checkpoint) is None:
-                given = ModelSpec(hub=spec.checkpoint, revision=spec.revision, **of)
-            elif spec.revision is not None:
-                raise ModelNotFound(f"{spec.checkpoint} is a directory, which has no revisions")
-            else:
-                given = ModelSpec(path=spec.checkpoint, **of)
+            given = _as_model(spec, suite.models[base.name])
         planned = find_model(
             f"{name} (checkpoint)", given, source, registry, inputs, code, False, place
         )
         if problem := _misfit(base, planned):
-            problem = f"{spec.checkpoint} is no pruned form of {base.name!r}: {problem}"
+            problem = f"{planned.place} is no pruned form of {base.name!r}: {problem}"
             raise source.error((*place, "checkpoint"), problem)
         if planned.computed_in != base.computed_in:
-            planned = replace(planned, dtype=base.facts.dtype)
+            planned = replace(planned, dtype=cast("DtypeName", base.computed_in))
         method = replace(without_parts(name, "sliced"), published=planned)
         found.append((base, method))
     return found
+
+
+def _as_model(spec: MethodSpec, full: ModelSpec) -> ModelSpec:
+    """The checkpoint, computed as the full model is; its own code never runs."""
+    place = str(spec.checkpoint)
+    on_hub = local_directory(place) is None
+    if not on_hub and spec.revision is not None:
+        raise ModelNotFound(f"{place} is a directory, which has no revisions")
+    return ModelSpec(
+        hub=place if on_hub else None,
+        path=None if on_hub else place,
+        revision=spec.revision,
+        dtype=full.dtype,
+        attention=full.attention,
+    )
 
 
 def _base(name: str, spec: MethodSpec, suite: Suite, source: YamlSource) -> str:

@@ -20,7 +20,7 @@ from mbench.core.results import (
     Results,
     TaskStatus,
 )
-from mbench.core.stand_ins import StandIn
+from mbench.core.stand_ins import Constants, StandIn, keeps_router
 from mbench.plan.cells import Cell
 from mbench.plan.in_words import methods_in_words, protocol_in_words
 from mbench.plan.models import PlannedModel
@@ -127,17 +127,16 @@ def _unpruned(plan: Plan, outcome: Outcome, model: PlannedModel, left: TaskStatu
     )
 
 
-def _weight_bytes(
-    outcome: Outcome, model: PlannedModel, mask: ExpertMask | None
-) -> int | None:
+def _weight_bytes(outcome: Outcome, model: PlannedModel, mask: ExpertMask | None) -> int | None:
     """Of the checkpoint that the mask would be exported as; None where it is not known."""
     size = outcome.sizes.get(model.name)
     if size is None or mask is None:
         return None
+    kept = mask.keep.sum(axis=1).tolist()
+    left = size.bytes_left(kept, whole_router=keeps_router(mask.stand_in))
     if isinstance(mask.stand_in, Constants):
-        constants = mask.stand_in.outputs[~mask.keep]
-        return size.bytes_left([size.num_experts] * len(size.expert_bytes))
-    return size.bytes_left(mask.keep.sum(axis=1).tolist())
+        left += mask.stand_in.outputs[~mask.keep].nbytes
+    return left
 
 
 def _pruned(

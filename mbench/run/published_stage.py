@@ -62,7 +62,9 @@ def _found(session: ModelSession, cell: Cell) -> dict[str, Any]:
     from mbench.moe.recognise import recognise
 
     full, published = session.model.checkpoint, cell.method.published
-    assert full is not None and published is not None and published.checkpoint is not None
+    assert full is not None
+    assert published is not None
+    assert published.checkpoint is not None
     return recognise(full.all_files(), published.checkpoint.all_files()).to_json()
 
 

@@ -11,7 +11,16 @@ import numpy as np
 from mbench.core.admission import Finding
 from mbench.core.evaluation import Evaluation, evaluation
 from mbench.core.provenance import Provenance
-from mbench.core.results import UNPRUNED, CellResult, ProtocolEntry, Results, Saving, TaskStatus
+from mbench.core.results import (
+    UNPRUNED,
+    CellResult,
+    LeftOut,
+    ProtocolEntry,
+    PublishedCheckpoint,
+    Results,
+    Saving,
+    TaskStatus,
+)
 from mbench.storage.records import from_plain, to_plain
 from mbench.storage.stand_in_arrays import arrays_of, described, stand_in_from
 
@@ -132,6 +141,7 @@ def from_json(
         masks=masks,
         provenance=from_plain(Provenance, data["provenance"]),
         protocol=tuple(from_plain(ProtocolEntry, entry) for entry in data["protocol"]),
+        left_out=tuple(from_plain(LeftOut, left) for left in data["left_out"]),
         efficiency=tuple(from_plain(Saving, saving) for saving in data["efficiency"]),
         admission=tuple(from_plain(Finding, finding) for finding in data["admission"]),
         scores={
@@ -175,5 +185,12 @@ def _cell_from_json(
         for task, status in tasks.items()
         if status.status == "ok"
     }
-    rest = {name: value for name, value in data.items() if name not in ("notes", "tasks")}
-    return CellResult(**rest, notes=tuple(data["notes"]), evaluations=outcomes, tasks=tasks)
+    told = data["published"]
+    rest = {n: value for n, value in data.items() if n not in ("notes", "tasks", "published")}
+    return CellResult(
+        **rest,
+        notes=tuple(data["notes"]),
+        evaluations=outcomes,
+        tasks=tasks,
+        published=None if told is None else from_plain(PublishedCheckpoint, told),
+    )

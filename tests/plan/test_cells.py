@@ -61,7 +61,6 @@ def test_keys_ignore_order_and_batch_size_and_notice_what_matters(tmp_path, stor
         ("methods.reap.scorer.varian=sum", "unknown parameter of scorer 'reap' 'varian'"),
         ("methods.reap.scorer.variant=most", "variant: input should be 'mean', 'sum'"),
         ("methods.tb-coverage.candidate=tb-coverage", "candidates form a cycle"),
-        ("methods.tb-coverage.selector.overflow=error", "protected: 10 exceeds the 6 experts"),
         ("methods.reap.seeds=[1]", "draws nothing at random"),
         ("methods.reap.corpora=[bible, wiki]", "takes 1 calibration corpus, got 2"),
         ("methods.tb-coverage.candidate=random", "a candidate must be deterministic"),

@@ -23,7 +23,10 @@ FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*
 
 MOVED_BY = {
     "core/interfaces.py": {"mask"},
-    "moe/": {"statistic", "probe", "evaluation", "efficiency", "model facts", "admission"},
+    "moe/": {
+        *("statistic", "probe", "evaluation", "efficiency", "model facts", "admission"),
+        "recognised",
+    },
     "evaluate/lm_head.py": {"probe"},
     "evaluate/": {"item texts", "evaluation", "task size", "admission"},
     "plan/admission/": {"admission"},

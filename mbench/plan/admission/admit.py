@@ -14,6 +14,7 @@ from mbench.plan.admission.budgets import budget_checks
 from mbench.plan.admission.check import Check, RefusedElsewhere
 from mbench.plan.admission.lengths import sequence_checks, window_checks
 from mbench.plan.admission.models import model_checks
+from mbench.plan.admission.published import published_checks
 from mbench.plan.admission.sources import source_checks
 from mbench.plan.admission.tasks import task_checks
 from mbench.plan.admission.texts import text_checks
@@ -41,6 +42,7 @@ def refuse(findings: tuple[Finding, ...], source: YamlSource) -> None:
 def _checks(plan: Plan) -> Iterator[Check]:
     yield from source_checks(plan)
     yield from model_checks(plan)
+    yield from published_checks(plan)
     yield from text_checks(plan)
     yield from sequence_checks(plan)
     yield from window_checks(plan)

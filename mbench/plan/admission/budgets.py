@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mbench.core.admission import Finding
+from mbench.core.admission import Finding, Level
 from mbench.plan.admission.check import Check
 from mbench.plan.models import PlannedModel
 from mbench.plan.plan import Plan
@@ -17,6 +17,7 @@ def budget_checks(plan: Plan) -> Iterator[Check]:
 
 def budget_findings(plan: Plan) -> Iterator[Finding]:
     """What is to be known of budgets and router modes; looks at no file."""
+    yield from _without_cells(plan)
     for model in plan.models:
         yield from _preserved_is_sliced(plan, model)
         first: dict[int, float] = {}
@@ -32,6 +33,19 @@ def budget_findings(plan: Plan) -> Iterator[Finding]:
                 yield Finding(
                     "retain", f"{retain:g}", "experts per token", words, "note", model.name
                 )
+
+
+def _without_cells(plan: Plan) -> Iterator[Finding]:
+    """A published checkpoint has one budget, as everybody expects; other gaps must be told."""
+    published = {cell.method.name for cell in plan.cells if cell.method.published is not None}
+    budgets: dict[tuple[str, str, str], list[str]] = {}
+    for left in plan.left_out:
+        pruned = f"{100 * (1 - left.retain):.4g}"
+        budgets.setdefault((left.model, left.method, left.reason), []).append(pruned)
+    for (model, method, reason), pruned_by in budgets.items():
+        fact = f"no cell at {', '.join(pruned_by)} % pruned"
+        level: Level = "fine" if method in published else "note"
+        yield Finding("methods", method, fact, reason, level, model)
 
 
 def _fewer_than_top_k(plan: Plan, model: PlannedModel, kept: int) -> str:

@@ -25,7 +25,9 @@ def source_checks(plan: Plan) -> Iterator[Check]:
     for cell in plan.cells:
         published = cell.method.published
         if published is not None and isinstance(published.checkpoint, OnHub):
-            yield Check(partial(_commit, "methods", cell.method.name, published.checkpoint.repository))
+            yield Check(
+                partial(_commit, "methods", cell.method.name, published.checkpoint.repository)
+            )
     for name, text in plan.texts.items():
         if text.source.hub is not None:
             yield Check(partial(_commit_of_text, "corpora", name, text))
