@@ -47,6 +47,8 @@ class MethodSettings:
     """How its masked models route, which may be another mode than the suite's."""
     checkpoint: str | None = None
     """Directory or hub id, and revision, of a published checkpoint, which has no parts."""
+    checkpoint_content: str | None = None
+    """What identifies its files, wherever they are."""
 
     @property
     def parts(self) -> dict[str, ComponentSettings]:

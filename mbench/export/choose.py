@@ -46,6 +46,9 @@ def choose(
     (cell,) = cells
     if cell.status != "ok":
         raise MbenchError(f"{cell.method} has no mask there: {cell.status}, {cell.reason}")
+    if cell.published is not None:
+        where = cell.published.source.name
+        raise MbenchError(f"{cell.method} is a published checkpoint already: {where}")
     return cell
 
 

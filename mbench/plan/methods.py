@@ -84,6 +84,7 @@ class ResolvedMethod:
             candidate=self.candidate,
             router=self.router,
             checkpoint=self.published.place_and_revision if self.published else None,
+            checkpoint_content=self.published.key if self.published else None,
         )
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
@@ -142,6 +143,28 @@ def find_model(
     except UnsupportedModel as error:
         raise source.error((*place, "attention"), str(error)) from None
     return planned(revision=checkpoint.revision, key=key, facts=facts, checkpoint=checkpoint)
+
+
+def refuse_false_twins(
+    specs: Mapping[str, ModelSpec], models: Mapping[str, PlannedModel], source: YamlSource
+) -> None:
+    """Raise `SuiteError` where a model is no stored form of the one that it is `same_as`."""
+    for name, spec in specs.items():
+        place: Place = ("models", name, "same_as")
+        if spec.same_as is None:
+            continue
+        if spec.same_as not in models:
+            raise source.unknown(place, "model", spec.same_as, models)
+        if specs[spec.same_as].same_as is not None or spec.same_as == name:
+            raise source.error(place, "must name the model that all other forms are forms of")
+        this, other = models[name].facts, models[spec.same_as].facts
+        for fact in ("model_type", "num_experts", "top_k", "hidden_size", "parameters"):
+            if getattr(this, fact) != getattr(other, fact) and other.model_type:
+                raise source.error(
+                    place,
+                    f"{spec.same_as!r} is another model: its {fact} is {getattr(other, fact)},"
+                    f" here it is {getattr(this, fact)}",
+                )
 
 
 def _refuse_another_model(

@@ -21,7 +21,7 @@ from mbench.plan.keys import (
 )
 from mbench.plan.methods import ResolvedMethod, resolve_methods
 from mbench.plan.mixes import find_corpora, texts_of
-from mbench.plan.models import PlannedModel, find_model
+from mbench.plan.models import PlannedModel, find_model, refuse_false_twins
 from mbench.plan.published import find_published
 from mbench.plan.registry import Registry
 from mbench.plan.tasks import PlannedTask, find_text, identity_of, plan_tasks
@@ -169,6 +169,7 @@ def make_plan(
     cells: list[Cell] = []
     left_out: list[LeftOut] = []
     by_name = {model.name: model for model in models}
+    refuse_false_twins(suite.models, by_name, source)
     published = find_published(suite, by_name, source, registry, inputs, code)
     for model in models:
         used = {c for method in methods[model.name].values() for c in method.corpora}

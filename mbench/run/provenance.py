@@ -63,7 +63,7 @@ def gather(
             if name not in plan.texts
         },
         tasks={task.name: _task(task) for task in plan.tasks},
-        models={model.name: _model(plan, model) for model in plan.models},
+        models={model.name: _model(plan, outcome, model) for model in plan.models},
         methods=methods,
         runs=(
             RunRecord(
@@ -111,7 +111,7 @@ def _task(task: PlannedTask) -> TaskSettings:
     )
 
 
-def _model(plan: Plan, model: PlannedModel) -> ModelRecord:
+def _model(plan: Plan, outcome: Outcome, model: PlannedModel) -> ModelRecord:
     spec = plan.suite.models[model.name]
     if spec.hub is not None:
         source = ModelSource("hub", spec.hub)
@@ -127,6 +127,8 @@ def _model(plan: Plan, model: PlannedModel) -> ModelRecord:
         dtype=model.computed_in,
         facts=model.facts,
         attention=model.facts.attention(model.attention),
+        size=outcome.sizes.get(model.name),
+        same_as=spec.same_as,
     )
 
 

@@ -195,3 +195,20 @@ def test_a_budget_that_a_method_cannot_meet_costs_that_cell_alone(tmp_path, stor
     words = [f for f in admit(plan, store) if f.name == "tb-coverage"]
     assert [(f.fact, f.level) for f in words] == [("no cell at 75 % pruned", "note")]
     assert results_of(plan, outcome).left_out == plan.left_out
+
+
+def test_another_stored_form_names_the_model_that_it_is_a_form_of(tmp_path, store):
+    models = f"  twin: {{path: {DEMO}, same_as: demo}}\n"
+    text = SUITE.replace("models:\n", f"models:\n{models}")
+    plan = plan_of(tmp_path, store, text, methods=["reap"])
+    results = results_of(plan, Runner(plan, store, Watcher()).run())
+    assert results.provenance.models["twin"].same_as == "demo"
+    for wrong, message in (
+        ("twin", "must name the model that all other forms are forms of"),
+        ("dmo", "unknown model 'dmo'; did you mean 'demo'"),
+    ):
+        with pytest.raises(SuiteError, match=message):
+            plan_of(tmp_path, store, text.replace("same_as: demo", f"same_as: {wrong}"))
+    pruned = write_pruned(tmp_path / "pruned", [list(range(12))] * 4)
+    with pytest.raises(SuiteError, match="another model: its num_experts is 24, here it is 12"):
+        plan_of(tmp_path, store, text.replace(str(DEMO), str(pruned)))

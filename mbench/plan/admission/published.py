@@ -1,9 +1,10 @@
-"""Published checkpoints beside the full model: they must read the same tokens."""
+"""Published checkpoints and other stored forms of a model: they must read the same tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Literal
 
 from mbench.core.admission import Finding
 from mbench.core.errors import MbenchError
@@ -16,21 +17,33 @@ from mbench.plan.plan import Plan
 def published_checks(plan: Plan) -> Iterator[Check]:
     """What every published checkpoint is, and that its tokenizer is the full model's."""
     models = {model.name: model for model in plan.models}
-    suite = plan.suite
-    chat = suite.chat is not None or any(task.chat is not None for task in suite.tasks.values())
     for cell in plan.cells:
         published, model = cell.method.published, models[cell.model]
-        if published is None or not model.files_available:
-            continue
-        name = cell.method.name
-        yield Check(partial(_sizes, name, model, published))
-        key = admission_key(
-            plan.code,
-            f"the tokenizer of {name} beside that of {model.name}",
-            {"name": name, "of": model.name, "chat": chat}
-            | {"full": model.key, "published": published.key},
-        )
-        yield Check(partial(_tokenizer, name, model, published, chat), key)
+        if published is not None and model.files_available:
+            yield Check(partial(_sizes, cell.method.name, model, published))
+            yield _same_tokenizer(plan, "methods", cell.method.name, model, published)
+    for name, spec in plan.suite.models.items():
+        pair = [models[each] for each in (spec.same_as, name) if each is not None]
+        if len(pair) == 2 and all(model.files_available for model in pair):
+            yield _same_tokenizer(plan, "models", name, *pair)
+
+
+def _same_tokenizer(
+    plan: Plan,
+    section: Literal["methods", "models"],
+    name: str,
+    model: PlannedModel,
+    other: PlannedModel,
+) -> Check:
+    suite = plan.suite
+    chat = suite.chat is not None or any(task.chat is not None for task in suite.tasks.values())
+    key = admission_key(
+        plan.code,
+        f"the tokenizer of {name} beside that of {model.name}",
+        {"section": section, "name": name, "of": model.name, "chat": chat}
+        | {"full": model.key, "other": other.key},
+    )
+    return Check(partial(_tokenizer, section, name, model, other, chat), key)
 
 
 def _sizes(name: str, model: PlannedModel, published: PlannedModel) -> Iterator[Finding]:
@@ -40,16 +53,20 @@ def _sizes(name: str, model: PlannedModel, published: PlannedModel) -> Iterator[
 
 
 def _tokenizer(
-    name: str, model: PlannedModel, published: PlannedModel, chat: bool
+    section: Literal["methods", "models"],
+    name: str,
+    model: PlannedModel,
+    other: PlannedModel,
+    chat: bool,
 ) -> Iterator[Finding]:
     from mbench.moe.tokenizer import difference
 
     try:
-        words = difference(model.tokenizer, published.tokenizer, chat=chat)
+        words = difference(model.tokenizer, other.tokenizer, chat=chat)
     except MbenchError as error:
         words = str(error)
     if words:
         words += f": figures on other tokens cannot be compared with those of {model.name}"
-        yield Finding("methods", name, "tokenizer", words, "refused", model.name)
+        yield Finding(section, name, "tokenizer", words, "refused", model.name)
     else:
-        yield Finding("methods", name, "tokenizer", f"as that of {model.name}", model=model.name)
+        yield Finding(section, name, "tokenizer", f"as that of {model.name}", model=model.name)

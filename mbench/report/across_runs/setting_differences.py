@@ -122,6 +122,8 @@ def _method(method: MethodSettings, router: RouterMode) -> dict[str, object]:
         settings["candidate"] = method.candidate
     if method.router != router:
         settings["router"] = method.router
+    if method.checkpoint_content is not None:
+        settings["checkpoint"] = method.checkpoint_content
     return settings
 
 

@@ -125,6 +125,8 @@ def _method(method: MethodSettings, router: RouterMode) -> dict[str, object]:
         "corpora": method.corpora,
         "candidate": method.candidate,
         "router": None if method.router == router else method.router,
+        "published checkpoint": method.checkpoint,
+        "its content": method.checkpoint_content,
     }
 
 
