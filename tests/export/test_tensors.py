@@ -34,7 +34,9 @@ def original_names(keep):
 @pytest.mark.parametrize("conversions", ["of transformers", "none"])
 def test_experts_one_by_one_need_no_conversion_to_be_recognised(monkeypatch, conversions):
     if conversions == "none":
-        monkeypatch.setattr("mbench.moe.checkpoint_tensors.get_model_conversion_mapping", lambda model: [])
+        monkeypatch.setattr(
+            "mbench.moe.checkpoint_tensors.get_model_conversion_mapping", lambda model: []
+        )
     model, layers = built("glm4_moe")
     keep = draw(layers, 4)
     stored = original_names(keep)
