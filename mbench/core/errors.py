@@ -41,6 +41,10 @@ class TaskError(MbenchError):
     """An evaluation task that is unknown or malformed, or whose outcomes are not finite."""
 
 
+class ChatError(MbenchError):
+    """A conversation that cannot be put into a model's chat template as the suite asks."""
+
+
 class Infeasible(MbenchError):
     """A method that cannot meet a retain ratio, e.g. more protected experts than are kept."""
 
