@@ -22,8 +22,13 @@ def details_of(store: Store, described: Described) -> dict[str, dict[str, Any]]:
     """What people want to know of a mask or an evaluation, by what it is about."""
     key = described.stored.key
     if key.kind == "masks":
-        kept = (store.read_json(key) or {}).get("kept", {})
-        return {"kept in": {layer: " ".join(map(str, experts)) for layer, experts in kept.items()}}
+        stored = store.read_json(key) or {}
+        kept = stored.get("kept") or {}
+        if isinstance(kept, list):  # of a published checkpoint, whose layers have no names here
+            kept = {f"layer {number}": experts for number, experts in enumerate(kept)}
+        details = {layer: " ".join(map(str, experts)) for layer, experts in kept.items()}
+        told = {fact: "; ".join(stored[fact]) for fact in ("differs", "problems") if fact in stored}
+        return {"kept in": details, **({"published checkpoint": told} if told else {})}
     if key.kind == "evaluations":
         from mbench.core.evaluation import evaluation
 
