@@ -12,14 +12,17 @@ from .text import CORPORA, documents, identity
 MODEL = Path(__file__).parent / "model"
 """The checkpoint and its tokenizer, for AutoModelForCausalLM and AutoTokenizer."""
 
+MODEL_IN_FP8 = Path(__file__).parent / "model_fp8"
+"""The same, as `store_in_fp8` writes it."""
+
 TASKS = Path(__file__).parent / "tasks"
 """The folder of lm-eval task files, for its TaskManager's `include_path`."""
 
 
 @mbench.hookimpl
 def mbench_models() -> dict[str, Path]:
-    """The embedded checkpoint."""
-    return {"demo": MODEL}
+    """The embedded checkpoint, as it was trained and stored in FP8."""
+    return {"demo": MODEL, "demo-fp8": MODEL_IN_FP8}
 
 
 @mbench.hookimpl
