@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -23,6 +24,8 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from mbench.core.errors import ModelNotFound, UnsupportedModel
 from mbench.moe import deepseek
 from mbench.moe.load_errors import legible, naming, unsupported_in_one_line
+from mbench.moe.quantised.form import Form
+from mbench.moe.quantised.forms import form_of, settings_of
 
 NEEDED: Mapping[str, bool] = {
     "output_router_logits": False,
@@ -69,6 +72,8 @@ class Checkpoint:
     """Options of `from_pretrained`: whether the model's own code may run."""
     normalised: tuple[str, ...]
     """What its files ask for and does not happen, in words."""
+    form: Form | None = None
+    """In which form its weights are stored; None: as plain numbers."""
 
     @property
     def is_deepseek(self) -> bool:
@@ -95,6 +100,9 @@ def read_config(folder: str, trust_remote_code: bool, name: str = "config.json")
         place = folder if name == "config.json" else str(Path(folder, name))
         raw, _ = PreTrainedConfig.get_config_dict(place)
         _refuse(folder, raw, trust_remote_code)
+        with naming(folder):
+            settings = settings_of(Path(folder), raw)
+            form = None if settings is None else form_of(settings)
         config: PreTrainedConfig
         if deepseek.is_deepseek(raw):
             if trust_remote_code:
@@ -112,8 +120,10 @@ def read_config(folder: str, trust_remote_code: bool, name: str = "config.json")
             config = AutoConfig.from_pretrained(place, **needless, **code)
         generation, dropped = _generation(folder, raw, config)
         normalised = (*_normalise(config, raw), *dropped)
+        if form:
+            normalised += tuple(_unquantised(config, form))
     model_type = raw.get("model_type", config.model_type)
-    return Checkpoint(folder, model_type, config, generation, code, normalised)
+    return Checkpoint(folder, model_type, config, generation, code, normalised, form)
 
 
 def positions_of(config: PreTrainedConfig) -> int | None:
@@ -134,13 +144,6 @@ def positions_of(config: PreTrainedConfig) -> int | None:
 
 def _refuse(folder: str, raw: Mapping[str, Any], trust_remote_code: bool) -> None:
     text = {**raw, **(raw.get("text_config") or {})}
-    quantization = text.get("quantization_config")
-    if quantization is not None:
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-        raise UnsupportedModel(
-            f"model {folder} is quantized ({method or 'unknown method'}): its experts "
-            "cannot be profiled; use the unquantized checkpoint"
-        )
     for field, meaning in REFUSED.items():
         if text.get(field):
             raise UnsupportedModel(f"model {folder} with {field} in config.json: {meaning}")
@@ -209,6 +212,19 @@ def _normalise(config: PreTrainedConfig, raw: Mapping[str, Any]) -> Iterator[str
         asked = next((text[field] for field in fields if text.get(field)), None)
         if asked is not None:
             yield f"{fields[0]}: {json.dumps(asked)} is ignored: {instead}"
+
+
+def _unquantised(config: PreTrainedConfig, form: Form) -> Iterator[str]:
+    """Make it the configuration of plain weights, which alone transformers sees."""
+    for part in (config, config.get_text_config()):
+        for field in ("quantization_config", "compression_config"):
+            if hasattr(part, field):
+                delattr(part, field)
+    if config.dtype is None and config.get_text_config().dtype is None:
+        config.dtype = torch.bfloat16
+        yield "config.json names no dtype: weights are computed in bfloat16"
+    if form.activations:
+        yield f"activations are not quantised: the checkpoint asks for {form.activations}"
 
 
 def _generation(

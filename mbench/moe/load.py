@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from safetensors import safe_open
 from transformers import (
     AutoModelForCausalLM,
     PreTrainedModel,
@@ -30,6 +29,7 @@ from mbench.moe.config import Checkpoint, positions_of, read_config
 from mbench.moe.load_errors import legible, naming, readable, unsupported_in_one_line
 from mbench.moe.offload import DeviceMap, Placement, device_map_for, folder_for, settle
 from mbench.moe.preserved import gates_when_pruned
+from mbench.moe.quantised.reader import StoredWeights, weight_files
 from mbench.moe.router import fewest_experts
 from mbench.moe.tokenizer import load_tokenizer
 from mbench.storage.checkpoints import refuse_incomplete
@@ -48,9 +48,9 @@ class LoadedModel:
 def describe(folder: str, *, trust_remote_code: bool = False) -> ModelFacts:
     """Return the facts of a model from its configuration alone.
 
-    Raises `ModelNotFound` if there is no configuration, `UnsupportedModel` if the model is
-    quantized, cannot be pruned correctly, or has no native class in transformers, unless its own
-    code is trusted.
+    Raises `ModelNotFound` if there is no configuration, `UnsupportedModel` if the model is stored
+    in a form that is not read, cannot be pruned correctly, or has no native class in transformers,
+    unless its own code is trusted.
     """
     return _describe(read_config(folder, trust_remote_code))
 
@@ -161,6 +161,7 @@ def _describe(checkpoint: Checkpoint) -> ModelFacts:
         vocabulary=embedding_rows(model),
         attentions=("sdpa", "eager") if model._supports_sdpa else ("eager",),
         normalised=checkpoint.normalised,
+        stored_form=checkpoint.form.words if checkpoint.form else "",
         gates=gates_when_pruned(first),
         fewest_experts=max(fewest_experts(layer) for layer in _one_per_router_class(layers)),
     )
@@ -211,7 +212,7 @@ def load_weights(
     with (
         legible(place),
         readable(place),
-        _read_as_needed(),
+        _read_as_needed(checkpoint, variant),
         folder_for(device_map) as (folder, keep_for),
     ):
         model, report = model_class.from_pretrained(
@@ -251,23 +252,43 @@ def _refuse_untied(place: str, model: PreTrainedModel) -> None:
 
 
 @contextlib.contextmanager
-def _read_as_needed() -> Iterator[None]:
-    """Let transformers hold one copy of the weights instead of two.
+def _read_as_needed(checkpoint: Checkpoint, variant: str | None) -> Iterator[None]:
+    """Let transformers read weights through the reader of stored forms, one copy of each.
 
     It maps the files into memory, merges the experts into new tensors, and reads ahead in threads.
     Reading each tensor when it is needed takes half the memory, and less time.
     """
-
-    def read(file: str, framework: str, device: str, **_: str) -> Any:
-        return safe_open(file, framework=framework, device=device, backend="pread")
-
     if not hasattr(modeling_utils, "safe_open"):
         raise MbenchError(
             f"transformers {transformers.__version__} reads weights in a way that mbench does not "
             "know; install the version in constraints.txt"
         )
-    with (
-        environment_variable("HF_DEACTIVATE_ASYNC_LOAD", "1"),
-        replaced(modeling_utils, "safe_open", read),
-    ):
-        yield
+    files = weight_files(Path(checkpoint.place), variant)
+    form = checkpoint.form
+    if form and not files:
+        raise UnsupportedModel(
+            f"model {checkpoint.place}: weights in {form.words} are read from safetensors files"
+            " only, and it has none"
+        )
+    with naming(checkpoint.place):
+        weights = StoredWeights(files, form)
+        with (
+            environment_variable("HF_DEACTIVATE_ASYNC_LOAD", "1"),
+            replaced(modeling_utils, "safe_open", lambda file, **_: weights.open_file(file)),
+            _offloaded_anew() if form else contextlib.nullcontext(),
+        ):
+            yield
+
+
+def _offloaded_anew() -> contextlib.AbstractContextManager[None]:
+    """Let what is kept on disk be written there as numbers.
+
+    By itself transformers would take weights that it need not convert from the checkpoint's files,
+    by their names and without their scales.
+    """
+    offload: Callable[..., Any] = vars(modeling_utils)["accelerate_disk_offload"]
+
+    def without_files(model: Any, folder: Any, files: Any, *others: Any) -> Any:
+        return offload(model, folder, None, *others)
+
+    return replaced(modeling_utils, "accelerate_disk_offload", without_files)

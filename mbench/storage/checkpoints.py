@@ -46,6 +46,8 @@ TOKENIZER_FILES = (
     "additional_chat_templates/*.jinja",
 )
 """What transformers may make a tokenizer of."""
+STORED_FORM_FILES = ("hf_quant_config.json", "quant_config.json", "quantize_config.json")
+"""What may say in which form weights are stored, where config.json does not."""
 READ_BY_CODE = ("*.py", "*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja")
 """What a model's own code is, or may read."""
 HINT = (
@@ -81,7 +83,7 @@ def file_names(
     if not _matching(names, VOCABULARIES):
         raise ModelNotFound(f"no tokenizer (none of {', '.join(VOCABULARIES)})")
     small = {"config.json", *_matching(names, TOKENIZER_FILES)}
-    small |= {"generation_config.json"} & set(names)
+    small |= {"generation_config.json", *STORED_FORM_FILES} & set(names)
     if remote_code:
         small |= _matching(names, READ_BY_CODE)
     index, weights = _weights(names, read)
@@ -221,7 +223,7 @@ class OnHub:
         asked: dict[str, object] = {"kind": "files of a checkpoint", "listed": sorted(listed)}
         asked |= {"commit": self.revision, "remote_code": self._remote_code}
         # Another version may look for others.
-        asked |= {"patterns": [*TOKENIZER_FILES, *READ_BY_CODE]}
+        asked |= {"patterns": [*TOKENIZER_FILES, *STORED_FORM_FILES, *READ_BY_CODE]}
         key = Key.of("facts", f"files of {self.repository} that are loaded", asked)
         known = recall(FileNames, key, self._inputs.store)
         if known is not None:

@@ -106,8 +106,8 @@ def dense(checkpoint):
     LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=32).save_pretrained(checkpoint)
 
 
-def quantized(checkpoint):
-    edit_config(checkpoint, quantization_config={"quant_method": "gptq", "bits": 4})
+def unknown_form(checkpoint):
+    edit_config(checkpoint, quantization_config={"quant_method": "quip", "bits": 4})
     (checkpoint / "model.safetensors").unlink()
 
 
@@ -140,13 +140,13 @@ def tied(checkpoint):
         (unlink("config.json"), ModelNotFound, "config.json is missing"),
         (unlink("model.safetensors"), ModelNotFound, "no weights"),
         (without_tokenizer, ModelNotFound, "no tokenizer"),
-        (truncated, ModelNotFound, "weights are damaged"),
+        (truncated, ModelNotFound, "model.safetensors is (damaged|truncated)"),
         (lacking_a_tensor, ModelNotFound, "lack 1 tensors, e.g. model.norm.weight"),
         (lacking_a_part, ModelNotFound, "1 of 1 weight files are missing"),
         (misfit, ModelNotFound, "do not fit config.json"),
         (broken_config, ModelNotFound, "config"),
         (dense, UnsupportedModel, "LlamaForCausalLM is not a Mixture-of-Experts model"),
-        (quantized, UnsupportedModel, r"is quantized \(gptq\)"),
+        (unknown_form, UnsupportedModel, r"weights stored by 'quip' are not read \(read: .*fp8"),
         (eight_bits, UnsupportedModel, r"stored in float8_e4m3fn.*\(valid: float64, float32"),
         (remote_code, UnsupportedModel, "the model's own code, which the suite does not trust"),
     ],

@@ -2,14 +2,50 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from mbench.core.errors import UnsupportedModel
 from mbench.moe.quantised.form import Form
+from mbench.moe.quantised.fp8 import read_fp8
+from mbench.moe.quantised.mxfp4 import read_mxfp4
 
-FORMS: Mapping[str, Callable[[Mapping[str, Any]], Form]] = {}
+FORMS: Mapping[str, Callable[[Mapping[str, Any]], Form]] = {
+    "fp8": read_fp8,
+    "mxfp4": read_mxfp4,
+}
 """`quant_method` -> reads its settings; raises `UnsupportedModel` for what it does not know."""
+
+OWN_FILES: Mapping[str, str] = {
+    "hf_quant_config.json": "modelopt",
+    "quantize_config.json": "gptq",
+    "quant_config.json": "awq",
+}
+"""Files that hold the settings where config.json does not, and what wrote them if they don't say.
+
+They are among the files that identify a checkpoint; see `mbench.storage.checkpoints`.
+"""
+
+
+def settings_of(folder: Path, config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The settings of a checkpoint's stored form, with their `quant_method`; None: it has none.
+
+    `config` is its config.json. Raises `UnsupportedModel` for settings that are no object.
+    """
+    text = {**config, **(config.get("text_config") or {})}
+    settings = text.get("quantization_config") or text.get("compression_config")
+    if settings is not None:
+        return _checked("config.json", settings)
+    for name, method in OWN_FILES.items():
+        if (folder / name).is_file():
+            try:
+                settings = json.loads((folder / name).read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise UnsupportedModel(f"{name} is not JSON ({error})") from None
+            return {"quant_method": method, **_checked(name, settings)}
+    return None
 
 
 def form_of(settings: Mapping[str, Any]) -> Form:
@@ -17,8 +53,14 @@ def form_of(settings: Mapping[str, Any]) -> Form:
 
     Raises `UnsupportedModel` for an unknown method, or settings that its reader does not know.
     """
-    method = settings.get("quant_method")
+    method = str(settings.get("quant_method"))
     if method not in FORMS:
         valid = ", ".join(sorted(FORMS))
         raise UnsupportedModel(f"weights stored by {method!r} are not read (read: {valid})")
     return FORMS[method](settings)
+
+
+def _checked(file: str, settings: object) -> dict[str, Any]:
+    if not isinstance(settings, dict):
+        raise UnsupportedModel(f"the quantization settings in {file} are no object")
+    return settings
