@@ -4,7 +4,7 @@ Every metric is a pure function of the per-item table, so results can be recompu
 in pairs. A table has one row per item and a text column `item` that identifies the item whatever
 the mask, plus either
 - one column per item-wise metric (`acc`, `acc_norm`, `exact_match`, ...), values in [0, 1], and
-  `weight` if not all items count alike; or
+  `weight` if not all items count alike; of generated answers also those of `GENERATED_METRICS`; or
 - `document` (its number), `nll` (natural-log loss summed over the item), `tokens` and `bytes` that
   were scored, for perplexity. An item is what one window scores of one document, named
   `text:first scored token`; or a whole document of a task of lm-eval. The former have `top`, too:
@@ -29,7 +29,15 @@ if TYPE_CHECKING:
 
 PERPLEXITY_METRICS = ("perplexity", "mean_nll", "bits_per_byte")
 
-LOWER_IS_BETTER = frozenset(PERPLEXITY_METRICS)
+GENERATED_METRICS = ("hit_limit", "loops", "rep_4", "answer_tokens")
+"""What generated answers look like, beside the task's own metrics; nothing is ranked by them.
+
+Means over an item's answers: the share that the limit of tokens ended, the share that ends in a
+loop, the share of repeated passages of four tokens, and the number of tokens."""
+
+LOWER_IS_BETTER = frozenset({*PERPLEXITY_METRICS, "hit_limit", "loops", "rep_4"})
+
+NEITHER_IS_BETTER = frozenset({"answer_tokens"})
 
 WEIGHT = "weight"
 """Column of what each item counts in every mean, at most 1; absent where all count alike."""

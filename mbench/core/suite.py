@@ -119,9 +119,15 @@ class LmEvalTask(Strict):
     num_fewshot: int | None = Field(default=None, ge=0, le=10_000)
     """Few-shot examples in the prompt; omitted: the task's own number."""
     max_gen_toks: Tokens | None = None
-    """Most tokens that are generated per item; omitted: the task's own limit."""
+    """Most tokens that are generated per item; omitted: the task's own limit, and 256 where it has
+    none, as `mbench check` says."""
+    generation: Mapping[Label, bool | int | float | str] = Field(default_factory=dict)
+    """How answers are generated where not as the task file says (lm-eval's `gen_kwargs`), e.g.
+    `{do_sample: true, temperature: 0.6, top_p: 0.95}`. What generation_config.json asks for is
+    ignored: write it here."""
     seed: int | None = Field(default=None, ge=0)
-    """For answers that are drawn (`do_sample: true` in the task file); omitted: 0."""
+    """For answers that are drawn (`do_sample: true` in the task file or in `generation`); omitted:
+    0."""
     trust_code: bool = False
     """Whether functions that local task files refer to (`!function`) may run, with all they can do
     on this machine; those of lm-eval and of plugins are installed and always may."""

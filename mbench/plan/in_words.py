@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
+from mbench.core.admission import Finding
 from mbench.core.interfaces import RouterMode
 from mbench.core.provenance import MethodSettings
 from mbench.core.results import ProtocolEntry
@@ -81,9 +82,12 @@ def _bos_in_words(bos: str | None) -> str:
 def _task_in_words(name: str, task: LmEvalTask) -> str:
     shots = "the task's own shots" if task.num_fewshot is None else f"{task.num_fewshot}-shot"
     limit = f", first {task.limit} items" if task.limit else ""
+    most = f", up to {task.max_gen_toks} tokens" if task.max_gen_toks else ""
+    chosen = ", ".join(f"{option} {value}" for option, value in task.generation.items())
+    most += f", {chosen}" if chosen else ""
     seed = f", seed {task.seed}" if task.seed is not None else ""
     code = "; functions of its files are run (trust_code)" if task.trust_code else ""
-    return f"lm-eval {task.lm_eval_name(name)}, {task.metric}, {shots}{limit}{seed}{code}"
+    return f"lm-eval {task.lm_eval_name(name)}, {task.metric}, {shots}{limit}{most}{seed}{code}"
 
 
 def _average_and_efficiency_in_words(suite: Suite) -> Iterator[ProtocolEntry]:
@@ -110,6 +114,13 @@ def _source_in_words(source: TextSource) -> str:
     parts = [source.subset, source.data_files or source.split]
     parts += [f"revision {source.revision[:12]}"] if source.revision else []
     return f"{source.hub} ({', '.join(part for part in parts if part)})"
+
+
+def answers_in_words(admission: Iterable[Finding]) -> Iterator[ProtocolEntry]:
+    """How tasks generate their answers, where a reader should know it."""
+    for found in admission:
+        if (found.section, found.fact, found.level) == ("tasks", "answer", "note"):
+            yield ProtocolEntry(f"Answers of {found.name}", found.words)
 
 
 def methods_in_words(plan: Plan) -> list[ProtocolEntry]:

@@ -22,7 +22,7 @@ from mbench.core.results import (
 )
 from mbench.core.stand_ins import Constants, StandIn, keeps_router
 from mbench.plan.cells import Cell
-from mbench.plan.in_words import methods_in_words, protocol_in_words
+from mbench.plan.in_words import answers_in_words, methods_in_words, protocol_in_words
 from mbench.plan.models import PlannedModel
 from mbench.plan.plan import Plan
 from mbench.run.session import Outcome
@@ -85,7 +85,11 @@ def assemble(
         scores=scores,
         stand_ins=stand_ins,
         provenance=provenance,
-        protocol=(*protocol_in_words(plan.suite, plan.corpora), *methods_in_words(plan)),
+        protocol=(
+            *protocol_in_words(plan.suite, plan.corpora),
+            *answers_in_words(admission),
+            *methods_in_words(plan),
+        ),
         left_out=plan.left_out,
         efficiency=tuple(outcome.efficiency),
         admission=admission,

@@ -77,18 +77,28 @@ def toy_model(seed: int = 0, **settings: Any) -> Qwen2MoeForCausalLM:
 
 
 def wrapped(
-    model: Any, tokenizer: Any, max_length: int = 512, dtype: str | None = "float32"
+    model: Any,
+    tokenizer: Any,
+    max_length: int = 512,
+    dtype: str | None = "float32",
+    batch_size: int = 4,
 ) -> HFLM:
     return HFLM(
         pretrained=model,
         tokenizer=tokenizer,
-        batch_size=4,
+        batch_size=batch_size,
         max_length=max_length,
         softmax_dtype=dtype,
     )
 
 
-def stock(answers: LM, folder: Path, spec: LmEvalTask, working_directory: Path) -> dict[str, Any]:
+def stock(
+    answers: LM,
+    folder: Path,
+    spec: LmEvalTask,
+    working_directory: Path,
+    gen_kwargs: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """lm-eval's own command, from the directory in which it finds the data."""
     with quiet(), pytest.MonkeyPatch.context() as patch:
         patch.chdir(working_directory)
@@ -100,6 +110,7 @@ def stock(answers: LM, folder: Path, spec: LmEvalTask, working_directory: Path) 
             tasks=[spec.task],
             limit=spec.limit,
             num_fewshot=spec.num_fewshot,
+            gen_kwargs=gen_kwargs,
             task_manager=TaskManager(include_path=[str(folder)], include_defaults=False),
             bootstrap_iters=0,
         )

@@ -66,10 +66,17 @@ def _kind(field: FieldInfo) -> str:
         return " or ".join(f"`{value}`" for value in _literals(field.annotation))
     named = "component name, or its `name` with parameters" if ComponentSpec in models else "keys"
     if "Mapping" in text:
-        return "names, each with keys" if models else "names, each with a number"
+        each = "a value" if "bool" in text else "a number"
+        return "names, each with keys" if models else f"names, each with {each}"
     if models:
         return named
-    kinds = {"bool": "true or false", "float": "number", "int": "whole number", "str": "text"}
+    kinds = {
+        "date": "date",
+        "bool": "true or false",
+        "float": "number",
+        "int": "whole number",
+        "str": "text",
+    }
     kind = next((words for word, words in kinds.items() if re.search(rf"\b{word}\b", text)), text)
     return f"list of {kind}s".replace("texts", "names") if "tuple" in text else kind
 

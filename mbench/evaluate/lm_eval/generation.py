@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lm_eval.models.utils import normalize_gen_kwargs
-from transformers import GenerationConfig
 
-from mbench.core.errors import TaskError, unknown
+from mbench.core.errors import TaskError
+from mbench.core.evaluation import GENERATED_METRICS
 from mbench.core.replaced import replaced
 from mbench.evaluate.lm_eval import reference
+from mbench.evaluate.lm_eval.answer_shape import Shape, mean_shape
+from mbench.evaluate.lm_eval.generation_options import options_of
+from mbench.evaluate.lm_eval.generator import Generator
 from mbench.evaluate.lm_eval.items import Item, Prompt
 from mbench.evaluate.lm_eval.quiet import quiet
 from mbench.evaluate.lm_eval.sampling import Draws, stream
@@ -22,28 +24,7 @@ from mbench.evaluate.lm_head import output_layer
 from mbench.evaluate.meter import Meter
 
 if TYPE_CHECKING:
-    from lm_eval.api.instance import Instance
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-LIMITS = frozenset({"max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens"})
-"""lm-eval's names for the most tokens of an answer."""
-
-GENERATED = 256
-"""Tokens that lm-eval generates where a task sets no limit."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How the answer of an instance is generated."""
-
-    limit: int
-    """Most tokens."""
-    sampled: bool
-    """Whether tokens are drawn; else the most likely ones are taken."""
-    until: tuple[str, ...]
-    """Texts that end it, besides the end of the text."""
-    together: str
-    """Equal for instances that may be in one batch."""
 
 
 @dataclass(frozen=True)
@@ -52,39 +33,6 @@ class _Draw:
 
     instance: int
     stream: int
-
-
-def options_of(name: str, instance: Instance) -> Options:
-    """Read and check an instance's `generation_kwargs`.
-
-    Raises:
-        TaskError: an option that does not exist, makes answers depend on the batch, or is not
-            supported.
-    """
-    given: dict[str, Any] = instance.args[1]
-    where = f"task {name!r}: generation_kwargs"
-    known = {*vars(GenerationConfig()), *LIMITS, "until"} - {"max_length"}
-    for option in given:
-        if option == "max_length":
-            raise TaskError(
-                f"{where}: max_length counts the padding of a batch too: write max_gen_toks"
-            )
-        if option not in known or option.startswith("_"):
-            raise TaskError(f"{where}: {unknown('option', option, known)}")
-    options = normalize_gen_kwargs(given, GENERATED)
-    sampled = options.get("do_sample")
-    if not isinstance(sampled, bool):
-        raise TaskError(f"{where}: do_sample must be true or false, not {sampled!r}")
-    if sampled and not float(given.get("temperature") or 0) > 0:
-        raise TaskError(f"{where}: do_sample: true needs a temperature above 0")
-    if sampled and given.get("num_beams", 1) != 1:
-        raise TaskError(f"{where}: beams are not drawn: write do_sample: false, or num_beams: 1")
-    if given.get("num_return_sequences", 1) != 1:
-        raise TaskError(f"{where}: one answer is generated at a time: write repeats instead")
-    if options["max_gen_toks"] < 1:
-        raise TaskError(f"{where}: no token is to be generated ({options['max_gen_toks']})")
-    together = json.dumps(given, sort_keys=True, default=str)
-    return Options(options["max_gen_toks"], sampled, tuple(options["until"]), together)
 
 
 class GenerationRequests:
@@ -129,6 +77,7 @@ class GenerationRequests:
         ]
         """One for each instance."""
         self._draws = list(self._draws_of(items, seed))
+        self._shapes: Sequence[Sequence[Shape]] = ()
         lengths = [
             self.prompts[draw.instance].kept + self._options[draw.instance].limit
             for draw in self._draws
@@ -155,11 +104,14 @@ class GenerationRequests:
             TaskError: logits that are not finite; greedy decoding would not notice.
         """
         with quiet():
-            texts = self._generate(model, max(1, batch_tokens // self.longest), meter)
+            answers = self._generate(model, max(1, batch_tokens // self.longest), meter)
         self.scoring = "reference"
         by_instance: list[list[str]] = [[] for _ in self._instances]
-        for draw, text in zip(self._draws, texts, strict=True):
+        shapes: list[list[Shape]] = [[] for _ in self._instances]
+        for draw, (text, shape) in zip(self._draws, answers, strict=True):
             by_instance[draw.instance].append(text)
+            shapes[draw.instance].append(shape)
+        self._shapes = shapes
         return [
             tuple(found) if options.sampled else tuple(found) * (instance.repeats or 1)
             for found, options, instance in zip(
@@ -167,7 +119,9 @@ class GenerationRequests:
             )
         ]
 
-    def _generate(self, model: PreTrainedModel, batch_size: int, meter: Meter) -> list[str]:
+    def _generate(
+        self, model: PreTrainedModel, batch_size: int, meter: Meter
+    ) -> list[tuple[str, Shape]]:
         head = output_layer(model)
         if head is None:
             raise TaskError(
@@ -179,9 +133,9 @@ class GenerationRequests:
         def watch(_module: Any, _inputs: Any, logits: torch.Tensor) -> None:
             finite.logical_and_(logits.isfinite().all())
 
-        generator = reference.wrap(model, self._tokenizer, self._max_length, batch_size)
+        generator = reference.wrap(model, self._tokenizer, self._max_length, batch_size, Generator)
         lengths = [len(generator.tok_encode(instance.args[0])) for instance in self._instances]
-        texts: dict[int, str] = {}
+        found: dict[int, tuple[str, Shape]] = {}
         handle = head.register_forward_hook(watch)
         try:
             for part in self._batches(lengths, batch_size):
@@ -190,17 +144,17 @@ class GenerationRequests:
                 sampled = self._options[draws[0].instance].sampled
                 drawn = Draws([draw.stream for draw in draws])
                 with replaced(torch, "multinomial", drawn) if sampled else nullcontext():
-                    answers = generator.generate_until(instances, disable_tqdm=True)
+                    texts = generator.generate_until(instances, disable_tqdm=True)
                 if not finite:
                     raise TaskError(
                         f"task {self._name!r}: the model's logits are not finite in the batch "
                         f"that starts with item {instances[0].doc_id}"
                     )
-                texts.update(zip(part, answers, strict=True))
+                found.update(zip(part, zip(texts, generator.shapes, strict=True), strict=True))
                 meter.add_share(len(part) / len(self._draws))
         finally:
             handle.remove()
-        return [texts[at] for at in range(len(self._draws))]
+        return [found[at] for at in range(len(self._draws))]
 
     def _batches(self, lengths: Sequence[int], size: int) -> Iterator[list[int]]:
         """Numbers of draws, in lm-eval's own order, so that it leaves a batch as it is."""
@@ -213,12 +167,20 @@ class GenerationRequests:
         order = sorted(range(len(self._draws)), key=place)
         start = 0
         while start < len(order):
-            part = order[start : start + size]
-            first = place(part[0])[0]
+            first = place(order[start])[0]
+            alone = self._options[self._draws[order[start]].instance].alone
+            part = order[start : start + (1 if alone else size)]
             part = [at for at in part if place(at)[0] == first]
             yield part
             start += len(part)
 
     def columns(self, responses: Sequence[Any]) -> dict[str, list[Any]]:
-        """The generated texts; of several for one item the first."""
-        return {"answer": [str(each[0]) for each in responses]}
+        """The generated texts, of several for one item the first, and the means over all of what
+        they look like; no `loops` where all answers are too short to have one."""
+        found: dict[str, list[Any]] = {"answer": [str(each[0]) for each in responses]}
+        means = [mean_shape(of_instance) for of_instance in self._shapes]
+        for column in GENERATED_METRICS:
+            values = [mean[column] for mean in means]
+            if not all(map(math.isnan, values)):
+                found[column] = values
+        return found

@@ -25,6 +25,7 @@ from mbench.core.replaced import replaced
 from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval import task_files
 from mbench.evaluate.lm_eval.datasets_from_disk import loaded_from
+from mbench.evaluate.lm_eval.generation_options import LIMITS
 from mbench.evaluate.lm_eval.quiet import quiet
 from mbench.evaluate.lm_eval.sandbox import confined
 from mbench.evaluate.lm_eval.task_data import LeafData
@@ -138,8 +139,7 @@ def load(
     for subtask, task in tasks.items():
         _check(subtask, task)
         _set_examples(subtask, task, spec.num_fewshot)
-        if spec.max_gen_toks is not None:
-            _set_generated(subtask, task, spec.max_gen_toks)
+        _set_generated(subtask, task, spec)
         _remember_templates(task)
     return Loaded(tasks, loaded["groups"].get(wanted))
 
@@ -246,12 +246,23 @@ def _set_examples(name: str, task: Task, wanted: int | None) -> None:
     task.set_fewshot_seed(seed=FEWSHOT_SEED)
 
 
-def _set_generated(name: str, task: Task, most: int) -> None:
+def _set_generated(name: str, task: Task, spec: LmEvalTask) -> None:
+    """Set how answers are generated, as lm-eval's own command line does with `gen_kwargs`."""
+    limits = {} if spec.max_gen_toks is None else {"max_gen_toks": spec.max_gen_toks}
+    given = {**spec.generation, **limits}
+    if not given:
+        return
     if task.OUTPUT_TYPE != "generate_until":
+        key = "max_gen_toks" if limits else "generation"
         raise TaskError(
-            f"task {name!r} has output_type {task.OUTPUT_TYPE}, so max_gen_toks does not apply"
+            f"task {name!r} has output_type {task.OUTPUT_TYPE}, so {key} does not apply"
         )
-    task.set_config(key="generation_kwargs", value={"max_gen_toks": most}, update=True)
+    twice = sorted(LIMITS & set(spec.generation))
+    if twice:
+        raise TaskError(
+            f"task {name!r}: generation has {twice[0]}: write max_gen_toks beside it, not in it"
+        )
+    task.set_config(key="generation_kwargs", value=given, update=True)
 
 
 def _remember_templates(task: Task) -> None:

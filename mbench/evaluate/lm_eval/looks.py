@@ -12,7 +12,7 @@ from lm_eval.api.task import ConfigurableTask
 from mbench.core.admission import Level
 from mbench.core.errors import TaskError
 from mbench.evaluate.lm_eval.examples import source_of_examples
-from mbench.evaluate.lm_eval.generation import Options, options_of
+from mbench.evaluate.lm_eval.generation_options import Options, options_of
 from mbench.evaluate.lm_eval.items import Item, Prompt
 from mbench.evaluate.lm_eval.prepared_task import BuiltTask, PreparedTask
 from mbench.evaluate.lm_eval.quiet import quiet
@@ -172,14 +172,22 @@ def _answers(built: BuiltTask) -> Iterator[Look]:
 
 def _answer(options: Options, repeats: int, seed: int) -> Look:
     words = f"up to {options.limit} tokens"
+    if not options.limit_given:
+        words += " (lm-eval's default: the task names none; set max_gen_toks)"
     if options.sampled:
         times = f"{repeats} times " if repeats > 1 else ""
-        words += f", drawn {times}with seed {seed}"
+        drawing = ", ".join(f"{option} {value}" for option, value in options.drawing)
+        words += f", drawn {times}with seed {seed} ({drawing})"
     elif repeats > 1:
         words += f", the most likely ones; {repeats} equal repeats"
+    if options.useless:
+        words += f"; {', '.join(options.useless)} without effect: do_sample is not true"
+    if options.alone:
+        words += "; one at a time, since its options would see the padding of a batch"
     if not options.until:
         words += ", with no text that ends it earlier"
-    noted = not options.until or (repeats > 1 and not options.sampled)
+    wasted = repeats > 1 and not options.sampled
+    noted = not options.until or not options.limit_given or wasted or options.useless
     return Look("answer", words, "note" if noted else "fine")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from lm_eval.api.metrics import mean, nanmean
 
 from mbench.core.errors import TaskError, unknown
-from mbench.core.evaluation import PERPLEXITY_METRICS
+from mbench.core.evaluation import GENERATED_METRICS, PERPLEXITY_METRICS
 
 if TYPE_CHECKING:
     from lm_eval.api.group import Group
@@ -28,6 +28,9 @@ ROLLING = {
     "byte_perplexity": "is not given: it is 2 to the power of bits_per_byte",
 }
 """lm-eval's other metrics of whole texts."""
+
+BESIDE = "says how answers look and is shown beside the metrics: nothing is ranked by it"
+"""Why a suite cannot name one of `GENERATED_METRICS`."""
 
 Columns = dict[tuple[str, str], str]
 """(metric, filter) -> column of the per-item table."""
@@ -90,6 +93,8 @@ def figures_of(
             " list its members one by one in the suite"
         )
     left_out = dict(ROLLING) if rolling else {}
+    if any(task.OUTPUT_TYPE == "generate_until" for task in tasks.values()):
+        left_out |= dict.fromkeys(GENERATED_METRICS, BESIDE)
     filters = {task: [str(each.name) for each in tasks[task]._filters] for task in tasks}
     several = len({each for names in filters.values() for each in names}) > 1
     columns: dict[str, Columns] = {}
@@ -115,6 +120,8 @@ def figures_of(
 
 def _unusable(task: Task, metric: str, how: object) -> str:
     """Why a metric cannot be compared item by item; empty if it can."""
+    if metric in GENERATED_METRICS and task.OUTPUT_TYPE == "generate_until":
+        return BESIDE
     # lm-eval has the mean of something else under this name.
     if how not in MEANS or (task.OUTPUT_TYPE == "loglikelihood" and metric == "perplexity"):
         return "is no mean over items, so that methods cannot be compared on the same items"

@@ -18,10 +18,14 @@ CHUNK = 8
 
 
 def wrap(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int, batch_size: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    batch_size: int,
+    kind: type[HFLM] = HFLM,
 ) -> HFLM:
     """lm-eval's own wrapper of a model in memory, with a softmax of at least float32."""
-    return HFLM(
+    return kind(
         pretrained=model,
         tokenizer=tokenizer,
         backend="causal",

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from mbench.core.evaluation import LOWER_IS_BETTER, WEIGHT
+from mbench.core.evaluation import PERPLEXITY_METRICS, WEIGHT
 from mbench.core.results import CellKey, CellResult
 from mbench.report.statistics.groups import Entry
 from mbench.report.statistics.strata import Stratum
@@ -22,7 +22,7 @@ Part = tuple[str, str]
 
 def to_part(task: str, metric: str) -> Part:
     """The metric that is compared: for perplexities, their logarithm."""
-    return task, "mean_nll" if metric in LOWER_IS_BETTER else metric
+    return task, "mean_nll" if metric in PERPLEXITY_METRICS else metric
 
 
 @dataclass(frozen=True)

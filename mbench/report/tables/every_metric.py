@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mbench.core.evaluation import LOWER_IS_BETTER
+from mbench.core.evaluation import LOWER_IS_BETTER, NEITHER_IS_BETTER
 from mbench.report.statistics.boards import Board
 from mbench.report.statistics.floors import at_floor
 from mbench.report.statistics.groups import Entry, Group
@@ -58,9 +58,9 @@ def _metrics(group: Group, task: str, declared: str) -> list[str]:
 
 
 def _best(board: Board, part: Part) -> float | None:
-    """The best mean of a ranked method; None if the task is uninformative."""
+    """The best mean of a ranked method; None if the task is uninformative, or none is better."""
     task, metric = part
-    if task in board.uninformative:
+    if task in board.uninformative or metric in NEITHER_IS_BETTER:
         return None
     means = [_mean(standing.entry, part) for standing in board.ranked]
     finite = [mean for mean in means if mean is not None and not math.isnan(mean)]

@@ -207,7 +207,26 @@ def test_answers_that_are_drawn_repeated_or_never_end(folder):
     assert "no text that ends it" in found(folder)["answer", "note"]
     drawn = "generation_kwargs: {until: ['.'], do_sample: true, temperature: 1.0}\nrepeats: 3"
     changed(folder, "text", drawn)
-    assert found(folder, seed=4)["answer", "fine"] == "up to 256 tokens, drawn 3 times with seed 4"
+    assert found(folder, seed=4, max_gen_toks=9)["answer", "fine"] == (
+        "up to 9 tokens, drawn 3 times with seed 4 (temperature 1.0, top_k 50)"
+    )
+    hot = {"temperature": 0.6, "top_p": 0.95, "top_k": 0}
+    words = found(folder, max_gen_toks=9, generation=hot)["answer", "fine"]
+    assert words.endswith("with seed 0 (temperature 0.6, top_k 0, top_p 0.95)")
+    cold = {"do_sample": False, "temperature": 0.7, "top_p": 0.5}
+    greedy = found(folder, max_gen_toks=9, generation=cold)["answer", "note"]
+    assert greedy.endswith("; temperature, top_p without effect: do_sample is not true")
+
+
+def test_a_limit_that_nobody_set_is_told(folder):
+    """lm-eval's 256 tokens; a limit of the task, or of the suite, under any of its names."""
+    default = "up to 256 tokens (lm-eval's default: the task names none; set max_gen_toks)"
+    changed(folder, "text", "generation_kwargs: {until: ['.']}")
+    assert found(folder)["answer", "note"] == default
+    assert found(folder, max_gen_toks=256)["answer", "fine"] == "up to 256 tokens"
+    changed(folder, "text", "generation_kwargs: {until: ['.'], max_new_tokens: 256}")
+    assert found(folder)["answer", "fine"] == "up to 256 tokens"
+    assert found(folder, max_gen_toks=20)["answer", "fine"] == "up to 20 tokens"
 
 
 def test_prompts_that_are_cut_are_counted_and_refused_where_the_question_is_lost(folder, tokenizer):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from helpers.lm_eval_runs import toy_model, toy_tokenizer, write
+from helpers.lm_eval_runs import stock, toy_model, toy_tokenizer, wrapped, write
 from mbench.core.errors import TaskError
 from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval.prepared_task import prepare
@@ -94,6 +94,12 @@ def test_tokens_are_drawn_as_often_as_they_are_likely():
         ("max_gen_tokens: 20", "did you mean 'max_gen_toks'"),
         ("num_return_sequences: 2", "write repeats"),
         ("max_gen_toks: 0", "no token"),
+        ("min_length: 20", "write min_new_tokens"),
+        ("max_time: 2.0", "depend on the machine"),
+        ("stop_strings: ['.']", "write until"),
+        ("penalty_alpha: 0.6", "unknown option 'penalty_alpha'"),
+        ("prompt_lookup_num_tokens: 3", "unknown option"),
+        ("use_cache: false", "unknown option"),
     ],
 )
 def test_other_ways_to_generate_are_refused(options, words, folder, tokenizer):
@@ -103,6 +109,52 @@ def test_other_ways_to_generate_are_refused(options, words, folder, tokenizer):
     )
     with pytest.raises(TaskError, match=words):
         prepare("bad", LmEvalTask(), [folder], tokenizer, max_length=256)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"do_sample": False, "repetition_penalty": 1.7},
+        {"do_sample": False, "num_beams": 3, "length_penalty": 0.5},
+        {"do_sample": False, "no_repeat_ngram_size": 1},
+        {
+            "do_sample": True,
+            "temperature": 0.7,
+            "top_p": 0.8,
+            "top_k": 0,
+            "repetition_penalty": 1.3,
+        },
+        {"do_sample": True, "temperature": 2.0, "min_p": 0.05, "eos_token_id": 70},
+        {"temperature": 1.5, "typical_p": 0.6, "min_new_tokens": 3},
+    ],
+    ids=lambda asked: list(asked)[1],
+)
+def test_what_the_suite_asks_for_is_done_in_every_batch(asked, folder, model, tokenizer):
+    usual = answers(folder, model, tokenizer)
+    first = answers(folder, model, tokenizer, generation=asked, max_gen_toks=12)
+    assert first != usual
+    assert answers(folder, model, tokenizer, 1, generation=asked, max_gen_toks=12) == first
+    if not asked.get("do_sample", True):
+        spec = LmEvalTask(task="drawn")
+        kwargs = {**asked, "max_gen_toks": 12}
+        alone = wrapped(model, tokenizer, 256, batch_size=1)
+        samples = stock(alone, folder, spec, folder, kwargs)["samples"]["drawn"]
+        theirs = {sample["doc"]["q"]: tuple(sample["resps"][0]) for sample in samples}
+        assert theirs == first
+
+
+def test_a_limit_stands_in_one_place_and_chances_only_where_answers_are_generated(
+    folder, tokenizer
+):
+    with pytest.raises(TaskError, match="write max_gen_toks beside it"):
+        answers(folder, None, tokenizer, generation={"max_new_tokens": 5})
+    write(
+        folder / "choice.yaml",
+        "include: drawn.yaml\ntask: choice\noutput_type: multiple_choice\nrepeats: 1\n"
+        "doc_to_choice: [a, b]\ndoc_to_target: a\nmetric_list: [{metric: acc}]\n",
+    )
+    with pytest.raises(TaskError, match="multiple_choice, so generation does not apply"):
+        prepare("choice", LmEvalTask(generation={"top_p": 0.5}), [folder], tokenizer)
 
 
 @pytest.mark.parametrize("repeats", [0, -3, 10**9, "five", "true"])
