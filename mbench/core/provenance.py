@@ -70,7 +70,9 @@ class CorpusSettings:
     join: str
     seed: int
     bos: str | None = None
-    """Where BOS stands; None: as the model's tokenizer has it by default."""
+    """Where BOS stands; None: as the model's tokenizer has it by default, or the chat template."""
+    chat: Mapping[str, object] | None = None
+    """How conversations are put into the chat template (see `ChatSpec`); None: they are texts."""
 
 
 @dataclass(frozen=True)

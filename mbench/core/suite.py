@@ -80,6 +80,13 @@ class PerplexityTask(Strict):
     expect_tokens: Count | None = None
     """Roughly the forward tokens of one mask, for plans made before the text was read."""
 
+    @field_validator("source")
+    @classmethod
+    def _of_texts(cls, source: TextSource) -> TextSource:
+        if source.messages is not None:
+            raise ValueError("perplexity is of texts: messages are for calibration corpora")
+        return source
+
     @field_validator("stride")
     @classmethod
     def _stride_fits(cls, stride: int | None, info: ValidationInfo) -> int | None:

@@ -96,8 +96,10 @@ class TextSource(Strict):
     """Field of a record that holds the text. A record without it, or where it is no string, is
     refused."""
     messages: Label | None = None
-    """Field of a record that holds a conversation, a list of `{role: ..., content: ...}`, instead
-    of `field`; it is put into the model's chat template."""
+    """Field of a record that holds a conversation, in place of `field`; only of a calibration
+    corpus, which puts it into the model's chat template. A list of `{role: ..., content: ...}`, or
+    as ShareGPT has it `{from: human, gpt or system, value: ...}`. A content is a string or a list
+    of parts `{type: text, text: ...}`; anything else is refused with its row."""
     nulls: Literal["refuse", "skip"] = "refuse"
     """`skip`: leave out records in which the field is null, and count them."""
 
@@ -106,11 +108,20 @@ class TextSource(Strict):
         _exactly_one(self, "hub", "files", "plugin")
         if self.files is not None and "split" in self.model_fields_set:
             raise ValueError("split means nothing beside files")
+        if self.messages is not None and "field" in self.model_fields_set:
+            raise ValueError("give field, of texts, or messages, of conversations")
+        if self.messages is not None and self.plugin is not None:
+            raise ValueError("messages means nothing beside plugin, which gives texts")
         return _only_beside(self, "hub", "revision", "subset", "data_files")
 
 
 class CorpusSpec(Strict):
-    """A calibration corpus: so many token sequences of such a length."""
+    """A calibration corpus: so many token sequences of such a length.
+
+    Of conversations, each is put into the model's chat template and tokenised by itself, as
+    `tokenizer.apply_chat_template` of transformers does: a special token that somebody has typed
+    into a message is read as that special token, and `mbench check` counts them.
+    """
 
     source: TextSource
     sequences: Count
@@ -119,9 +130,11 @@ class CorpusSpec(Strict):
     packing: Literal["concatenate", "contiguous", "document"] = "concatenate"
     """`concatenate`: documents in shuffled order, joined and cut. `contiguous`: documents in their
     own order, joined and cut, and sequences drawn from them; for datasets with one row per line.
-    `document`: the first `length` tokens of one document a sequence, padded."""
+    `document`: the first `length` tokens of one document a sequence, padded. A conversation is a
+    document."""
     join: Words = "\n\n"
-    """Between two documents."""
+    """Between two documents. Between conversations nothing unless it is given: a template ends each
+    in its own way."""
     seed: Seed = 0
     """Shuffles the documents, or draws the sequences."""
     bos: Literal["document", "window", "none"] | None = None
@@ -129,10 +142,27 @@ class CorpusSpec(Strict):
     `length` tokens. `document`: before every document that is not blank, as in training on joined
     documents; a sequence that starts inside one has none. `none`: nowhere. Omitted: `window` if
     the tokenizer by default begins a text with BOS, for then the model was trained to read it
-    first, else `none`. No other special tokens are added."""
+    first, else `none`. No other special tokens are added. Conversations: omitted, BOS stands where
+    the template prints it, and nowhere else; `window` and `document` set it where it does not stand
+    already, and `none` is refused of a template that prints it."""
     chat: ChatSpec | None = None
     """How conversations (`messages` in the source) are put into the model's chat template; omitted:
-    as the suite's `chat`."""
+    as the suite's `chat`, or the template alone if the suite has none. `system` stands first in
+    conversations that do not begin with a system message."""
+
+    @field_validator("chat")
+    @classmethod
+    def _of_conversations(cls, chat: ChatSpec | None, info: ValidationInfo) -> ChatSpec | None:
+        source = info.data.get("source")
+        if chat is None or source is None:
+            return chat
+        if source.messages is None:
+            raise ValueError("chat means nothing without messages in the source")
+        if not chat.template:
+            raise ValueError("conversations are put into a template: `template: false` has none")
+        if chat.multiturn is not None:
+            raise ValueError("multiturn is of few-shot tasks: conversations are turns already")
+        return chat
 
     @field_validator("length")
     @classmethod

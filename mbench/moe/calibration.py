@@ -1,11 +1,12 @@
-"""Calibration sequences: tokenises a corpus and cuts it as the suite says."""
+"""Calibration sequences of texts: tokenises a corpus and cuts it as the suite says."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
@@ -18,9 +19,33 @@ from mbench.storage.texts import Text
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+Record = TypeVar("Record")
+"""A document, or a conversation."""
 
 CHARACTERS = 8
 """Characters in which there is a token at least, as a first guess."""
+
+
+@dataclass(frozen=True)
+class ConversationFacts:
+    """What conversations were like before they were cut; of those that sequences are made of."""
+
+    turns: np.ndarray
+    """int64 [n], messages of each but those of the system."""
+    lengths: np.ndarray
+    """int64 [n], tokens of each, BOS included where it stands, `join` left out."""
+    begin_with_bos: int
+    """How many begin with BOS."""
+    inside: int
+    """Sequences that begin inside a conversation, or between two."""
+    typed: int
+    """In how many somebody typed a special token."""
+    typed_token: str
+    """The first of them."""
+    example: str
+    """The first characters of one as the template renders it."""
+    unread: tuple[str, ...]
+    """Options of `chat` that the template does not read."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +58,8 @@ class TokenSequences:
     """int64 [sequences], tokens that are not padding."""
     drawn_from: int | None = None
     """The sequences that the text has, where some of them were drawn."""
+    conversations: ConversationFacts | None = None
+    """Of conversations: what they were like before they were cut."""
 
     def beginning_with(self, token: int) -> int:
         """How many begin with a token."""
@@ -67,7 +94,7 @@ def sequences(text: Text, spec: CorpusSpec, tokenizer: PreTrainedTokenizerBase) 
     generator = np.random.default_rng(spec.seed)
     if spec.packing == "contiguous":
         return _cut(text, spec, _whole(text, spec, tokenizer, before), begin, generator)
-    written = _Written(text)
+    written = Written(partial(_documents, text), len)
     order = generator.permutation(written.count)
     if spec.packing == "document":
         if written.count < spec.sequences:
@@ -77,7 +104,7 @@ def sequences(text: Text, spec: CorpusSpec, tokenizer: PreTrainedTokenizerBase) 
             )
         ids = np.zeros((spec.sequences, spec.length), dtype=np.int64)
         lengths = np.zeros(spec.sequences, dtype=np.int64)
-        for row, document in enumerate(written.documents(order[: spec.sequences])):
+        for row, document in enumerate(written.chosen(order[: spec.sequences])):
             start = [*begin, *before]
             tokens = _tokens([document], tokenizer, spec.length - len(start))
             lengths[row] = len(start) + len(tokens)
@@ -88,7 +115,7 @@ def sequences(text: Text, spec: CorpusSpec, tokenizer: PreTrainedTokenizerBase) 
     missing, at = needed, 0
     while missing > 0 and at < written.count:
         some = written.enough(order[at:], missing * CHARACTERS)
-        for document in written.documents(order[at : at + some]):
+        for document in written.chosen(order[at : at + some]):
             after = spec.join * (at < written.count - 1)
             parts = [document, after] if before else [spec.join * (at > 0), document]
             stream += [np.array(before, dtype=np.int32), _tokens(parts, tokenizer, missing)]
@@ -128,33 +155,40 @@ def _tokens(
     return whole[: int(most)] if count > most else whole
 
 
-class _Written:
-    """The documents that are not blank, of which few are held in memory at once."""
+class Written(Generic[Record]):
+    """The records of a text that are not blank, of which few are held in memory at once."""
 
-    def __init__(self, text: Text) -> None:
-        """Read the text once, to count them."""
-        self._text = text
-        self._lengths = np.fromiter(map(len, self._read()), dtype=np.int64)
+    def __init__(
+        self, read: Callable[[], Iterator[Record]], characters: Callable[[Record], int]
+    ) -> None:
+        """Read the text once, to count them.
+
+        Args:
+            read: begins to read the text anew, without blank records.
+            characters: of a record.
+        """
+        self._read = read
+        self._lengths = np.fromiter(map(characters, read()), dtype=np.int64)
         self.count = len(self._lengths)
 
     def enough(self, order: np.ndarray, characters: int) -> int:
-        """How many of these documents, in order, have so many characters; at least one."""
+        """How many of these records, in order, have so many characters; at least one."""
         return int(np.searchsorted(np.cumsum(self._lengths[order]), characters)) + 1
 
-    def documents(self, order: np.ndarray) -> list[str]:
-        """Read the text again, for these documents."""
+    def chosen(self, order: np.ndarray) -> list[Record]:
+        """Read the text again, for these records."""
         places = {int(number): place for place, number in enumerate(order)}
-        found = [""] * len(order)
-        for number, document in enumerate(self._read()):
-            if number in places:
-                found[places[number]] = document
-        return found
+        found = {
+            places[number]: record for number, record in enumerate(self._read()) if number in places
+        }
+        return [found[place] for place in range(len(order))]
 
-    def _read(self) -> Iterator[str]:
-        for parts in self._text.in_parts():
-            document = "".join(parts)
-            if document.strip():
-                yield document
+
+def _documents(text: Text) -> Iterator[str]:
+    for parts in text.in_parts():
+        document = "".join(parts)
+        if document.strip():
+            yield document
 
 
 def refuse_too_long(name: str, length: int, positions: int | None) -> None:

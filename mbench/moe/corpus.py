@@ -25,7 +25,8 @@ class CorpusPart:
     """Of the suite's corpus that says how it is cut."""
     text: Text
     spec: CorpusSpec
-    """How it is cut here, with the number and length of sequences that a mix takes of it."""
+    """How it is cut here, with the number and length of sequences that a mix takes of it; `chat` is
+    that of the conversations, None for texts."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,25 @@ class Corpus:
 
         Raises `CorpusError` for a part whose text is too short.
         """
-        # Loads transformers, which a plan need not wait for.
-        from mbench.moe.calibration import TokenSequences, sequences
+        return self.joined(self.cut_parts(tokenizer))
 
-        cut = [sequences(part.text, part.spec, tokenizer) for part in self.parts]
+    def cut_parts(self, tokenizer: PreTrainedTokenizerBase) -> list[TokenSequences]:
+        """Every part, cut by itself; raises as `cut`."""
+        # Load transformers, which a plan need not wait for.
+        from mbench.moe.calibration import sequences
+        from mbench.moe.conversations import sequences_of_conversations
+
+        return [
+            (sequences if part.spec.source.messages is None else sequences_of_conversations)(
+                part.text, part.spec, tokenizer
+            )
+            for part in self.parts
+        ]
+
+    def joined(self, cut: Sequence[TokenSequences]) -> TokenSequences:
+        """The sequences of all parts, interleaved."""
+        from mbench.moe.calibration import TokenSequences
+
         if len(cut) == 1:
             return cut[0]
         joined = TokenSequences(

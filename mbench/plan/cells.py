@@ -270,7 +270,9 @@ class CellMaker:
         return parts[0] if len(parts) == 1 else {"mix": parts}
 
     def _part(self, part: CorpusPart) -> dict[str, Any]:
-        protocol = part.spec.model_dump(mode="json", exclude={"source"})
+        # Texts are in no template: their keys are as before there was one.
+        left_out = {"source"} if part.spec.chat else {"source", "chat"}
+        protocol = part.spec.model_dump(mode="json", exclude=left_out)
         return {"text": self.identities[part.name], **protocol}
 
     def _statistic_job(self, corpus: str, statistic: Statistic) -> StatisticJob:

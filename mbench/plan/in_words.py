@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 
 from mbench.core.admission import Finding
+from mbench.core.chat import ChatSpec
 from mbench.core.interfaces import RouterMode
 from mbench.core.provenance import MethodSettings
 from mbench.core.results import ProtocolEntry
@@ -48,7 +50,17 @@ def _corpus_in_words(corpus: Corpus) -> str:
         return f"{amount}: {counts}, interleaved evenly"
     spec = corpus.parts[0].spec
     source = f"{_source_in_words(spec.source)}, {spec.packing}, seed {spec.seed}"
-    return f"{amount} of {source}{_bos_in_words(spec.bos)}"
+    if spec.chat is None:
+        return f"{amount} of {source}{_bos_in_words(spec.bos)}"
+    bos = _bos_in_words(spec.bos) or ", BOS where the template prints it"
+    return f"{amount} of conversations in {source}{bos}; {_template_in_words(spec.chat)}"
+
+
+def _template_in_words(chat: ChatSpec) -> str:
+    filled = [f"system message {chat.system!r} where there is none"] if chat.system else []
+    filled += [f"{name} {json.dumps(value)}" for name, value in chat.options.items()]
+    filled += [f"date {chat.date}"] if chat.date else []
+    return ", ".join(["put into the model's chat template", *filled])
 
 
 def _models_in_words(suite: Suite) -> Iterator[ProtocolEntry]:

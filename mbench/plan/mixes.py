@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 
+from mbench.core.chat import ChatSpec
 from mbench.core.suite import Suite
 from mbench.core.suite_inputs import MOST_CALIBRATION_TOKENS, CorpusSpec, MixSpec
 from mbench.moe.corpus import Corpus, CorpusPart
@@ -14,7 +15,20 @@ from mbench.storage.texts import Text
 
 def texts_of(suite: Suite) -> dict[str, CorpusSpec]:
     """The suite's corpora that are cut from one text, by name."""
-    return {name: spec for name, spec in suite.corpora.items() if isinstance(spec, CorpusSpec)}
+    plain = {name: spec for name, spec in suite.corpora.items() if isinstance(spec, CorpusSpec)}
+    return {name: _of_conversations(spec, suite.chat) for name, spec in plain.items()}
+
+
+def _of_conversations(spec: CorpusSpec, usual: ChatSpec | None) -> CorpusSpec:
+    """With all that decides how conversations are rendered and joined; texts stay as they are."""
+    if spec.source.messages is None:
+        return spec
+    chat = spec.chat or usual
+    # What is about few-shot tasks alone enters no key of a corpus.
+    chat = ChatSpec() if chat is None or not chat.template else chat
+    chat = chat.model_copy(update={"multiturn": None})
+    join = spec.join if "join" in spec.model_fields_set else ""
+    return spec.model_copy(update={"chat": chat, "join": join})
 
 
 def find_corpora(suite: Suite, texts: Mapping[str, Text], source: YamlSource) -> dict[str, Corpus]:

@@ -139,7 +139,7 @@ def _redirect_text(source: YamlSource, redirection: str) -> None:
         raise SuiteError(f"--text: {name!r} is a mix: redirect the corpora that it is mixed of")
     before = entry.get("source") if isinstance(entry, dict) else None
     before = before if isinstance(before, dict) else {}
-    read_as = {key: before[key] for key in ("field", "nulls") if key in before}
+    read_as = {key: before[key] for key in ("field", "messages", "nulls") if key in before}
     place = (sections[0], name, "source")
     source.replace(place, {"files": [target], **read_as}, f"--text {redirection}")
     if sections[0] == "perplexity":

@@ -98,6 +98,7 @@ def _corpus(part: CorpusPart) -> CorpusSettings:
         join=spec.join,
         seed=spec.seed,
         bos=spec.bos,
+        chat=None if spec.chat is None else spec.chat.model_dump(mode="json"),
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mbench.core.errors import CorpusError, PluginError, unknown
 from mbench.core.plugin_code import plugin_code
@@ -16,6 +16,7 @@ from mbench.storage.file_hash import file_hash, state_of
 from mbench.storage.hub.answers import HubRefusal, HubUnreachable
 from mbench.storage.hub_dataset import HubDataset
 from mbench.storage.inputs import Inputs
+from mbench.storage.text_files.conversations import Conversation, messages_of
 from mbench.storage.text_files.formats import TextFile, one_line_errors, recognise
 from mbench.storage.text_files.records import parts, place, values
 from mbench.storage.text_files.values import why_no_text
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
     from mbench.core.suite_inputs import TextSource
 
 PluginCorpora = Mapping[str, Callable[[str], list[str]]]
+
+Record = TypeVar("Record")
+"""A document in parts, or a conversation."""
+
+UNSTRUCTURED = ("plain text", "CSV", "TSV")
+"""Formats whose fields hold no lists."""
 
 
 class Text:
@@ -76,9 +83,22 @@ class Text:
                 if file.format == "plain text":
                     yield self._parts(file, state)
                 else:
-                    yield from self._values(file, state)
+                    yield from self._values(file, state, self._document)
         else:
-            yield from self._hub()
+            yield from self._hub(self._document)
+
+    def conversations(self) -> Iterator[Conversation | None]:
+        """Of a source with `messages`: read the conversations, in order.
+
+        None for a null that is skipped. Raises `CorpusError`, with the place, where one is none.
+        """
+        if self.source.files is None:
+            yield from self._hub(self._conversation)
+            return
+        with self._named():
+            files = self._files
+        for file, state in files:
+            yield from self._values(file, state, self._conversation)
 
     def identity(self) -> dict[str, Any]:
         """What determines the documents: the content of files, here or on the hub.
@@ -99,13 +119,11 @@ class Text:
                 if self._trust_expected and isinstance(error.__cause__, HubUnreachable):
                     return {"out of reach": self.source.model_dump(mode="json")}
                 raise
-            read_as = {"field": self.source.field, "nulls": self.source.nulls}
-            return {**identity, **read_as, "code": self._code}
+            return {**identity, **self._read_as, "code": self._code}
         if self.source.files is not None:
             with self._named():
                 files = [self._identity_of(file) for file, _ in self._files]
-            read_as = {"field": self.source.field, "nulls": self.source.nulls}
-            return {"files": files, **read_as, "code": self._code}
+            return {"files": files, **self._read_as, "code": self._code}
         identify = getattr(self._plugin_corpora.get(str(self.source.plugin)), "identity", None)
         if identify is not None:
             # Unread, so the code that would make them counts in their place.
@@ -115,6 +133,15 @@ class Text:
         for document in self._of_plugin:
             digest.update(json.dumps(document).encode())
         return {"documents": digest.hexdigest()}
+
+    @property
+    def _read_as(self) -> dict[str, str]:
+        field = "field" if self.source.messages is None else "messages"
+        return {field: self._field, "nulls": self.source.nulls}
+
+    @property
+    def _field(self) -> str:
+        return self.source.messages or self.source.field
 
     def _identity_of(self, file: TextFile) -> dict[str, str]:
         with one_line_errors(file.path):
@@ -129,22 +156,42 @@ class Text:
             yield from parts(file)
             _refuse_changed(file, state)
 
-    def _values(self, file: TextFile, state: Mapping[str, Any]) -> Iterator[list[str] | None]:
+    def _values(
+        self, file: TextFile, state: Mapping[str, Any], made: Callable[[Any, str], Record]
+    ) -> Iterator[Record | None]:
         with self._named():
             _refuse_changed(file, state)
-            for number, value in values(file, self.source.field):
-                yield self._checked(value, number, partial(place, file))
+            for number, value in values(file, self._field):
+                yield self._checked(value, number, partial(place, file), made)
             _refuse_changed(file, state)
 
-    def _checked(self, value: Any, number: int, where: Callable[[int], str]) -> list[str] | None:
-        """The one part of a document, or None for a null that is skipped."""
+    def _checked(
+        self,
+        value: Any,
+        number: int,
+        where: Callable[[int], str],
+        made: Callable[[Any, str], Record],
+    ) -> Record | None:
+        """The record that is made of a value, or None for a null that is skipped."""
         if value is None and self.source.nulls == "skip":
             return None
+        try:
+            return made(value, where(number))
+        except ValueError as problem:
+            hint = "; `nulls: skip` leaves such records out" if value is None else ""
+            raise CorpusError(f"{where(number)}: field {self._field!r} {problem}{hint}") from None
+
+    @staticmethod
+    def _document(value: Any, _: str) -> list[str]:
+        """The one part of a document."""
         problem = why_no_text(value)
-        if problem is None:
-            return [value]
-        hint = "; `nulls: skip` leaves such records out" if value is None else ""
-        raise CorpusError(f"{where(number)}: field {self.source.field!r} {problem}{hint}")
+        if problem is not None:
+            raise ValueError(problem)
+        return [value]
+
+    @staticmethod
+    def _conversation(value: Any, where: str) -> Conversation:
+        return Conversation(messages_of(value), where)
 
     @property
     def files(self) -> list[TextFile]:
@@ -156,6 +203,10 @@ class Text:
     def _files(self) -> list[tuple[TextFile, dict[str, Any]]]:
         """Every file, and its state when its identity was found out."""
         files = [recognise(Path(path).expanduser()) for path in self.source.files or ()]
+        for file in files:
+            if self.source.messages is not None and file.format in UNSTRUCTURED:
+                valid = "JSON lines, a JSON list, parquet and Arrow do"
+                raise CorpusError(f"{file.path}: {file.format} holds no conversations ({valid})")
         return [(file, _state(file)) for file in files]
 
     @contextmanager
@@ -217,17 +268,17 @@ class Text:
             " `mbench run quickstart` needs no hub"
         )
 
-    def _hub(self) -> Iterator[list[str] | None]:
+    def _hub(self, made: Callable[[Any, str], Record]) -> Iterator[Record | None]:
         source = self.source
         dataset, number = self.dataset, 0
         with self._reachable(), self._named():
             for batch in dataset.batches():
-                if source.field not in batch:
-                    problem = unknown("field", source.field, batch)
+                if self._field not in batch:
+                    problem = unknown("field", self._field, batch)
                     raise CorpusError(f"{source.hub}: {problem}")
-                for value in batch[source.field]:
+                for value in batch[self._field]:
                     number += 1
-                    yield self._checked(value, number, self._row)
+                    yield self._checked(value, number, self._row, made)
 
     def _row(self, number: int) -> str:
         return f"{self.source.hub}, split {self.source.split}, row {number}"

@@ -106,7 +106,7 @@ BAD_RECORDS = [
     ("{}", "is an object, not a string"),
     ("[]", "is a list, not a string"),
     ('["a"]', "is a list, not a string"),
-    ('[{"role": "user", "content": "Hi"}]', "chat templates come with a later version"),
+    ('[{"role": "user", "content": "Hi"}]', "name its field in `messages`"),
     (r'"\ud83d!"', r"half of a surrogate pair, which is no character: '\ud83d' at character 1"),
     ('"a", "text": "b"', "field 'text' is there 2 times"),
     ('"a\n', "not a JSON object: Invalid control character at character 12"),
@@ -134,7 +134,7 @@ def test_what_is_no_record_is_refused_with_its_place(write):
         ('{"text": "a"} {"text": "b"}\n', ":1: not a JSON object: Extra data at character 15"),
         ('{\n  "text": "a"\n}\n', ":1: not a JSON object: Expecting property name"),
         ('{"text": "a"}\n{"Text": "b", "n": 1}\n', ":2: no field 'text'; it has 'Text', 'n'"),
-        ('{"messages": []}\n', "chat templates come with a later version"),
+        ('{"messages": []}\n', "name its field in `messages`"),
         ('["a"]', ":record 1: not a JSON object but a string"),
         ('[{"text": "a"}, {"text": "b"}', ":record 3: not a JSON object: the list does not end"),
         ('[{"text": "a"}] x', ":record 2: not a JSON object: something follows the list"),
@@ -288,7 +288,7 @@ def test_rows_of_the_hub_are_named(online, store):
     for name, problem in [
         ("acme/texts", "row 2: field 'text' is null, not a string; `nulls: skip` leaves such"),
         ("acme/numbers", "row 1: field 'text' is a number (1), not a string"),
-        ("acme/chats", "row 1: field 'text' is a list of chat messages (a chat is no text yet"),
+        ("acme/chats", "row 1: field 'text' is a list of chat messages (a conversation is no text"),
     ]:
         with pytest.raises(CorpusError) as caught:
             read(name)

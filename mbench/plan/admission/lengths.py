@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mbench.core.admission import Finding
 from mbench.core.errors import CorpusError, MbenchError, PluginError
 from mbench.core.suite import PerplexityTask
+from mbench.core.suite_inputs import CorpusSpec
 from mbench.moe.corpus import Corpus
 from mbench.plan.admission.check import Check, RefusedElsewhere, keep_size
 from mbench.plan.admission.models import model_inputs
@@ -25,6 +28,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from mbench.evaluate.windows import Windows
+    from mbench.moe.calibration import TokenSequences
+
+MUCH_LOST = 0.1
+"""Share of the tokens of conversations that is worth a note where it is cut off."""
 
 
 def sequence_checks(plan: Plan) -> Iterator[Check]:
@@ -74,7 +81,8 @@ def _sequences(model: PlannedModel, corpus: Corpus) -> Iterator[Finding]:
     tokenizer = _tokenizer(model)
     try:
         refuse_too_long(at, corpus.length, model.facts.positions)
-        cut = corpus.cut(tokenizer)
+        parts = corpus.cut_parts(tokenizer)
+        cut = corpus.joined(parts)
         refuse_unknown(at, cut.ids, model.facts.vocabulary)
     except MbenchError as error:
         why = _why_not(error, at, [part.text for part in corpus.parts])
@@ -90,6 +98,54 @@ def _sequences(model: PlannedModel, corpus: Corpus) -> Iterator[Finding]:
     if cut.drawn_from == count:
         words = f"the text has {count} sequences and all are taken: `seed` changes nothing"
         yield Finding("corpora", name, "seed", words, "note", model.name)
+    for part, found in zip(corpus.parts, parts, strict=True):
+        if found.conversations is not None:
+            of = "" if len(parts) == 1 else f" of {part.name}"
+            tell = partial(Finding, "corpora", name, model=model.name)
+            yield from _conversations(tell, of, part.spec, found, tokenizer)
+
+
+def _conversations(
+    tell: Callable[..., Finding],
+    of: str,
+    spec: CorpusSpec,
+    cut: TokenSequences,
+    tokenizer: PreTrainedTokenizerBase,
+) -> Iterator[Finding]:
+    """How long conversations are and what is cut off, where BOS stands, what was typed in them."""
+    from mbench.moe.tokenizer import adds_bos
+
+    found = cut.conversations
+    assert found is not None
+    count, lengths = len(found.lengths), found.lengths
+    words = (
+        f"{count:,} of {np.median(lengths):,.0f} tokens in the median, {lengths.max():,} at most"
+    )
+    lost = 0.0
+    if spec.packing == "document":
+        over = np.maximum(lengths - spec.length, 0)
+        lost = float(over.sum() / lengths.sum())
+        words += f"; {(over > 0).sum():,} are cut at {spec.length:,}, {lost:.1%} of all tokens lost"
+    else:
+        words += f"; joined, {found.inside:,} of {len(cut.ids):,} sequences begin inside one"
+    yield tell(f"conversations{of}", words, level="note" if lost >= MUCH_LOST else "fine")
+    begin = found.begin_with_bos
+    words = f"{begin or 'none'} of {count:,} conversations begin with BOS"
+    few = spec.bos is None and begin < count and adds_bos(tokenizer)
+    if few:
+        words += ", as the chat template has it; other texts of this tokenizer do"
+        words += " (`bos: document`: all)"
+    yield tell(f"BOS{of}", words, level="note" if few else "fine")
+    if found.typed:
+        words = (
+            f"in {found.typed:,} of {count:,} conversations somebody typed a special token, e.g."
+        )
+        words += f" {found.typed_token!r}: the model reads it as one"
+        yield tell(f"typed tokens{of}", words, level="note")
+    if found.unread:
+        words = f"the model's chat template reads no {', '.join(found.unread)}: it changes nothing"
+        yield tell(f"options{of}", words, level="note")
+    yield tell(f"example{of}", f"begins {found.example!r}")
 
 
 def _tokenizer(model: PlannedModel) -> PreTrainedTokenizerBase:
@@ -104,12 +160,19 @@ def _why_not(error: MbenchError, name: str, texts: Sequence[Text]) -> str:
     """Why texts do not do; raises `RefusedElsewhere` where one of them is none."""
     for text in texts:
         try:
-            documents = any(["".join(document).strip() for document in text.in_parts()])
+            documents = any(_written(text))
         except (CorpusError, PluginError):
             documents = False
         if not documents:
             raise RefusedElsewhere
     return str(error).removeprefix(f"{name}: ")
+
+
+def _written(text: Text) -> list[bool]:
+    """Of every record, whether something is written in it; raises where one is no text."""
+    if text.source.messages is None:
+        return [bool("".join(document).strip()) for document in text.in_parts()]
+    return [not each.blank for each in text.conversations() if each is not None]
 
 
 def _windows(

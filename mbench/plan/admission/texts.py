@@ -17,6 +17,7 @@ from mbench.core.suite_inputs import CorpusSpec
 from mbench.plan.admission.check import Check, RefusedElsewhere
 from mbench.plan.keys import admission_key
 from mbench.plan.plan import Plan
+from mbench.storage.text_files.conversations import Conversation
 from mbench.storage.texts import Text
 
 NOTED = 0.01
@@ -35,13 +36,25 @@ class _Look:
     digests: np.ndarray
     """uint64, of each document without the white space around it; 0 for a blank one."""
     characters: np.ndarray
-    """int64, of each document."""
+    """int64, of each document; of a conversation, those of all messages."""
     whole: bool
     """Whether it was read to its end."""
+    turns: np.ndarray | None = None
+    """int64, messages of each conversation; None: of texts."""
 
     @property
     def documents(self) -> int:
         return len(self.digests)
+
+    @property
+    def kind(self) -> str:
+        """What its documents are called."""
+        return "document" if self.turns is None else "conversation"
+
+    def of(self, count: int, total: int | None = None) -> str:
+        """E.g. `2 of 7 documents`."""
+        among = f"{count:,} of {total:,}" if total is not None else f"{count:,}"
+        return f"{among} {self.kind}{'s' * ((total or count) != 1)}"
 
     @property
     def blank(self) -> int:
@@ -107,15 +120,15 @@ def _corpus(look: _Looker, name: str, text: Text, packing: str, asked: int) -> I
     except (CorpusError, PluginError) as error:
         yield tell("documents", str(error).removeprefix(f"{text.name}: "), "refused")
         return
-    joined = packing == "contiguous"
+    joined = packing == "contiguous" and found.turns is None
     blank = "they count where documents are joined" if joined else "they are left out"
     yield from _amounts(found, text, tell, blank)
-    written = found.documents - found.blank
-    if not joined and written == 1:
-        words = "there is one document: `seed` changes nothing, every seed gives the same sequences"
+    written, kind = found.documents - found.blank, found.kind
+    if packing != "contiguous" and written == 1:
+        words = f"there is one {kind}: `seed` changes nothing, every seed gives the same sequences"
         yield tell("seed", words, "note")
     elif packing == "document" and written == asked:
-        yield tell("seed", "every document is taken: `seed` changes their order alone", "note")
+        yield tell("seed", f"every {kind} is taken: `seed` changes their order alone", "note")
 
 
 def _held_out(look: _Looker, name: str, text: Text, spec: PerplexityTask) -> Iterator[Finding]:
@@ -142,13 +155,15 @@ def _leaks(
     common = {corpus: found.repeated(among=other.digests) for corpus, other in read.items()}
     for corpus, (count, share) in common.items():
         if count:
-            words = f"{_of(count, found.documents)} are also in the corpus {corpus} ({share:.1%})"
+            words = (
+                f"{found.of(count, found.documents)} are also in the corpus {corpus} ({share:.1%})"
+            )
             leak = share >= NOTED
             words += ": it is calibrated on what it is tested with" * leak
             yield tell(words, "note" if leak else "fine")
     if not any(count for count, _ in common.values()):
         one = found.documents == 1
-        words = "its one document" if one else f"none of {_of(found.documents)}"
+        words = "its one document" if one else f"none of {found.of(found.documents)}"
         yield tell(f"{words} is {'not ' * one}in a corpus (whole documents are compared)")
 
 
@@ -161,24 +176,29 @@ def _amounts(
     whole = "" if found.whole else "; no more was looked at, as only the first windows are read"
     characters = f"{found.characters.sum():,} characters"
     if not found.documents - found.blank:
-        yield tell("documents", "every document of the source is empty", "refused")
+        yield tell("documents", f"every {found.kind} of the source is empty", "refused")
         return
-    yield tell("documents", f"{_of(found.documents)}, {characters}{whole}")
+    turns = ""
+    if found.turns is not None:
+        turns = f", {_spread(found.turns[found.digests != 0])} turns each"
+    yield tell("documents", f"{found.of(found.documents)}{turns}, {characters}{whole}")
     if found.nulls:
         records = found.documents + found.nulls
         words = f"{found.nulls:,} of {records:,} records are null and skipped (`nulls: skip`)"
         yield tell("nulls", words, "note")
     if found.blank:
-        yield tell("blank", f"{_of(found.blank, found.documents)} are blank: {blank}")
+        yield tell("blank", f"{found.of(found.blank, found.documents)} are blank: {blank}")
     copies, share = found.copies()
     if copies:
-        words = f"{_of(copies, found.documents)} are copies of others ({share:.1%} of the text)"
+        words = (
+            f"{found.of(copies, found.documents)} are copies of others ({share:.1%} of the text)"
+        )
         yield tell("copies", words, "note" if share >= NOTED else "fine")
 
 
-def _of(count: int, total: int | None = None) -> str:
-    among = f"{count:,} of {total:,}" if total is not None else f"{count:,}"
-    return f"{among} document{'s' * ((total or count) != 1)}"
+def _spread(numbers: np.ndarray) -> str:
+    least, middle, most = numbers.min(), np.median(numbers), numbers.max()
+    return f"{least:,}" if least == most else f"{least:,} to {most:,} (median {middle:,.0f})"
 
 
 def _enough(spec: PerplexityTask) -> int | None:
@@ -191,20 +211,32 @@ def _enough(spec: PerplexityTask) -> int | None:
 def _look(text: Text, most: int | None) -> _Look:
     """Read a text, or at least its first `most` characters."""
     nulls = read = 0
-    digests, characters = array("Q"), array("q")
-    whole = True
-    for parts in text.records():
-        if parts is None:
+    digests, characters, turns = array("Q"), array("q"), array("q")
+    whole, of_texts = True, text.source.messages is None
+    for record in text.records() if of_texts else text.conversations():
+        if record is None:
             nulls += 1
             continue
         if most is not None and read >= most:
             whole = False
             break
-        document = "".join(parts)
-        digests.append(_digest(document.strip()))
-        characters.append(len(document))
-        read += len(document)
-    return _Look(nulls, np.array(digests, np.uint64), np.array(characters, np.int64), whole)
+        if isinstance(record, Conversation):
+            turns.append(record.turns)
+            parts = [] if record.blank else record.contents
+            # No text has what stands between, so that none is taken for several messages.
+            digests.append(_digest("\0".join(parts)))
+        else:
+            parts = list(record)
+            digests.append(_digest("".join(parts).strip()))
+        characters.append(sum(map(len, parts)))
+        read += characters[-1]
+    return _Look(
+        nulls,
+        np.array(digests, np.uint64),
+        np.array(characters, np.int64),
+        whole,
+        None if of_texts else np.array(turns, np.int64),
+    )
 
 
 def _digest(text: str) -> int:

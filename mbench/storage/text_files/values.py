@@ -10,7 +10,7 @@ CHAT = ({"role", "content"}, {"from", "value"})
 CONVERSATIONS = ("messages", "conversations", "conversation")
 """Usual names of fields with chats."""
 
-NO_CHATS = "a chat is no text yet: chat templates come with a later version"
+NO_CHATS = "a conversation is no text: name its field in `messages`, in place of `field`"
 
 
 class Object(list[tuple[str, Any]]):
