@@ -40,6 +40,10 @@ class Place:
     """As the checkpoint has it."""
     part: Part
     """Which weight it is a part of; an unquantised tensor is all of its own."""
+    target: str
+    """The weight's name in the model's state dict."""
+    pattern: str | None = None
+    """Of the conversion that the weight goes through when it is loaded, if it does."""
     layer: int | None = None
     """Number of the MoE layer whose experts or router it is of; None: neither of them."""
     expert: int | None = None
@@ -54,6 +58,8 @@ class Place:
     is_used: bool = True
     """Whether the model's class has it; those of layers for speculative decoding, for instance, it
     leaves out."""
+    is_known: bool = True
+    """Whether the model's class has it, or leaves it out on purpose."""
 
     @property
     def common(self) -> str:
@@ -73,17 +79,22 @@ def place_tensors(
     layers: Sequence[MoELayer],
     stored: Mapping[str, StoredTensor],
     form: Form | None = None,
+    *,
+    strict: bool = True,
 ) -> dict[str, Place]:
     """Return the place of every stored tensor by its name, sorted by numbers in the names.
 
     `model` may be on the meta device; `form` is how the checkpoint stores weights in fewer bits,
-    None if it does not. Raises `UnsupportedModel` for a tensor whose experts cannot be told or that
-    the model's class does not know, and `ModelNotFound` if experts or router tensors are missing.
+    None if it does not. Without `strict`, experts may be missing or more than the configuration
+    says, and tensors unknown. Raises `UnsupportedModel` for a tensor whose experts cannot be told
+    or that the model's class does not know, and `ModelNotFound` if experts or router tensors are
+    missing.
     """
-    walk = _Walk(model, layers, form)
+    walk = _Walk(model, layers, form, strict)
     places = {name: walk.visit(name, stored[name]) for name in sorted(stored, key=dot_natural_key)}
-    walk.check_complete()
-    _refuse_quantised_routers(places)
+    if strict:
+        walk.check_complete()
+        _refuse_quantised_routers(places)
     return places
 
 
@@ -91,9 +102,10 @@ class _Walk:
     """Visits the tensors of a checkpoint, and remembers which experts it has seen."""
 
     def __init__(
-        self, model: PreTrainedModel, layers: Sequence[MoELayer], form: Form | None
+        self, model: PreTrainedModel, layers: Sequence[MoELayer], form: Form | None, strict: bool
     ) -> None:
         self._layers = layers
+        self._strict = strict
         self._form = form
         self._count = layers[0].num_experts
         self._prefix = model.base_model_prefix
@@ -117,21 +129,32 @@ class _Walk:
             layer, dim = self._dims[target]
             attribute = target.rpartition(".")[2] if target in self._of_experts else ""
             if pattern is not None and "*." in pattern:
-                return self._one_expert(name, part, layer, attribute)
+                return self._one_expert(name, part, target, pattern, layer, attribute)
             converted = pattern is not None
-            self._check_rows(name, part, stored, dim, converted)
-            router = not attribute
-            return Place(name, part, layer, None, dim, router, attribute, converted)
+            if self._strict:
+                self._check_rows(name, part, stored, dim, converted)
+            return Place(
+                name,
+                part,
+                target,
+                pattern,
+                layer,
+                dim=dim,
+                is_router=not attribute,
+                attribute=attribute,
+                converted=converted,
+            )
         for number, described in enumerate(self._layers):
             # Experts stored one by one under the module's own path, without a conversion.
             if re.match(rf"{re.escape(described.path)}\.\d+\.", target):
                 self._missing -= {f"{described.path}.{each}" for each in described.expert_tensors}
-                return self._one_expert(name, part, number, "")
+                return self._one_expert(name, part, target, pattern, number, "")
         if target in self._shapes:
-            return Place(name, part)
-        if not self._ignored.search(target):
+            return Place(name, part, target, pattern)
+        known = self._ignored.search(target) is not None
+        if self._strict and not known:
             raise UnsupportedModel(f"the model's class has no tensor {name}, so it is not copied")
-        return Place(name, part, is_used=False)
+        return Place(name, part, target, pattern, is_used=False, is_known=known)
 
     def _target(self, name: str) -> tuple[str, str | None]:
         """Name in the model's state dict and pattern of its conversion, as on loading."""
@@ -142,9 +165,11 @@ class _Walk:
             return rename_source_key(name, [], [], self._prefix, self._shapes)
         return target, pattern
 
-    def _one_expert(self, name: str, part: Part, layer: int, attribute: str) -> Place:
+    def _one_expert(
+        self, name: str, part: Part, target: str, pattern: str | None, layer: int, attribute: str
+    ) -> Place:
         match = EXPERT_NUMBER.fullmatch(name)
-        if match is None or int(match["number"]) >= self._count:
+        if match is None or (self._strict and int(match["number"]) >= self._count):
             raise UnsupportedModel(f"{name} does not name one of the {self._count} experts")
         number = int(match["number"])
         of_weight = EXPERT_NUMBER.fullmatch(part.weight)
@@ -152,7 +177,9 @@ class _Walk:
             raise UnsupportedModel(f"{name}: which expert it is of cannot be told")
         common = of_weight["before"] + of_weight["after"]
         self._seen.setdefault((layer, common), set()).add(number)
-        return Place(name, part, layer, number, attribute=attribute, converted=True)
+        return Place(
+            name, part, target, pattern, layer, number, attribute=attribute, converted=True
+        )
 
     def _check_rows(
         self, name: str, part: Part, stored: StoredTensor, dim: int, converted: bool
