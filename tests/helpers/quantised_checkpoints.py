@@ -26,6 +26,7 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
+from helpers import packed_forms as packed
 from helpers.tiny_models import COMMON, randomised, save
 
 Stored = tuple[dict[str, torch.Tensor], torch.Tensor]
@@ -104,6 +105,11 @@ def mxfp4(weight: torch.Tensor) -> Stored:
     return tensors, numbers.flatten(2).transpose(1, 2)
 
 
+def _block_of_compressed_tensors(weight: torch.Tensor) -> Stored:
+    parts, numbers = fp8_blocks(weight)
+    return {"weight": parts["weight"], "weight_scale": parts["weight_scale_inv"]}, numbers
+
+
 FP8 = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic"}
 
 
@@ -122,18 +128,101 @@ class Kind:
     """What names of weights that stay plain contain."""
 
 
+SMALL = {"moe_intermediate_size": 24, "hidden_size": 40}
 KINDS: dict[str, Kind] = {
     "qwen3-fp8": Kind(qwen3, fp8_blocks, FP8 | {"weight_block_size": [128, 128]}),
     "qwen3-fp8-bf16-scales": Kind(
         qwen3,
         lambda weight: fp8_blocks(weight, 16, torch.bfloat16),
         FP8 | {"weight_block_size": [16, 16], "modules_to_not_convert": ["lm_head"]},
-        {"moe_intermediate_size": 24, "hidden_size": 40},
+        SMALL,
     ),
     "qwen3-fp8-whole": Kind(qwen3, fp8_whole, FP8 | {"activation_scheme": "static"}),
     "deepseek-fp8": Kind(deepseek, fp8_blocks, FP8 | {"weight_block_size": [128, 128]}),
     "gpt-oss-mxfp4": Kind(
         gpt_oss, mxfp4, {"quant_method": "mxfp4"}, not_stored=(*NOT_STORED, "self_attn")
+    ),
+    "ct-fp8-channel": Kind(
+        qwen3,
+        lambda weight: packed.fp8(weight, "channel"),
+        packed.ct_settings("float-quantized", type="float", strategy="channel"),
+    ),
+    "ct-fp8-tensor": Kind(
+        qwen3,
+        lambda weight: packed.fp8(weight, "tensor"),
+        packed.ct_settings("naive-quantized", type="float", strategy="tensor"),
+    ),
+    "ct-fp8-block": Kind(
+        qwen3,
+        _block_of_compressed_tensors,
+        packed.ct_settings(
+            "float-quantized", type="float", strategy="block", block_structure=[128, 128]
+        ),
+    ),
+    "ct-int8": Kind(
+        qwen3,
+        packed.int8,
+        packed.ct_settings("int-quantized", strategy="channel", symmetric=False),
+    ),
+    "ct-int4": Kind(
+        qwen3,
+        lambda weight: packed.packed(weight, 4, 32),
+        packed.ct_settings("pack-quantized", num_bits=4, strategy="group", group_size=32),
+    ),
+    "ct-int8-zeros": Kind(
+        qwen3,
+        lambda weight: packed.packed(weight, 8, 16, symmetric=False),
+        packed.ct_settings("pack-quantized", strategy="group", group_size=16, symmetric=False),
+    ),
+    "ct-nvfp4": Kind(
+        qwen3,
+        lambda weight: packed.nvfp4(weight, "compressed-tensors"),
+        packed.ct_settings(
+            "nvfp4-pack-quantized",
+            **{"type": "float", "num_bits": 4, "strategy": "tensor_group", "group_size": 16},
+        ),
+    ),
+    "modelopt-nvfp4": Kind(
+        qwen3,
+        lambda weight: packed.nvfp4(weight, "modelopt"),
+        {"quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": ["lm_head"]},
+    ),
+    "modelopt-fp8": Kind(
+        qwen3, packed.modelopt_fp8, {"quant_method": "modelopt", "quant_algo": "FP8"}
+    ),
+    "gptq": Kind(
+        qwen3,
+        lambda weight: packed.gptq(weight, 4, 48, ordered=True, offset=1),
+        {"quant_method": "gptq", "bits": 4, "group_size": 48, "sym": False, "desc_act": False},
+    ),
+    "gptq-v2-mixed": Kind(
+        qwen3,
+        lambda weight: packed.gptq(weight, 8, 32, ordered=False, offset=0),
+        {"quant_method": "gptq", "bits": 8, "group_size": 32, "sym": False, "desc_act": True}
+        | {"checkpoint_format": "gptq_v2"},
+    ),
+    "awq": Kind(
+        qwen3,
+        lambda weight: packed.awq(weight, 32),
+        {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True}
+        | {"version": "gemm", "modules_to_not_convert": ["lm_head"]},
+    ),
+    "bnb-nf4": Kind(
+        qwen3,
+        lambda weight: packed.bitsandbytes(weight, "nf4", 64, nested=True),
+        {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+        SMALL,
+    ),
+    "bnb-fp4": Kind(
+        qwen3,
+        lambda weight: packed.bitsandbytes(weight, "fp4", 128, nested=False),
+        {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "fp4"},
+        SMALL,
+    ),
+    "bnb-int8": Kind(
+        qwen3,
+        packed.bitsandbytes_int8,
+        {"quant_method": "bitsandbytes", "load_in_8bit": True, "llm_int8_threshold": 6.0},
     ),
 }
 """By name; each must be read."""

@@ -8,12 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from mbench.core.errors import UnsupportedModel
+from mbench.moe.quantised.awq import read_awq
+from mbench.moe.quantised.bitsandbytes import read_bitsandbytes
+from mbench.moe.quantised.compressed_tensors import read_compressed_tensors
 from mbench.moe.quantised.form import Form
 from mbench.moe.quantised.fp8 import read_fp8
+from mbench.moe.quantised.gptq import read_gptq
+from mbench.moe.quantised.modelopt import read_modelopt
 from mbench.moe.quantised.mxfp4 import read_mxfp4
 
 FORMS: Mapping[str, Callable[[Mapping[str, Any]], Form]] = {
+    "awq": read_awq,
+    "bitsandbytes": read_bitsandbytes,
+    "compressed-tensors": read_compressed_tensors,
     "fp8": read_fp8,
+    "gptq": read_gptq,
+    "modelopt": read_modelopt,
     "mxfp4": read_mxfp4,
 }
 """`quant_method` -> reads its settings; raises `UnsupportedModel` for what it does not know."""

@@ -1,0 +1,251 @@
+"""Checkpoints of compressed-tensors, as LLM Compressor writes them.
+
+What a layer's tensors mean is said by the library (`compressed_tensors/compressors/`, and
+`quantization/lifecycle/forward_helpers.py`, `_dequantize`):
+
+    float-quantized, int-quantized, naive-quantized
+        weight FP8 or int8 [out, in], weight_scale: weight * weight_scale; asymmetric int8 has
+        weight_zero_point of the scale's shape: (weight - weight_zero_point) * weight_scale
+    pack-quantized
+        weight_packed int32 [out, in * bits / 32], weight_shape [2]: numbers from the lowest bits
+        on, half their range added; weight_zero_point likewise, packed along the outputs
+    nvfp4-pack-quantized
+        weight_packed uint8 [out, in / 2], weight_scale FP8 [out, in / 16], weight_global_scale:
+        FP4 * (weight_scale / weight_global_scale)
+
+A scale is for the tensor [1], a channel [out, 1], a group [out, in / size], or a block, of which
+the last may be cut off. All is computed in float32. Where scales are of 16 bits, their products
+need no rounding; the library rounds them to the scales' type, for NVFP4 to bfloat16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mbench.core.errors import UnsupportedModel
+from mbench.moe.quantised.form import Form, Part, refuse_unknown
+from mbench.moe.quantised.packing import E2M1, blocks_of, for_blocks, halves, integers
+from mbench.moe.quantised.parts import PLAIN, Parts, by_last_word
+from mbench.moe.quantised.settings import activations_in_words, numbers_in_words, with_cache
+
+if TYPE_CHECKING:
+    import torch
+
+NAME = "compressed-tensors"
+FP4_ROLES = ("weight_packed", "weight_scale", "weight_global_scale")
+ROLES = ("weight", "weight_shape", "weight_zero_point", "weight_g_idx", *FP4_ROLES)
+BESIDE = (
+    *("input_scale", "input_zero_point", "input_global_scale"),
+    *("output_scale", "output_zero_point", "output_global_scale"),
+)
+"""Roles of what concerns activations."""
+CACHED = ("q_scale", "k_scale", "v_scale", "q_zero_point", "k_zero_point", "v_zero_point")
+"""Roles of what concerns the cache of keys and values, stored beside the layers they come from."""
+FP4, PACKED = "nvfp4-pack-quantized", "pack-quantized"
+FORMATS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
+    "float-quantized": {"type": ("float",), "num_bits": (8,)},
+    "int-quantized": {"type": ("int",), "num_bits": (8,)},
+    "naive-quantized": {"type": ("int", "float"), "num_bits": (8,)},
+    PACKED: {"type": ("int",), "num_bits": (4, 8)},
+    FP4: {"type": ("float",), "num_bits": (4,), "group_size": (16,)},
+}
+"""What weights in each format that is read may be."""
+STRATEGIES = ("tensor", "channel", "group", "block")
+KNOWN: Mapping[str, tuple[Any, ...] | None] = {
+    **dict.fromkeys(("quant_method", "format", "global_compression_ratio", "ignore", "version")),
+    **dict.fromkeys(("kv_cache_scheme", "config_groups", "sparsity_config")),
+    "quantization_status": ("compressed",),
+    "transform_config": (None, {}),
+    "moe_sparsity_config": (None, {}),
+}
+WEIGHTS: Mapping[str, tuple[Any, ...] | None] = {
+    **dict.fromkeys(("num_bits", "type", "strategy", "group_size", "block_structure", "actorder")),
+    **dict.fromkeys(("observer", "observer_kwargs", "scale_dtype", "zp_dtype")),
+    "symmetric": (True, False),
+    "dynamic": (False,),
+}
+
+
+@dataclass(frozen=True)
+class CompressedTensors(Form):
+    """Numbers of one type, with scales of one kind, in every quantised layer."""
+
+    format: str
+    kind: str
+    """`float` or `int`."""
+    bits: int
+    symmetric: bool
+    block: tuple[int, int]
+    """Rows and columns that share a scale; -1 for all."""
+    asked: str
+    """Of activations."""
+
+    @property
+    def words(self) -> str:
+        """E.g. `FP8 per channel (compressed-tensors)`."""
+        if self.format == FP4:
+            return f"NVFP4 ({NAME})"
+        rows, columns = self.block
+        shared = {(-1, -1): "per tensor", (1, -1): "per channel"}.get(self.block)
+        grouped = f"in groups of {columns}" if rows == 1 else f"{rows}x{columns}"
+        of = numbers_in_words({"type": self.kind, "num_bits": self.bits})
+        return f"{of} {shared or grouped} ({NAME})"
+
+    @property
+    def activations(self) -> str:
+        """E.g. `FP8 per token`."""
+        return self.asked
+
+    def part(self, name: str) -> Part:
+        """Tell what a stored tensor is part of, by its name alone."""
+        owner, _, last = name.rpartition(".")
+        if last in CACHED:
+            layer = f"{last[0]}_proj"
+            owner = owner if owner.endswith(layer) else f"{owner}.{layer}"
+            return Part(f"{owner}.weight", last)
+        return by_last_word(name, (*ROLES, *BESIDE))
+
+    def decode(self, weight: str, parts: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the weight, float32 [out, in]."""
+        stored = Parts(self, weight, parts)
+        stored.only(ROLES, BESIDE, CACHED)
+        plain = stored.plain((*BESIDE, *CACHED))
+        if plain is not None:
+            return plain
+        if self.format == FP4:
+            return self._fp4(stored)
+        numbers = self._packed(stored) if self.format == PACKED else self._whole(stored)
+        rows, columns = numbers.shape
+        block = (
+            self.block[0] if self.block[0] > 0 else rows,
+            self.block[1] if self.block[1] > 0 else columns,
+        )
+        if self.block[0] == 1 and columns % block[1]:
+            stored.refuse(f"{columns} columns are not groups of {block[1]}")
+        blocks = blocks_of((rows, columns), block)
+        shapes = (blocks, (), (1,)) if self.block == (-1, -1) else (blocks,)
+        scale = stored.tensor("weight_scale", PLAIN, *shapes).float().reshape(blocks)
+        zeros = self._zeros(stored, rows, blocks)
+        order = self._order(stored, columns, block[1])
+        if order is not None:
+            scale, block = scale[:, order], (1, 1)
+            zeros = None if zeros is None else zeros[:, order]
+        if zeros is not None:
+            for_blocks(numbers, zeros, block, zero=True)
+        return for_blocks(numbers, scale, block)
+
+    def _whole(self, stored: Parts) -> torch.Tensor:
+        return stored.matrix("weight", "int8" if self.kind == "int" else "float8_e4m3fn").float()
+
+    def _packed(self, stored: Parts) -> torch.Tensor:
+        packed = stored.matrix("weight_packed", "int32")
+        shape = stored.tensor("weight_shape", ("int64", "int32"), (2,)).tolist()
+        if list(packed.shape) != [shape[0], -(-shape[1] * self.bits // 32)]:
+            stored.refuse(f"weight_shape says {shape}, which weight_packed does not hold")
+        numbers = integers(packed, self.bits)[:, : shape[1]].float()
+        return numbers.sub_(2 ** (self.bits - 1))
+
+    def _fp4(self, stored: Parts) -> torch.Tensor:
+        stored.only(FP4_ROLES, BESIDE, CACHED)
+        packed = stored.matrix("weight_packed", "uint8")
+        rows, columns = packed.shape[0], packed.shape[1] * 2
+        if columns % 16:
+            stored.refuse(f"{columns} columns are not groups of 16")
+        scale = stored.tensor("weight_scale", ("float8_e4m3fn",), (rows, columns // 16)).float()
+        of_all = stored.tensor("weight_global_scale", ("float32",), (1,), ())
+        return for_blocks(halves(packed, E2M1), scale / of_all.reshape(()), (1, 16))
+
+    def _zeros(self, stored: Parts, rows: int, blocks: tuple[int, int]) -> torch.Tensor | None:
+        """Zero points, float32 in the shape of the scales."""
+        name = "weight_zero_point"
+        if self.symmetric:
+            if name in stored and bool(stored.tensors[name].any()):
+                stored.refuse(f"declared symmetric, but {name} is not zero")
+            return None
+        if self.format != PACKED:
+            return (
+                stored.tensor(name, ("int8",), blocks, *([(1,)] if blocks == (1, 1) else []))
+                .float()
+                .reshape(blocks)
+            )
+        packed = stored.tensor(name, ("int32",), (-(-rows * self.bits // 32), blocks[1]))
+        numbers = integers(packed.T, self.bits)[:, :rows].T.float()
+        return numbers.sub_(2 ** (self.bits - 1))
+
+    def _order(self, stored: Parts, columns: int, size: int) -> torch.Tensor | None:
+        """The group of each column, where columns were grouped by their activations."""
+        if "weight_g_idx" not in stored:
+            return None
+        groups = stored.tensor("weight_g_idx", ("int32", "int64"), (columns,)).long()
+        if bool((groups == -1).all()):
+            return None
+        if int(groups.min()) < 0 or groups.bincount().tolist() != [size] * (columns // size):
+            stored.refuse(f"weight_g_idx does not name groups of {size}")
+        return groups
+
+
+def read_compressed_tensors(settings: Mapping[str, Any]) -> CompressedTensors:
+    """The form of this `quant_method`; raises `UnsupportedModel` for what is not known."""
+    refuse_unknown(NAME, {"quantization_status": None, **settings}, KNOWN)
+    sparsity = (settings.get("sparsity_config") or {}).get("format", "dense")
+    if sparsity != "dense":
+        raise UnsupportedModel(f"weights stored by {NAME!r} as {sparsity!r} are not read")
+    groups = (settings.get("config_groups") or {}).values()
+    if not all(isinstance(group, Mapping) for group in groups):
+        raise UnsupportedModel(f"weights stored by {NAME!r}: config_groups are not spelled out")
+    groups = [group for group in groups if group.get("weights")]
+    said = {_said(group, group.get("format") or settings.get("format")) for group in groups}
+    if len(said) != 1:
+        raise UnsupportedModel(
+            f"weights stored by {NAME!r} in {len(said)} different config groups are not read, only "
+            "in one"
+        )
+    asked = {activations_in_words(group.get("input_activations")) for group in groups} - {""}
+    words = with_cache(" or ".join(sorted(asked)), settings.get("kv_cache_scheme"))
+    return CompressedTensors(*said.pop(), asked=words)
+
+
+def _said(group: Mapping[str, Any], form: object) -> tuple[str, str, int, bool, tuple[int, int]]:
+    """What a group says of how weights are stored."""
+    if not isinstance(form, str) or form not in FORMATS:
+        valid = ", ".join(FORMATS)
+        raise UnsupportedModel(
+            f"weights stored by {NAME!r} with format {form!r} are not read (read: {valid})"
+        )
+    weights: dict[str, Any] = {"num_bits": 8, "type": "int", "symmetric": True, "dynamic": False}
+    weights |= {name: value for name, value in group["weights"].items() if value is not None}
+    weights["type"] = str(weights["type"]).lower()
+    size = weights.get("group_size")
+    implied = "tensor" if size is None else "channel" if size == -1 else "group"
+    weights = {"strategy": implied, **weights}
+    only: dict[str, tuple[Any, ...]] = {"strategy": STRATEGIES, **FORMATS[form]}
+    if form == FP4:
+        only["strategy"] = ("tensor_group",)
+    elif form == PACKED and not weights["symmetric"]:
+        only["strategy"] = ("channel", "group")
+    if weights["type"] == "float":
+        only["symmetric"] = (True,)
+    refuse_unknown(f"{NAME}, {form}", weights, {**WEIGHTS, **only})
+    return form, weights["type"], weights["num_bits"], weights["symmetric"], _block(weights)
+
+
+def _block(weights: Mapping[str, Any]) -> tuple[int, int]:
+    """Rows and columns that share a scale; -1 for all."""
+    strategy = weights["strategy"]
+    if strategy in ("tensor", "channel"):
+        return (-1 if strategy == "tensor" else 1), -1
+    in_group = [1, weights.get("group_size")]
+    block = weights.get("block_structure") if strategy == "block" else in_group
+    if isinstance(block, str):  # As older versions wrote it, e.g. `128x128`.
+        block = [int(size) for size in block.split("x") if size.isdecimal()]
+    if not (
+        isinstance(block, list)
+        and len(block) == 2
+        and all(type(size) is int and size > 0 for size in block)
+    ):
+        raise UnsupportedModel(
+            f"weights stored by {NAME!r} with a scale for each {block} are not read: no two numbers"
+        )
+    return block[0], block[1]
