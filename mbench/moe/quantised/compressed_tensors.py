@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     import torch
 
 NAME = "compressed-tensors"
+WHOLE_ROLES = ("weight", "weight_scale", "weight_zero_point", "weight_g_idx")
+PACKED_ROLES = ("weight_packed", "weight_shape", *WHOLE_ROLES[1:])
 FP4_ROLES = ("weight_packed", "weight_scale", "weight_global_scale")
-ROLES = ("weight", "weight_shape", "weight_zero_point", "weight_g_idx", *FP4_ROLES)
+ROLES = frozenset((*WHOLE_ROLES, *PACKED_ROLES, *FP4_ROLES))
 BESIDE = (
     *("input_scale", "input_zero_point", "input_global_scale"),
     *("output_scale", "output_zero_point", "output_global_scale"),
@@ -56,7 +58,8 @@ STRATEGIES = ("tensor", "channel", "group", "block")
 KNOWN: Mapping[str, tuple[Any, ...] | None] = {
     **dict.fromkeys(("quant_method", "format", "global_compression_ratio", "ignore", "version")),
     **dict.fromkeys(("kv_cache_scheme", "config_groups", "sparsity_config")),
-    "quantization_status": ("compressed",),
+    # Older checkpoints say `frozen`; that weights are stored in fewer bits, their types show.
+    "quantization_status": ("compressed", "frozen"),
     "transform_config": (None, {}),
     "moe_sparsity_config": (None, {}),
 }
@@ -110,7 +113,6 @@ class CompressedTensors(Form):
     def decode(self, weight: str, parts: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the weight, float32 [out, in]."""
         stored = Parts(self, weight, parts)
-        stored.only(ROLES, BESIDE, CACHED)
         plain = stored.plain((*BESIDE, *CACHED))
         if plain is not None:
             return plain
@@ -137,9 +139,11 @@ class CompressedTensors(Form):
         return for_blocks(numbers, scale, block)
 
     def _whole(self, stored: Parts) -> torch.Tensor:
+        stored.only(WHOLE_ROLES, BESIDE, CACHED)
         return stored.matrix("weight", "int8" if self.kind == "int" else "float8_e4m3fn").float()
 
     def _packed(self, stored: Parts) -> torch.Tensor:
+        stored.only(PACKED_ROLES, BESIDE, CACHED)
         packed = stored.matrix("weight_packed", "int32")
         shape = stored.tensor("weight_shape", ("int64", "int32"), (2,)).tolist()
         if list(packed.shape) != [shape[0], -(-shape[1] * self.bits // 32)]:
@@ -165,11 +169,8 @@ class CompressedTensors(Form):
                 stored.refuse(f"declared symmetric, but {name} is not zero")
             return None
         if self.format != PACKED:
-            return (
-                stored.tensor(name, ("int8",), blocks, *([(1,)] if blocks == (1, 1) else []))
-                .float()
-                .reshape(blocks)
-            )
+            shapes = (blocks, (1,)) if blocks == (1, 1) else (blocks,)
+            return stored.tensor(name, ("int8",), *shapes).float().reshape(blocks)
         packed = stored.tensor(name, ("int32",), (-(-rows * self.bits // 32), blocks[1]))
         numbers = integers(packed.T, self.bits)[:, :rows].T.float()
         return numbers.sub_(2 ** (self.bits - 1))
@@ -199,8 +200,10 @@ def read_compressed_tensors(settings: Mapping[str, Any]) -> CompressedTensors:
     said = {_said(group, group.get("format") or settings.get("format")) for group in groups}
     if len(said) != 1:
         raise UnsupportedModel(
-            f"weights stored by {NAME!r} in {len(said)} different config groups are not read, only "
-            "in one"
+            f"weights stored by {NAME!r} in several ways are not read: {len(said)} config groups "
+            "with different weights"
+            if said
+            else f"weights stored by {NAME!r} are not read: no config group has weights"
         )
     asked = {activations_in_words(group.get("input_activations")) for group in groups} - {""}
     words = with_cache(" or ".join(sorted(asked)), settings.get("kv_cache_scheme"))
