@@ -110,7 +110,7 @@ class StoredSize:
     """What a checkpoint's tensors take in its files."""
 
     bytes: int
-    """All of them: weights, scales and whatever else belongs to them."""
+    """All that the model's class uses: weights, scales and whatever else belongs to them."""
     expert_bytes: tuple[int, ...]
     """Per MoE layer, what one expert takes, with its scales."""
     row_bytes: tuple[int, ...]

@@ -22,7 +22,6 @@ model card and the mask, `expert_mask.json`:
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +32,6 @@ from mbench.core.errors import MbenchError, UnsupportedModel
 from mbench.core.interfaces import ExpertMask
 from mbench.core.results import CellResult, Results
 from mbench.core.stand_ins import Constants, keeps_router
-from mbench.export.choose import OTHER_FILES
 from mbench.export.written import STOCK, Export, Form, Kind, Size
 from mbench.storage.atomic import new_folder
 from mbench.storage.checkpoints import Directory
@@ -42,7 +40,9 @@ from mbench.storage.mask_json import MASK_FILE, mask_to_json
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from mbench.export.numbered_names import NumberedNames
     from mbench.moe.adapter import MoELayer
+    from mbench.moe.config import Checkpoint
     from mbench.storage.safetensor_files import NewTensor
 
 
@@ -58,8 +58,12 @@ class _PrunedCheckpoint:
     config: Mapping[str, Any]
     """The family's configuration of it; of the full model where no such one describes it."""
     tensors: Sequence[NewTensor]
-    full: Size
-    """Of the full checkpoint."""
+    sizes: tuple[Size, Size]
+    """Of what the model's class uses of the full checkpoint, and of the pruned one."""
+    checkpoint: Checkpoint
+    """The full one's configuration."""
+    names: NumberedNames
+    """Of experts, as quantisation settings may have them."""
     left_out: tuple[str, ...]
     full_model_type: str
     translated: bool
@@ -76,6 +80,7 @@ def export(
     family cannot express an evenly pruned model, and `StoreError` if the folder cannot be written.
     """
     from mbench.export.card import model_card
+    from mbench.export.config_files import copy_other_files
     from mbench.moe.pruned_form import VARIANT, write_constants
     from mbench.storage.safetensor_files import write_checkpoint
 
@@ -85,7 +90,7 @@ def export(
     written = _describe(pruned, out)
     with new_folder(out) as folder:
         _write_config(pruned, folder)
-        _copy_other_files(source, folder, pruned.translated)
+        copy_other_files(source, folder, pruned.translated, pruned.names)
         (folder / MASK_FILE).write_text(json.dumps(_mask_json(results, cell, pruned)) + "\n")
         write_constants(pruned.mask, folder)
         card = model_card(results, cell, written, source)
@@ -128,29 +133,41 @@ def kind_of(mask: ExpertMask) -> Kind:
 
 def _prune(source: Path, mask: ExpertMask, form: Form) -> _PrunedCheckpoint:
     """Read the full checkpoint's configuration and headers, and leave the dropped experts out."""
+    from mbench.export.config_files import pruned_config
+    from mbench.export.numbered_names import NumberedNames
+    from mbench.export.sizes import sizes
     from mbench.export.tensors import prune_tensors
     from mbench.moe import deepseek
     from mbench.moe.adapter import find_moe_layers
-    from mbench.moe.load import skeleton
+    from mbench.moe.config import read_config
+    from mbench.moe.load import skeleton_of
     from mbench.moe.mask import checked
-    from mbench.storage.safetensor_files import NewTensor, read_headers
+    from mbench.storage.safetensor_files import read_headers
 
     files = [source / name for name in Directory(source).names.weights]
     if not files[0].name.endswith(".safetensors"):
         raise UnsupportedModel(f"{source}: its weights are no safetensors files; convert them")
-    model = skeleton(str(source))
+    checkpoint = read_config(str(source), trust_remote_code=False)
+    model = skeleton_of(checkpoint)
     layers = find_moe_layers(model)
     mask = checked(layers, mask)
     kind = kind_of(mask)
     stored = read_headers(files)
-    pruned = prune_tensors(model, layers, mask, stored)
-    config = _pruned_config(source, model, layers[0], _count(kind, mask))
+    pruned = prune_tensors(model, layers, mask, stored, checkpoint.form)
+    names = NumberedNames(pruned.places.values(), mask.keep)
+    config = pruned_config(source, model, layers[0], _count(kind, mask), names)
     full_model_type = config["model_type"]
     tensors: Sequence[NewTensor] = pruned.tensors
     translated = form == "transformers" and deepseek.is_deepseek(config)
+    if translated and checkpoint.form is not None:
+        raise UnsupportedModel(
+            f"{source}: weights in {checkpoint.form.words} cannot be written as another family,"
+            " whose shared experts are doubled; export its original form"
+        )
     if translated:
         config = deepseek.qwen2_moe_json(config)
         tensors = deepseek.qwen2_moe_tensors(tensors)
+    used = [tensor for name, tensor in stored.items() if pruned.places[name].is_used]
     return _PrunedCheckpoint(
         model=model,
         layers=layers,
@@ -158,7 +175,9 @@ def _prune(source: Path, mask: ExpertMask, form: Form) -> _PrunedCheckpoint:
         kind=kind,
         config=config,
         tensors=tensors,
-        full=_size([NewTensor(name, tensor) for name, tensor in stored.items()]),
+        sizes=sizes(model, layers, mask, used, tensors, checkpoint.form is not None),
+        checkpoint=checkpoint,
+        names=names,
         left_out=pruned.left_out,
         full_model_type=full_model_type,
         translated=translated,
@@ -174,13 +193,11 @@ def _describe(pruned: _PrunedCheckpoint, out: Path) -> Export:
     layer, mask = pruned.layers[0], pruned.mask
     kept = tuple(mask.keep.sum(axis=1).tolist())
     routed = [layer.num_experts] * len(kept) if keeps_router(mask.stand_in) else kept
-    size = _size(pruned.tensors)
-    if isinstance(mask.stand_in, Constants):
-        constants = mask.stand_in.outputs[~mask.keep]
-        size = Size(size.parameters + constants.size, size.bytes + constants.nbytes)
+    full, size = pruned.sizes
+    form = pruned.checkpoint.form
     return Export(
         directory=out,
-        full=pruned.full,
+        full=full,
         pruned=size,
         num_experts=layer.num_experts,
         kept=kept,
@@ -188,72 +205,39 @@ def _describe(pruned: _PrunedCheckpoint, out: Path) -> Export:
         pruned_top_k=tuple(layer.top_k_with(count) for count in routed),
         kind=pruned.kind,
         left_out=pruned.left_out,
-        dtype=_main_dtype(pruned.tensors),
+        dtype=_main_dtype(pruned),
+        stored_form=form.words if form else "",
+        activations=form.activations if form else "",
         model_type=pruned.config["model_type"],
         full_model_type=pruned.full_model_type,
     )
 
 
-def _size(tensors: Sequence[NewTensor]) -> Size:
-    return Size(sum(t.parameters for t in tensors), sum(t.size for t in tensors))
-
-
 def _write_config(pruned: _PrunedCheckpoint, folder: Path) -> None:
     """Write config.json, and check that transformers builds the pruned model from it."""
+    from mbench.export.config_files import write_json
     from mbench.moe.load import skeleton
     from mbench.moe.prune import refuse_misfit
     from mbench.moe.pruned_form import FULL_CONFIG, config_json
 
-    def write(name: str, config: Mapping[str, Any]) -> None:
-        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-        (folder / name).write_text(text, encoding="utf-8")
-
     if pruned.kind not in STOCK:
-        write(FULL_CONFIG, pruned.config)
-        write("config.json", config_json(_main_dtype(pruned.tensors)))
+        write_json(folder / FULL_CONFIG, pruned.config)
+        write_json(folder / "config.json", config_json(_main_dtype(pruned)))
         return
-    write("config.json", pruned.config)
+    write_json(folder / "config.json", pruned.config)
     kept = _count(pruned.kind, pruned.mask)
     refuse_misfit(pruned.model, pruned.layers, skeleton(str(folder)), kept)
 
 
-def _copy_other_files(source: Path, folder: Path, translated: bool) -> None:
-    """Copy tokenizer, templates, licence and code; a translated model needs its code no more."""
-    from mbench.moe import deepseek
-
-    for path in sorted({path for pattern in OTHER_FILES for path in source.glob(pattern)}):
-        weights_or_config = path.name == "config.json" or path.name.endswith(".index.json")
-        unused_code = translated and path.suffix == ".py"
-        if not (weights_or_config or unused_code):
-            shutil.copyfile(path, folder / path.name)
-    if translated:
-        # transformers would not add the begin-of-sequence token that these files ask for.
-        deepseek.load_tokenizer(str(source)).save_pretrained(folder)
-
-
-def _pruned_config(
-    source: Path, model: PreTrainedModel, layer: MoELayer, kept: int
-) -> dict[str, Any]:
-    """The publisher's configuration with the numbers of experts changed."""
-    from mbench.moe.adapter import EXPERT_COUNTS, TOP_K_FIELDS
-    from mbench.moe.prune import pruned_fields
-
-    config: dict[str, Any] = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    text_config = config.get("text_config") or config
-    canonical = model.config.get_text_config().to_dict()
-    for names in (EXPERT_COUNTS, TOP_K_FIELDS):
-        # A field that has its class's default may be absent from the file.
-        named = text_config if any(name in text_config for name in names) else canonical
-        values = {name: named[name] for name in names if name in named}
-        text_config.update(pruned_fields(values, layer, kept))
-    return config
-
-
-def _main_dtype(tensors: Sequence[NewTensor]) -> str:
+def _main_dtype(pruned: _PrunedCheckpoint) -> str:
+    """Of most numbers; that of weights in fewer bits is what they are computed in."""
     from mbench.moe.deepseek import DTYPES
 
+    if pruned.checkpoint.form is not None:
+        config = pruned.checkpoint.config
+        return str(config.dtype or config.get_text_config().dtype).removeprefix("torch.")
     parameters: Counter[str] = Counter()
-    for tensor in tensors:
+    for tensor in pruned.tensors:
         parameters[tensor.stored.dtype] += tensor.parameters
     ((name, _),) = parameters.most_common(1)
     return str(DTYPES.get(name, name)).removeprefix("torch.")

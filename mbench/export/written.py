@@ -23,7 +23,9 @@ class Size:
     """Size of a checkpoint's tensors."""
 
     parameters: int
+    """Those of plain numbers, in whatever form weights are stored."""
     bytes: int
+    """As stored."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,12 @@ class Export:
     left_out: tuple[str, ...]
     """Tensors that the model's class ignores and that were not copied."""
     dtype: str
-    """The dtype of most parameters, by torch's name."""
+    """The dtype of most parameters, by torch's name; of weights in fewer bits, what they are
+    computed in."""
+    stored_form: str
+    """How weights are stored, if in fewer bits, in words, e.g. `FP8 128x128`; else empty."""
+    activations: str
+    """What that form asks of activations, in words; else empty."""
     model_type: str
     """`model_type` in its config.json."""
     full_model_type: str

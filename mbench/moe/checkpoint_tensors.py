@@ -7,7 +7,7 @@ each tensor of a checkpoint goes, so no family needs code here.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedModel
@@ -205,15 +205,19 @@ class _Walk:
                 )
 
 
+def in_fewer_bits(places: Iterable[Place]) -> dict[str, list[str]]:
+    """The weights that are no plain tensors, each with the names of its parts."""
+    parts: dict[str, list[str]] = {}
+    for place in places:
+        parts.setdefault(place.part.weight, []).append(place.name)
+    return {weight: names for weight, names in parts.items() if names != [weight]}
+
+
 def _refuse_quantised_routers(places: Mapping[str, Place]) -> None:
     """Rows of a router share scales with other rows, or packed numbers."""
-    routers = [place for place in places.values() if place.is_router]
-    parts: dict[str, list[str]] = {}
-    for place in routers:
-        parts.setdefault(place.part.weight, []).append(place.name)
-    for weight, names in parts.items():
-        if names != [weight]:
-            raise UnsupportedModel(
-                f"{weight} is the router's and stored in fewer bits ({', '.join(names)}), so that"
-                " its rows cannot be told apart"
-            )
+    routers = in_fewer_bits(place for place in places.values() if place.is_router)
+    for weight, names in routers.items():
+        raise UnsupportedModel(
+            f"{weight} is a router's and stored in fewer bits ({', '.join(names)}), so that its"
+            " rows cannot be told apart"
+        )

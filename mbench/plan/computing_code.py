@@ -28,6 +28,7 @@ COMPUTED_BY: Mapping[str, tuple[str, ...]] = {
     "evaluation": ("evaluate", "moe"),
     "efficiency": ("moe", "run/footprint.py"),
     "model facts": ("moe",),
+    "stored size": ("moe",),
     "task size": ("evaluate",),
     "item texts": ("evaluate",),
     "admission": ("evaluate", "moe", "plan/admission", *READERS),

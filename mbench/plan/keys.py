@@ -19,6 +19,7 @@ plugins and these inputs would give:
 | evaluation  | evaluate/, moe/        | torch, transformers | model, mask, router, task          |
 | efficiency  | moe/, run/footprint.py | torch, transformers | model, budget, settings, device    |
 | model facts | moe/                   | torch, transformers | model                              |
+| stored size | moe/                   | torch, transformers | model                              |
 | task size   | evaluate/              |                     | model, task                        |
 | item texts  | evaluate/              |                     | task                               |
 | admission   | evaluate/, moe/,       | torch, transformers | the inputs that are looked at      |
@@ -298,6 +299,20 @@ def model_facts_key(code: Code, name: str, content: str, fields: Sequence[str]) 
             "code": code.of("model facts"),
             "versions": dict(code.versions),
             "fields": list(fields),
+            "model": content,
+        },
+    )
+
+
+def stored_size_key(code: Code, name: str, content: str) -> Key:
+    """What a model's tensors take in its files, known once they are here."""
+    return Key.of(
+        "facts",
+        f"bytes of {name} as stored",
+        {
+            "kind": "stored size",
+            "code": code.of("stored size"),
+            "versions": dict(code.versions),
             "model": content,
         },
     )

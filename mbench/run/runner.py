@@ -20,6 +20,7 @@ from mbench.run.profile_stage import missing_jobs, profile, restore_profiles
 from mbench.run.progress import Progress
 from mbench.run.published_stage import differing, recognise_checkpoints, restore_recognised
 from mbench.run.session import ModelSession, Outcome
+from mbench.run.stored_sizes import find_sizes
 from mbench.storage.inputs import Fetchable
 from mbench.storage.store import Store
 
@@ -64,6 +65,7 @@ class Runner:
             work = [_work(session) for session in sessions]
             fetch((each for part in work for each in part.inputs()), self.progress)
             for part in work:
+                find_sizes(part.session)
                 recognise_checkpoints(part.session, part.unrecognised)
                 _run_model(part, self.executor)
                 measure_efficiency(part.session)

@@ -18,6 +18,7 @@ from mbench.export.written import Export, Size
 def done(folder, dtype="bfloat16"):
     size = Size(100, 200)
     families = {"model_type": "olmoe", "full_model_type": "olmoe"}
+    families |= {"stored_form": "", "activations": ""}
     counts = {"num_experts": 8, "kept": (4, 4), "top_k": 2, "pruned_top_k": (2, 2)}
     return Export(folder, size, size, **counts, kind="even", left_out=(), dtype=dtype, **families)
 

@@ -25,7 +25,7 @@ MOVED_BY = {
     "core/interfaces.py": {"mask"},
     "moe/": {
         *("statistic", "probe", "evaluation", "efficiency", "model facts", "admission"),
-        "recognised",
+        *("recognised", "stored size"),
     },
     "evaluate/lm_head.py": {"probe"},
     "evaluate/": {"item texts", "evaluation", "task size", "admission"},
