@@ -21,7 +21,7 @@ need no rounding; the library rounds them to the scales' type, for NVFP4 to bflo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mbench.core.errors import UnsupportedModel
@@ -82,7 +82,9 @@ class CompressedTensors(Form):
     symmetric: bool
     block: tuple[int, int]
     """Rows and columns that share a scale; -1 for all."""
-    asked: str
+    cut: bool
+    """Whether the last block may be smaller, as that of squares may and that of groups may not."""
+    asked: str = ""
     """Of activations."""
 
     @property
@@ -124,7 +126,7 @@ class CompressedTensors(Form):
             self.block[0] if self.block[0] > 0 else rows,
             self.block[1] if self.block[1] > 0 else columns,
         )
-        if self.block[0] == 1 and columns % block[1]:
+        if not self.cut and columns % block[1]:
             stored.refuse(f"{columns} columns are not groups of {block[1]}")
         blocks = blocks_of((rows, columns), block)
         shapes = (blocks, (), (1,)) if self.block == (-1, -1) else (blocks,)
@@ -207,10 +209,10 @@ def read_compressed_tensors(settings: Mapping[str, Any]) -> CompressedTensors:
         )
     asked = {activations_in_words(group.get("input_activations")) for group in groups} - {""}
     words = with_cache(" or ".join(sorted(asked)), settings.get("kv_cache_scheme"))
-    return CompressedTensors(*said.pop(), asked=words)
+    return replace(said.pop(), asked=words)
 
 
-def _said(group: Mapping[str, Any], form: object) -> tuple[str, str, int, bool, tuple[int, int]]:
+def _said(group: Mapping[str, Any], form: object) -> CompressedTensors:
     """What a group says of how weights are stored."""
     if not isinstance(form, str) or form not in FORMATS:
         valid = ", ".join(FORMATS)
@@ -231,7 +233,14 @@ def _said(group: Mapping[str, Any], form: object) -> tuple[str, str, int, bool, 
     if weights["type"] == "float":
         only["symmetric"] = (True,)
     refuse_unknown(f"{NAME}, {form}", weights, {**WEIGHTS, **only})
-    return form, weights["type"], weights["num_bits"], weights["symmetric"], _block(weights)
+    return CompressedTensors(
+        form,
+        weights["type"],
+        weights["num_bits"],
+        symmetric=weights["symmetric"],
+        block=_block(weights),
+        cut=weights["strategy"] == "block",
+    )
 
 
 def _block(weights: Mapping[str, Any]) -> tuple[int, int]:
