@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mbench.core.item_texts import from_rows
+from mbench.core.item_texts import ItemText, from_rows
 from mbench.report.publish import LOCK, WrittenReport, publish
 from mbench.run.assemble import INTERRUPTED, PENDING, assemble
 from mbench.run.provenance import gather
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mbench.api.request import Request
     from mbench.core.admission import Finding
     from mbench.core.results import Results, TaskStatus
+    from mbench.plan.tasks import PlannedTask
     from mbench.run.session import Outcome
 
 EVERY = 60.0
@@ -50,13 +51,17 @@ class RunReport:
         file = source.path if source.written else None
         given = "" if source.written else json.dumps(source.plain())
         provenance = gather(asked.plan, outcome, file, self.command, asked.changes, given)
-        stored = {
-            task.name: asked.store.read_json(asked.plan.item_texts_key(task))
-            for task in asked.plan.tasks
-            if task.publishes_items
-        }
-        texts = {name: from_rows(rows) for name, rows in stored.items() if rows is not None}
+        found = {task.name: self._texts(task) for task in asked.plan.tasks if task.publishes_items}
+        texts = {name: of_task for name, of_task in found.items() if of_task}
         return assemble(asked.plan, outcome, provenance, self.findings, left=left, item_texts=texts)
+
+    def _texts(self, task: PlannedTask) -> tuple[ItemText, ...]:
+        """What its items ask, of all models: in chat templates they are not the same items."""
+        plan = self.asked.plan
+        keys = dict.fromkeys(plan.item_texts_key(model, task) for model in plan.models)
+        stored = [self.asked.store.read_json(key) for key in keys]
+        texts = [text for rows in stored if rows is not None for text in from_rows(rows)]
+        return tuple({text.item: text for text in texts}.values())
 
     def write(self, results: Results) -> WrittenReport:
         """Write the last report; raises `StoreError` where that fails."""

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from mbench.core.suite_values import Strict, Words
 
 TemplateValue = bool | int | float | str
+
+
+def _day(date: Any) -> Any:
+    """A date that is written as text, as in JSON."""
+    return datetime.date.fromisoformat(date) if isinstance(date, str) else date
 
 
 class ChatSpec(Strict):
@@ -24,5 +30,28 @@ class ChatSpec(Strict):
     lm-eval does by default."""
     options: Mapping[str, TemplateValue] = Field(default_factory=dict)
     """Further values for the template, e.g. `enable_thinking: false`."""
-    date: datetime.date | None = None
-    """Today, for templates that print the date; they are refused without it."""
+    date: Annotated[datetime.date, BeforeValidator(_day)] | None = None
+    """Today, for templates that print the date; they are refused without it. Templates that take it
+    as `date_string` are given it as Llama 3 writes it, `01 Jan 2026`; for another way give
+    `options: {date_string: ...}`."""
+
+    @model_validator(mode="after")
+    def _nothing_beside_false(self) -> ChatSpec:
+        others = sorted(self.model_fields_set - {"template"})
+        if not self.template and others:
+            raise ValueError(f"{others[0]} means nothing where template is false")
+        return self
+
+    @property
+    def turns(self) -> bool:
+        """Whether few-shot examples are turns of the conversation."""
+        return self.multiturn is not False
+
+    def parts(self) -> dict[str, Any]:
+        """All that decides a prompt beside the template itself, as JSON values."""
+        return {
+            "system": self.system,
+            "multiturn": self.turns,
+            "options": dict(self.options),
+            "date": None if self.date is None else self.date.isoformat(),
+        }

@@ -285,3 +285,8 @@ class Suite(Strict):
     processes: Annotated[int, Field(ge=1, le=64)] = 1
     """Processes that evaluate masks side by side, each on one thread, where there is no GPU: for
     models so small that one operation cannot keep several cores busy."""
+
+    def chat_for(self, own: ChatSpec | None) -> ChatSpec | None:
+        """The chat of a task or corpus that has `own`, which replaces the suite's; None: none."""
+        chat = self.chat if own is None else own
+        return chat if chat is not None and chat.template else None

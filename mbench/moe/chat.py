@@ -79,6 +79,11 @@ class ChatTemplate:
         """Options that the template does not read, so that they change nothing."""
         return tuple(name for name in self._chat.options if name not in self._reads)
 
+    def dated(self, messages: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether these messages are rendered with the date; raises as `render`."""
+        other = self._chat.model_copy(update={"date": DATES[1].date()})
+        return self.render(messages) != ChatTemplate(self._tokenizer, other).render(messages)
+
     def render(
         self,
         messages: Sequence[Mapping[str, Any]],

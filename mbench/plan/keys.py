@@ -21,7 +21,8 @@ plugins and these inputs would give:
 | model facts | moe/                   | torch, transformers | model                              |
 | stored size | moe/                   | torch, transformers | model                              |
 | task size   | evaluate/              |                     | model, task                        |
-| item texts  | evaluate/              |                     | task                               |
+| item texts  | evaluate/              |                     | task; in a chat template also the  |
+|             |                        |                     | model                              |
 | admission   | evaluate/, moe/,       | torch, transformers | the inputs that are looked at      |
 |             | plan/admission/, text  |                     |                                    |
 | text        | storage/texts.py,      |                     | its files, or its commit           |
@@ -334,12 +335,20 @@ def task_size_key(
     )
 
 
-def item_texts_key(code: Code, task_name: str, fingerprint: Mapping[str, Any]) -> Key:
-    """What a task's items ask, for readers."""
+def item_texts_key(
+    code: Code, task_name: str, fingerprint: Mapping[str, Any], model: ModelIdentity | None
+) -> Key:
+    """What a task's items ask, for readers; of a model where its chat template is part of it."""
+    of_model = {} if model is None else {"model": model.content}
     return Key.of(
         "facts",
-        f"items of {task_name}",
-        {"kind": "item texts", "code": code.of("item texts"), "task": dict(fingerprint)},
+        f"items of {task_name}" if model is None else f"items of {task_name} for {model.name}",
+        {
+            "kind": "item texts",
+            "code": code.of("item texts"),
+            "task": dict(fingerprint),
+            **of_model,
+        },
     )
 
 

@@ -36,7 +36,7 @@ def _of_model(plan: Plan, model: PlannedModel, store: Store) -> Iterator[Key]:
             yield cell.mask_key
     masked, _ = masked_models(plan, store, model)
     for task in plan.tasks:
-        yield plan.item_texts_key(task)
+        yield plan.item_texts_key(model, task)
         for each in masked:
             yield plan.task_size_key(each.model, task)
             yield plan.evaluation_key(each.model, each.mask, each.router, task)

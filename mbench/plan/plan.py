@@ -125,9 +125,10 @@ class Plan:
         """Key of a built task's `TaskSize`."""
         return task_size_key(self.code, model.identity, task.name, task.fingerprint)
 
-    def item_texts_key(self, task: PlannedTask) -> Key:
-        """Key of what a built task's items ask."""
-        return item_texts_key(self.code, task.name, task.fingerprint)
+    def item_texts_key(self, model: PlannedModel, task: PlannedTask) -> Key:
+        """Key of what a built task's items ask; the same for all models but in a chat template."""
+        own = None if task.chat is None else model.identity
+        return item_texts_key(self.code, task.name, task.fingerprint, own)
 
 
 def make_plan(

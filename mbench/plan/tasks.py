@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mbench.core.chat import ChatSpec
 from mbench.core.errors import TaskError
 from mbench.core.suite import ExpectedWork, LmEvalTask, PerplexityTask, Suite
 from mbench.core.suite_inputs import TextSource
@@ -43,7 +44,7 @@ class PlannedTask:
 
     name: str
     spec: PerplexityTask | LmEvalTask
-    """What the suite says of it."""
+    """What the suite says of it; its `chat` is the suite's where it has none of its own."""
     fingerprint: Mapping[str, Any]
     """What decides its items and how they are scored, as JSON values."""
     text: Text | None = None
@@ -96,6 +97,11 @@ class PlannedTask:
             return self.spec.expect_tokens
         work = self._expected_work
         return work.tokens if work else None
+
+    @property
+    def chat(self) -> ChatSpec | None:
+        """What decides how its prompts are put into a model's chat template; None: they are not."""
+        return self.spec.chat if isinstance(self.spec, LmEvalTask) else None
 
     @property
     def publishes_items(self) -> bool:
@@ -172,7 +178,8 @@ def _perplexities(
 def _lm_eval_tasks(
     suite: Suite, source: YamlSource, registry: Registry, inputs: Inputs, trust_expected: bool
 ) -> Iterator[PlannedTask]:
-    for name, spec in suite.tasks.items():
+    for name, written in suite.tasks.items():
+        spec = written.model_copy(update={"chat": suite.chat_for(written.chat)})
         of_suite = [Path(os.path.expanduser(spec.directory))] if spec.directory else []
         directories = (*of_suite, *registry.task_directories)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,4 +180,6 @@ def _tree(data: Any) -> Any:
         # The round-trip parser's own scalar types would fail strict validation.
         if isinstance(data, kind):
             return kind(data)
+    if type(data) is datetime.date:
+        return data.isoformat()  # as JSON has it, and as whoever reads it takes it
     return data

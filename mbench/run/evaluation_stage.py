@@ -143,7 +143,7 @@ class EvaluationStage:
         self._evaluators[task.name] = evaluator
         if task.publishes_items:
             texts = to_rows(evaluator.texts)
-            session.store.write_json(session.plan.item_texts_key(task), texts)
+            session.store.write_json(session.plan.item_texts_key(session.model, task), texts)
         size = TaskSize(evaluator.items, evaluator.tokens)
         session.store.write_json(session.plan.task_size_key(session.model, task), to_plain(size))
 

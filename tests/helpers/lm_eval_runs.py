@@ -100,6 +100,12 @@ def stock(
     gen_kwargs: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """lm-eval's own command, from the directory in which it finds the data."""
+    chat: dict[str, Any] = {}
+    if spec.chat is not None:
+        chat["apply_chat_template"] = True
+        chat["system_instruction"] = spec.chat.system
+        if spec.chat.multiturn is not None:
+            chat["fewshot_as_multiturn"] = spec.chat.multiturn
     with quiet(), pytest.MonkeyPatch.context() as patch:
         patch.chdir(working_directory)
         # What it says of the machine takes a second, and a subprocess.
@@ -113,6 +119,7 @@ def stock(
             gen_kwargs=gen_kwargs,
             task_manager=TaskManager(include_path=[str(folder)], include_defaults=False),
             bootstrap_iters=0,
+            **chat,
         )
 
 

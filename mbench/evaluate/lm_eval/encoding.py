@@ -70,6 +70,12 @@ class _NoCache:
         """Do nothing."""
 
 
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Prompts as lm-eval tokenises them: BOS is not added where one begins with it already."""
+    encoder = _Encoder(tokenizer, UNLIMITED)
+    return [encoder.tok_encode(text) for text in texts]
+
+
 def length_limit(tokenizer: PreTrainedTokenizerBase, wanted: int | None) -> int:
     """The most tokens a request may have: `wanted`, else the tokenizer's own limit."""
     limit = wanted or tokenizer.model_max_length

@@ -29,7 +29,7 @@ def task_fingerprint(
 
     Args:
         name: the suite's name of the task, which is lm-eval's too where `spec` gives none.
-        spec: which task, and what of it.
+        spec: which task, and what of it; with the `chat` that it has in the end.
         directories: folders of local task files.
         data: what identifies the data of each of its leaves (see `task_data`).
 
@@ -43,13 +43,15 @@ def task_fingerprint(
     code = {path for file in definition.files for path in _code(file)}
     # All keys but those that affect no figure: so a key that is new in suites counts at once.
     settings = spec.model_dump(
-        exclude={"task", "directory", "metric", "expect", "trust_code", "publish_items"}
+        exclude={"task", "directory", "metric", "expect", "trust_code", "publish_items", "chat"}
     )
+    chat = {} if spec.chat is None else {"chat": spec.chat.parts()}
     return {
         "kind": "lm-eval",
         "lm_eval": version("lm_eval"),
         "task": task,
         **settings,
+        **chat,
         "builtin": sorted(definition.builtin),
         "yaml": _digests(chain),
         "code": _digests(code),

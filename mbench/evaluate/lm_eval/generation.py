@@ -15,6 +15,7 @@ from mbench.core.evaluation import GENERATED_METRICS
 from mbench.core.replaced import replaced
 from mbench.evaluate.lm_eval import reference
 from mbench.evaluate.lm_eval.answer_shape import Shape, mean_shape
+from mbench.evaluate.lm_eval.encoding import prompt_tokens
 from mbench.evaluate.lm_eval.generation_options import options_of
 from mbench.evaluate.lm_eval.generator import Generator
 from mbench.evaluate.lm_eval.items import Item, Prompt
@@ -70,7 +71,8 @@ class GenerationRequests:
                 f"task {name!r} generates up to {most} tokens, which leaves no room "
                 f"for a prompt: the limit is {max_length} in all (lower max_gen_toks)"
             )
-        prompts = [len(tokenizer.encode(instance.args[0])) for instance in self._instances]
+        texts = [instance.args[0] for instance in self._instances]
+        prompts = map(len, prompt_tokens(tokenizer, texts))
         self.prompts = [
             Prompt(length, max(0, length + options.limit - max_length))
             for length, options in zip(prompts, self._options, strict=True)

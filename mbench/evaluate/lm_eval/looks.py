@@ -11,6 +11,8 @@ from lm_eval.api.task import ConfigurableTask
 
 from mbench.core.admission import Level
 from mbench.core.errors import TaskError
+from mbench.evaluate.lm_eval.chat_prompts import ChatPrompts
+from mbench.evaluate.lm_eval.encoding import prompt_tokens
 from mbench.evaluate.lm_eval.examples import source_of_examples
 from mbench.evaluate.lm_eval.generation_options import Options, options_of
 from mbench.evaluate.lm_eval.items import Item, Prompt
@@ -53,7 +55,8 @@ def looks_at_requests(prepared: PreparedTask, tokenizer: PreTrainedTokenizerBase
         yield Look("windows", f"of up to {prepared.longest} tokens, each text by itself")
         return
     longest = max(prompt.tokens for prompt in prompts)
-    yield Look("prompts", f"{len(prompts)} of up to {longest} tokens, as plain text")
+    form = "as plain text" if built.chat is None else "in the model's chat template"
+    yield Look("prompts", f"{len(prompts)} of up to {longest} tokens, {form}")
     with quiet(), confined():
         yield from _cut(built, prompts, tokenizer)
     spanned = sum(prompt.spanned for prompt in prompts)
@@ -63,9 +66,32 @@ def looks_at_requests(prepared: PreparedTask, tokenizer: PreTrainedTokenizerBase
             " as in lm-eval, as many tokens as the prompt alone has are not scored"
         )
         yield Look("token", words, "note")
-    if getattr(tokenizer, "chat_template", None):
+    if built.chat is not None:
+        yield from _chat(built.items, built.chat, tokenizer)
+    elif getattr(tokenizer, "chat_template", None):
         words = "the tokenizer has one; it is not applied, as in lm-eval by default"
         yield Look("chat template", words, "note")
+
+
+def _chat(
+    items: Sequence[Item], chat: ChatPrompts, tokenizer: PreTrainedTokenizerBase
+) -> Iterator[Look]:
+    if chat.without_system:
+        words = (
+            f"left out of {chat.without_system} prompts, as in lm-eval: the template takes no"
+            " system message"
+        )
+        yield Look("description", words, "note")
+    bos = tokenizer.bos_token_id
+    texts = [item.instances[0].args[0] for item in items]
+    begin = [tokens[:2] for tokens in prompt_tokens(tokenizer, texts)]
+    twice = sum(bos is not None and tokens == [bos, bos] for tokens in begin)
+    if twice:
+        words = f"stands twice in {twice} of {len(items)} prompts: in the template, and before it"
+        yield Look("BOS", words, "refused")
+    else:
+        first = sum(bos is not None and tokens[:1] == [bos] for tokens in begin)
+        yield Look("BOS", f"first in {first or 'none'} of {len(items)} prompts")
 
 
 def _metric(built: BuiltTask, metric: str) -> Look:
@@ -207,7 +233,7 @@ def _cut(
         yield Look("prompts", f"{words}; of {gone} nothing is left", "refused")
         return
     hurt = sum(
-        prompt.kept < _own_tokens(built.tasks[item.subtask], item, at, tokenizer)
+        prompt.kept < _own_tokens(built.tasks[item.subtask], item, at, tokenizer, built.chat)
         for item, at, prompt in cut
     )
     if hurt:
@@ -215,13 +241,17 @@ def _cut(
     yield Look("prompts", words, _level(hurt, len(prompts)))
 
 
-def _own_tokens(task: Task, item: Item, at: int, tokenizer: PreTrainedTokenizerBase) -> float:
+def _own_tokens(
+    task: Task, item: Item, at: int, tokenizer: PreTrainedTokenizerBase, chat: ChatPrompts | None
+) -> float:
     """Tokens of an item's prompt without examples."""
     if not isinstance(task, ConfigurableTask):
         return float("inf")
-    own = task.fewshot_context(item.doc, num_fewshot=0, gen_prefix=task.doc_to_prefix(item.doc))
+    options = {} if chat is None else chat.options
+    prefix = task.doc_to_prefix(item.doc)
+    own = task.fewshot_context(item.doc, num_fewshot=0, gen_prefix=prefix, **options)
     text = own[min(at, len(own) - 1)] if isinstance(own, list) else own
-    return len(tokenizer.encode(text))
+    return len(prompt_tokens(tokenizer, [text])[0])
 
 
 def _level(count: int, of: int) -> Level:

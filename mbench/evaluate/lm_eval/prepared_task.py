@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from mbench.core.errors import MbenchError, TaskError, one_line
+from mbench.core.errors import ChatError, MbenchError, TaskError, one_line
 from mbench.core.evaluation import WEIGHT, Evaluation, evaluation
 from mbench.core.item_texts import ItemText
 from mbench.core.suite import LmEvalTask
+from mbench.evaluate.lm_eval.chat_prompts import ChatPrompts
 from mbench.evaluate.lm_eval.encoding import length_limit
 from mbench.evaluate.lm_eval.examples import remember_examples
 from mbench.evaluate.lm_eval.generation import GenerationRequests
@@ -42,7 +43,7 @@ Requests = LoglikelihoodRequests | GenerationRequests
 
 @dataclass(frozen=True)
 class BuiltTask:
-    """A task with its prompts, the same for every model."""
+    """A task with its prompts: the same for every model, or in one tokenizer's chat template."""
 
     name: str
     """What results call it."""
@@ -56,6 +57,8 @@ class BuiltTask:
     examples: Mapping[str, Sequence[Any]]
     """Member -> the documents of each of its items that few-shot examples were made of."""
     figures: Figures
+    chat: ChatPrompts | None = None
+    """What put its prompts into a chat template; None: they are plain text."""
 
     def tokenised(self, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> PreparedTask:
         """Tokenise its requests; see `prepare`."""
@@ -78,7 +81,11 @@ class BuiltTask:
 
 
 def build(
-    name: str, spec: LmEvalTask, directories: Sequence[Path], data: Sequence[LeafData] = ()
+    name: str,
+    spec: LmEvalTask,
+    directories: Sequence[Path],
+    data: Sequence[LeafData] = (),
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> BuiltTask:
     """Load a task and make its prompts.
 
@@ -88,12 +95,20 @@ def build(
         directories: folders of local task files; their tasks go before lm-eval's own of the same
             name. `spec.directory` is ignored.
         data: of its leaves.
+        tokenizer: into whose chat template prompts are put where `spec` has a `chat`; None: they
+            stay plain text.
 
     Raises:
-        TaskError: the name, the task file, its data or its metrics are not usable.
+        TaskError: the name, the task file, its data or its metrics are not usable, or its prompts
+            do not go into the chat template.
     """
     try:
-        return _build(name, spec, directories, data)
+        chat = None
+        if tokenizer is not None and spec.chat is not None and spec.chat.template:
+            chat = ChatPrompts(tokenizer, spec.chat)
+        return _build(name, spec, directories, data, chat)
+    except ChatError as error:
+        raise TaskError(f"task {name!r}: {error}") from error
     except MbenchError:
         raise
     # A task is code and data of others, which lm-eval takes as they come: whatever they raise, and
@@ -103,7 +118,11 @@ def build(
 
 
 def _build(
-    name: str, spec: LmEvalTask, directories: Sequence[Path], data: Sequence[LeafData]
+    name: str,
+    spec: LmEvalTask,
+    directories: Sequence[Path],
+    data: Sequence[LeafData],
+    chat: ChatPrompts | None,
 ) -> BuiltTask:
     items: list[Item] = []
     examples = {}
@@ -112,8 +131,13 @@ def _build(
         for subtask, task in loaded.tasks.items():
             examples[subtask] = remember_examples(subtask, task)
             try:
-                task.build_all_requests(limit=spec.limit, rank=0, world_size=1)
+                if chat is None:
+                    task.build_all_requests(limit=spec.limit, rank=0, world_size=1)
+                else:
+                    chat.make(subtask, task, spec.limit)
                 items += read_items(subtask, task, prefixed=len(loaded.tasks) > 1)
+            except ChatError:
+                raise
             except Exception as error:
                 raise TaskError(
                     f"task {subtask!r}: its prompts cannot be made: {one_line(error)}"
@@ -129,7 +153,7 @@ def _build(
                 "members one by one in the suite"
             )
         figures = rehearse(loaded.tasks, items, figures)
-    return BuiltTask(name, spec.seed, loaded.tasks, loaded.group, items, examples, figures)
+    return BuiltTask(name, spec.seed, loaded.tasks, loaded.group, items, examples, figures, chat)
 
 
 def prepare(
@@ -155,7 +179,7 @@ def prepare(
     Raises:
         TaskError: as `build`, or the lengths are not usable.
     """
-    return build(name, spec, directories, data).tokenised(tokenizer, max_length)
+    return build(name, spec, directories, data, tokenizer).tokenised(tokenizer, max_length)
 
 
 class PreparedTask:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from mbench.core.admission import Finding
 from mbench.core.errors import AdmissionError
 from mbench.plan.admission.budgets import budget_checks
+from mbench.plan.admission.chats import chat_checks
 from mbench.plan.admission.check import Check, RefusedElsewhere
 from mbench.plan.admission.lengths import sequence_checks, window_checks
 from mbench.plan.admission.models import model_checks
@@ -46,6 +47,7 @@ def _checks(plan: Plan) -> Iterator[Check]:
     yield from text_checks(plan)
     yield from sequence_checks(plan)
     yield from window_checks(plan)
+    yield from chat_checks(plan)
     yield from task_checks(plan)
     yield from budget_checks(plan)
 

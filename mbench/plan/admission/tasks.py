@@ -13,7 +13,8 @@ from mbench.core.admission import Finding
 from mbench.core.errors import MbenchError, TaskError
 from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval.task_code import code_of
-from mbench.plan.admission.check import Check, keep_size
+from mbench.plan.admission.chats import refused
+from mbench.plan.admission.check import Check, RefusedElsewhere, keep_size
 from mbench.plan.admission.models import model_inputs
 from mbench.plan.keys import admission_key
 from mbench.plan.models import PlannedModel
@@ -51,19 +52,22 @@ def task_checks(plan: Plan) -> Iterator[Check]:
                 key = admission_key(plan.code, what, {**inputs, **model_inputs(model)})
                 size = plan.task_size_key(model, task)
                 keep = partial(keep_size, plan.inputs.store, size)
-                yield Check(partial(_requests, task, model, built, keep), key, also=size)
+                own = built if task.chat is None else cache(partial(_build, task, model))
+                yield Check(partial(_requests, task, model, built, own, keep), key, also=size)
 
 
 def _out_of_reach(task: PlannedTask) -> Iterator[Finding]:
     yield Finding("tasks", task.name, "data", task.out_of_reach, "refused")
 
 
-def _build(task: PlannedTask) -> BuiltTask | MbenchError:
+def _build(task: PlannedTask, model: PlannedModel | None = None) -> BuiltTask | MbenchError:
+    """With prompts as plain text, or as they are in the chat template of a model."""
     from mbench.evaluate.lm_eval.prepared_task import build
 
     assert isinstance(task.spec, LmEvalTask)
     try:
-        return build(task.name, task.spec, task.directories, task.data)
+        tokenizer = None if model is None else model.tokenizer
+        return build(task.name, task.spec, task.directories, task.data, tokenizer)
     except MbenchError as error:
         return error
 
@@ -93,17 +97,26 @@ def _items(task: PlannedTask, built: Built) -> Iterator[Finding]:
 
 
 def _requests(
-    task: PlannedTask, model: PlannedModel, built: Built, keep: Callable[[TaskSize], None]
+    task: PlannedTask,
+    model: PlannedModel,
+    built: Built,
+    own: Built,
+    keep: Callable[[TaskSize], None],
 ) -> Iterator[Finding]:
+    """`own` is the task with its prompts in the model's chat template, if it has a `chat`."""
     from mbench.evaluate.lm_eval.looks import looks_at_requests
 
-    found = built()
-    if isinstance(found, MbenchError):
-        return
     try:
         tokenizer = model.tokenizer
     except MbenchError:
         return  # the model itself is refused
+    if task.chat is not None and refused(model, task.chat):
+        raise RefusedElsewhere
+    found = own()
+    if isinstance(found, MbenchError):
+        if not isinstance(built(), MbenchError):
+            yield Finding("tasks", task.name, "prompts", str(found), "refused", model.name)
+        return
     try:
         prepared = found.tokenised(tokenizer, model.facts.positions)
     except TaskError as error:
