@@ -45,6 +45,9 @@ def task_fingerprint(
     settings = spec.model_dump(
         exclude={"task", "directory", "metric", "expect", "trust_code", "publish_items", "chat"}
     )
+    # They came later: tasks without them keep their keys.
+    if not spec.generation:
+        del settings["generation"]
     chat = {} if spec.chat is None else {"chat": spec.chat.parts()}
     return {
         "kind": "lm-eval",

@@ -12,14 +12,12 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from helpers.chat_templates import A_DAY, BOS, NO_SYSTEM, OWN_SYSTEM, THINKING, TODAY, TURNS
-from helpers.lm_eval_runs import figures_of, stock, toy_model, write
+from helpers.lm_eval_runs import stock, toy_model, write
 from helpers.stand_ins import TOKENIZER
 from mbench.core.chat import ChatSpec
-from mbench.core.errors import TaskError
 from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval.encoding import encode
-from mbench.evaluate.lm_eval.looks import looks_at_requests
-from mbench.evaluate.lm_eval.prepared_task import build, prepare
+from mbench.evaluate.lm_eval.prepared_task import build
 
 DAY = datetime.date(2026, 3, 5)
 TEMPLATES = {
