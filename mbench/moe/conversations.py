@@ -22,7 +22,6 @@ from mbench.core.suite_inputs import CorpusSpec
 from mbench.moe.calibration import CHARACTERS, ConversationFacts, TokenSequences, Written
 from mbench.moe.rendering import Rendering
 from mbench.moe.tokenizer import bos_at
-from mbench.moe.tokens import tokenise
 from mbench.storage.text_files.conversations import Conversation
 from mbench.storage.texts import Text
 
@@ -91,28 +90,32 @@ class _Encoder:
     """Puts conversations into the chat template, and tokenises them."""
 
     def __init__(self, name: str, spec: CorpusSpec, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Raises `CorpusError` where BOS is asked for and there is none."""
+        """Raises `CorpusError` where BOS is asked for and there is none, or no room beside it."""
         try:
             where, self._bos = bos_at(tokenizer, spec.bos or "none", "none")
         except CorpusError as error:
             raise CorpusError(f"{name}: {error}") from None
+        if where == "window" and spec.length == 1:
+            raise CorpusError(f"{name}: sequences of 1 token have no room beside BOS")
         alone = spec.packing == "document"
         self._before = where == "document" or (where == "window" and alone)
         self.first = self._bos if where == "window" and not alone else None
         """The token that every sequence of joined conversations begins with."""
-        self.join = tokenise(spec.join, tokenizer).ids
         self.rendering = Rendering(name, spec.chat or ChatSpec(), tokenizer)
         self._refused = spec.bos == "none"
         self._name = name
         self._tokenizer = tokenizer
+        self.join = self._ids(spec.join)
         added = tokenizer.added_tokens_decoder.values()
         special = {*tokenizer.all_special_tokens, *(str(each) for each in added if each.special)}
-        self._special = re.compile("|".join(map(re.escape, sorted(special, key=len)[::-1])) or "$^")
+        self._special = re.compile(
+            "|".join(map(re.escape, sorted(special, key=len)[::-1])) or "(?!)"
+        )
 
     def of(self, conversation: Conversation) -> _Encoded:
         """Raises `CorpusError` where the template refuses it or leaves out a message."""
         rendered = self.rendering.of(conversation)
-        ids = tokenise(rendered, self._tokenizer).ids
+        ids = self._ids(rendered)
         bos = self._tokenizer.bos_token_id
         begins = bos is not None and ids[:1].tolist() == [bos]
         if begins and self._refused:
@@ -125,6 +128,19 @@ class _Encoder:
         return _Encoded(
             ids, begins, conversation.turns, typed[0] if typed else "", rendered[:SHOWN]
         )
+
+    def _ids(self, text: str) -> np.ndarray:
+        # Longer than the model's positions on purpose: it is cut later.
+        encoded = self._tokenizer(text, add_special_tokens=False, verbose=False)
+        return np.array(encoded["input_ids"], dtype=np.int64)
+
+
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
+    """Finds one in a text, the longest that begins there."""
+    added = tokenizer.added_tokens_decoder.values()
+    special = {*tokenizer.all_special_tokens, *(str(each) for each in added if each.special)}
+    longest_first = sorted(special, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
 
 def _one_each(spec: CorpusSpec, taken: Sequence[_Encoded], encoder: _Encoder) -> TokenSequences:

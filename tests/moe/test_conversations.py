@@ -179,6 +179,8 @@ def test_bos_is_never_doubled_and_none_is_refused_where_the_template_prints_it(t
     assert rows(cut(tmp_path, bare, TALKS, bos="none")) == rows(cut(tmp_path, bare, TALKS))
     with pytest.raises(CorpusError, match="`bos: none`, but the chat template begins with BOS"):
         cut(tmp_path, printing, TALKS, bos="none")
+    with pytest.raises(CorpusError, match="sequences of 1 token have no room beside BOS"):
+        cut(tmp_path, bare, TALKS, bos="window", length=1, packing="contiguous")
     without = made("byte_level", TURNS)
     without.bos_token = None
     with pytest.raises(CorpusError, match=r"corpora\.x: `bos: window` is asked for, but the tok"):
