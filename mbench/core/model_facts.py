@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -111,15 +111,18 @@ class StoredSize:
 
     bytes: int
     """All that the model's class uses: weights, scales and whatever else belongs to them."""
-    expert_bytes: tuple[int, ...]
-    """Per MoE layer, what one expert takes, with its scales."""
+    expert_bytes: tuple[tuple[int, ...], ...]
+    """Per MoE layer, what each expert takes, with its scales; one number where all take the same.
+    """
     row_bytes: tuple[int, ...]
-    """Likewise its row in the router, with its bias if there is one."""
-    num_experts: int
+    """Likewise a row of the router, with its bias if there is one."""
 
-    def bytes_left(self, kept: Sequence[int], *, whole_router: bool = False) -> int:
-        """Of the checkpoint that is pruned to so many experts in each layer."""
-        rows = (0,) * len(kept) if whole_router else self.row_bytes
-        layers = zip(self.expert_bytes, rows, kept, strict=True)
-        dropped = sum((own + row) * (self.num_experts - left) for own, row, left in layers)
+    def bytes_left(self, keep: np.ndarray, *, whole_router: bool = False) -> int:
+        """Of the checkpoint that is pruned to the experts of a mask (bool [layers, N])."""
+        dropped = 0
+        for row, each, of_router in zip(~keep, self.expert_bytes, self.row_bytes, strict=True):
+            count = int(np.count_nonzero(row))
+            same = len(each) == 1
+            dropped += count * each[0] if same else sum(each[e] for e in np.flatnonzero(row))
+            dropped += 0 if whole_router else count * of_router
         return self.bytes - dropped

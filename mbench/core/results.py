@@ -200,9 +200,9 @@ class Footprint:
     """One model, full or pruned."""
 
     parameters: int
-    """Tied ones counted once; only those that a checkpoint of the family has."""
+    """Tied ones counted once; only those that a checkpoint of the family has, as plain numbers."""
     checkpoint_bytes: int
-    """Parameters in the dtype that the checkpoint is stored in, and the buffers it has."""
+    """Of its tensors as they are stored; of pickled ones as many as plain tensors take."""
     weight_bytes: int
     """Parameters and buffers in memory, in the dtype the suite asks for."""
     peak_bytes: int

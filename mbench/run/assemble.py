@@ -136,8 +136,7 @@ def _weight_bytes(outcome: Outcome, model: PlannedModel, mask: ExpertMask | None
     size = outcome.sizes.get(model.name)
     if size is None or mask is None:
         return None
-    kept = mask.keep.sum(axis=1).tolist()
-    left = size.bytes_left(kept, whole_router=keeps_router(mask.stand_in))
+    left = size.bytes_left(mask.keep, whole_router=keeps_router(mask.stand_in))
     if isinstance(mask.stand_in, Constants):
         left += mask.stand_in.outputs[~mask.keep].nbytes
     return left

@@ -92,6 +92,9 @@ def _measure(session: ModelSession, spec: EfficiencySpec, saving: Saving) -> Sav
     from mbench.run.footprint import compare, even_mask
 
     loaded = session.load()
-    pruned = prune(loaded.model, loaded.layers, even_mask(loaded.layers, saving.kept))
-    unpruned, smaller, allocations = compare(loaded.model, pruned, spec, loaded.facts)
+    keep = even_mask(loaded.layers, saving.kept)
+    size = session.outcome.sizes.get(session.model.name)
+    stored = (size.bytes, size.bytes_left(keep)) if size else None
+    pruned = prune(loaded.model, loaded.layers, keep)
+    unpruned, smaller, allocations = compare(loaded.model, pruned, spec, loaded.facts, stored)
     return replace(saving, allocations=allocations, unpruned=unpruned, pruned=smaller)

@@ -56,14 +56,23 @@ PROMPT = 512
 
 
 def compare(
-    model: PreTrainedModel, pruned: PreTrainedModel, spec: EfficiencySpec, facts: ModelFacts
+    model: PreTrainedModel,
+    pruned: PreTrainedModel,
+    spec: EfficiencySpec,
+    facts: ModelFacts,
+    stored: tuple[int, int] | None = None,
 ) -> tuple[Footprint, Footprint, str]:
     """Measure both alternately; also returns what counted the allocations. `facts` are `model`'s.
 
+    `stored` are the bytes of both checkpoints; None: not known, and as many as plain tensors take.
+
     Both run as stock transformers runs them, on the same prompts of random tokens. The first
     repetition warms up and is not counted; the order changes from one repetition to the next.
-    Raises `MbenchError` for sequences longer than the model's context.
+    Raises `MbenchError` for sequences longer than the model's context, and where weights are stored
+    in fewer bits and nobody knows in how many bytes.
     """
+    if facts.stored_form and stored is None:
+        raise MbenchError(f"how many bytes its weights take in {facts.stored_form} is not known")
     config = model.config.get_text_config()
     longest = positions_of(model.config)
     room = None if longest is None else longest - spec.new_tokens
@@ -83,7 +92,7 @@ def compare(
             if repetition:
                 seconds[side].append(spent)
     footprints = []
-    for measured, pairs in zip(sides, seconds, strict=True):
+    for number, (measured, pairs) in enumerate(zip(sides, seconds, strict=True)):
         weights = _weight_bytes(measured)
         beside, allocations = most_allocated(
             partial(generate, measured, ids, spec.new_tokens), ids.device
@@ -93,7 +102,7 @@ def compare(
         footprints.append(
             Footprint(
                 parameters=parameters,
-                checkpoint_bytes=parameters * DTYPE_BYTES[facts.dtype] + _buffer_bytes(measured),
+                checkpoint_bytes=stored[number] if stored else _plain_bytes(measured, facts),
                 weight_bytes=weights,
                 peak_bytes=weights + beside,
                 prefill=_spread(ids.numel(), prefill),
@@ -131,10 +140,11 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def _buffer_bytes(model: PreTrainedModel) -> int:
-    """Of the buffers that a checkpoint has, in the dtype they have in memory."""
+def _plain_bytes(model: PreTrainedModel, facts: ModelFacts) -> int:
+    """Of a checkpoint of plain tensors: buffers are in the dtype they have in memory."""
     stored = model.state_dict()
-    return sum(buffer.nbytes for name, buffer in model.named_buffers() if name in stored)
+    buffers = sum(buffer.nbytes for name, buffer in model.named_buffers() if name in stored)
+    return count_parameters(model, facts.model_type) * DTYPE_BYTES[facts.dtype] + buffers
 
 
 def _weight_bytes(model: PreTrainedModel) -> int:

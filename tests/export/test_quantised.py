@@ -85,9 +85,8 @@ def test_what_is_exported_has_the_same_bytes_and_logits(kind, mask, tmp_path):
     dropped = {name for name in before if name not in sources.values()}
     assert all(NUMBER.fullmatch(name) for name in dropped)
 
-    left = stored_size(full).bytes_left(
-        drawn_mask.keep.sum(axis=1).tolist(), whole_router=mask in ("constants", "mapped")
-    )
+    whole_router = mask in ("constants", "mapped")
+    left = stored_size(full).bytes_left(drawn_mask.keep, whole_router=whole_router)
     assert left == sum(tensor.nbytes for tensor in after.values())
     assert done.pruned.bytes == left + constants.nbytes
     assert done.full.bytes == sum(tensor.nbytes for tensor in before.values())
@@ -234,6 +233,6 @@ def test_the_layer_for_speculative_decoding_is_left_out_with_its_scales(tmp_path
     assert set(done.left_out) == set(extra)
     assert not any(".layers.61." in name for name in tensors_of(tmp_path / "out"))
     assert done.full.bytes == sum(tensor.nbytes for tensor in tensors.values())
-    assert stored_size(full).bytes_left([4]) == done.pruned.bytes
+    assert stored_size(full).bytes_left(mask) == done.pruned.bytes
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["quantization_config"]["modules_to_not_convert"] == []

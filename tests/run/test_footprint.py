@@ -17,6 +17,7 @@ from helpers.demo_results import synthetic
 from helpers.page_tables import Tables
 from helpers.pages import html_of
 from helpers.prunable import built, draw
+from helpers.quantised_checkpoints import write_pair
 from helpers.tiny_models import random_sequences, save
 from helpers.tiny_suite import results_of
 from mbench.cli.summary import list_problems
@@ -26,6 +27,7 @@ from mbench.core.results import Footprint, Saving, Spread
 from mbench.core.suite import EfficiencySpec
 from mbench.moe.load import load
 from mbench.moe.prune import prune
+from mbench.moe.stored_size import stored_size
 from mbench.plan.plan import make_plan
 from mbench.plan.plugin_loading import load_registry
 from mbench.plan.suite_file import load_suite
@@ -117,6 +119,26 @@ def test_a_checkpoints_size_is_that_of_its_tensors(family, tmp_path):
     dropped = full.parameters - smaller.parameters
     row = loaded.facts.expert_parameters + loaded.facts.hidden_size
     assert dropped == 4 * len(loaded.layers) * row
+
+
+def test_quantised_weights_count_the_bytes_that_they_are_stored_in(tmp_path):
+    quantised, twin = (
+        load(str(path), device="cpu") for path in write_pair("gpt-oss-mxfp4", tmp_path)
+    )
+    keep = measure.even_mask(quantised.layers, 4)
+    pruned = prune(quantised.model, quantised.layers, keep)
+    spec = EfficiencySpec(prompt_tokens=4, new_tokens=1, batch_size=1, repetitions=3)
+    with pytest.raises(MbenchError, match="its weights take in MXFP4 is not known"):
+        measure.compare(quantised.model, pruned, spec, quantised.facts)
+    size = stored_size(tmp_path / "quantised")
+    stored = (size.bytes, size.bytes_left(keep))
+    full, smaller, _ = measure.compare(quantised.model, pruned, spec, quantised.facts, stored)
+    tensors = load_file(tmp_path / "quantised" / "model.safetensors")
+    assert full.checkpoint_bytes == sum(tensor.nbytes for tensor in tensors.values())
+    halved = [t for name, t in tensors.items() if ".experts." in name or ".router." in name]
+    dropped = sum(tensor.nbytes // 2 for tensor in halved)
+    assert full.checkpoint_bytes - smaller.checkpoint_bytes == dropped
+    assert full.parameters == twin.facts.parameters
 
 
 def test_the_accelerator_that_computes_is_the_one_that_is_counted(monkeypatch):
