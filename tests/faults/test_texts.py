@@ -7,11 +7,17 @@ from collections import Counter
 
 import pytest
 
+from helpers.conversation_files import TALK_FORMATS
 from helpers.text_formats import COMPRESSIONS, FORMATS, TABLES, json_lines
 from mbench.core.errors import CorpusError
 from mbench.core.suite_inputs import TextSource
 from mbench.storage.texts import Text
 
+TALKS = [
+    [{"role": "system", "content": "ü"}, {"role": "user", "content": "first\n🙂"}],
+    [],
+    [{"role": "user", "content": 'a "b"'}, {"role": "assistant", "content": "x" * 300}],
+]
 DOCUMENTS = ["first\ndocument", "", 'a "quoted" ü 🙂', "x" * 300, "and the last\t"]
 ENDS = ["", *COMPRESSIONS]
 
@@ -38,13 +44,16 @@ def damaged(content, draw):
     return content[:at] + middle[kind]
 
 
-def outcome(path, content):
-    """Documents, or None where the file was refused in one line that names it."""
+def outcome(path, content, messages=None):
+    """Texts, or None where the file was refused in one line that names it."""
     path.write_bytes(content)
-    text = Text("corpora.c", TextSource(files=(str(path),)), {})
+    text = Text("corpora.c", TextSource(files=(str(path),), messages=messages), {})
     try:
         text.identity()
-        found = ["".join(document) for document in text.in_parts()]
+        if messages is None:
+            found = ["".join(document) for document in text.in_parts()]
+        else:
+            found = ["".join(talk.contents) for talk in text.conversations()]
     except CorpusError as error:
         words = str(error)
     else:
@@ -67,6 +76,15 @@ def test_damage_of_any_kind_is_one_line(name, examples, tmp_path):
         found = outcome(tmp_path / f"{number}-{name}{end}", damaged(content, draw))
         seen["refused" if found is None else "read"] += 1
     assert seen["refused"] > 0
+
+
+@few_or_many
+@pytest.mark.parametrize("name", TALK_FORMATS)
+def test_damaged_conversations_are_one_line(name, examples, tmp_path):
+    content, draw = TALK_FORMATS[name](TALKS), random.Random(name)
+    paths = (tmp_path / f"{number}-{name}" for number in range(examples))
+    found = [outcome(path, damaged(content, draw), messages="talk") for path in paths]
+    assert None in found
 
 
 @few_or_many

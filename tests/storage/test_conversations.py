@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import gzip
 
 import pyarrow
-import pyarrow.feather
 import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from helpers.conversation_files import TALK_FORMATS, talk_lines
 from mbench.core.errors import CorpusError
 from mbench.core.suite import PerplexityTask
 from mbench.core.suite_inputs import CorpusSpec, TextSource
@@ -25,26 +25,6 @@ TALKS = [
 ]
 
 
-def lines(talks, **others):
-    return "".join(json.dumps({"n": 1, "talk": talk, **others}) + "\n" for talk in talks).encode()
-
-
-def by_columns(talks):
-    return [{key: [m[key] for m in talk] for key in ("role", "content")} for talk in talks]
-
-
-def tables(talks, folder, stem):
-    """The same in every kind of table, with keys that messages lack."""
-    wide = [[{"name": None, **message} for message in talk] for talk in talks]
-    for name, held in ((f"{stem}.parquet", wide), (f"{stem}-columns.parquet", by_columns(talks))):
-        pyarrow.parquet.write_table(
-            pyarrow.table({"talk": held, "n": [1] * len(talks)}), folder / name
-        )
-    table = pyarrow.table({"talk": wide})
-    pyarrow.feather.write_feather(table, folder / f"{stem}.arrow", compression="zstd")
-    return [folder / f"{stem}{end}" for end in (".parquet", "-columns.parquet", ".arrow")]
-
-
 def read(*paths, **source):
     text = Text("corpora.c", source_of(*paths, **source), {})
     return [
@@ -56,30 +36,32 @@ def source_of(*paths, **source):
     return TextSource(files=tuple(map(str, paths)), messages="talk", **source)
 
 
-def test_every_format_gives_the_same_conversations(tmp_path):
-    (tmp_path / "a.jsonl").write_bytes(lines(TALKS))
-    (tmp_path / "a.json").write_text(json.dumps([{"talk": talk} for talk in TALKS], indent=1))
-    (tmp_path / "columns.jsonl").write_bytes(lines(by_columns(TALKS)))
-    for path in (*tmp_path.glob("*.js*"), *tables(TALKS, tmp_path, "a")):
-        assert read(path) == TALKS, path
-    assert read(tmp_path / "a.jsonl", tmp_path / "a.parquet") == TALKS * 2
+@pytest.mark.parametrize("name", TALK_FORMATS)
+def test_every_format_gives_the_same_conversations(name, tmp_path):
+    path, packed = tmp_path / name, tmp_path / "packed.jsonl.gz"
+    path.write_bytes(TALK_FORMATS[name](TALKS))
+    packed.write_bytes(gzip.compress(talk_lines(TALKS)))
+    assert read(path) == TALKS
+    assert read(path, packed) == TALKS * 2
 
 
 MESSAGES = st.fixed_dictionaries({"role": st.text(max_size=5), "content": st.text(max_size=9)})
 
 
-@settings(max_examples=40, deadline=None)
-@given(talks=st.lists(st.lists(MESSAGES, min_size=1, max_size=3), min_size=1, max_size=4))
-def test_any_conversation_comes_back_from_any_format(talks, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("drawn")
-    (folder / "a.jsonl").write_bytes(lines(talks))
-    for path in (folder / "a.jsonl", *tables(talks, folder, "a")):
-        assert read(path) == talks, path
+@settings(max_examples=60, deadline=None)
+@given(
+    talks=st.lists(st.lists(MESSAGES, min_size=1, max_size=3), min_size=1, max_size=4),
+    name=st.sampled_from(sorted(TALK_FORMATS)),
+)
+def test_any_conversation_comes_back_from_any_format(talks, name, tmp_path_factory):
+    path = tmp_path_factory.mktemp("drawn") / name
+    path.write_bytes(TALK_FORMATS[name](talks))
+    assert read(path) == talks
 
 
 def test_other_layouts_mean_the_same(tmp_path):
     def one(talk):
-        (tmp_path / "a.jsonl").write_bytes(lines([talk]))
+        (tmp_path / "a.jsonl").write_bytes(talk_lines([talk]))
         (found,) = read(tmp_path / "a.jsonl")
         return found
 
@@ -148,7 +130,7 @@ def test_rows_of_tables_and_missing_fields_are_named(tmp_path):
 
 
 def test_nulls_are_skipped_where_the_suite_says_so(tmp_path):
-    (tmp_path / "a.jsonl").write_bytes(lines([None, TALKS[0], None]))
+    (tmp_path / "a.jsonl").write_bytes(talk_lines([None, TALKS[0], None]))
     assert read(tmp_path / "a.jsonl", nulls="skip") == [None, TALKS[0], None]
 
 
@@ -164,7 +146,7 @@ def test_files_without_lists_are_refused_before_they_are_read(name, kind, tmp_pa
 
 def test_the_identity_tells_conversations_from_texts(tmp_path):
     path = tmp_path / "a.jsonl"
-    path.write_bytes(lines(TALKS))
+    path.write_bytes(talk_lines(TALKS))
     text = TextSource(files=(str(path),), field="talk")
     both = [Text("corpora.c", each, {}).identity() for each in (text, source_of(path))]
     assert both[0] != both[1]
@@ -173,8 +155,8 @@ def test_the_identity_tells_conversations_from_texts(tmp_path):
 
 def test_conversations_of_the_hub_are_read_and_named(online, store):
     talks = TALKS[2:]
-    online.push("dataset", "acme/talks", {"train.jsonl": lines([*talks, None])})
-    online.push("dataset", "acme/bad", {"train.jsonl": lines([[{"role": "user"}]])})
+    online.push("dataset", "acme/talks", {"train.jsonl": talk_lines([*talks, None])})
+    online.push("dataset", "acme/bad", {"train.jsonl": talk_lines([[{"role": "user"}]])})
 
     def read(name, **source):
         source = TextSource(hub=name, messages="talk", **source)
