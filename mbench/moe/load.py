@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from transformers import (
     AutoModelForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Qwen2MoeConfig,
-    modeling_utils,
 )
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-from mbench.core.errors import MbenchError, ModelNotFound, UnsupportedModel
+from mbench.core.errors import ModelNotFound, UnsupportedModel
 from mbench.core.model_facts import DTYPE_BYTES, ModelFacts
-from mbench.core.replaced import environment_variable, replaced
 from mbench.core.suite_values import AttentionName, DtypeName
 from mbench.moe import deepseek
 from mbench.moe.adapter import MoELayer, find_moe_layers
@@ -29,7 +25,7 @@ from mbench.moe.config import Checkpoint, positions_of, read_config
 from mbench.moe.load_errors import legible, naming, readable, unsupported_in_one_line
 from mbench.moe.offload import DeviceMap, Placement, device_map_for, folder_for, settle
 from mbench.moe.preserved import gates_when_pruned
-from mbench.moe.quantised.reader import StoredWeights, weight_files
+from mbench.moe.quantised.in_transformers import reading
 from mbench.moe.router import fewest_experts
 from mbench.moe.tokenizer import load_tokenizer
 from mbench.storage.checkpoints import refuse_incomplete
@@ -212,7 +208,8 @@ def load_weights(
     with (
         legible(place),
         readable(place),
-        _read_as_needed(checkpoint, variant),
+        naming(place),
+        reading(place, checkpoint.form, variant),
         folder_for(device_map) as (folder, keep_for),
     ):
         model, report = model_class.from_pretrained(
@@ -249,46 +246,3 @@ def _refuse_untied(place: str, model: PreTrainedModel) -> None:
                 f"model {place}: config.json says tie_word_embeddings, but {tied} and {owner}"
                 " differ in the weights: which is meant cannot be told"
             )
-
-
-@contextlib.contextmanager
-def _read_as_needed(checkpoint: Checkpoint, variant: str | None) -> Iterator[None]:
-    """Let transformers read weights through the reader of stored forms, one copy of each.
-
-    It maps the files into memory, merges the experts into new tensors, and reads ahead in threads.
-    Reading each tensor when it is needed takes half the memory, and less time.
-    """
-    if not hasattr(modeling_utils, "safe_open"):
-        raise MbenchError(
-            f"transformers {transformers.__version__} reads weights in a way that mbench does not "
-            "know; install the version in constraints.txt"
-        )
-    files = weight_files(Path(checkpoint.place), variant)
-    form = checkpoint.form
-    if form and not files:
-        raise UnsupportedModel(
-            f"model {checkpoint.place}: weights in {form.words} are read from safetensors files"
-            " only, and it has none"
-        )
-    with naming(checkpoint.place):
-        weights = StoredWeights(files, form)
-        with (
-            environment_variable("HF_DEACTIVATE_ASYNC_LOAD", "1"),
-            replaced(modeling_utils, "safe_open", lambda file, **_: weights.open_file(file)),
-            _offloaded_anew() if form else contextlib.nullcontext(),
-        ):
-            yield
-
-
-def _offloaded_anew() -> contextlib.AbstractContextManager[None]:
-    """Let what is kept on disk be written there as numbers.
-
-    By itself transformers would take weights that it need not convert from the checkpoint's files,
-    by their names and without their scales.
-    """
-    offload: Callable[..., Any] = vars(modeling_utils)["accelerate_disk_offload"]
-
-    def without_files(model: Any, folder: Any, files: Any, *others: Any) -> Any:
-        return offload(model, folder, None, *others)
-
-    return replaced(modeling_utils, "accelerate_disk_offload", without_files)

@@ -176,7 +176,7 @@ def test_what_is_not_whole_is_not_exported_or_loaded(tmp_path):
     weights = tmp_path / "expert_mask.json" / "model.mbench.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
     shutil.copy(tmp_path / "config.json" / "expert_mask.json", weights.parent)
-    with pytest.raises(ModelNotFound, match="is truncated|is damaged"):
+    with pytest.raises(ModelNotFound, match=r"is truncated|is damaged"):
         mbench.load_pruned(weights.parent)
     # Another mask than that of the weights.
     out = tmp_path / "other"

@@ -95,7 +95,7 @@ def mxfp4(weight: torch.Tensor) -> Stored:
     groups = weight.transpose(1, 2).to(torch.float64).unflatten(2, (-1, 32))
     exponents = (groups.abs().amax(-1) + 1e-9).log2().floor() - 2
     scaled = groups / 2 ** exponents.unsqueeze(-1)
-    nearest = (scaled.abs().unsqueeze(-1) - MX_NUMBERS).abs().argmin(-1)
+    nearest = torch.bucketize(scaled.abs().contiguous(), (MX_NUMBERS[1:] + MX_NUMBERS[:-1]) / 2)
     codes = (nearest + 8 * (scaled < 0)).to(torch.uint8)
     numbers = MX_NUMBERS[nearest] * torch.where(scaled < 0, -1, 1) * 2 ** exponents.unsqueeze(-1)
     tensors = {

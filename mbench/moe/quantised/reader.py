@@ -23,6 +23,7 @@ from mbench.storage.safetensor_files import INDEX, StoredTensor, read_headers
 
 PLAIN = ("F64", "F32", "F16", "BF16", "I64", "BOOL")
 """Dtypes of tensors that mean what they hold: numbers, counters and masks."""
+PLAIN_IN_TORCH = ("float64", "float32", "float16", "bfloat16", "int64", "bool")
 
 
 class StoredWeights:
@@ -47,16 +48,7 @@ class StoredWeights:
                 raise UnsupportedModel(f"{name} and {roles[role]} are the same part of {weight}")
             roles[role] = name
         for weight in filter(self.is_plain, self.parts):
-            stored = self.tensors[weight]
-            if stored.dtype not in PLAIN:
-                lacks = (
-                    f"has no scales, which {form.words} needs"
-                    if form
-                    else "the checkpoint's configuration does not say in which form"
-                )
-                raise UnsupportedModel(
-                    f"{weight} is stored in {stored.dtype} {list(stored.shape)}, and {lacks}"
-                )
+            refuse_stored(weight, self.tensors[weight].dtype, self.tensors[weight].shape, form)
 
     def is_plain(self, weight: str) -> bool:
         """Whether the weight is one tensor that means what it holds."""
@@ -154,6 +146,19 @@ class Weight:
         if self._weights.is_plain(self._name):
             return self._weights.tensors[self._name].dtype
         return "F32"
+
+
+def refuse_stored(name: str, dtype: str, shape: Sequence[int], form: Form | None = None) -> None:
+    """Raise `UnsupportedModel` for a tensor that does not mean what it holds, without its scales.
+
+    transformers would take the stored codes for numbers.
+    """
+    if dtype in (*PLAIN, *PLAIN_IN_TORCH):
+        return
+    lacks = "the checkpoint's configuration does not say in which form"
+    if form:
+        lacks = f"has no scales, which {form.words} needs"
+    raise UnsupportedModel(f"{name} is stored in {dtype} {list(shape)}, and {lacks}")
 
 
 def weight_files(folder: Path, variant: str | None = None) -> list[Path]:
