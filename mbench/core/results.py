@@ -68,14 +68,14 @@ class CellKey:
 
     @property
     def label(self) -> str:
-        """The cell's name in progress and messages, e.g. `qwen 75% pruned, random seed 0`."""
+        """The cell's name in progress and messages, e.g. `qwen 75 % pruned, random seed 0`."""
         seed = "" if self.seed is None else f" seed {self.seed}"
         return f"{budget_label(self.model, self.retain)}, {self.method}{seed}"
 
 
 def budget_label(model: str, retain: float) -> str:
-    """A budget's name in progress and messages, e.g. `qwen 75% pruned`."""
-    return f"{model} {100 * (1 - retain):.4g}% pruned"
+    """A budget's name in progress and messages, e.g. `qwen 75 % pruned`."""
+    return f"{model} {100 * (1 - retain):.4g} % pruned"
 
 
 @dataclass(frozen=True)

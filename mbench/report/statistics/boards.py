@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mbench.core.results import CellKey, CellResult, Results
+from mbench.report.statistics.equal_bytes import EqualBytes, equal_bytes
 from mbench.report.statistics.floors import Floor, floors
 from mbench.report.statistics.groups import BudgetEntries, Entry, Group, arrange
 from mbench.report.statistics.mask_facts import MaskFacts, mask_facts
@@ -128,16 +129,20 @@ class RunBoards:
     score: Score | None
     second_score: Score | None
     groups: tuple[GroupBoards, ...]
+    equal_bytes: tuple[EqualBytes, ...]
+    """One for each model that was run in several stored forms."""
 
 
 def boards(results: Results) -> RunBoards:
     """All budgets of all models, ranked by the score that the suite declares."""
     score, second = primary_score(results), second_score(results)
+    arranged = arrange(results)
     groups = [
         _of_group(f"model-{number}", results, group, score, second)
-        for number, group in enumerate(arrange(results), 1)
+        for number, group in enumerate(arranged, 1)
     ]
-    return RunBoards(results, score, second, tuple(groups))
+    by_bytes = equal_bytes(results, arranged, score)
+    return RunBoards(results, score, second, tuple(groups), by_bytes)
 
 
 def _of_group(

@@ -32,10 +32,10 @@ class Entry:
         return self.cells[0].seed is not None
 
     @property
-    def masks(self) -> frozenset[tuple[tuple[str, str], Fraction]]:
-        """(router, content hash) of its masks, and the share of its seeds that give each; entries
-        with the same ones are copies."""
-        counts = Counter((cell.router, cell.mask) for cell in self.cells)
+    def masks(self) -> frozenset[tuple[tuple[str, str, str], Fraction]]:
+        """(model, router, content hash) of its masks, and the share of its seeds that give each;
+        entries with the same ones are copies."""
+        counts = Counter((cell.model, cell.router, cell.mask) for cell in self.cells)
         return frozenset((mask, Fraction(n, len(self.cells))) for mask, n in counts.items())
 
     def summary(self, figure: Callable[[CellResult], float | None]) -> Summary | None:

@@ -210,11 +210,11 @@ def _reordered(outcomes: _Outcomes, like: _Outcomes) -> np.ndarray:
 def _contradictions(
     cells: Mapping[K, CellResult], parts: Sequence[Part], strata: Sequence[Stratum]
 ) -> Iterator[tuple[K, str]]:
-    """Cells with the same mask and router mode whose outcomes are not the same."""
+    """Cells with the same model, mask and router mode whose outcomes are not the same."""
     keys = list(cells)
-    by_mask: dict[tuple[str, str], list[int]] = {}
+    by_mask: dict[tuple[str, str, str], list[int]] = {}
     for column, cell in enumerate(cells.values()):
-        by_mask.setdefault((cell.router, cell.mask), []).append(column)
+        by_mask.setdefault((cell.model, cell.router, cell.mask), []).append(column)
     for columns in by_mask.values():
         for (task, _), stratum in zip(parts, strata, strict=True):
             totals = stratum.totals[:, columns]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -139,6 +140,15 @@ class Ranking:
 def rankings(group: Group, score: Score, paired: Paired[CellKey]) -> dict[float, Ranking]:
     """Retain ratio -> its methods ranked by the score; `paired` has the score's parts, in order."""
     return {budget.retain: _ranking(group, budget, score, paired) for budget in group.budgets}
+
+
+def rank_together(entries: Sequence[Entry], score: Score, paired: Paired[CellKey]) -> Ranking:
+    """Entries of any models and budgets, each under a name of its own, ranked by the score.
+
+    None of them is a reference: neither random pruning nor the unpruned model.
+    """
+    together = BudgetEntries(math.nan, 0, tuple(entries))
+    return _ranking(Group("", "", None, (together,)), together, score, paired)
 
 
 def _ranking(group: Group, budget: BudgetEntries, score: Score, paired: Paired[CellKey]) -> Ranking:
