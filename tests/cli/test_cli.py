@@ -54,7 +54,7 @@ def test_a_run_prints_the_report_on_stdout_and_the_rest_on_stderr(first_run):
     assert "Warning" not in run.stderr
     assert "5 methods at 50, 75 % pruned, 2 tasks" in run.stderr
     assert re.search(r"^demo +12 +≤ 13 +≤ 26 +0 +2 ", run.stderr, re.M)
-    assert re.search(r"demo 50% pruned, reap +ppl-wiki [\d.]+", run.stderr)
+    assert re.search(r"demo 50 % pruned, reap +ppl-wiki [\d.]+", run.stderr)
     names = {path.name for path in (folder / "reports" / "tiny").iterdir()}
     assert names == {
         *("index.html", "results.csv", "results.json", "items.parquet"),

@@ -124,7 +124,7 @@ def test_every_failure_of_a_plugin_has_its_own_line_in_the_traceback(folder):
     plain = call(*words(*FAILING), cwd=folder, store=folder / "s")
     assert "Traceback" not in plain.stderr
     for name in FAILING:
-        assert f"50% pruned, {name}" in plain.stderr
+        assert f"50 % pruned, {name}" in plain.stderr
 
 
 def test_a_plugin_that_cannot_be_loaded_shows_where(folder):

@@ -55,7 +55,7 @@ def test_another_protocol_is_refused_and_nothing_is_written(halves):
 def test_the_preferred_directory_settles_contradictions(halves):
     worse = with_items(read(halves / "b"), "quiz", lambda t: t.assign(acc=0.0))
     write(worse, halves / "b")
-    with pytest.raises(MergeError, match="m 0% pruned, none, quiz: acc "):
+    with pytest.raises(MergeError, match="m 0 % pruned, none, quiz: acc "):
         call(halves / "a", halves / "b")
     done = call(halves / "a", halves / "b", "--prefer", halves / "b")
     assert done.exit_code == 0

@@ -58,12 +58,12 @@ def test_list_shows_every_artefact_with_its_size_and_label(folder, ask):
     assert sum(row["bytes"] for row in rows) == sum(path.stat().st_size for path in files)
     lines = ask("list", "expert-sparsity", "--kind", "masks").stdout.splitlines()
     assert len(lines) == 2 + 1
-    assert "demo 75% pruned, expert-sparsity" in lines[0] + lines[1]
+    assert "demo 75 % pruned, expert-sparsity" in lines[0] + lines[1]
     assert lines[2].startswith("masks: 2, ")
 
 
 def test_show_gives_experts_of_a_mask_and_metrics_of_an_evaluation(folder, ask):
-    (row,) = printed(ask("list", "50% pruned, reap", "--kind", "masks", "--json"))["artefacts"]
+    (row,) = printed(ask("list", "50 % pruned, reap", "--kind", "masks", "--json"))["artefacts"]
     shown = printed(ask("show", row["key"][:9], "--json"))
     stored = json.loads((folder / "s" / "masks" / f"{row['key']}.json").read_text())
     first = next(iter(shown["kept in"]))
@@ -104,7 +104,7 @@ def test_prune_keeps_what_a_suite_needs_and_what_is_not_its_own(folder, ask):
     before = {row["key"]: row for row in printed(ask("list", "--json"))["artefacts"]}
     gone = printed(ask("prune", "less.yaml", "--json"))["artefacts"]
     assert {row["kind"] for row in gone} == {"masks", "evaluations"}
-    assert all("75% pruned" in row["label"] for row in gone if row["kind"] == "masks")
+    assert all("75 % pruned" in row["label"] for row in gone if row["kind"] == "masks")
     assert len(printed(ask("list", "--json"))["artefacts"]) == len(before)
     assert printed(ask("prune", "less.yaml", "--older-than", "1h", "--json"))["artefacts"] == []
     ask("prune", "less.yaml", "--yes")

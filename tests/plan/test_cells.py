@@ -82,16 +82,16 @@ def test_a_corpus_that_is_too_short_says_how_much_there_is(tmp_path, store):
     plan = plan_of(tmp_path, store, set_values=[change])
     outcome, _ = go(plan, store)
     problems = {key.label: problem for key, problem in outcome.mask_problems.items()}
-    problem = problems["demo 50% pruned, reap"]
+    problem = problems["demo 50 % pruned, reap"]
     assert problem.status == "blocked"
     assert "6 sequences of 32 tokens (192), but the text has" in problem.reason
-    assert "demo 50% pruned, expert-sparsity" not in problems
+    assert "demo 50 % pruned, expert-sparsity" not in problems
 
 
 def test_a_cell_is_named_by_everything_that_distinguishes_it(tmp_path, store):
     labels = [cell.label for cell in plan_of(tmp_path, store).cells]
     assert len(set(labels)) == len(labels)
-    assert "demo 75% pruned, random seed 1" in labels
+    assert "demo 75 % pruned, random seed 1" in labels
 
 
 def test_narrowing_keeps_the_suites_candidates(tmp_path, store):

@@ -60,7 +60,7 @@ def test_a_crossed_method_has_the_keys_of_one_that_is_written_out(tmp_path, stor
         ("tb-coverage@both", "b"),
         ("expert-sparsity@both", "c"),
     ):
-        assert ours[f"demo 50% pruned, {name}"] == theirs[f"demo 50% pruned, {other}"]
+        assert ours[f"demo 50 % pruned, {name}"] == theirs[f"demo 50 % pruned, {other}"]
 
 
 def test_a_crossed_method_is_chosen_by_its_name(tmp_path, store):

@@ -211,7 +211,7 @@ def test_a_run_measures_each_budget_once_and_failures_are_named(tmp_path, monkey
     failed = run(tmp_path, "efficiency.prompt_tokens=400")
     assert [each.status for each in failed.efficiency] == ["failed", "failed"]
     ((what, why),) = list_problems(failed)
-    assert what == "failed efficiency (demo 75% pruned and 1 more)"
+    assert what == "failed efficiency (demo 75 % pruned and 1 more)"
     assert "exceed the model's 256" in why
     write(first, tmp_path / "report")
     assert read(tmp_path / "report").efficiency == first.efficiency

@@ -196,7 +196,7 @@ def test_contradictory_figures_are_refused_by_name_or_settled_by_name():
         merge({"a": a, "b": b})
     first, *lines = str(error.value).splitlines()
     assert first == "cannot merge: the runs contradict each other on"
-    assert lines[0].startswith("  m 0% pruned, none, ppl: perplexity ")
+    assert lines[0].startswith("  m 0 % pruned, none, ppl: perplexity ")
     assert " in a; perplexity " in lines[0]
     assert len(lines) == len({one.mask for one in a.cells})
     settled = merge({"a": a, "b": b}, prefer="b")
@@ -223,7 +223,7 @@ def test_other_masks_of_one_cell_are_refused():
         a, cells=tuple(other if (c.method, c.retain) == ("alpha", 0.5) else c for c in a.cells)
     )
     with pytest.raises(
-        MergeError, match=r"m 50% pruned, alpha, the experts kept: mask .* in a; mask "
+        MergeError, match=r"m 50 % pruned, alpha, the experts kept: mask .* in a; mask "
     ):
         merge({"a": a, "b": b})
     settled = merge({"a": a, "b": b}, prefer="b")
@@ -290,8 +290,8 @@ def altered(whole, place, task, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.iloc[:20], r"m 50% pruned, beta, quiz › items: .*30 \(with 'quiz/20'\) in a"),
-        (lambda t: t.iloc[[0, *range(30)]], "m 50% pruned, beta, quiz: item 'quiz/0' twice in b"),
+        (lambda t: t.iloc[:20], r"m 50 % pruned, beta, quiz › items: .*30 \(with 'quiz/20'\) in a"),
+        (lambda t: t.iloc[[0, *range(30)]], "m 50 % pruned, beta, quiz: item 'quiz/0' twice in b"),
     ],
 )
 def test_other_items_of_a_later_cell_contradict_in_either_order(change, message):
@@ -319,7 +319,7 @@ def test_one_mask_with_two_outcomes_within_a_run_is_refused(prefer):
     assert merge({"a": twin, "b": twin}) == twin
     wrong = altered(twin, ("beta", 0.5), "quiz", lambda t: t.assign(acc=1 - t["acc"]))
     with pytest.raises(
-        MergeError, match=r"acc .* in a \(m 50% pruned, alpha\); acc .* in a \(m 50% pruned, beta"
+        MergeError, match=r"acc .* in a \(m 50 % pruned, alpha\); acc .* in a \(m 50 % pruned, beta"
     ):
         merge({"a": wrong, "b": run(grid(methods=("random",)))}, prefer=prefer)
 
@@ -329,5 +329,5 @@ def test_equal_infinite_losses_agree():
     a = altered(run(grid()), ("alpha", 0.5), "ppl", lambda t: t.assign(nll=float("inf")))
     assert merge({"a": a, "b": dataclasses.replace(a)}) == a
     b = altered(a, ("alpha", 0.5), "ppl", lambda t: t.assign(nll=1.0))
-    with pytest.raises(MergeError, match="m 50% pruned, alpha, ppl"):
+    with pytest.raises(MergeError, match="m 50 % pruned, alpha, ppl"):
         merge({"a": a, "b": b})
