@@ -57,8 +57,8 @@ def record_of(model, original=None):
     facts = dataclasses.replace(
         records.model(model, LAYERS, EXPERTS).facts, stored_form=FORMS[model]
     )
-    each = (BYTES_PER_EXPERT[model],) * LAYERS
-    size = StoredSize(bytes_of(model, EXPERTS), each, (0,) * LAYERS, EXPERTS)
+    each = ((BYTES_PER_EXPERT[model],),) * LAYERS
+    size = StoredSize(bytes_of(model, EXPERTS), each, (0,) * LAYERS)
     return records.model(model, facts=facts, size=size, same_as=original, dtype="bfloat16")
 
 
