@@ -273,7 +273,8 @@ class Suite(Strict):
     """Further methods, each on each of some corpora."""
     chat: ChatSpec | None = None
     """How prompts of `tasks` and conversations of `corpora` are put into the model's chat template;
-    omitted: not at all. A task or corpus may have its own."""
+    omitted: prompts not at all, conversations with nothing beside them. A task or corpus may have
+    its own."""
     perplexity: Mapping[Name, PerplexityTask] = Field(default_factory=dict)
     tasks: Mapping[Name, LmEvalTask] = Field(default_factory=dict)
     average: Average | None = None

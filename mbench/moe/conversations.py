@@ -77,7 +77,7 @@ class _Encoded:
     """One conversation as tokens."""
 
     ids: np.ndarray
-    """int64 [n], with BOS where it stands before every conversation."""
+    """int32 [n], with BOS where it stands before every conversation."""
     bos: bool
     """Whether they begin with BOS."""
     turns: int
@@ -132,7 +132,7 @@ class _Encoder:
     def _ids(self, text: str) -> np.ndarray:
         # Longer than the model's positions on purpose: it is cut later.
         encoded = self._tokenizer(text, add_special_tokens=False, verbose=False)
-        return np.array(encoded["input_ids"], dtype=np.int64)
+        return np.array(encoded["input_ids"], dtype=np.int32)
 
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
@@ -161,7 +161,7 @@ def _joined(
 ) -> TokenSequences:
     """Whole sequences of all tokens one after another: the first, or some that are drawn."""
     pieces = [piece for each in taken for piece in (each.ids, encoder.join)][:-1]
-    stream = np.concatenate([np.zeros(0, dtype=np.int64), *pieces])
+    stream = np.concatenate([np.zeros(0, dtype=np.int32), *pieces])
     rows = list(_rows(stream, spec.length, encoder.first))
     if len(rows) < spec.sequences:
         raise CorpusError(
@@ -172,7 +172,9 @@ def _joined(
     chosen = np.arange(len(rows)) if draw is None else draw.permutation(len(rows))
     chosen = np.sort(chosen[: spec.sequences])
     cut = [rows[number] for number in chosen]
-    ids = np.stack([np.insert(stream[at:end], 0, lead) for at, end, lead in cut])
+    ids = np.zeros((len(cut), spec.length), dtype=np.int64)
+    for row, (at, end, lead) in zip(ids, cut, strict=True):
+        row[: len(lead)], row[len(lead) :] = lead, stream[at:end]
     sizes = np.array([len(each.ids) + len(encoder.join) for each in taken])
     begins = np.cumsum(sizes) - sizes
     used = len(taken) if draw is not None else int(np.searchsorted(begins, cut[-1][1]))
