@@ -31,7 +31,8 @@ ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 ROLES = ("qweight", "qzeros", "scales")
 GEMM = ("gemm", "GEMM", None)
 ANY = (
-    *("quant_method", "method", "group_size", "modules_to_not_convert", "do_fuse", "lm_head"),
+    *("quant_method", "method", "group_size", "modules_to_not_convert", "ignore", "lm_head"),
+    *("do_fuse",),
     *("fuse_max_seq_len", "modules_to_fuse", "exllama_config", "meta"),
 )
 KNOWN: Mapping[str, tuple[Any, ...] | None] = {
@@ -92,6 +93,9 @@ class Awq(Form):
 
 def read_awq(settings: Mapping[str, Any]) -> Awq:
     """The form of `quant_method: awq`; raises `UnsupportedModel` for what is not known."""
+    # AutoAWQ's own quant_config.json has other names for two settings.
+    older = {"w_bit": "bits", "q_group_size": "group_size"}
+    settings = {older.get(name, name): value for name, value in settings.items()}
     refuse_unknown("awq", {"bits": None, **settings}, KNOWN)
     zero_point = settings.get("zero_point", not settings.get("sym", False))
     if settings.get("sym", not zero_point) == zero_point:

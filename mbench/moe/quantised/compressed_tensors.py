@@ -12,6 +12,9 @@ What a layer's tensors mean is said by the library (`compressed_tensors/compress
     nvfp4-pack-quantized
         weight_packed uint8 [out, in / 2], weight_scale FP8 [out, in / 16], weight_global_scale:
         FP4 * (weight_scale / weight_global_scale)
+    mxfp4-pack-quantized, mxfp8-quantized
+        weight_packed as above or weight FP8, weight_scale uint8 [out, in / 32], which is the
+        exponent of a power of two, 127 added
 
 A scale is for the tensor [1], a channel [out, 1], a group [out, in / size], or a block, of which
 the last may be cut off. All is computed in float32. Where scales are of 16 bits, their products
@@ -20,7 +23,7 @@ need no rounding; the library rounds them to the scales' type, for NVFP4 to bflo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,16 +31,24 @@ from mbench.core.errors import UnsupportedModel
 from mbench.moe.quantised.form import Form, Part, refuse_unknown
 from mbench.moe.quantised.packing import E2M1, blocks_of, for_blocks, halves, integers
 from mbench.moe.quantised.parts import PLAIN, Parts, by_last_word
-from mbench.moe.quantised.settings import activations_in_words, numbers_in_words, with_cache
+from mbench.moe.quantised.settings import (
+    activations_in_words,
+    cache_in_words,
+    numbers_in_words,
+    with_cache,
+)
 
 if TYPE_CHECKING:
     import torch
 
 NAME = "compressed-tensors"
-WHOLE_ROLES = ("weight", "weight_scale", "weight_zero_point", "weight_g_idx")
-PACKED_ROLES = ("weight_packed", "weight_shape", *WHOLE_ROLES[1:])
-FP4_ROLES = ("weight_packed", "weight_scale", "weight_global_scale")
-ROLES = frozenset((*WHOLE_ROLES, *PACKED_ROLES, *FP4_ROLES))
+WHOLE = ("weight", "weight_scale", "weight_zero_point", "weight_g_idx")
+PACKED = ("weight_packed", "weight_shape", *WHOLE[1:])
+"""Roles of weights stored a number a number, and of those stored several in a word."""
+NVFP4 = ("weight_packed", "weight_scale", "weight_global_scale")
+MXFP4 = ("weight_packed", "weight_scale")
+MXFP8 = ("weight", "weight_scale")
+ROLES = frozenset((*WHOLE, *PACKED, *NVFP4))
 BESIDE = (
     *("input_scale", "input_zero_point", "input_global_scale"),
     *("output_scale", "output_zero_point", "output_global_scale"),
@@ -45,21 +56,27 @@ BESIDE = (
 """Roles of what concerns activations."""
 CACHED = ("q_scale", "k_scale", "v_scale", "q_zero_point", "k_zero_point", "v_zero_point")
 """Roles of what concerns the cache of keys and values, stored beside the layers they come from."""
-FP4, PACKED = "nvfp4-pack-quantized", "pack-quantized"
-FORMATS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
-    "float-quantized": {"type": ("float",), "num_bits": (8,)},
-    "int-quantized": {"type": ("int",), "num_bits": (8,)},
-    "naive-quantized": {"type": ("int", "float"), "num_bits": (8,)},
-    PACKED: {"type": ("int",), "num_bits": (4, 8)},
-    FP4: {"type": ("float",), "num_bits": (4,), "group_size": (16,)},
+IN_32: Mapping[str, tuple[Any, ...]] = {"strategy": ("group",), "group_size": (32,)}
+FORMATS: Mapping[str, tuple[tuple[str, ...], Mapping[str, tuple[Any, ...]]]] = {
+    "float-quantized": (WHOLE, {"type": ("float",), "num_bits": (8,)}),
+    "int-quantized": (WHOLE, {"type": ("int",), "num_bits": (8,)}),
+    "naive-quantized": (WHOLE, {"type": ("int", "float"), "num_bits": (8,)}),
+    "pack-quantized": (PACKED, {"type": ("int",), "num_bits": (4, 8)}),
+    "nvfp4-pack-quantized": (
+        NVFP4,
+        {"type": ("float",), "num_bits": (4,), "strategy": ("tensor_group",), "group_size": (16,)},
+    ),
+    "mxfp4-pack-quantized": (MXFP4, {"type": ("float",), "num_bits": (4,), **IN_32}),
+    "mxfp8-quantized": (MXFP8, {"type": ("float",), "num_bits": (8,), **IN_32}),
 }
-"""What weights in each format that is read may be."""
+"""Of each format that is read: the roles of what it stores, and what weights in it may be."""
+NAMES = {NVFP4: "NVFP4", MXFP4: "MXFP4", MXFP8: "MXFP8"}
 STRATEGIES = ("tensor", "channel", "group", "block")
 KNOWN: Mapping[str, tuple[Any, ...] | None] = {
     **dict.fromkeys(("quant_method", "format", "global_compression_ratio", "ignore", "version")),
     **dict.fromkeys(("kv_cache_scheme", "config_groups", "sparsity_config")),
     # Older checkpoints say `frozen`; that weights are stored in fewer bits, their types show.
-    "quantization_status": ("compressed", "frozen"),
+    "quantization_status": ("compressed", "frozen", None),
     "transform_config": (None, {}),
     "moe_sparsity_config": (None, {}),
 }
@@ -75,7 +92,8 @@ WEIGHTS: Mapping[str, tuple[Any, ...] | None] = {
 class CompressedTensors(Form):
     """Numbers of one type, with scales of one kind, in every quantised layer."""
 
-    format: str
+    roles: tuple[str, ...]
+    """Of what the format stores."""
     kind: str
     """`float` or `int`."""
     bits: int
@@ -90,8 +108,8 @@ class CompressedTensors(Form):
     @property
     def words(self) -> str:
         """E.g. `FP8 per channel (compressed-tensors)`."""
-        if self.format == FP4:
-            return f"NVFP4 ({NAME})"
+        if self.roles in NAMES:
+            return f"{NAMES[self.roles]} ({NAME})"
         rows, columns = self.block
         shared = {(-1, -1): "per tensor", (1, -1): "per channel"}.get(self.block)
         grouped = f"in groups of {columns}" if rows == 1 else f"{rows}x{columns}"
@@ -102,6 +120,11 @@ class CompressedTensors(Form):
     def activations(self) -> str:
         """E.g. `FP8 per token`."""
         return self.asked
+
+    @property
+    def beside(self) -> Collection[str]:
+        """Of activations and of the cache of keys and values."""
+        return (*BESIDE, *CACHED)
 
     def part(self, name: str) -> Part:
         """Tell what a stored tensor is part of, by its name alone."""
@@ -115,12 +138,11 @@ class CompressedTensors(Form):
     def decode(self, weight: str, parts: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the weight, float32 [out, in]."""
         stored = Parts(self, weight, parts)
-        plain = stored.plain((*BESIDE, *CACHED))
+        plain = stored.plain(self.beside)
         if plain is not None:
             return plain
-        if self.format == FP4:
-            return self._fp4(stored)
-        numbers = self._packed(stored) if self.format == PACKED else self._whole(stored)
+        stored.only(self.roles, self.beside)
+        numbers = self._numbers(stored)
         rows, columns = numbers.shape
         block = (
             self.block[0] if self.block[0] > 0 else rows,
@@ -129,8 +151,7 @@ class CompressedTensors(Form):
         if not self.cut and columns % block[1]:
             stored.refuse(f"{columns} columns are not groups of {block[1]}")
         blocks = blocks_of((rows, columns), block)
-        shapes = (blocks, (), (1,)) if self.block == (-1, -1) else (blocks,)
-        scale = stored.tensor("weight_scale", PLAIN, *shapes).float().reshape(blocks)
+        scale = self._scale(stored, blocks)
         zeros = self._zeros(stored, rows, blocks)
         order = self._order(stored, columns, block[1])
         if order is not None:
@@ -140,12 +161,13 @@ class CompressedTensors(Form):
             for_blocks(numbers, zeros, block, zero=True)
         return for_blocks(numbers, scale, block)
 
-    def _whole(self, stored: Parts) -> torch.Tensor:
-        stored.only(WHOLE_ROLES, BESIDE, CACHED)
-        return stored.matrix("weight", "int8" if self.kind == "int" else "float8_e4m3fn").float()
-
-    def _packed(self, stored: Parts) -> torch.Tensor:
-        stored.only(PACKED_ROLES, BESIDE, CACHED)
+    def _numbers(self, stored: Parts) -> torch.Tensor:
+        """What is stored, float32 [out, in]."""
+        if "weight" in self.roles:
+            dtype = "int8" if self.kind == "int" else "float8_e4m3fn"
+            return stored.matrix("weight", dtype).float()
+        if self.kind == "float":
+            return halves(stored.matrix("weight_packed", "uint8"), E2M1)
         packed = stored.matrix("weight_packed", "int32")
         shape = stored.tensor("weight_shape", ("int64", "int32"), (2,)).tolist()
         if list(packed.shape) != [shape[0], -(-shape[1] * self.bits // 32)]:
@@ -153,15 +175,17 @@ class CompressedTensors(Form):
         numbers = integers(packed, self.bits)[:, : shape[1]].float()
         return numbers.sub_(2 ** (self.bits - 1))
 
-    def _fp4(self, stored: Parts) -> torch.Tensor:
-        stored.only(FP4_ROLES, BESIDE, CACHED)
-        packed = stored.matrix("weight_packed", "uint8")
-        rows, columns = packed.shape[0], packed.shape[1] * 2
-        if columns % 16:
-            stored.refuse(f"{columns} columns are not groups of 16")
-        scale = stored.tensor("weight_scale", ("float8_e4m3fn",), (rows, columns // 16)).float()
-        of_all = stored.tensor("weight_global_scale", ("float32",), (1,), ())
-        return for_blocks(halves(packed, E2M1), scale / of_all.reshape(()), (1, 16))
+    def _scale(self, stored: Parts, blocks: tuple[int, int]) -> torch.Tensor:
+        """Scales, float32 [blocks of rows, blocks of columns]."""
+        name = "weight_scale"
+        if self.roles in (MXFP4, MXFP8):
+            return stored.powers(name, blocks)
+        if self.roles == NVFP4:
+            of_all = stored.tensor("weight_global_scale", ("float32",), (1,), ())
+            scale = stored.tensor(name, ("float8_e4m3fn",), blocks)
+            return scale.float() / of_all.reshape(())
+        shapes = (blocks, (), (1,)) if self.block == (-1, -1) else (blocks,)
+        return stored.tensor(name, PLAIN, *shapes).float().reshape(blocks)
 
     def _zeros(self, stored: Parts, rows: int, blocks: tuple[int, int]) -> torch.Tensor | None:
         """Zero points, float32 in the shape of the scales."""
@@ -170,7 +194,7 @@ class CompressedTensors(Form):
             if name in stored and bool(stored.tensors[name].any()):
                 stored.refuse(f"declared symmetric, but {name} is not zero")
             return None
-        if self.format != PACKED:
+        if self.roles != PACKED:
             shapes = (blocks, (1,)) if blocks == (1, 1) else (blocks,)
             return stored.tensor(name, ("int8",), *shapes).float().reshape(blocks)
         packed = stored.tensor(name, ("int32",), (-(-rows * self.bits // 32), blocks[1]))
@@ -191,7 +215,7 @@ class CompressedTensors(Form):
 
 def read_compressed_tensors(settings: Mapping[str, Any]) -> CompressedTensors:
     """The form of this `quant_method`; raises `UnsupportedModel` for what is not known."""
-    refuse_unknown(NAME, {"quantization_status": None, **settings}, KNOWN)
+    refuse_unknown(NAME, settings, KNOWN)
     sparsity = (settings.get("sparsity_config") or {}).get("format", "dense")
     if sparsity != "dense":
         raise UnsupportedModel(f"weights stored by {NAME!r} as {sparsity!r} are not read")
@@ -208,7 +232,7 @@ def read_compressed_tensors(settings: Mapping[str, Any]) -> CompressedTensors:
             else f"weights stored by {NAME!r} are not read: no config group has weights"
         )
     asked = {activations_in_words(group.get("input_activations")) for group in groups} - {""}
-    words = with_cache(" or ".join(sorted(asked)), settings.get("kv_cache_scheme"))
+    words = with_cache(" or ".join(sorted(asked)), cache_in_words(settings.get("kv_cache_scheme")))
     return replace(said.pop(), asked=words)
 
 
@@ -225,16 +249,15 @@ def _said(group: Mapping[str, Any], form: object) -> CompressedTensors:
     size = weights.get("group_size")
     implied = "tensor" if size is None else "channel" if size == -1 else "group"
     weights = {"strategy": implied, **weights}
-    only: dict[str, tuple[Any, ...]] = {"strategy": STRATEGIES, **FORMATS[form]}
-    if form == FP4:
-        only["strategy"] = ("tensor_group",)
-    elif form == PACKED and not weights["symmetric"]:
+    roles, allowed = FORMATS[form]
+    only: dict[str, tuple[Any, ...]] = {"strategy": STRATEGIES, **allowed}
+    if roles == PACKED and not weights["symmetric"]:
         only["strategy"] = ("channel", "group")
     if weights["type"] == "float":
         only["symmetric"] = (True,)
     refuse_unknown(f"{NAME}, {form}", weights, {**WEIGHTS, **only})
     return CompressedTensors(
-        form,
+        roles,
         weights["type"],
         weights["num_bits"],
         symmetric=weights["symmetric"],

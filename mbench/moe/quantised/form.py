@@ -37,6 +37,14 @@ class Form(ABC):
     def activations(self) -> str:
         """In words, what the form asks of activations, which mbench never quantises; or nothing."""
 
+    @property
+    def beside(self) -> Collection[str]:
+        """Roles that say nothing of a weight's numbers, e.g. scales of activations.
+
+        Where there is nothing else of a weight, the checkpoint has no such weight.
+        """
+        return ()
+
     @abstractmethod
     def part(self, name: str) -> Part:
         """Tell what a stored tensor is part of, by its name alone."""

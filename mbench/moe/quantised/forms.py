@@ -63,7 +63,9 @@ def form_of(settings: Mapping[str, Any]) -> Form:
 
     Raises `UnsupportedModel` for an unknown method, or settings that its reader does not know.
     """
-    method = str(settings.get("quant_method"))
+    # Some exports of modelopt name the program, but no method.
+    producer = settings.get("producer") or {}
+    method = str(settings.get("quant_method") or producer.get("name"))
     if method not in FORMS:
         valid = ", ".join(sorted(FORMS))
         raise UnsupportedModel(f"weights stored by {method!r} are not read (read: {valid})")

@@ -18,7 +18,7 @@ from mbench.moe.quantised.form import Form, Part, refuse_unknown
 
 KNOWN: Mapping[str, tuple[Any, ...] | None] = {
     "quant_method": ("fp8",),
-    "fmt": ("e4m3", None),
+    "fmt": ("e4m3", "float8_e4m3fn", None),
     "activation_scheme": ("dynamic", "static", None),
     "scale_fmt": ("ue8m0", "float", None),
     "weight_block_size": None,

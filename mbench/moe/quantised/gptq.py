@@ -51,6 +51,7 @@ KNOWN: Mapping[str, tuple[Any, ...] | None] = {
     "is_marlin_format": (False, None),
     "rotation": (None, ""),
     "adapter": (None,),
+    "activation": (None,),
 }
 
 

@@ -45,6 +45,20 @@ class Parts:
             self.refuse(f"{role} must be a matrix; experts in one tensor are not read in this form")
         return found
 
+    def powers(self, role: str, shape: tuple[int, int]) -> torch.Tensor:
+        """Return powers of two, float32, of which the part of a role has the exponents (E8M0).
+
+        Bytes are exponents with 127 added; 255 is no number (OCP Microscaling Formats 1.0, 5.4.1).
+        """
+        import torch
+
+        exponents = self.tensor(role, ("uint8",), shape)
+        if bool((exponents == 255).any()):
+            self.refuse(f"{role} has 255, which is no number")
+        return torch.ldexp(
+            torch.ones_like(exponents, dtype=torch.float64), exponents.int() - 127
+        ).float()
+
     def plain(self, beside: Collection[str]) -> torch.Tensor | None:
         """Return the weight in float32 if it is plain: only roles that do not concern it beside."""
         own = self.tensors.keys() - set(beside)

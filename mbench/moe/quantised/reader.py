@@ -47,6 +47,9 @@ class StoredWeights:
             if role in roles:
                 raise UnsupportedModel(f"{name} and {roles[role]} are the same part of {weight}")
             roles[role] = name
+        beside = set(form.beside) if form else set()
+        for weight in [each for each, roles in self.parts.items() if roles.keys() <= beside]:
+            del self.parts[weight]
         for weight in filter(self.is_plain, self.parts):
             refuse_stored(weight, self.tensors[weight].dtype, self.tensors[weight].shape, form)
 

@@ -42,9 +42,14 @@ def activations_in_words(settings: Mapping[str, Any] | None) -> str:
     return f"{numbers_in_words(settings)} {shared}".strip()
 
 
-def with_cache(activations: str, cache: Any) -> str:
-    """Add in words how the cache of keys and values would be quantised, if it would."""
+def cache_in_words(cache: Any) -> str:
+    """What a setting says of the cache of keys and values, e.g. `FP8`; empty if nothing."""
     if not cache:
-        return activations
-    cached = numbers_in_words(cache) if isinstance(cache, Mapping) else str(cache)
-    return "; ".join(filter(None, (activations, f"cache of keys and values in {cached}")))
+        return ""
+    return numbers_in_words(cache) if isinstance(cache, Mapping) else str(cache)
+
+
+def with_cache(activations: str, cache: str) -> str:
+    """Add how the cache of keys and values would be quantised, if it would."""
+    cached = cache and f"cache of keys and values in {cache}"
+    return "; ".join(filter(None, (activations, cached)))

@@ -14,9 +14,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from helpers.packed_forms import MAPS, ct_settings
+from mbench.core.errors import UnsupportedModel
 from mbench.moe.quantised.forms import form_of
+from mbench.moe.quantised.reader import StoredWeights
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 FP4 = (0, 0.5, 1, 1.5, 2, 3, 4, 6)
@@ -224,6 +227,38 @@ def test_nvfp4(rows, groups, program, seed):
 
 @many
 @given(
+    rows=st.integers(1, 6),
+    groups=st.integers(1, 3),
+    four=st.booleans(),
+    program=st.sampled_from(["compressed-tensors", "modelopt"]),
+    seed=seeds,
+)
+def test_scales_that_are_powers_of_two(rows, groups, four, program, seed):
+    exponents = bytes_((rows, groups), seed + 1).clamp(max=254)
+    exponents[0, 0] = 0
+    four = four and program == "compressed-tensors"
+    if four:
+        name, stored = "weight_packed", bytes_((rows, groups * 16), seed)
+    else:
+        name, stored = "weight", e4m3((rows, groups * 32), seed)
+    declared = {"quant_method": "modelopt", "quant_algo": "MXFP8"}
+    if program == "compressed-tensors":
+        how = {"type": "float", "num_bits": 4 if four else 8, "scale_dtype": "torch.uint8"}
+        how |= {"strategy": "group", "group_size": 32}
+        declared = ct_settings("mxfp4-pack-quantized" if four else "mxfp8-quantized", **how)
+
+    def number(r, c):
+        power = 2.0 ** (int(exponents[r, c // 32]) - 127)
+        if four:
+            return fp4(int(stored[r, c // 2]) >> (4 * (c % 2)) & 15) * power
+        return stored[r, c].item() * power
+
+    found = decoded(declared, {name: stored, "weight_scale": exponents})
+    assert_numbers(found, (rows, groups * 32), number)
+
+
+@many
+@given(
     shape=st.tuples(st.integers(1, 12), st.integers(1, 12)),
     per_channel=st.booleans(),
     seed=seeds,
@@ -316,6 +351,47 @@ def test_scales_of_the_cache_belong_to_the_layers_they_come_from():
     for name in ("self_attn.k_scale", "self_attn.k_proj.k_scale"):
         part = form.part(f"model.layers.3.{name}")
         assert (part.weight, part.role) == ("model.layers.3.self_attn.k_proj.weight", "k_scale")
+
+
+def test_layers_of_modelopt_may_have_algorithms_of_their_own():
+    layers = {"layers.0.attn.q_proj": "FP8", "layers.0.mlp.experts": "NVFP4", "layers.0": "MXFP8"}
+    declared = {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION"}
+    declared["quantized_layers"] = {name: {"quant_algo": each} for name, each in layers.items()}
+    form = form_of(declared)
+    assert form.words == "FP8 per tensor and MXFP8 and NVFP4 (modelopt)"
+    whole = {"weight": e4m3((4, 32), 0)}
+    of_layer = {
+        "attn.q_proj": ("FP8", whole | {"weight_scale": torch.tensor(0.3)}),
+        "attn.o_proj": ("MXFP8", whole | {"weight_scale": bytes_((4, 1), 1).clamp(max=254)}),
+        "mlp.experts.1.up": (
+            "NVFP4",
+            {"weight": bytes_((4, 16), 2), "weight_scale": e4m3((4, 2), 3)}
+            | {"weight_scale_2": torch.tensor(0.7)},
+        ),
+    }
+    for layer, (algorithm, parts) in of_layer.items():
+        alone = form_of({"quant_method": "modelopt", "quant_algo": algorithm})
+        found = form.decode(f"layers.0.{layer}.weight", parts)
+        assert torch.equal(found, alone.decode("weight", parts))
+    with pytest.raises(UnsupportedModel, match="names neither this layer nor a module around it"):
+        form.decode("layers.01.attn.q_proj.weight", of_layer["attn.q_proj"][1])
+
+
+def test_a_scale_of_the_cache_makes_no_weight(tmp_path):
+    plain, alone = "layers.0.kv_b_proj.weight", "layers.0.k_proj.k_scale"
+    tensors = {plain: torch.ones(2, 2), alone: torch.ones(1)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    form = form_of({"quant_method": "modelopt", "quant_algo": "NVFP4"})
+    weights = StoredWeights([tmp_path / "model.safetensors"], form)
+    assert list(weights.parts) == [plain]
+    assert set(weights.tensors) == set(tensors)
+
+
+def test_older_names_of_settings_are_known():
+    awq = {"quant_method": "awq", "w_bit": 4, "q_group_size": 32, "zero_point": True}
+    assert form_of(awq).words == "int4 in groups of 32 (AWQ)"
+    modelopt = {"producer": {"name": "modelopt", "version": "0.31"}, "quant_algo": "FP8"}
+    assert form_of(modelopt).words == "FP8 per tensor (modelopt)"
 
 
 GROUP = {"strategy": "group", "group_size": 128, "num_bits": 4}

@@ -51,6 +51,13 @@ def groups(*others, **changes):
         (NVFP4 | {"quant_algo": "INT4_AWQ"}, "with quant_algo 'INT4_AWQ' are not read"),
         ({"quant_method": "modelopt"}, "with quant_algo None are not read"),
         (NVFP4 | {"group_size": 32}, "in NVFP4 in groups of 32 are not read"),
+        (NVFP4 | {"quant_algo": "MIXED_PRECISION"}, "MIXED_PRECISION without quantized_layers"),
+        (
+            NVFP4
+            | {"quant_algo": "MIXED_PRECISION", "quantized_layers": {"a": {"quant_algo": "W8A16"}}},
+            "with quant_algo 'W8A16' are not read",
+        ),
+        (NVFP4 | {"quant_algo": "MXFP8", "group_size": 16}, "in MXFP8 in groups of 16 are not"),
         (NVFP4 | {"lora_rank": 8}, "its setting 'lora_rank' is not known"),
         (BNB | {"load_in_4bit": False}, "load_in_4bit or load_in_8bit must be true"),
         (BNB | {"bnb_4bit_quant_type": "int4"}, "with bnb_4bit_quant_type 'int4' are not read"),
@@ -222,6 +229,12 @@ MIXED = torch.arange(16).flip(0).int() // 8
         (NVFP4, nvfp4(weight_scale_2=torch.ones(4)), r"weight_scale_2 must be \[\] or \[1\]"),
         (NVFP4, nvfp4(pre_quant_scale=torch.ones(32)), "pre_quant_scale has no meaning"),
         (NVFP4, nvfp4(weight=torch.ones(4, 8).byte()), r"weight_scale must be \[4, 1\]"),
+        (
+            NVFP4 | {"quant_algo": "MXFP8"},
+            floats(shape=(4, 32), weight_scale=torch.full((4, 1), 255).byte()),
+            "weight_scale has 255, which is no number",
+        ),
+        (NVFP4 | {"quant_algo": "MXFP8"}, floats(), "6 columns are not groups of 32"),
         (NVFP4 | {"quant_algo": "FP8"}, nvfp4(), "weight must be float8_e4m3fn"),
         (NVFP4 | {"quant_algo": "FP8"}, floats(), r"weight_scale must be \[\] or \[1\]"),
         (BNB, bnb({"shape": [4, 9]}), r"16 bytes do not hold the numbers of \[4, 9\]"),
