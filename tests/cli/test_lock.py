@@ -24,6 +24,7 @@ corpora:
   text: {source: {hub: acme/text}, sequences: 4, length: 16}
 methods:
   reap: {corpora: [text]}
+  imported: {checkpoint: acme/pruned}
 perplexity:
   ppl: {source: {hub: acme/text, split: test}, protocol: gptq, window: 16}
 tasks:
@@ -65,17 +66,31 @@ def push_data(hub, seed):
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """The same architecture with two sets of weights."""
+    """Two sets of weights of one architecture, each with a checkpoint of half as many experts."""
     folder = tmp_path_factory.mktemp("models")
-    model = qwen2_moe()
-    first = save(model, folder / "first")
-    return first, save(randomised(model, seed=1), folder / "second")
+    model, pruned = qwen2_moe(), qwen2_moe(num_experts=4)
+
+    def saved(name):
+        return {
+            "acme/tiny": save(model, folder / name / "full"),
+            "acme/pruned": save(pruned, folder / name / "pruned"),
+        }
+
+    first = saved("first")
+    for each in (model, pruned):
+        randomised(each, seed=1)
+    return first, saved("second")
+
+
+def push_models(hub, models):
+    for name, folder in models.items():
+        hub.push("model", name, folder)
 
 
 @pytest.fixture
 def place(online, models, tmp_path, monkeypatch):
     """A hub with all that the suite needs, and a folder with the suite."""
-    online.push("model", "acme/tiny", models[0])
+    push_models(online, models[0])
     push_data(online, seed=0)
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "quiz.yaml").write_text(TASK)
@@ -103,13 +118,22 @@ def test_a_lock_repeats_a_run_whatever_became_of_the_hub(place, online, models):
     first = results(place)
     lock = place / "reports" / "small" / "suite.lock"
     written = lock.read_text()
-    assert json.loads(written)["identities"]["models"]["tiny"] == model_key(Directory(models[0]))
+    assert json.loads(written)["identities"]["models"]["tiny"] == model_key(
+        Directory(models[0]["acme/tiny"])
+    )
     assert str(place) not in written
-    for part in ("acme/tiny", "acme/text", "acme/quiz", "tasks/quiz.yaml", "torch=="):
+    for part in (
+        "acme/tiny",
+        "acme/pruned",
+        "acme/text",
+        "acme/quiz",
+        "tasks/quiz.yaml",
+        "torch==",
+    ):
         assert part in written
     shutil.copy(lock, place / "kept")
 
-    online.push("model", "acme/tiny", models[1])
+    push_models(online, models[1])
     push_data(online, seed=1)
     shutil.rmtree(place / "cache")
     assert is_well(mbench(place, "run", "kept", store="another"))
@@ -136,7 +160,7 @@ def test_a_push_between_plan_and_load_changes_nothing(place, online, models, mon
     fetch = fetch_stage.fetch
 
     def pushed_before(needed, progress):
-        online.push("model", "acme/tiny", models[1])
+        push_models(online, models[1])
         push_data(online, seed=1)
         fetch(needed, progress)
         online.__exit__()
@@ -319,10 +343,10 @@ def test_a_plugin_that_was_moved_is_given_again(local):
 
 
 def test_a_model_of_another_revision_is_taken(place, online, models):
-    commit = online.push("model", "acme/tiny", models[1], branch="next")
+    commit = online.push("model", "acme/tiny", models[1]["acme/tiny"], branch="next")
     done = mbench(place, "lock", "suite.yaml", "--model", "tiny=acme/tiny@next", "--output", "-")
     assert is_well(done)
     lock = json.loads(done.stdout)
     (model,) = [each for each in lock["hub"]["repositories"] if each["kind"] == "model"]
     assert (model["revision"], model["commit"]) == ("next", commit)
-    assert lock["identities"]["models"]["tiny"] == model_key(Directory(models[1]))
+    assert lock["identities"]["models"]["tiny"] == model_key(Directory(models[1]["acme/tiny"]))
