@@ -29,6 +29,8 @@ def show_standings(run: RunBoards) -> None:
         say(console, f"{boards.group.model}: {run.score.name}, {direction} is better; {tied}")
         console.print(_scores(boards, run.score))
         console.print(_answers(boards))
+        for warning in boards.answer_warnings:
+            say(console, f"note: {warning}")
 
 
 def _answers(boards: GroupBoards) -> Table:

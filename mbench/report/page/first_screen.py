@@ -75,6 +75,8 @@ class Screen:
     """What the whiskers are, in a sentence."""
     few_masks: str
     """What so few random masks cannot show; empty if they are enough."""
+    warnings: tuple[str, ...]
+    """What the score hides."""
 
 
 def first_screen(boards: GroupBoards) -> Screen | None:
@@ -101,6 +103,7 @@ def first_screen(boards: GroupBoards) -> Screen | None:
         tuple(_panel(board, ranking, on, references[board.id]) for board, ranking in ranked),
         _whisker_words(set(references.values())),
         _few_masks([ranking for _, ranking in ranked]),
+        boards.answer_warnings,
     )
 
 

@@ -94,6 +94,7 @@ def _budget(board: Board, results: Results) -> dict[str, Any]:
         "kept": board.kept,
         "tasks": _task_figures(board, results),
         "facts": _facts(board),
+        "answers": _answers(board),
         "won": _won(board),
         "divergence": _divergences(board),
         "changed": _changed(board, results.task_metrics),
@@ -202,6 +203,19 @@ def _figures(entry: Entry, tasks: Mapping[str, str]) -> list[Any]:
             states = (cell.task_status(task).status for cell in entry.cells)
             figures.append(next((state for state in states if state != "ok"), "no such metric"))
     return figures
+
+
+def _answers(board: Board) -> dict[str, dict[str, list[float | None]]]:
+    """Generating task -> method -> shares of its answers that loop, and that are cut off."""
+    return {
+        shapes.task: {
+            row.entry.method: [
+                _figure(row.figures.get(name, math.nan)) for name in ("loops", "hit_limit")
+            ]
+            for row in shapes.rows
+        }
+        for shapes in board.answers
+    }
 
 
 def _facts(board: Board) -> dict[str, dict[str, Any]]:

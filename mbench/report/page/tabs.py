@@ -10,6 +10,7 @@ from mbench.report.charts.corpus_overlap import corpus_overlap_by_layer
 from mbench.report.charts.score_by_memory import score_by_memory
 from mbench.report.charts.single_seeds import single_seeds
 from mbench.report.figures_of_papers import Published
+from mbench.report.page.answer_shapes import answers_part
 from mbench.report.page.crossing import method_or_text
 from mbench.report.page.layout import folded, notes, per_budget, section, shown, side_by_side
 from mbench.report.page.notes import budget_notes, never_selected, union_of_choices
@@ -167,6 +168,7 @@ DETAILS = (
             note="Shaded: the best figure of a column among ranked methods; none where a task is "
             "at floor. Nothing is tested here: the leaderboard shows which differences are clear.",
         ),
+        answers_part,
         folded("Every seed", every_seed),
         subtask_parts,
     ),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mbench.core.results import CellKey, CellResult, Results
+from mbench.report.statistics.answer_shapes import AnswerShapes, answer_shapes
 from mbench.report.statistics.equal_bytes import EqualBytes, equal_bytes
 from mbench.report.statistics.floors import Floor, floors
 from mbench.report.statistics.groups import BudgetEntries, Entry, Group, arrange
@@ -39,6 +40,8 @@ class Board:
     logarithm."""
     uninformative: Mapping[str, Floor]
     """Tasks that are uninformative at this budget."""
+    answers: tuple[AnswerShapes, ...]
+    """How the answers of generating tasks look."""
 
     @property
     def retain(self) -> float:
@@ -115,6 +118,18 @@ class GroupBoards:
         """Its heading on the page."""
         return f"{self.group.model}, router {self.group.router}"
 
+    @property
+    def answer_warnings(self) -> tuple[str, ...]:
+        """What accuracy hides of generated answers, by budget and task."""
+        found = [shapes.short_limit for board in self.boards for shapes in board.answers]
+        found += [
+            f"{board.pruned}: {warning}"
+            for board in self.boards
+            for shapes in board.answers
+            for warning in shapes.warnings
+        ]
+        return tuple(dict.fromkeys(filter(None, found)))
+
     def placed_by(self, score: Score) -> dict[float, tuple[Ranked | Reference, ...]]:
         """Retain ratio -> rows and random pruning from best to worst by the score or the second."""
         rankings = [(b.retain, r) for b in self.boards for r in (b.ranking, b.by_perplexity)]
@@ -188,4 +203,5 @@ def _boards(
             by_perplexity=by_perplexity.get(budget.retain),
             by_task={task: of_task[budget.retain] for task, of_task in by_task.items()},
             uninformative=floors(group, budget, results.task_metrics),
+            answers=tuple(answer_shapes(group, budget, results.task_metrics)),
         )

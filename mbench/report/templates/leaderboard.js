@@ -134,12 +134,20 @@ boards.then((data) => {
       { id: "seeds", head: "Seeds", small: "± std, range", hidden: true, term: "error", value: (row) => row.std, best: 1,
         text: (row) => (row.std === undefined ? "–" : `± ${number(row.std)}, ${row.range.map(number).join("–")}`) },
     ];
-    data.tasks.forEach((task, at) => columns.push({
-      id: `task:${task.name}`, head: task.name, small: task.metric + (task.higher ? "" : " ↓"), task: true,
-      untold: view.budget.boards[`task:${task.name}`]?.untested.methods, hidden: !view.score.tasks.includes(task.name), term: task.metric.split(",")[0].replace("_", "-"),
-      value: (row) => (typeof row.tasks[at] === "number" ? row.tasks[at] : undefined), best: task.higher ? -1 : 1,
-      text: (row) => (typeof row.tasks[at] === "number" ? figure(task, row.tasks[at]) : row.tasks[at] ?? "–"),
-    }));
+    data.tasks.forEach((task, at) => {
+      columns.push({
+        id: `task:${task.name}`, head: task.name, small: task.metric + (task.higher ? "" : " ↓"), task: true,
+        untold: view.budget.boards[`task:${task.name}`]?.untested.methods, hidden: !view.score.tasks.includes(task.name), term: task.metric.split(",")[0].replace("_", "-"),
+        value: (row) => (typeof row.tasks[at] === "number" ? row.tasks[at] : undefined), best: task.higher ? -1 : 1,
+        text: (row) => (typeof row.tasks[at] === "number" ? figure(task, row.tasks[at]) : row.tasks[at] ?? "–"),
+      });
+      const answers = view.budget.answers[task.name];
+      if (!answers) return;
+      const of = (row) => answers[row.names[0]] ?? [];
+      const shares = (row) => of(row).map((own) => (own === null ? "–" : share(own))).join(", ");
+      columns.push({ id: `task-answers:${task.name}`, head: `${task.name} answers`, small: "loop, cut off", hidden: !view.score.tasks.includes(task.name),
+        term: "looping", value: (row) => of(row)[0] ?? of(row)[1], best: 1, text: (row) => shares(row) || "–" });
+    });
     return columns;
   }
 
@@ -269,7 +277,7 @@ boards.then((data) => {
     return cell;
   }
 
-  const kindOf = (column) => `c-${column.id.split(":")[0]}${["rank", "won", "flips", "kl", "changed", "p", "gap", "beaten", "stability", "cost", "seeds"].includes(column.id) || column.task ? " number" : ""}`;
+  const kindOf = (column) => `c-${column.id.split(":")[0]}${["rank", "won", "flips", "kl", "changed", "p", "gap", "beaten", "stability", "cost", "seeds"].includes(column.id) || column.task || column.term === "looping" ? " number" : ""}`;
 
   function cellOf(view, row, column, axis, at) {
     const cell = element("td", { className: kindOf(column) });

@@ -27,6 +27,8 @@ const leaderboardDownloads = (rows, tasks) => {
         calibration_tokens: row.facts[0]?.calibration ?? null, search_tokens: row.facts[0]?.search ?? null,
         n: view.board.units.reduce((sum, [, , count]) => sum + count, 0),
         ...Object.fromEntries(tasks.map((task, at) => [`${task.name} (${task.metric})`, row.tasks[at] ?? null])),
+        ...Object.fromEntries(Object.entries(view.budget.answers).flatMap(([task, methods]) => ["looping", "cut off"].map(
+          (what, at) => [`${task} (${what})`, methods[row.names[0]]?.[at] ?? null]))),
       };
     });
   }
