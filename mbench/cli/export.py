@@ -73,7 +73,9 @@ def command(
         (written.full.bytes, f"{written.pruned.bytes:,}", "bytes of weights"),
     ):
         click.echo(f"{size}: {pruned} of {full:,}", err=True)
-    for program, text in servers(written.kind).items():
+    if written.stored_form:
+        click.echo(f"weights: in {written.stored_form}, as they were", err=True)
+    for program, text in servers(written.kind, written.stored_form).items():
         click.echo(f"{program}: {text}", err=True)
     if written.left_out:
         text = f"{len(written.left_out)} tensors that the model's class ignores"

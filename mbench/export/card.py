@@ -46,6 +46,7 @@ def model_card(results: Results, cell: CellResult, written: Export, source: Path
     origin = recorded.source.name if recorded.source.kind == "hub" else None
     name = origin or cell.model
     kept = percent(cell.retain)
+    loading = servers(written.kind, written.stored_form)
     lines = [
         "---",
         yaml.safe_dump(
@@ -71,7 +72,10 @@ def model_card(results: Results, cell: CellResult, written: Export, source: Path
         *_remarks(cell, written),
         "## What loads it",
         "",
-        *(f"- {program}: {text}" for program, text in servers(written.kind).items()),
+        *(
+            f"- {program}: {text}"
+            for program, text in servers(written.kind, written.stored_form).items()
+        ),
         "",
         "## Method",
         "",
@@ -137,6 +141,11 @@ def _remarks(cell: CellResult, written: Export) -> list[str]:
             f"A token gets {span(written.pruned_top_k)} experts instead of the full model's "
             f"{written.top_k}: the router cannot choose more among those kept."
         )
+    if written.stored_form:
+        remarks.append(
+            f"Weights are stored in {written.stored_form}, as those of the full model; they are"
+            " counted as the parameters that they stand for, and in the bytes that they take."
+        )
     if written.left_out:
         remarks.append(
             f"Left out, because the model's class does not use them: {len(written.left_out)} "
@@ -168,6 +177,12 @@ def _settings(results: Results, cell: CellResult) -> Iterator[ProtocolEntry]:
 
 def _dtype(recorded: ModelRecord, written: Export) -> str:
     measured = recorded.dtype
+    if written.stored_form:
+        asked = f", though the checkpoint asks for {written.activations}"
+        return (
+            f"Both were computed in {measured} from weights in {written.stored_form}; activations"
+            f" were not quantised{asked if written.activations else ''}."
+        )
     if measured == written.dtype:
         return f"Both were computed in {measured}."
     return (

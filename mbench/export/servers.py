@@ -13,15 +13,24 @@ WHY = {
 """What a stock configuration cannot say."""
 
 
-def servers(kind: Kind) -> dict[str, str]:
+def servers(kind: Kind, stored_form: str) -> dict[str, str]:
     """Program -> whether it takes such a checkpoint, as far as it is known.
 
     transformers and mbench are what the tests of this project try; vLLM is not tried on an export.
+    `stored_form` is how weights are stored in fewer bits, in words, if they are.
     """
     if kind in STOCK:
+        loads = "loads it, as any checkpoint of its family"
+        if stored_form:
+            loads = (
+                f"as well as it loads the full model in {stored_form}: MXFP4, and FP8 whose blocks"
+                " divide every weight, are read as by mbench; other forms it refuses or reads"
+                " otherwise in part"
+            )
+        form = f"in {stored_form}" if stored_form else "in stock form"
         return {
-            "transformers": "loads it, as any checkpoint of its family",
-            "vLLM": "a checkpoint of its family with fewer experts, in stock form; not tried",
+            "transformers": loads,
+            "vLLM": f"a checkpoint of its family with fewer experts, {form}; not tried",
             "mbench": "loads it, as `path` of a model in a suite",
         }
     own = ", but has one of its own for constants (expert substitution)"

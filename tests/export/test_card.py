@@ -105,6 +105,18 @@ def test_the_dtype_of_the_figures_is_told(found, tmp_path, measured, text):
     assert text in card(dataclasses.replace(found, provenance=provenance), tmp_path)
 
 
+def test_weights_in_fewer_bits_are_told(found, tmp_path):
+    for form, activations, text in [
+        ("MXFP4", "", "Both were computed in float32 from weights in MXFP4; activations were not"),
+        ("FP8", "dynamic FP8", "not quantised, though the checkpoint asks for dynamic FP8. ±"),
+    ]:
+        written = dataclasses.replace(done(tmp_path), stored_form=form, activations=activations)
+        made = model_card(found, found.cells[1], written, tmp_path)
+        assert text in made
+        assert f"Weights are stored in {form}, as those of the full model" in made
+        assert f"- transformers: as well as it loads the full model in {form}" in made
+
+
 def test_the_provenance_is_that_of_all_runs(found, tmp_path):
     builds = [{"torch": f"2.9.0+{build}", "numpy": "2.4"} for build in ("cpu", "cu128")]
     runs = [

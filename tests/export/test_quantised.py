@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from helpers.drawn_masks import constants_mask, merged_mask, uneven_keep
 from helpers.exported import export_first, results, tensors_of
@@ -98,6 +99,36 @@ def test_what_is_exported_has_the_same_bytes_and_logits(kind, mask, tmp_path):
     assert done.dtype == "bfloat16"
 
 
+KEPT = [1, 2, 5, 6]
+
+
+def keep():
+    keep = np.zeros((2, 8), dtype=bool)
+    keep[0, KEPT] = keep[1, [0, 1, 2, 3]] = True
+    return keep
+
+
+EVEN = {"hidden_size": 128, "moe_intermediate_size": 128, "intermediate_size": 128}
+EVEN |= {"head_dim": 32, "num_key_value_heads": 4}
+
+
+@pytest.mark.parametrize(("kind", "changes"), [("qwen3-fp8", EVEN), ("gpt-oss-mxfp4", {})])
+@torch.no_grad()
+def test_stock_transformers_reads_what_it_can_read(kind, changes, tmp_path):
+    """Its own reading of FP8 holds where blocks divide every weight."""
+    full, _ = write_pair(kind, tmp_path, **changes)
+    export_first(results(full, keep()), full, tmp_path / "out")
+    stock, report = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "out", dtype=torch.bfloat16, output_loading_info=True
+    )
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    own = load(str(tmp_path / "out"), dtype="bfloat16", device="cpu").model
+    tensors = stock.state_dict()
+    assert all(torch.equal(tensors[name], t) for name, t in own.state_dict().items())
+    assert torch.equal(stock.eval()(IDS).logits, own(IDS).logits)
+
+
 def with_settings(folder, **settings):
     file = folder / "config.json"
     config = json.loads(file.read_text())
@@ -112,15 +143,6 @@ def with_tensors(folder, **changes):
     for name, tensor in changes.items():
         tensors[name.replace("__", ".")] = tensor
     save_file({name: t for name, t in tensors.items() if t is not None}, file)
-
-
-KEPT = [1, 2, 5, 6]
-
-
-def keep():
-    keep = np.zeros((2, 8), dtype=bool)
-    keep[0, KEPT] = keep[1, [0, 1, 2, 3]] = True
-    return keep
 
 
 def test_experts_that_settings_name_are_numbered_anew(tmp_path):
