@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mbench.api.calls import plan, run, scores
+    from mbench.api.calls import identify, plan, run, scores
+    from mbench.api.identifying import Identified, KnownMask
     from mbench.api.views import PlannedRun, RunResults, ranked
     from mbench.core.basics import AsSelected, CoActivation, RoutingSums, TopK
     from mbench.core.errors import (
@@ -57,7 +58,9 @@ _HOME = {
     "CorpusError": "core.errors",
     "ExpertMask": "core.interfaces",
     "ExpertWeights": "core.layer_data",
+    "Identified": "api.identifying",
     "Infeasible": "core.errors",
+    "KnownMask": "api.identifying",
     "LayerBatch": "core.layer_data",
     "LayerWeights": "core.layer_data",
     "MaskBuilder": "core.interfaces",
@@ -85,6 +88,7 @@ _HOME = {
     "UnsupportedModel": "core.errors",
     "Use": "core.interfaces",
     "hookimpl": "core.hookspecs",
+    "identify": "api.calls",
     "load_pruned": "moe.pruned_form",
     "load_results": "storage.results_folder",
     "long_form": "core.results",
@@ -101,7 +105,9 @@ __all__ = [
     "CorpusError",
     "ExpertMask",
     "ExpertWeights",
+    "Identified",
     "Infeasible",
+    "KnownMask",
     "LayerBatch",
     "LayerWeights",
     "MaskBuilder",
@@ -129,6 +135,7 @@ __all__ = [
     "UnsupportedModel",
     "Use",
     "hookimpl",
+    "identify",
     "load_pruned",
     "load_results",
     "long_form",

@@ -1,4 +1,4 @@
-"""The functions of the Python API: `mbench.plan`, `mbench.run` and `mbench.scores`."""
+"""The functions of the Python API: `mbench.plan`, `run`, `scores` and `identify`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from mbench.storage.hub.offline import online_afterwards
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mbench.api.identifying import Identified
     from mbench.core.interfaces import Component
 
 Suite = str | Path | Mapping[str, Any]
@@ -122,6 +123,36 @@ def scores(
     for what, why in found.problems.items():
         raise MbenchError(f"{what}: {why}")
     return scores_frame(found)
+
+
+def identify(
+    base: str | Path,
+    pruned: str | Path,
+    *,
+    plugins: Sequence[str | Path] = (),
+    store: str | Path | None = None,
+) -> Identified:
+    """What a pruned checkpoint is: which experts of the full one it holds, and what else differs.
+
+    Args:
+        base: the full model: a directory, a hub id, maybe with @REVISION, or a plugin's model.
+        pruned: the other, likewise.
+        plugins: paths of plugin files.
+        store: the folder whose masks of the full model are compared with it.
+
+    Raises:
+        MbenchError: one line, for what is no pair of such checkpoints.
+    """
+    from mbench.api.identifying import identified
+    from mbench.storage.store import Store, default_root
+
+    for name, given in (("base", base), ("pruned", pruned)):
+        _refuse_no_path(name, given)
+    if store is not None:
+        _refuse_no_path("store", store)
+    root = default_root() if store is None else Path(store)
+    with _own_settings():
+        return identified(base, pruned, [Path(each) for each in plugins], Store(root))
 
 
 @contextmanager

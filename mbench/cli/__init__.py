@@ -25,6 +25,7 @@ VERBS = {
     "report": "Render a leaderboard again, of one run or of several merged.",
     "compare": "Compare two runs, or two methods, on the same items.",
     "export": "Write the pruned checkpoint of one mask of a finished run.",
+    "identify": "Say which experts a pruned checkpoint holds, and what else it changes.",
     "suites": "List the suites that come with mbench.",
     "schema": "Print the JSON Schema of suite files, for editors.",
     "completion": "Print what makes a shell complete commands, options and names.",

@@ -20,20 +20,20 @@ SECTIONS = {
 
 
 def names(what: str) -> Completer:
-    """Completes `suites`, or the names in `SECTIONS` of the suite that was given before."""
+    """Completes `suites`, `plugin models`, or the names in `SECTIONS` of the suite given before."""
 
     def complete(
         ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         try:
-            known = _suites() if what == "suites" else _in_suite(ctx, what)
+            known = LISTED[what]() if what in LISTED else _in_suite(ctx, what)
             fitting = [name for name in known if name.startswith(incomplete)]
             items = [CompletionItem(name) for name in fitting if name.isprintable()]
         # Whatever is wrong is told when the command runs.
         except Exception:
             items = []
         # A shell that is told to complete files forgets the names.
-        if what == "suites" and not items:
+        if what in LISTED and not items:
             items.append(CompletionItem(incomplete, type="file"))
         return items
 
@@ -44,6 +44,19 @@ def _suites() -> Iterable[str]:
     from mbench.plan.shipped import shipped_suites
 
     return shipped_suites()
+
+
+def _plugin_models() -> Iterable[str]:
+    from mbench.plan.plugin_loading import load_registry
+
+    return load_registry().models
+
+
+LISTED: dict[str, Callable[[], Iterable[str]]] = {
+    "suites": _suites,
+    "plugin models": _plugin_models,
+}
+"""What may as well be the name of a file or folder."""
 
 
 def _in_suite(ctx: click.Context, what: str) -> Iterable[str]:
