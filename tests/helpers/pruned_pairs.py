@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from helpers.family_cases import IDS
@@ -98,3 +101,27 @@ def logits(folder: Path) -> torch.Tensor:
     """What stock transformers computes."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
     return model(input_ids=IDS, use_cache=False).logits.double()
+
+
+def sliced_files(full: Path, out: Path, order: list[int], change=lambda tensors: None) -> Path:
+    """Copy a checkpoint of one file with these of its 8 experts in each layer, by names alone."""
+    out.mkdir()
+    for file in full.iterdir():
+        (out / file.name).write_bytes(file.read_bytes())
+    tensors = {}
+    for name, tensor in load_file(full / "model.safetensors").items():
+        one = re.fullmatch(r"(.*\.experts\.)(\d+)(\..*)", name)
+        if one:
+            if int(one[2]) in order:
+                tensors[f"{one[1]}{order.index(int(one[2]))}{one[3]}"] = tensor
+        elif ".experts." in name or re.search(r"\.(router|mlp\.gate)\.", name):
+            tensors[name] = tensor[torch.tensor(order)].contiguous()
+        else:
+            tensors[name] = tensor
+    change(tensors)
+    save_file(tensors, out / "model.safetensors", {"format": "pt"})
+    config = json.loads((out / "config.json").read_text())
+    config |= {name: len(order) for name in COUNTS if name in config}
+    config |= {name: min(len(order), config[name]) for name in TOP_K if name in config}
+    (out / "config.json").write_text(json.dumps(config))
+    return out
