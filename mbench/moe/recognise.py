@@ -190,11 +190,15 @@ def _others(full: StoredModel, pruned: StoredModel) -> Iterator[str]:
         _Names("tensor{} that the model's class does not know"),
     )
     mine, theirs = _with_tied(pruned), _with_tied(full)
+    compared = set()
     for target, weight in theirs.items():
         if target not in mine:
             lacking.names.append(target)
-        elif not same_weight(full, weight, pruned, mine[target]):
-            changed.names.append(target)
+        # One weight may have two names, of which one is the other's.
+        elif (weight, mine[target]) not in compared:
+            compared.add((weight, mine[target]))
+            if not same_weight(full, weight, pruned, mine[target]):
+                changed.names.append(target)
     added.names += [target for target in mine if target not in theirs]
     strange.names += [place.name for place in pruned.places.values() if not place.is_known]
     for names in (changed, lacking, added, strange):

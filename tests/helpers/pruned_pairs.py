@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -103,13 +104,24 @@ def logits(folder: Path) -> torch.Tensor:
     return model(input_ids=IDS, use_cache=False).logits.double()
 
 
-def sliced_files(full: Path, out: Path, order: list[int], change=lambda tensors: None) -> Path:
-    """Copy a checkpoint of one file with these of its 8 experts in each layer, by names alone."""
+def sliced_files(
+    full: Path,
+    out: Path,
+    kept: list[int] | list[list[int]],
+    change: Callable[[dict[str, torch.Tensor]], None] = lambda tensors: None,
+) -> Path:
+    """Copy a checkpoint of one file with these experts, in each layer or layer by layer.
+
+    Goes by names alone; `change` may alter the tensors that are written.
+    """
     out.mkdir()
     for file in full.iterdir():
-        (out / file.name).write_bytes(file.read_bytes())
-    tensors = {}
+        if file.is_file():
+            (out / file.name).write_bytes(file.read_bytes())
+    tensors: dict[str, torch.Tensor] = {}
     for name, tensor in load_file(full / "model.safetensors").items():
+        layer = re.search(r"layers\.(\d+)\.", name)
+        order: Any = kept[int(layer[1])] if layer and isinstance(kept[0], list) else kept
         one = re.fullmatch(r"(.*\.experts\.)(\d+)(\..*)", name)
         if one:
             if int(one[2]) in order:
@@ -121,7 +133,8 @@ def sliced_files(full: Path, out: Path, order: list[int], change=lambda tensors:
     change(tensors)
     save_file(tensors, out / "model.safetensors", {"format": "pt"})
     config = json.loads((out / "config.json").read_text())
-    config |= {name: len(order) for name in COUNTS if name in config}
-    config |= {name: min(len(order), config[name]) for name in TOP_K if name in config}
+    count = len(kept[0]) if isinstance(kept[0], list) else len(kept)
+    config |= {name: count for name in COUNTS if name in config}
+    config |= {name: min(count, config[name]) for name in TOP_K if name in config}
     (out / "config.json").write_text(json.dumps(config))
     return out
