@@ -26,8 +26,8 @@ class ChatSpec(Strict):
     system: Words | None = None
     """The system message; omitted: none, or what the template itself begins with."""
     multiturn: bool | None = None
-    """Whether few-shot examples are turns of the conversation, and not one message; omitted: as
-    lm-eval does by default."""
+    """Whether few-shot examples are turns of the conversation, as in lm-eval by default; false:
+    they stand in one message with the question. Of prompts only."""
     options: Mapping[str, TemplateValue] = Field(default_factory=dict)
     """Further values for the template, e.g. `enable_thinking: false`."""
     date: Annotated[datetime.date, BeforeValidator(_day)] | None = None

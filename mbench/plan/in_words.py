@@ -35,7 +35,7 @@ def protocol_in_words(suite: Suite, corpora: Mapping[str, Corpus]) -> list[Proto
             for name, text in suite.perplexity.items()
         ),
         *(
-            ProtocolEntry(f"Task {name}", _task_in_words(name, task))
+            ProtocolEntry(f"Task {name}", _task_in_words(name, task, suite.chat_for(task.chat)))
             for name, task in suite.tasks.items()
         ),
         *_average_and_efficiency_in_words(suite),
@@ -53,11 +53,13 @@ def _corpus_in_words(corpus: Corpus) -> str:
     if spec.chat is None:
         return f"{amount} of {source}{_bos_in_words(spec.bos)}"
     bos = _bos_in_words(spec.bos) or ", BOS where the template prints it"
-    return f"{amount} of conversations in {source}{bos}; {_template_in_words(spec.chat)}"
+    words = _template_in_words(spec.chat, " where there is none")
+    return f"{amount} of conversations in {source}{bos}; {words}"
 
 
-def _template_in_words(chat: ChatSpec) -> str:
-    filled = [f"system message {chat.system!r} where there is none"] if chat.system else []
+def _template_in_words(chat: ChatSpec, added: str) -> str:
+    """`added` says where the system message stands."""
+    filled = [f"system message {chat.system!r}{added}"] if chat.system else []
     filled += [f"{name} {json.dumps(value)}" for name, value in chat.options.items()]
     filled += [f"date {chat.date}"] if chat.date else []
     return ", ".join(["put into the model's chat template", *filled])
@@ -91,7 +93,7 @@ def _bos_in_words(bos: str | None) -> str:
     return f", BOS {places[bos]}" if bos else ""
 
 
-def _task_in_words(name: str, task: LmEvalTask) -> str:
+def _task_in_words(name: str, task: LmEvalTask, chat: ChatSpec | None) -> str:
     shots = "the task's own shots" if task.num_fewshot is None else f"{task.num_fewshot}-shot"
     limit = f", first {task.limit} items" if task.limit else ""
     most = f", up to {task.max_gen_toks} tokens" if task.max_gen_toks else ""
@@ -99,7 +101,12 @@ def _task_in_words(name: str, task: LmEvalTask) -> str:
     most += f", {chosen}" if chosen else ""
     seed = f", seed {task.seed}" if task.seed is not None else ""
     code = "; functions of its files are run (trust_code)" if task.trust_code else ""
-    return f"lm-eval {task.lm_eval_name(name)}, {task.metric}, {shots}{limit}{most}{seed}{code}"
+    words = f"lm-eval {task.lm_eval_name(name)}, {task.metric}, {shots}{limit}{most}{seed}"
+    if chat is not None:
+        words += f"; prompts are {_template_in_words(chat, '')}"
+        if task.num_fewshot != 0:
+            words += f", examples as {'turns' if chat.turns else 'one message'}"
+    return words + code
 
 
 def _average_and_efficiency_in_words(suite: Suite) -> Iterator[ProtocolEntry]:

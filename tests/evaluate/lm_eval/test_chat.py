@@ -9,15 +9,17 @@ import pytest
 import transformers.utils.chat_template_utils as library
 from lm_eval.models.huggingface import HFLM
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers.chat_templates import A_DAY, BOS, NO_SYSTEM, OWN_SYSTEM, THINKING, TODAY, TURNS
-from helpers.lm_eval_runs import stock, toy_model, write
+from helpers.lm_eval_runs import stock, write
 from helpers.stand_ins import TOKENIZER
 from mbench.core.chat import ChatSpec
+from mbench.core.errors import TaskError
 from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval.encoding import encode
-from mbench.evaluate.lm_eval.prepared_task import build
+from mbench.evaluate.lm_eval.looks import looks_at_requests
+from mbench.evaluate.lm_eval.prepared_task import build, prepare
 
 DAY = datetime.date(2026, 3, 5)
 TEMPLATES = {
@@ -120,7 +122,7 @@ class Seen(HFLM):
 
 @pytest.fixture(scope="module")
 def model():
-    return toy_model(seed=1)
+    return AutoModelForCausalLM.from_pretrained(TOKENIZER, dtype="float32").eval()
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +176,67 @@ def test_requests_are_lm_evals_own(model, folder, monkeypatch, task, template, b
         texts, tokens = requests_of(build(task, spec, [folder], (), tokenizer), tokenizer)
         assert texts == seen.texts
         assert tokens == seen.tokens
+
+
+@pytest.mark.parametrize("template", ["bos", "no system"])
+def test_generated_answers_are_lm_evals_own(model, folder, template):
+    tokenizer = tokenizer_with(TEMPLATES[template], begins=True)
+    spec = LmEvalTask(task="begun", num_fewshot=1, chat=ChatSpec())
+    answers = HFLM(model, tokenizer=tokenizer, batch_size=1, max_length=256)
+    expected = stock(answers, folder, spec, folder)["samples"]["begun"]
+    prepared = prepare("begun", spec, [folder], tokenizer, max_length=256)
+    items = prepared.evaluate(model, batch_tokens=1).items
+    assert list(items["answer"]) == [sample["resps"][0][0] for sample in expected]
+    prompts = [each.prompt for each in prepared.texts]
+    assert prompts == [sample["arguments"][0][0] for sample in expected]
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "template", "words"),
+    [
+        ("choice", {"options": {"enable_thinking": True}}, THINKING, "leaves no room for thoughts"),
+        ("choice", {"system": "Be kind."}, NO_SYSTEM, "System role not supported"),
+        ("text", {}, TODAY, "today's date"),
+        ("text", {}, None, "has no chat template"),
+        ("text", {"multiturn": False}, "{{ 1 / 0 }}", "ZeroDivisionError"),
+        ("whole", {}, TURNS, "scores whole texts, which no chat template applies to"),
+    ],
+)
+def test_what_is_no_prompt_in_the_template_is_refused(folder, task, changes, template, words):
+    rolling = "include: last.yaml\ntask: whole\noutput_type: loglikelihood_rolling\n"
+    (folder / "whole.yaml").write_text(rolling + "metric_list: [{metric: word_perplexity}]\n")
+    spec = LmEvalTask(task=task, chat=ChatSpec(**changes))
+    with pytest.raises(TaskError, match=words) as refusal:
+        build(task, spec, [folder], (), tokenizer_with(template))
+    assert "\n" not in str(refusal.value)
+    without = spec.model_copy(update={"chat": ChatSpec(template=False)})
+    assert build(task, without, [folder], (), tokenizer_with(template)).chat is None
+
+
+def looks(folder, template, task="choice", positions=512, **chat):
+    tokenizer = tokenizer_with(template, begins=True)
+    spec = LmEvalTask(task=task, num_fewshot=1, chat=ChatSpec(**chat))
+    prepared = build(task, spec, [folder], (), tokenizer).tokenised(tokenizer, positions)
+    found = looks_at_requests(prepared, tokenizer)
+    return {(look.fact, look.level): look.words for look in found}
+
+
+def test_where_bos_stands_is_told(folder):
+    assert looks(folder, TURNS)["BOS", "fine"] == "first in 5 of 5 prompts"
+    assert looks(folder, BOS)["BOS", "fine"] == "first in 5 of 5 prompts"
+    # As nothing but the very first characters tell lm-eval that BOS is there already.
+    twice = looks(folder, "{{ bos_token }}" + BOS)["BOS", "refused"]
+    assert twice == "stands twice in 5 of 5 prompts: in the template, and before it"
+
+
+def test_a_description_that_goes_is_told(folder):
+    words = looks(folder, NO_SYSTEM)["description", "note"]
+    assert words == "left out of 5 prompts, as in lm-eval: the template takes no system message"
+    assert ("description", "note") not in looks(folder, TURNS)
+
+
+def test_a_question_is_measured_with_its_template(folder):
+    full = looks(folder, TURNS)["prompts", "fine"]
+    longest = int(full.split(" of up to ")[1].split()[0])
+    assert full.endswith("tokens, in the model's chat template")
+    assert ("prompts", "refused") in looks(folder, TURNS, positions=longest // 3)
