@@ -149,7 +149,8 @@ class _Walk:
             if re.match(rf"{re.escape(described.path)}\.\d+\.", target):
                 self._missing -= {f"{described.path}.{each}" for each in described.expert_tensors}
                 return self._one_expert(name, part, target, pattern, number, "")
-        if target in self._shapes:
+        # What concerns the cache of keys and values may stand where the model has no layer.
+        if target in self._shapes or (self._form and part.role in self._form.beside):
             return Place(name, part, target, pattern)
         known = self._ignored.search(target) is not None
         if self._strict and not known:

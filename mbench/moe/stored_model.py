@@ -87,7 +87,7 @@ class StoredModel:
             # One of several that a conversion makes one of is known by its own name.
             place.target if place.pattern is None else place.part.weight: place.part.weight
             for place in self.places.values()
-            if place.layer is None and place.is_used
+            if place.layer is None and place.is_used and place.part.weight in self.weights.parts
         }
 
     @property

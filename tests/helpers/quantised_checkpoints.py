@@ -126,6 +126,8 @@ class Kind:
     """Of the model's configuration."""
     not_stored: tuple[str, ...] = NOT_STORED
     """What names of weights that stay plain contain."""
+    beside: tuple[str, ...] = ()
+    """Names of scales that are of no weight."""
 
 
 SMALL = {"moe_intermediate_size": 24, "hidden_size": 40}
@@ -190,6 +192,12 @@ KINDS: dict[str, Kind] = {
     "modelopt-fp8": Kind(
         qwen3, packed.modelopt_fp8, {"quant_method": "modelopt", "quant_algo": "FP8"}
     ),
+    "modelopt-deepseek": Kind(
+        deepseek,
+        packed.modelopt_fp8,
+        {"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_quant_algo": "FP8"},
+        beside=("model.layers.0.self_attn.k_proj.k_scale",),
+    ),
     "gptq": Kind(
         qwen3,
         lambda weight: packed.gptq(weight, 4, 48, ordered=True, offset=1),
@@ -253,6 +261,7 @@ def write_pair(
             stored = first if place == 0 or not apart else others
             stored[name.removesuffix("weight") + end] = part.contiguous()
         tensors[name] = numbers.to(torch.float32).contiguous()
+    first |= {name: torch.tensor(0.5) for name in kind.beside}
     save_file(tensors, twin / "model.safetensors", {"format": "pt"})
     (quantised / "model.safetensors").unlink()
     _write_shards(quantised, [first, others] if apart else [first])
