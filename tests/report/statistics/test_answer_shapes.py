@@ -3,51 +3,17 @@
 import dataclasses
 import math
 
-import numpy as np
-import pandas as pd
 import pytest
 from scipy.stats import t
 
-from helpers.page_tables import Tables
-from helpers.pages import html_of
-from helpers.small_runs import grid, run
+from helpers.generated_answers import ITEMS, LOOPING, generated, looping_run
 from mbench.core.evaluation import evaluation
-from mbench.core.results import long_form
-from mbench.report.page.leaderboard_data import leaderboard_data
 from mbench.report.statistics.boards import boards
-
-ITEMS = 200
-LOOPING = {"none": 4, "alpha": 68, "beta": 4, "random": 7}
-"""Of the 200 answers of each method, so many of the first ones loop."""
-
-
-def generated(cell, loops, cut, lengths=True):
-    """The cell with a task of generated answers."""
-    random = np.random.default_rng([loops, cut])
-    at = np.arange(ITEMS)
-    table = pd.DataFrame(
-        {
-            "item": [f"{n}:doc:prompt:target" for n in range(ITEMS)],
-            "acc": (at % 2).astype(float),
-            "answer": "so it is",
-            "hit_limit": (at < cut).astype(float),
-            "loops": (at < loops).astype(float),
-            "rep_4": random.random(ITEMS),
-            "answer_tokens": random.integers(1, 99, ITEMS).astype(float),
-        }
-    )
-    if not lengths:
-        table = table.drop(columns="loops")
-    return dataclasses.replace(
-        cell, evaluations={**cell.evaluations, "quiz": evaluation("quiz", table)}
-    )
 
 
 @pytest.fixture(scope="module")
 def results():
-    whole = run(grid(retains=(0.5,)))
-    cells = [generated(c, LOOPING[c.method], 10 + 30 * (c.method == "beta")) for c in whole.cells]
-    return dataclasses.replace(whole, cells=tuple(cells))
+    return looping_run()
 
 
 def test_shares_differences_and_warnings(results):
@@ -79,39 +45,11 @@ def test_shares_differences_and_warnings(results):
     assert shapes.short_limit == ""
 
 
-def test_the_page_shows_them_and_nothing_is_ranked_by_them(results):
-    page = html_of(results)
-    assert "34\xa0% of alpha&#39;s, 2\xa0% of the unpruned model&#39;s" in page
-    table = next(
-        rows for name, rows in Tables(page).tables.items() if name.startswith("Generated answers")
-    )
-    assert table[1][0] == "unpruned"
-    shown = {row[0].split("|")[0]: row for row in table[1:]}
-    assert shown["alpha"][2] == "34.0\xa0%"
-    assert shown["alpha"][3].startswith("+0.320|[+0.2")
-    assert shown["beta"][4] == "20.0\xa0%"
-    data = leaderboard_data(boards(results))
-    (budget,) = data["models"][0]["budgets"]
-    assert budget["answers"] == {
-        "quiz": {
-            "none": [0.02, 0.05],
-            "random": [0.035, 0.05],
-            "alpha": [0.34, 0.05],
-            "beta": [0.02, 0.2],
-        }
-    }
-    assert {score["id"] for score in data["scores"]} == {
-        "score", "perplexity", "task:quiz", "task:ppl"
-    }  # fmt: skip
-    long = long_form(results).query("task == 'quiz' and metric == 'loops' and method == 'alpha'")
-    assert long["value"].tolist() == [0.34]
-
-
 def test_few_items_are_not_tested_short_answers_have_no_loops_and_short_limits_are_told(results):
     first = results.cells[0]
     alone = dataclasses.replace(results, cells=(generated(first, 0, 90),))
     assert not boards(alone).groups[0].answer_warnings
-    short = tuple(generated(c, 0, 60, lengths=False) for c in results.cells)
+    short = tuple(generated(c, 0, 60, long=False) for c in results.cells)
     (group,) = boards(dataclasses.replace(results, cells=short)).groups
     (shapes,) = group.boards[0].answers
     assert all("loops" not in row.figures for row in shapes.rows)
