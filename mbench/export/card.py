@@ -72,10 +72,7 @@ def model_card(results: Results, cell: CellResult, written: Export, source: Path
         *_remarks(cell, written),
         "## What loads it",
         "",
-        *(
-            f"- {program}: {text}"
-            for program, text in servers(written.kind, written.stored_form).items()
-        ),
+        *(f"- {program}: {text}" for program, text in loading.items()),
         "",
         "## Method",
         "",

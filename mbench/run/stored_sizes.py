@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mbench.core.errors import MbenchError, StoreError
+from mbench.core.errors import ModelNotFound, UnsupportedModel
 from mbench.core.model_facts import StoredSize
 from mbench.plan.keys import stored_size_key
 from mbench.plan.models import PlannedModel
@@ -45,8 +45,9 @@ def _measured(session: ModelSession, model: PlannedModel) -> StoredSize | None:
 
     try:
         return stored_size(model.checkpoint.all_files())
-    except StoreError:
-        raise
-    except MbenchError as error:
+    except ModelNotFound:
+        # Damaged files are told of when they are loaded.
+        return None
+    except UnsupportedModel as error:
         session.progress.warning(f"{model.name}: its bytes as stored are not known: {error}")
         return None
