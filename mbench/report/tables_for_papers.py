@@ -233,10 +233,9 @@ def _block(syntax: Syntax, board: Board, columns: Sequence[_Column]) -> tuple[tu
 
 def _name(board: Board, entry: Entry) -> str:
     """With what sets its masks apart: another router mode, uneven layers, what stands in."""
-    facts, router = board.facts_of(entry), entry.cells[0].router
-    marks = () if facts is None else facts.marks
+    router = entry.cells[0].router
     routers = () if router == board.group.router else (f"router {router}",)
-    return ", ".join((entry.method, *routers, *marks))
+    return ", ".join((entry.method, *routers, *board.marks_of(entry)))
 
 
 def _figure(syntax: Syntax, entry: Entry, column: _Column) -> str:

@@ -62,6 +62,7 @@ CONFIG: Spec = {
         "level": {"color": TEXT, "strokeDash": [6, 3]},
         "label": {"color": QUIET, "fontSize": 11, "align": "left", "dx": 4, "dy": -6},
         "line": {"strokeWidth": 1, "strokeOpacity": 0.35},
+        "frontier": {"color": QUIET, "strokeWidth": 1.4, "strokeDash": [4, 2]},
         "whisker": {"strokeWidth": 1.4},
         "point": {"filled": True, "size": 64, "opacity": 1},
         "full": {"filled": True, "size": 50, "opacity": 1, "color": TEXT},

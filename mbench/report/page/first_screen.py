@@ -14,7 +14,8 @@ from mbench.report.statistics.families import Comparison
 from mbench.report.statistics.groups import RANDOM
 from mbench.report.statistics.ranking import Ranked, Ranking
 from mbench.report.statistics.scores import Score
-from mbench.report.words import bounds, difference, score_text
+from mbench.report.stored_forms import stored_in_words
+from mbench.report.words import bounds, difference, listing, score_text
 
 MOST_ROWS = 12
 """Methods that are drawn at a budget; the leaderboard has all."""
@@ -73,6 +74,11 @@ class Screen:
     """From few to many pruned experts."""
     whiskers: str
     """What the whiskers are, in a sentence."""
+    stored: str
+    """In which form the weights are stored and what they are computed in; empty for plain numbers.
+    """
+    gaps: str
+    """Which methods have no cell at some budget; empty where all have."""
     few_masks: str
     """What so few random masks cannot show; empty if they are enough."""
     warnings: tuple[str, ...]
@@ -102,9 +108,22 @@ def first_screen(boards: GroupBoards) -> Screen | None:
         "" if full is None else score_text(full),
         tuple(_panel(board, ranking, on, references[board.id]) for board, ranking in ranked),
         _whisker_words(set(references.values())),
+        stored_in_words(boards.results, boards.group.model),
+        _gaps(boards),
         _few_masks([ranking for _, ranking in ranked]),
         boards.answer_warnings,
     )
+
+
+def _gaps(boards: GroupBoards) -> str:
+    found: dict[str, list[str]] = {}
+    for board in boards.boards:
+        for gap in board.gaps:
+            found.setdefault(gap.method, []).append(board.pruned)
+    if not found:
+        return ""
+    named = (f"{method} at {listing(budgets)}" for method, budgets in found.items())
+    return f"No cell (the leaderboard says why): {'; '.join(named)}."
 
 
 def _reference(ranking: Ranking) -> str:

@@ -16,6 +16,7 @@ from mbench.core.results import UNPRUNED, Results
 from mbench.report.item_files import FOLDER, file_of
 from mbench.report.statistics.boards import Board, RunBoards
 from mbench.report.statistics.disagreements import choice_divergence
+from mbench.report.statistics.equal_bytes import bytes_of
 from mbench.report.statistics.families import LEVEL, Comparison
 from mbench.report.statistics.groups import RANDOM, Entry
 from mbench.report.statistics.ranking import Ranked, Ranking, Reference, Unranked
@@ -95,6 +96,7 @@ def _budget(board: Board, results: Results) -> dict[str, Any]:
         "tasks": _task_figures(board, results),
         "facts": _facts(board),
         "answers": _answers(board),
+        "gaps": [{"name": gap.method, "why": f"no cell: {gap.reason}"} for gap in board.gaps],
         "won": _won(board),
         "divergence": _divergences(board),
         "changed": _changed(board, results.task_metrics),
@@ -219,18 +221,24 @@ def _answers(board: Board) -> dict[str, dict[str, list[float | None]]]:
 
 
 def _facts(board: Board) -> dict[str, dict[str, Any]]:
-    """Method -> what is known of its masks: `marks` beside its name, `stability`, and the tokens it
-    cost, `calibration` and `search`."""
-    found = ((entry.method, board.facts_of(entry)) for entry in board.budget.entries)
+    """Method -> what is known of its masks: `marks` beside its name, `stability`, the tokens it
+    cost, `calibration` and `search`, and the `bytes` of its checkpoint, the unpruned one's too."""
+    entries = list(board.budget.entries)
+    if board.group.unpruned is not None:
+        entries.append(Entry(UNPRUNED, (board.group.unpruned,)))
+    return {entry.method: _facts_of(board, entry) for entry in entries}
+
+
+def _facts_of(board: Board, entry: Entry) -> dict[str, Any]:
+    facts = None if entry.method == UNPRUNED else board.facts_of(entry)
+    sizes = [bytes_of(board.results, cell) for cell in entry.cells]
+    stable = None if facts is None else facts.stability
     return {
-        method: {
-            "marks": list(facts.marks),
-            "stability": None if facts.stability is None else _figure(facts.stability),
-            "calibration": facts.calibration_tokens,
-            "search": facts.search_tokens,
-        }
-        for method, facts in found
-        if facts is not None
+        "marks": list(board.marks_of(entry)) if facts or entry.cells[0].published else [],
+        "stability": None if stable is None else _figure(stable),
+        "calibration": None if facts is None else facts.calibration_tokens,
+        "search": 0 if facts is None else facts.search_tokens,
+        "bytes": None if None in sizes else max(own for own in sizes if own is not None),
     }
 
 

@@ -18,6 +18,12 @@ from mbench.core.results import CellResult, Results
 from mbench.core.stand_ins import Constants, Merged
 from mbench.report.statistics.boards import Board, GroupBoards, RunBoards
 from mbench.report.statistics.mask_facts import mask_facts
+from mbench.report.statistics.published import (
+    differs_in_words,
+    experts_in_words,
+    published_marks,
+    unrecognised,
+)
 
 MAPS = "masks_and_scores.js"
 """The file's name."""
@@ -37,10 +43,14 @@ def score_maps(run: RunBoards) -> ScoreMaps | None:
     """The maps of a run; None where it has no masks."""
     if not any(_masks(board) for boards in run.groups for board in boards.boards):
         return None
-    missing = (
-        "" if run.results.scores else "These results hold no scores: the maps show masks alone."
-    )
-    return ScoreMaps(MAPS, missing)
+    missing = []
+    if not run.results.scores:
+        missing.append("These results hold no scores: the maps show masks alone.")
+    for cell in unrecognised(run.results):
+        if cell.status == "ok":
+            words = experts_in_words(run.results, cell)
+            missing.append(f"No mask of {cell.method} is shown: it has {words}.")
+    return ScoreMaps(MAPS, " ".join(missing))
 
 
 def maps_script(run: RunBoards) -> str:
@@ -115,13 +125,16 @@ def _mask(
     results: Results, cell: CellResult, keep: np.ndarray, arrays: _AllArrays
 ) -> dict[str, Any]:
     facts = mask_facts(results, (cell,))
+    told = cell.published
+    differs = (differs_in_words(told),) if told and told.differs else ()
+    marks = (*published_marks(results, cell), *differs, *(facts.marks if facts else ()))
     stand_in = results.stand_ins.get((cell.model, cell.mask))
     merged = stand_in.into.astype("<i2") if isinstance(stand_in, Merged) else None
     return {
         "label": visible(_label(cell)),
         "method": visible(cell.method),
         "mask": arrays.masks.number(np.packbits(keep).tobytes()),
-        "marks": [] if facts is None else list(facts.marks),
+        "marks": [visible(mark) for mark in marks],
         "stability": cell.stability,
         "constants": isinstance(stand_in, Constants),
         "into": None if merged is None else arrays.into.number(merged.tobytes()),

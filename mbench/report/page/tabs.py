@@ -12,6 +12,7 @@ from mbench.report.charts.single_seeds import single_seeds
 from mbench.report.figures_of_papers import Published
 from mbench.report.page.answer_shapes import answers_part
 from mbench.report.page.crossing import method_or_text
+from mbench.report.page.equal_bytes import equal_bytes_parts
 from mbench.report.page.layout import folded, notes, per_budget, section, shown, side_by_side
 from mbench.report.page.notes import budget_notes, never_selected, union_of_choices
 from mbench.report.page.part import Block, Charts, Notes, Part, Stack, Text
@@ -27,6 +28,7 @@ from mbench.report.tables.every_seed import every_seed
 from mbench.report.tables.failures import failures
 from mbench.report.tables.mask_facts import mask_facts_table
 from mbench.report.tables.mask_overlap import mask_overlap
+from mbench.report.tables.published_checkpoints import published_checkpoints
 from mbench.report.tables.published_figures import published_figures
 from mbench.report.tables.savings import savings
 from mbench.report.tables.weights import weights
@@ -47,10 +49,20 @@ def tabs(run: RunBoards, papers: Sequence[Published], panels: Sequence[Part]) ->
     maps = (*filter(None, (_score_maps(run),)), *_by_model(run, EXPERTS, "experts"))
     details = (
         *panels,
-        *filter(None, (_savings(run), _failures(run), _what_was_measured(run))),
+        *filter(
+            None,
+            (
+                _published_checkpoints(run),
+                _savings(run),
+                _failures(run),
+                _what_was_measured(run),
+            ),
+        ),
         *_by_model(run, (*DETAILS, _papers(papers)), "more"),
     )
     found = [Tab("Results", "results")]
+    if run.equal_bytes:
+        found.append(Tab("Equal bytes", "equal-bytes", equal_bytes_parts(run)))
     if maps:
         found.append(Tab("Score maps", "maps", maps))
     return (*found, Tab("Details", "details", details))
@@ -125,6 +137,18 @@ def _savings(run: RunBoards) -> Part | None:
         if tables.scores:
             blocks.append(Part("Score against memory", (tables.scores,), folded=True))
     return Part("What pruning saves", tuple(blocks), id="savings") if blocks else None
+
+
+def _published_checkpoints(run: RunBoards) -> Part | None:
+    table = published_checkpoints(run)
+    if table is None:
+        return None
+    text = Text(
+        "Where a checkpoint is the model with some of its experts and nothing else changed, the"
+        " mask on the full model was evaluated in its place. Any other one was loaded and evaluated"
+        " itself, so that its figures are those of the files named here."
+    )
+    return Part("Published checkpoints", (text, table), id="published-checkpoints")
 
 
 def _failures(run: RunBoards) -> Part | None:

@@ -34,6 +34,8 @@ TERMS = {
     "Kept per layer": "kept",
     "Status": "failed",
     "Weights": "weights",
+    "Bytes": "bytes",
+    "Checkpoint": "bytes",
     "Candidate": "candidate",
 }
 """Text or detail of a column's head -> id of the entry, without `term-`."""

@@ -19,6 +19,7 @@ from mbench.report.statistics.floors import ROOM
 from mbench.report.statistics.groups import RANDOM
 from mbench.report.statistics.scores import Score
 from mbench.report.statistics.strata import ENOUGH
+from mbench.report.stored_forms import forms_in_words
 from mbench.report.tables.leaderboard import leaderboard
 from mbench.storage.results_folder import to_csv
 
@@ -83,7 +84,10 @@ def page(run: RunBoards, papers: Sequence[Published] = (), panels: Sequence[Part
         ),
         tabs=tabs(run, papers, panels),
         data=leaderboard_data(run),
-        protocol=tuple((entry.name, entry.text) for entry in results.protocol),
+        protocol=(
+            *((entry.name, entry.text) for entry in results.protocol),
+            *forms_in_words(results),
+        ),
         command=provenance.commands(results.provenance),
         commit=provenance.commit(results.provenance),
         csv=to_csv(long_form(results)),

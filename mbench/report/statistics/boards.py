@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mbench.core.results import CellKey, CellResult, Results
+from mbench.core.results import CellKey, CellResult, LeftOut, Results
 from mbench.report.statistics.answer_shapes import AnswerShapes, answer_shapes
 from mbench.report.statistics.equal_bytes import EqualBytes, equal_bytes
 from mbench.report.statistics.floors import Floor, floors
 from mbench.report.statistics.groups import BudgetEntries, Entry, Group, arrange
 from mbench.report.statistics.mask_facts import MaskFacts, mask_facts
 from mbench.report.statistics.pairing import Paired, Part, join, pair, to_part
+from mbench.report.statistics.published import published_marks
 from mbench.report.statistics.ranking import Ranked, Ranking, Reference, rankings
 from mbench.report.statistics.scores import Score, primary_score, second_score, task_score
 from mbench.report.words import pruned
@@ -50,10 +51,13 @@ class Board:
 
     @property
     def experts(self) -> int:
-        """Experts per layer before pruning; 0 where no mask is known."""
+        """Experts per layer before pruning; 0 where neither a mask nor the model is known."""
         masks = (mask for entry in self.budget.entries for mask in self.masks_of(entry))
         first = next(masks, None)
-        return 0 if first is None else int(first.shape[1])
+        if first is None:
+            record = self.results.provenance.models.get(self.group.model)
+            return record.facts.num_experts if record else 0
+        return int(first.shape[1])
 
     @property
     def pruned(self) -> str:
@@ -92,6 +96,24 @@ class Board:
     def facts_of(self, entry: Entry) -> MaskFacts | None:
         """What is known of a method's masks; None where it has none."""
         return mask_facts(self.results, entry.cells)
+
+    def marks_of(self, entry: Entry) -> tuple[str, ...]:
+        """What sets a method apart from a plain mask, for a place beside its name."""
+        facts = self.facts_of(entry)
+        own = published_marks(self.results, entry.cells[0])
+        return (*own, *(() if facts is None else facts.marks))
+
+    @property
+    def gaps(self) -> tuple[LeftOut, ...]:
+        """Methods that have no cell at this budget, but for published checkpoints: each of these
+        has one budget alone."""
+        published = {cell.method for cell in self.results.cells if cell.published is not None}
+        return tuple(
+            left
+            for left in self.results.left_out
+            if (left.model, left.retain) == (self.group.model, self.retain)
+            and left.method not in published
+        )
 
     def masks_of(self, entry: Entry) -> list[np.ndarray]:
         """The masks of a method, bool [layers, N], one per seed that has a mask."""

@@ -85,6 +85,7 @@ class EqualBytes:
 
     id: str
     """Prefix of its anchors on the page."""
+    results: Results
     score: Score
     models: tuple[str, ...]
     """In the order of the run."""
@@ -104,6 +105,15 @@ class EqualBytes:
     def heading(self) -> str:
         """Its heading on the page."""
         return f"Equal bytes: {listing(self.models)}"
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Models and their stored forms in words, as the chart tells them apart."""
+        return tuple(dict.fromkeys(self.kind_name(row) for row in self.rows))
+
+    def kind_name(self, row: Sized) -> str:
+        """`qwen-fp8, FP8 128x128`."""
+        return f"{row.model}, {row.form}"
 
 
 def equal_bytes(
@@ -144,6 +154,7 @@ def _board(id: str, results: Results, groups: Sequence[Group], score: Score) -> 
         return None
     return EqualBytes(
         id=id,
+        results=results,
         score=score,
         models=tuple(group.model for group in groups),
         forms=tuple(dict.fromkeys(row.form for row in rows)),

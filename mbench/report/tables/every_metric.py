@@ -37,9 +37,7 @@ def every_metric(board: Board) -> Table:
             _cell(entry, part, top if marked else None)
             for part, top in zip(parts, best, strict=True)
         )
-        facts = board.facts_of(entry)
-        marks = () if facts is None else facts.marks
-        rows.append(Row(Cell(entry.method, marks), tuple(cells)))
+        rows.append(Row(Cell(entry.method, board.marks_of(entry)), tuple(cells)))
     head = Column("Method", number=False)
     caption = f"Every metric: {board.where}"
     columns = (Column(task, _detail(board, task, metric)) for task, metric in parts)

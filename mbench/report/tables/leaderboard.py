@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from mbench.core.evaluation import LOWER_IS_BETTER
-from mbench.core.results import UNPRUNED, CellResult, TaskStatus
+from mbench.core.results import UNPRUNED, CellResult, LeftOut, TaskStatus
 from mbench.report.statistics.boards import Board
 from mbench.report.statistics.families import Comparison
 from mbench.report.statistics.floors import at_floor
@@ -38,7 +38,14 @@ def leaderboard(board: Board) -> Table:
             _row(board, row.entry, _unranked_cells(row), "incomplete", len(columns))
             for row in ranking.unranked
         ]
+    rows += [_gap(gap, len(columns)) for gap in board.gaps]
     return Table(f"{board.id}-table", f"Leaderboard: {board.where}", columns, tuple(rows))
+
+
+def _gap(gap: LeftOut, columns: int) -> Row:
+    """A method without a cell at this budget, and why."""
+    said = Cell("no cell", (shorten(gap.reason),), kind="quiet")
+    return Row(Cell(gap.method), (said, *(MISSING,) * (columns - 2)), "incomplete")
 
 
 def _columns(board: Board) -> Iterator[Column]:
@@ -65,9 +72,7 @@ def _row(
 ) -> Row:
     """A method with its cells of the score; where it failed altogether, with the reason."""
     name = "unpruned" if entry.method == UNPRUNED else label or entry.method
-    facts = board.facts_of(entry)
-    marks = () if facts is None else facts.marks
-    head = Cell(name, (*_router(board, entry), *marks, *_seed_count(entry)))
+    head = Cell(name, (*_router(board, entry), *board.marks_of(entry), *_seed_count(entry)))
     first = entry.cells[0]
     if any(cell.status == "ok" for cell in entry.cells):
         return Row(head, (*score, *_task_cells(board, entry)), kind)

@@ -53,7 +53,10 @@ boards.then((data) => {
 
   function chosen() {
     const model = data.models.find((own) => own.name === choices.get("model")) ?? data.models[0];
-    const middle = model.budgets[Math.floor(model.budgets.length / 2)];
+    // Not one that a published checkpoint alone has.
+    const compared = model.budgets.filter((own) => own.boards[data.scores[0]?.id]?.rows.length > 1);
+    const usualBudgets = compared.length ? compared : model.budgets;
+    const middle = usualBudgets[Math.floor(usualBudgets.length / 2)];
     const budget = model.budgets.find((own) => String(own.retain) === choices.get("kept")) ?? middle;
     const scores = data.scores.filter((own) => budget.boards[own.id]);
     const score = scores.find((own) => own.id === choices.get("by")) ?? scores[0];
@@ -100,6 +103,13 @@ boards.then((data) => {
     return rows;
   }
 
+  // Of methods that share a row, a mark of some of them says whose it is.
+  function marksOf(view, row) {
+    const each = row.names.map((name) => view.budget.facts[name]?.marks ?? []);
+    return new Set(each.flatMap((marks, at) => marks.map((mark) =>
+      (each.every((own) => own.includes(mark)) ? mark : `${nameOf(row.names[at])}: ${mark}`))));
+  }
+
   const untold = (board) => "methods" in board.untested;
 
   // `best`: the direction of the first click, which puts the best on top: -1 for large ones.
@@ -131,6 +141,8 @@ boards.then((data) => {
         text: (row) => each(row, (own) => (own.stability === null ? "–" : share(own.stability))) },
       { id: "cost", head: "Cost", small: known("search") ? "tokens: texts + search" : "tokens", hidden: !known("calibration"), term: "cost", value: (row) => row.facts.length && row.facts[0].calibration !== null ? row.facts[0].calibration + row.facts[0].search : undefined, best: 1,
         text: (row) => each(row, (own) => (own.calibration === null ? "–" : tokens(own.calibration) + (own.search ? ` + ${tokens(own.search)}` : ""))) },
+      { id: "bytes", head: "Checkpoint", small: "bytes as stored", hidden: true, term: "bytes", value: (row) => row.facts[0]?.bytes ?? undefined, best: 1,
+        text: (row) => each(row, (own) => (own.bytes === null ? "–" : `${tokens(own.bytes)}${own.bytes < 1000 ? "\u00a0" : ""}B`)) },
       { id: "seeds", head: "Seeds", small: "± std, range", hidden: true, term: "error", value: (row) => row.std, best: 1,
         text: (row) => (row.std === undefined ? "–" : `± ${number(row.std)}, ${row.range.map(number).join("–")}`) },
     ];
@@ -231,11 +243,11 @@ boards.then((data) => {
         drawn ? " " : "",
         drawn ? element("small", {}, `mean of ${row.seeds ?? 1}`) : "",
         row.rank ? element("small", { className: "phone" }, `rank ${[...new Set(row.rank)].join("–")}`) : "");
-      for (const mark of new Set(row.facts.flatMap((own) => own.marks))) name.append(element("small", { className: "mark" }, mark));
+      for (const mark of marksOf(view, row)) name.append(element("small", { className: "mark" }, mark));
       line.append(name);
       for (const column of shown) line.append(cellOf(view, row, column, axis, at));
     }
-    for (const own of view.board.unranked) {
+    for (const own of [...view.board.unranked, ...view.budget.gaps]) {
       const line = body.insertRow();
       line.className = "unranked";
       line.append(element("th", { scope: "row", title: own.name }, element("span", { className: "name" }, own.name)));
@@ -277,7 +289,7 @@ boards.then((data) => {
     return cell;
   }
 
-  const kindOf = (column) => `c-${column.id.split(":")[0]}${["rank", "won", "flips", "kl", "changed", "p", "gap", "beaten", "stability", "cost", "seeds"].includes(column.id) || column.task || column.term === "looping" ? " number" : ""}`;
+  const kindOf = (column) => `c-${column.id.split(":")[0]}${["rank", "won", "flips", "kl", "changed", "p", "gap", "beaten", "stability", "cost", "bytes", "seeds"].includes(column.id) || column.task || column.term === "looping" ? " number" : ""}`;
 
   function cellOf(view, row, column, axis, at) {
     const cell = element("td", { className: kindOf(column) });

@@ -24,7 +24,7 @@ const leaderboardDownloads = (rows, tasks) => {
         items_against: row.won ? nameOf(view.itemsAgainst) : null, items_won: row.won?.[0] ?? null, items_lost: row.won?.[1] ?? null,
         right_to_wrong: row.flips?.[1] ?? null, wrong_to_right: row.flips?.[0] ?? null, kl_of_choices: row.kl ?? null, predictions_changed: row.changed ?? null,
         marks: row.facts.flatMap((own) => own.marks).join(", ") || null, mask_stability: row.facts[0]?.stability ?? null,
-        calibration_tokens: row.facts[0]?.calibration ?? null, search_tokens: row.facts[0]?.search ?? null,
+        calibration_tokens: row.facts[0]?.calibration ?? null, search_tokens: row.facts[0]?.search ?? null, checkpoint_bytes: row.facts[0]?.bytes ?? null,
         n: view.board.units.reduce((sum, [, , count]) => sum + count, 0),
         ...Object.fromEntries(tasks.map((task, at) => [`${task.name} (${task.metric})`, row.tasks[at] ?? null])),
         ...Object.fromEntries(Object.entries(view.budget.answers).flatMap(([task, methods]) => ["looping", "cut off"].map(
