@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,9 +95,15 @@ class Identified:
 
 
 def identified(
-    base: str | Path, pruned: str | Path, plugin_files: Sequence[Path], store: Store
+    base: str | Path,
+    pruned: str | Path,
+    plugin_files: Sequence[Path],
+    store: Store,
+    advance: Callable[[int, int], object] = lambda done, of: None,
 ) -> Identified:
     """Compare two checkpoints, each a directory, a hub id (with @REVISION) or a plugin's model.
+
+    `advance` is told after each layer how many of how many are compared.
 
     Raises `ModelNotFound` or `UnsupportedModel` for what is no pair of such checkpoints.
     """
@@ -110,7 +116,7 @@ def identified(
     full, small = (_find(str(each), models, inputs) for each in (base, pruned))
     folders = full.all_files(), small.all_files()
     with naming_place(folders[0], full.place), naming_place(folders[1], small.place):
-        found = recognise(*folders)
+        found = recognise(*folders, advance)
         facts = describe(str(folders[0]))
     return Identified(
         base=_shown(full),

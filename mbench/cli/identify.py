@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import click
 
 from mbench.cli.completing import names
 from mbench.cli.options import plugin_option, store_option
-from mbench.cli.output import clean, print_json, print_place
+from mbench.cli.output import clean, console_of, print_json, print_place
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,7 +59,9 @@ def command(
     from mbench.storage.store import Store, default_root
 
     json_stream = click.get_current_context().with_resource(json_only()) if as_json else None
-    found = identified(base, pruned, plugin_files, Store(store_root or default_root()))
+    store = Store(store_root or default_root())
+    with _progress() as advance:
+        found = identified(base, pruned, plugin_files, store, advance)
     if json_stream is not None:
         print_json(found.to_json(), json_stream)
     else:
@@ -73,6 +76,19 @@ def command(
         write_text_atomically(save, text)
         if json_stream is None:
             print_place(save)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], object]]:
+    """A bar over the layers on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, of: None
+        return
+    from rich.progress import Progress
+
+    with Progress(console=console_of(stderr=True), transient=True) as bars:
+        task = bars.add_task("comparing layers", total=None)
+        yield lambda done, of: bars.update(task, completed=done, total=of)
 
 
 def _lines(identified: Identified) -> Iterator[str]:

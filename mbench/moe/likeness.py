@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -47,6 +48,7 @@ class Likeness:
     """Whether no sum of the layer's experts is like it."""
 
 
+@cache
 def places(size: int) -> np.ndarray:
     """Where a tensor of `size` numbers is looked at: everywhere, or at fixed random places.
 

@@ -7,7 +7,7 @@ too: an order of experts decides between equal scores of the router, which half 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,8 +23,12 @@ LISTED = 6
 """Problems that are told one by one."""
 
 
-def recognise(full: Path, pruned: Path) -> Recognised:
+def recognise(
+    full: Path, pruned: Path, advance: Callable[[int, int], object] = lambda done, of: None
+) -> Recognised:
     """Compare the weights of two checkpoints in local folders, one layer at a time.
+
+    `advance` is told after each layer how many of how many are compared.
 
     Of the pruned one every byte is read, and of the full one, both twice where experts' bytes
     differ. Experts count as another's from one weight between 0.5 and 2 by least squares, with at
@@ -42,7 +46,10 @@ def recognise(full: Path, pruned: Path) -> Recognised:
     if any(_gaps(layer) for layer in other.experts):
         return Recognised(None, (), (), tuple(problems))
     try:
-        layers = [recognise_layer(one, other, number) for number in range(counts[0])]
+        layers = []
+        for number in range(counts[0]):
+            layers.append(recognise_layer(one, other, number))
+            advance(number + 1, counts[0])
     except Misfit as misfit:
         return Recognised(None, (), (), (*problems, str(misfit)))
     problems += _in_words(layers)

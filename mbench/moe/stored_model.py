@@ -168,10 +168,14 @@ class StoredModel:
             # It takes tensors as well as what will be one.
             converter.add_tensor(target, source, source, cast(Any, tensor))
         made = converter.convert(target, model=self.model, config=self.model.config).get(target)
-        shape = self.model.state_dict()[target].shape
+        shape = self._shapes[target]
         if made is None or len(made) != 1 or made.shape[1:] != shape[1:]:
             raise UnsupportedModel(f"{target}: its experts cannot be converted one by one")
         return torch.as_tensor(made[0])
+
+    @cached_property
+    def _shapes(self) -> dict[str, torch.Size]:
+        return {name: tensor.shape for name, tensor in self.model.state_dict().items()}
 
     @cached_property
     def _converters(self) -> list[WeightConverter]:

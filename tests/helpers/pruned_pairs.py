@@ -49,7 +49,7 @@ class Pair:
         return self.full.state_dict()[self.experts[layer][name]][expert]
 
     def smaller(self) -> Any:
-        model = type(self.full)(self.config)
+        model = type(self.full)(self.config).to(self.full.dtype)
         model.load_state_dict(self.state)
         return model.eval()
 
@@ -98,10 +98,10 @@ def sliced(model_type: str, order: list[list[int]] | int, dtype=None, **changes:
 
 
 @torch.no_grad()
-def logits(folder: Path) -> torch.Tensor:
+def logits(folder: Path, ids: torch.Tensor = IDS) -> torch.Tensor:
     """What stock transformers computes."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
-    return model(input_ids=IDS, use_cache=False).logits.double()
+    return model(input_ids=ids, use_cache=False).logits.double()
 
 
 def sliced_files(
