@@ -58,6 +58,8 @@ class ModelFacts:
     stored_form: str = ""
     """In which form its weights are stored, in words, e.g. `FP8 128x128`; empty: as plain numbers.
     """
+    may_stay_stored: bool = False
+    """Whether its experts can lie in memory as they are stored."""
 
     def parameters_left(self, keep: np.ndarray, stand_in: StandIn | None = None) -> int:
         """Parameters of the model with the experts of a mask (bool [layers, N]) and constants.

@@ -12,6 +12,7 @@ from mbench.core.suite_values import (
     AttentionName,
     Count,
     DtypeName,
+    ExpertsKept,
     HubId,
     Label,
     LocalPath,
@@ -62,7 +63,7 @@ class ModelSpec(Strict):
     same_as: Name | None = None
     """Another model of the suite of which this is a stored form, e.g. in FP8: the board by bytes
     sets them side by side."""
-    experts: Literal["computed", "stored"] = "computed"
+    experts: ExpertsKept = "computed"
     """How the experts of a checkpoint in FP8 lie in memory. `computed`: in `dtype`. `stored`: as in
     the files, each turned into numbers whenever it is called: half the memory, more time."""
 

@@ -50,6 +50,8 @@ Revision = Annotated[
 ]
 LocalPath = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_of_a_user)]
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+ExpertsKept = Literal["computed", "stored"]
+"""How the experts of a checkpoint in FP8 lie in memory: as numbers, or as the files have them."""
 AttentionName = Literal["auto", "sdpa", "eager"]
 RetainRatio = Annotated[float, Field(gt=0, lt=1)]
 

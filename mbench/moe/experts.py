@@ -17,6 +17,7 @@ from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, grouped_mm_expe
 
 from mbench.moe.adapter import MoELayer
 from mbench.moe.offload import execution_device
+from mbench.moe.quantised.stored_experts import StoredExperts
 
 if TYPE_CHECKING:
     from mbench.moe.adapter import ExpertsModule
@@ -44,7 +45,10 @@ def inner_activations(experts: ExpertsModule, expert: int, hidden: torch.Tensor)
 
 
 def _project(experts: ExpertsModule, name: str, expert: int, hidden: torch.Tensor) -> torch.Tensor:
-    weight = getattr(experts, name)[expert]
+    if isinstance(experts, StoredExperts):
+        weight = experts.weight_of(name, expert)
+    else:
+        weight = getattr(experts, name)[expert]
     bias = getattr(experts, f"{name}_bias")[expert] if experts.has_bias else None
     return functional.linear(hidden, weight.T if experts.is_transposed else weight, bias)
 

@@ -13,19 +13,23 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
 )
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from mbench.core.errors import ModelNotFound, UnsupportedModel
 from mbench.core.model_facts import DTYPE_BYTES, ModelFacts
-from mbench.core.suite_values import AttentionName, DtypeName
+from mbench.core.suite_values import AttentionName, DtypeName, ExpertsKept
 from mbench.moe import deepseek
 from mbench.moe.adapter import MoELayer, find_moe_layers
 from mbench.moe.config import Checkpoint, positions_of, read_config
 from mbench.moe.load_errors import legible, naming, readable, unsupported_in_one_line
 from mbench.moe.offload import DeviceMap, Placement, device_map_for, folder_for, settle
 from mbench.moe.preserved import gates_when_pruned
-from mbench.moe.quantised.in_transformers import reading
+from mbench.moe.quantised.fp8 import Fp8
+from mbench.moe.quantised.in_transformers import reading, stored_files
+from mbench.moe.quantised.keep_stored import KeptWeights, form_to_keep, keeping
+from mbench.moe.quantised.reader import StoredWeights
 from mbench.moe.router import fewest_experts
 from mbench.moe.tokenizer import load_tokenizer
 from mbench.storage.checkpoints import refuse_incomplete
@@ -74,6 +78,7 @@ def load(
     attention: AttentionName = "auto",
     device: Placement = "auto",
     trust_remote_code: bool = False,
+    experts: ExpertsKept = "computed",
 ) -> LoadedModel:
     """Load a model onto a device, or onto several as a map of module paths says.
 
@@ -82,24 +87,56 @@ def load(
     on disk (in the directory for temporary files), and loaded for every use.
 
     Attention and generation are as `attention` and the tasks say, whatever the checkpoint asks for
-    (see `mbench.moe.config`). Everything that can be refused is refused before weights are read.
-    Raises `ModelNotFound` for missing, incomplete or damaged files, and what `describe` raises.
+    (see `mbench.moe.config`). With `experts` "stored", those of a checkpoint in FP8 stay in memory
+    as they are stored, and compute the same; see `mbench.moe.quantised.stored_experts`.
+
+    Everything that can be refused is refused before weights are read. Raises `ModelNotFound` for
+    missing, incomplete or damaged files, and what `describe` raises.
     """
     checkpoint = read_config(folder, trust_remote_code)
     facts = _describe(checkpoint)
     refuse_incomplete(Path(folder))
     with legible(folder):
         tokenizer, _ = load_tokenizer(checkpoint, facts.vocabulary)
-    bits = torch.finfo(getattr(torch, facts.computed_in(dtype))).bits
-    device_map = device_map_for(device, facts.parameters * bits // 8)
+    computed_in = getattr(torch, facts.computed_in(dtype))
+    bits = facts.parameters * torch.finfo(computed_in).bits
     with naming(folder):
         implementation = facts.attention(attention)
+        if experts == "stored":
+            form_to_keep(checkpoint.form)
+            stored = facts.expert_parameters * facts.num_experts * len(facts.layers)
+            bits -= stored * (torch.finfo(computed_in).bits - 8)
     model_class = deepseek.DeepseekForCausalLM if checkpoint.is_deepseek else AutoModelForCausalLM
-    model = load_weights(checkpoint, model_class, dtype, implementation, device_map)
+    device_map = device_map_for(device, bits // 8)
+    if experts == "stored":
+        model = _load_stored(checkpoint, dtype, implementation, device_map, computed_in)
+    else:
+        model = load_weights(checkpoint, model_class, dtype, implementation, device_map)
     layers = tuple(find_moe_layers(model))
+    if experts == "stored" and any(each.is_meta for each in model.parameters()):
+        raise UnsupportedModel(
+            f"model {folder}: experts: stored needs devices with room for the whole model"
+        )
     settle(model, layers)
     model.eval().requires_grad_(False)
     return LoadedModel(model, tokenizer, layers, facts)
+
+
+def _load_stored(
+    checkpoint: Checkpoint,
+    dtype: DtypeName,
+    attention: str,
+    device_map: DeviceMap,
+    computed_in: torch.dtype,
+) -> PreTrainedModel:
+    model_class = type(skeleton := skeleton_of(checkpoint))
+    files = stored_files(checkpoint.place, checkpoint.form)
+    with naming(checkpoint.place):
+        weights = KeptWeights(files, form_to_keep(checkpoint.form), skeleton)
+    kept = keeping(model_class, weights, computed_in)
+    model = load_weights(checkpoint, kept, dtype, attention, device_map, weights=weights)
+    model.__class__ = Qwen2MoeForCausalLM if checkpoint.is_deepseek else model_class
+    return model
 
 
 def _without_weights(checkpoint: Checkpoint) -> PreTrainedModel:
@@ -158,6 +195,7 @@ def _describe(checkpoint: Checkpoint) -> ModelFacts:
         attentions=("sdpa", "eager") if model._supports_sdpa else ("eager",),
         normalised=checkpoint.normalised,
         stored_form=checkpoint.form.words if checkpoint.form else "",
+        may_stay_stored=isinstance(checkpoint.form, Fp8),
         gates=gates_when_pruned(first),
         fewest_experts=max(fewest_experts(layer) for layer in _one_per_router_class(layers)),
     )
@@ -195,21 +233,26 @@ def load_weights(
     attention: str,
     device_map: DeviceMap,
     variant: str | None = None,
+    weights: StoredWeights | None = None,
 ) -> PreTrainedModel:
     """Let a class of transformers load a checkpoint, whole or not at all.
 
-    `variant` is what its files are called by, if they have no usual names.
+    `variant` is what its files are called by, if they have no usual names; `weights` reads them
+    in another way than as numbers.
 
     Raises `ModelNotFound` for tensors that are missing, unknown or damaged, and `UnsupportedModel`
     where weights contradict the configuration.
     """
     place = checkpoint.place
     model: PreTrainedModel
+    with naming(place):
+        if weights is None:
+            weights = StoredWeights(stored_files(place, checkpoint.form, variant), checkpoint.form)
     with (
         legible(place),
         readable(place),
         naming(place),
-        reading(place, checkpoint.form, variant),
+        reading(weights),
         folder_for(device_map) as (folder, keep_for),
     ):
         model, report = model_class.from_pretrained(

@@ -19,6 +19,7 @@ from mbench.core.interfaces import ExpertMask
 from mbench.core.stand_ins import keeps_router
 from mbench.moe.adapter import EXPERT_COUNTS, TOP_K_FIELDS, MoELayer, find_moe_layers
 from mbench.moe.mask import checked
+from mbench.moe.quantised.stored_experts import StoredExperts
 from mbench.moe.replace import merged_weights, substitution
 from mbench.moe.router import RouterState
 
@@ -36,6 +37,11 @@ def prune(
     devices.
     """
     mask = checked(layers, mask)
+    if any(isinstance(layer.experts, StoredExperts) for layer in layers):
+        raise UnsupportedModel(
+            "a model whose experts are kept as stored in FP8 cannot be pruned in memory; leave"
+            " `experts: stored` out"
+        )
     full = model.state_dict()
     _refuse_scattered(model, full)
     if is_even(mask):

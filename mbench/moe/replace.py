@@ -20,6 +20,7 @@ from mbench.core.stand_ins import Merged, StandIn
 from mbench.moe.adapter import MoELayer
 from mbench.moe.align import matched
 from mbench.moe.neurons import InnerNeurons
+from mbench.moe.quantised.stored_experts import StoredExperts
 from mbench.moe.weights import layer_weights
 
 
@@ -34,6 +35,11 @@ def merged_weights(layers: Sequence[MoELayer], stand_in: StandIn | None) -> Iter
     try:
         if isinstance(stand_in, Merged):
             for number, layer in enumerate(layers):
+                if isinstance(layer.experts, StoredExperts):
+                    raise UnsupportedModel(
+                        f"{layer.path} is kept as stored in FP8, so experts cannot be merged in"
+                        " memory; leave `experts: stored` out"
+                    )
                 for attribute, expert, merged in merged_rows(layer, stand_in, number):
                     row = getattr(layer.experts, attribute).detach()[expert]
                     changed.append((row, row.to("cpu", copy=True)))

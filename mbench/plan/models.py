@@ -14,7 +14,7 @@ from mbench.core.errors import ModelNotFound, UnsupportedModel
 from mbench.core.interfaces import ExpertMask
 from mbench.core.model_facts import ModelFacts
 from mbench.core.suite_inputs import Expected, ModelSpec
-from mbench.core.suite_values import AttentionName, DtypeName
+from mbench.core.suite_values import AttentionName, DtypeName, ExpertsKept
 from mbench.plan.computing_code import Code
 from mbench.plan.keys import ModelIdentity, model_facts_key
 from mbench.plan.registry import Registry
@@ -44,6 +44,8 @@ class PlannedModel:
     """Whether code that comes with the model may run."""
     attention: AttentionName = "auto"
     """As the suite asks for it."""
+    experts: ExpertsKept = "computed"
+    """How they lie in memory. No key holds it: what they compute is the same bit for bit."""
     checkpoint: Checkpoint | None = field(default=None, repr=False, compare=False)
     """Its files; None where they are out of reach and its facts are what the suite expects."""
 
@@ -124,6 +126,7 @@ def find_model(
         dtype=spec.dtype,
         trust_remote_code=spec.trust_remote_code,
         attention=spec.attention,
+        experts=spec.experts,
     )
     trusted = spec.trust_remote_code
     try:
@@ -142,6 +145,12 @@ def find_model(
         facts.attention(spec.attention)
     except UnsupportedModel as error:
         raise source.error((*place, "attention"), str(error)) from None
+    if spec.experts == "stored" and not facts.may_stay_stored:
+        stored = f"stored in {facts.stored_form}" if facts.stored_form else "plain numbers"
+        raise source.error(
+            (*place, "experts"),
+            f"'stored' is for weights in FP8 (quant_method: fp8); those of {where} are {stored}",
+        )
     return planned(revision=checkpoint.revision, key=key, facts=facts, checkpoint=checkpoint)
 
 

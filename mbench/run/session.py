@@ -106,6 +106,7 @@ class ModelSession:
                             dtype=model.dtype,
                             attention=model.attention,
                             trust_remote_code=model.trust_remote_code,
+                            experts=model.experts,
                         )
             except Exception as error:
                 self._loaded = error

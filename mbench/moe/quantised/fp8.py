@@ -7,7 +7,7 @@ says, scales are multiplied. The last block of a dimension may be cut off.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,18 +60,18 @@ class Fp8(Form):
 
     def decode(self, weight: str, parts: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Stored numbers times scales; see the base class."""
-        stored, scales = self._checked(weight, parts)
-        numbers = stored.to(torch.float32)
-        scales = scales.to(torch.float32)
-        if self.block is None:
-            return numbers.mul_(scales.reshape(()))
-        columns = scales.repeat_interleave(self.block[1], 1)[:, : stored.shape[1]]
-        return numbers.mul_(columns.repeat_interleave(self.block[0], 0)[: stored.shape[0]])
+        stored, scales = self.checked(weight, parts)
+        return scaled(stored, scales.reshape(self.scale_shape(stored.shape)), self.block)
 
-    def _checked(
+    def scale_shape(self, shape: Sequence[int]) -> tuple[int, int]:
+        """Rows and columns of the scales of a matrix."""
+        block = self.block or shape
+        return -(-shape[0] // block[0]), -(-shape[1] // block[1])
+
+    def checked(
         self, weight: str, parts: Mapping[str, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The stored matrix and its scales, if they are what the form says."""
+        """The stored matrix and its scales, if they are what the form says; raises as `decode`."""
         named = [role for role in SCALES if role in parts]
         if "weight" not in parts:
             raise self.refusal(weight, parts, "scales without a weight")
@@ -88,10 +88,24 @@ class Fp8(Form):
             if scales.numel() != 1:
                 raise self.refusal(weight, parts, "it needs one scale")
         else:
-            shape = [-(-n // step) for n, step in zip(stored.shape, self.block, strict=True)]
-            if list(scales.shape) != shape:
-                raise self.refusal(weight, parts, f"blocks of this size need scales {shape}")
+            shape = self.scale_shape(stored.shape)
+            if scales.shape != shape:
+                raise self.refusal(weight, parts, f"blocks of this size need scales {list(shape)}")
         return stored, scales
+
+
+def scaled(
+    codes: torch.Tensor, scales: torch.Tensor, block: tuple[int, int] | None
+) -> torch.Tensor:
+    """Numbers [..., R, C] in float32 of codes, with scales [..., r, c] for blocks; None: of all."""
+    numbers = codes.to(torch.float32)
+    rows, columns = codes.shape[-2:]
+    scales = scales.to(torch.float32)
+    if block is not None and scales.shape[-1] > 1:
+        scales = scales.repeat_interleave(block[1], -1)[..., :columns]
+    if block is not None and scales.shape[-2] > 1:
+        scales = scales.repeat_interleave(block[0], -2)[..., :rows, :]
+    return numbers.mul_(scales)
 
 
 def read_fp8(settings: Mapping[str, Any]) -> Fp8:

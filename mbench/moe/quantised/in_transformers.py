@@ -18,21 +18,13 @@ from mbench.moe.quantised.reader import StoredWeights, refuse_stored, weight_fil
 
 
 @contextlib.contextmanager
-def reading(folder: str, form: Form | None, variant: str | None = None) -> Iterator[None]:
-    """Within, transformers reads the checkpoint in a folder as if all its weights were plain.
+def reading(weights: StoredWeights) -> Iterator[None]:
+    """Within, transformers reads a checkpoint as if all its weights were plain.
 
     It also holds one copy of the weights instead of two: by itself it maps the files into memory,
     merges the experts into new tensors, and reads ahead in threads. Reading each tensor when it is
     needed takes half the memory, and less time.
-
-    `variant` stands in the names of the weight files. Raises what `StoredWeights` raises.
     """
-    files = weight_files(Path(folder), variant)
-    if form and not files:
-        raise UnsupportedModel(
-            f"weights in {form.words} are read from safetensors files only, and it has none"
-        )
-    weights = StoredWeights(files, form)
     offload, unpickle = _own("accelerate_disk_offload"), _own("load_state_dict")
     _own("safe_open")
 
@@ -48,7 +40,7 @@ def reading(folder: str, form: Form | None, variant: str | None = None) -> Itera
     def offloaded(model: Any, to: Any, files: Any, *others: Any) -> Any:
         # It would take weights that it need not convert from the checkpoint's files for every use,
         # by their names and without their scales. Without files it writes numbers.
-        return offload(model, to, None if form else files, *others)
+        return offload(model, to, None if weights.form else files, *others)
 
     with (
         environment_variable("HF_DEACTIVATE_ASYNC_LOAD", "1"),
@@ -57,6 +49,19 @@ def reading(folder: str, form: Form | None, variant: str | None = None) -> Itera
         replaced(modeling_utils, "accelerate_disk_offload", offloaded),
     ):
         yield
+
+
+def stored_files(folder: str, form: Form | None, variant: str | None = None) -> list[Path]:
+    """The safetensors files of a checkpoint; `variant` stands in their names.
+
+    Raises `UnsupportedModel` where weights in a form lie in other files, which are not read.
+    """
+    files = weight_files(Path(folder), variant)
+    if form and not files:
+        raise UnsupportedModel(
+            f"weights in {form.words} are read from safetensors files only, and it has none"
+        )
+    return files
 
 
 def _own(name: str) -> Callable[..., Any]:

@@ -75,6 +75,10 @@ def test_profiles_and_masks_are_the_twins(pair):
 
 def test_its_facts_are_the_twins_but_for_the_form(pair):
     quantised, twin = (describe(str(folder)).to_json() for folder in pair)
+    config = json.loads((pair[0] / "config.json").read_text())
+    is_fp8 = config["quantization_config"]["quant_method"] == "fp8"
+    assert quantised.pop("may_stay_stored") == is_fp8
+    assert not twin.pop("may_stay_stored")
     assert quantised.pop("stored_form")
     assert not twin.pop("stored_form")
     normalised = quantised.pop("normalised")
