@@ -347,6 +347,6 @@ def test_a_model_of_another_revision_is_taken(place, online, models):
     done = mbench(place, "lock", "suite.yaml", "--model", "tiny=acme/tiny@next", "--output", "-")
     assert is_well(done)
     lock = json.loads(done.stdout)
-    (model,) = [each for each in lock["hub"]["repositories"] if each["kind"] == "model"]
+    (model,) = [each for each in lock["hub"]["repositories"] if each["name"] == "acme/tiny"]
     assert (model["revision"], model["commit"]) == ("next", commit)
     assert lock["identities"]["models"]["tiny"] == model_key(Directory(models[1]["acme/tiny"]))
