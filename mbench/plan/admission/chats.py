@@ -51,11 +51,14 @@ def _template(model: PlannedModel, chat: ChatSpec) -> ChatTemplate:
 
     template = ChatTemplate(model.tokenizer, chat)
     template.render([QUESTION], add_generation_prompt=True)
-    if chat.system is not None:
-        try:
-            template.render(_asked(chat), add_generation_prompt=True)
-        except TemplateRefusal as error:
-            raise ChatError(f"it takes no system message, but `system` is given: {error}") from None
+    try:
+        text = template.render(_asked(chat), add_generation_prompt=True)
+    except TemplateRefusal as error:
+        raise ChatError(f"it takes no system message, but `system` is given: {error}") from None
+    # E.g. those of models of images, which take lists of parts, and see none in a text.
+    for message in _asked(chat):
+        if message["content"].strip() not in text:
+            raise ChatError(f"it leaves out what the {message['role']} says")
     return template
 
 

@@ -66,6 +66,16 @@ def refusals(tmp_path, store, models, chat="{}", own="{template: false}"):
         (None, "{}", "its tokenizer has no chat template"),
         (TODAY, "{}", "its chat template prints today's date: give `date` in `chat`"),
         (NO_SYSTEM, "{system: Be kind.}", "it takes no system message, but `system` is given"),
+        (
+            TURNS.replace("messages", "messages[:1]"),
+            "{system: Be kind.}",
+            "it leaves out what the user",
+        ),
+        (
+            TURNS.replace("messages", "messages[-1:]"),
+            "{system: Be kind.}",
+            "out what the system says",
+        ),
         ("{{ x.y.z }}", "{}", "its chat template says"),
         ("{% for i in range(9999) %}{% for j in range(9999) %}", "{}", "cannot be compiled"),
     ],
