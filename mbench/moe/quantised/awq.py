@@ -26,8 +26,8 @@ from mbench.moe.quantised.settings import group_size, groups_in_words
 if TYPE_CHECKING:
     import torch
 
-ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
-"""Of each place in a word, from its lowest bits on, the output that stands there."""
+PLACES = (0, 4, 1, 5, 2, 6, 3, 7)
+"""Of each of eight outputs, its place in a word, from the lowest bits on."""
 ROLES = ("qweight", "qzeros", "scales")
 GEMM = ("gemm", "GEMM", None)
 ANY = (
@@ -83,12 +83,18 @@ class Awq(Form):
             stored.refuse(f"{inputs} inputs are not groups of {size}")
         groups = inputs // size
         scales = stored.tensor("scales", PLAIN, (groups, outputs))
-        zeros = integers(stored.tensor("qzeros", ("int32",), (groups, outputs // 8)), 4, ORDER)
+        zeros = _outputs(stored.tensor("qzeros", ("int32",), (groups, outputs // 8)))
         if not self.zero_point and not bool((zeros == 8).all()):
             stored.refuse("declared without zero points, but one is not 8")
-        numbers = integers(packed, 4, ORDER).T.float().contiguous()
-        for_blocks(numbers, zeros.T.float(), (1, size), zero=True)
+        numbers = _outputs(packed).T.contiguous()
+        for_blocks(numbers, zeros.T, (1, size), zero=True)
         return for_blocks(numbers, scales.T.float(), (1, size))
+
+
+def _outputs(packed: torch.Tensor) -> torch.Tensor:
+    """Numbers of words [..., n], float32 [..., 8n] in the order of the outputs."""
+    of_word: torch.Tensor = integers(packed, 4).unflatten(-1, (-1, 8))
+    return of_word[..., PLACES].flatten(-2)
 
 
 def read_awq(settings: Mapping[str, Any]) -> Awq:

@@ -172,7 +172,7 @@ class CompressedTensors(Form):
         shape = stored.tensor("weight_shape", ("int64", "int32"), (2,)).tolist()
         if list(packed.shape) != [shape[0], -(-shape[1] * self.bits // 32)]:
             stored.refuse(f"weight_shape says {shape}, which weight_packed does not hold")
-        numbers = integers(packed, self.bits)[:, : shape[1]].float()
+        numbers = integers(packed, self.bits)[:, : shape[1]]
         return numbers.sub_(2 ** (self.bits - 1))
 
     def _scale(self, stored: Parts, blocks: tuple[int, int]) -> torch.Tensor:
@@ -198,7 +198,7 @@ class CompressedTensors(Form):
             shapes = (blocks, (1,)) if blocks == (1, 1) else (blocks,)
             return stored.tensor(name, ("int8",), *shapes).float().reshape(blocks)
         packed = stored.tensor(name, ("int32",), (-(-rows * self.bits // 32), blocks[1]))
-        numbers = integers(packed.T, self.bits)[:, :rows].T.float()
+        numbers = integers(packed.T, self.bits)[:, :rows].T
         return numbers.sub_(2 ** (self.bits - 1))
 
     def _order(self, stored: Parts, columns: int, size: int) -> torch.Tensor | None:

@@ -93,17 +93,16 @@ class Gptq(Form):
         size = inputs if self.group_size == -1 else self.group_size
         groups = -(-inputs // size)
         scales = stored.tensor("scales", PLAIN, (groups, outputs)).T.float()
-        zeros = self._zeros(stored, groups, outputs).T.float()
-        values = numbers.float()
+        zeros = self._zeros(stored, groups, outputs).T
         order = self._order(stored, inputs, size)
         if order is None:
-            for_blocks(values, zeros, (1, size), zero=True)
-            return for_blocks(values, scales, (1, size))
-        values.sub_(zeros[:, order])
-        return values.mul_(scales[:, order])
+            for_blocks(numbers, zeros, (1, size), zero=True)
+            return for_blocks(numbers, scales, (1, size))
+        numbers.sub_(zeros[:, order])
+        return numbers.mul_(scales[:, order])
 
     def _zeros(self, stored: Parts, groups: int, outputs: int) -> torch.Tensor:
-        """Zero points, int32 [groups, out]."""
+        """Zero points, float32 [groups, out]."""
         packed = stored.tensor("qzeros", ("int32",), (groups, -(-outputs * self.bits // 32)))
         zeros = integers(packed, self.bits)[:, :outputs]
         largest, middle = 2**self.bits - 1, 2 ** (self.bits - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,31 +21,31 @@ def halves(
     Of uint8 [..., n] it returns float32 [..., 2n], the lower half of each byte first unless
     `high_first`.
     """
-    import torch
-
     pairs = [(table[byte % 16], table[byte // 16]) for byte in range(256)]
-    of_byte = torch.tensor(pairs, dtype=torch.float32, device=packed.device)
-    if high_first:
-        of_byte = of_byte.flip(1)
-    found = of_byte.index_select(0, packed.flatten().int())
-    return found.reshape(*packed.shape[:-1], -1)
+    return _looked_up(packed, [pair[::-1] for pair in pairs] if high_first else pairs)
 
 
-def integers(packed: torch.Tensor, bits: int, order: tuple[int, ...] | None = None) -> torch.Tensor:
-    """Take the unsigned numbers of `bits` bits out of int32 words, lowest bits first.
+def integers(packed: torch.Tensor, bits: int) -> torch.Tensor:
+    """Take the unsigned numbers of 2, 4 or 8 bits out of int32 words, lowest bits first.
 
-    Of int32 [..., n] it returns int32 [..., n * 32 / bits]. `order` says, of each place in a word,
-    which of its numbers stands there; without it they stand in order. `bits` divides 32.
+    Of int32 [..., n] it returns float32 [..., n * 32 / bits].
     """
     import torch
 
-    places = range(32 // bits)
-    shifts = [bits * place for place in places]
-    if order is not None:
-        shifts = [bits * order.index(number) for number in places]
-    by = torch.tensor(shifts, dtype=torch.int32, device=packed.device)
-    numbers: torch.Tensor = (packed.unsqueeze(-1) >> by) & (2**bits - 1)
-    return numbers.flatten(-2)
+    shifts = range(0, 8, bits)
+    in_byte = [[byte >> shift & 2**bits - 1 for shift in shifts] for byte in range(256)]
+    # A dimension of 1 may have any stride in what counts as contiguous, but not in a view as bytes.
+    in_order = packed.clone(memory_format=torch.contiguous_format)
+    return _looked_up(in_order.view(torch.uint8), in_byte)
+
+
+def _looked_up(packed: torch.Tensor, table: Sequence[Sequence[float]]) -> torch.Tensor:
+    """The numbers that a table has for each byte, one after the other."""
+    import torch
+
+    of_byte = torch.tensor(table, dtype=torch.float32, device=packed.device)
+    found = of_byte.index_select(0, packed.flatten().int())
+    return found.reshape(*packed.shape[:-1], -1)
 
 
 def for_blocks(
