@@ -76,6 +76,14 @@ def toy_model(seed: int = 0, **settings: Any) -> Qwen2MoeForCausalLM:
     return Qwen2MoeForCausalLM(config).eval()
 
 
+def ending(model: Qwen2MoeForCausalLM, tokenizer: Any) -> Qwen2MoeForCausalLM:
+    """The model with the end of the text likely, so that some answers end within the limit."""
+    with torch.no_grad():
+        model.lm_head.weight[len(tokenizer) :] = 0
+        model.lm_head.weight[tokenizer.eos_token_id] *= 3
+    return model
+
+
 def wrapped(
     model: Any,
     tokenizer: Any,

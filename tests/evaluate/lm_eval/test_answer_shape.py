@@ -10,7 +10,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from helpers.lm_eval_runs import stock, toy_model, toy_tokenizer, wrapped, write
+from helpers.lm_eval_runs import ending, stock, toy_model, toy_tokenizer, wrapped, write
 from mbench.core.errors import TaskError
 from mbench.core.evaluation import GENERATED_METRICS
 from mbench.core.suite import LmEvalTask
@@ -140,14 +140,6 @@ def test_a_model_that_repeats_itself_loops_and_one_that_ends_does_not(folder, to
     short = evaluated(folder, circle, tokenizer, max_gen_toks=3)
     assert "loops" not in short.items
     assert (short.items[["hit_limit", "answer_tokens"]] == [1, 3]).all(axis=None)
-
-
-def ending(model, tokenizer):
-    """The model with the end of the text likely, so that some answers end within the limit."""
-    with torch.no_grad():
-        model.lm_head.weight[len(tokenizer) :] = 0
-        model.lm_head.weight[tokenizer.eos_token_id] *= 3
-    return model
 
 
 def by_hand(model, tokenizer, question, until, limit):

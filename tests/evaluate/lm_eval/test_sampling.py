@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from helpers.lm_eval_runs import stock, toy_model, toy_tokenizer, wrapped, write
+from helpers.lm_eval_runs import ending, stock, toy_model, toy_tokenizer, wrapped, write
 from mbench.core.errors import TaskError
 from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval.prepared_task import prepare
@@ -129,7 +129,8 @@ def test_other_ways_to_generate_are_refused(options, words, folder, tokenizer):
     ],
     ids=lambda asked: list(asked)[1],
 )
-def test_what_the_suite_asks_for_is_done_in_every_batch(asked, folder, model, tokenizer):
+def test_what_the_suite_asks_for_is_done_in_every_batch(asked, folder, tokenizer):
+    model = ending(toy_model(), tokenizer)
     usual = answers(folder, model, tokenizer)
     first = answers(folder, model, tokenizer, generation=asked, max_gen_toks=12)
     assert first != usual
