@@ -89,6 +89,21 @@ class PlannedModel:
             return tokenizer_of(str(folder), rows, trust_remote_code=self.trust_remote_code)
 
     @cached_property
+    def ends(self) -> frozenset[int]:
+        """Tokens that end what it generates, by its generation_config.json and its tokenizer.
+
+        Raises as `tokenizer_and_padding`.
+        """
+        from mbench.moe.config import read_config
+
+        own = self.tokenizer.eos_token_id
+        assert self.checkpoint is not None
+        folder = str(self.checkpoint.small_files())
+        named = read_config(folder, self.trust_remote_code).generation.eos_token_id
+        listed = named if isinstance(named, list) else [named]
+        return frozenset({own, *listed} - {None})
+
+    @cached_property
     def unpruned_mask(self) -> ExpertMask:
         """The mask that keeps every expert."""
         return ExpertMask(np.ones((len(self.facts.layers), self.facts.num_experts), dtype=bool))

@@ -21,6 +21,7 @@ class ChatPrompts:
         self._template = ChatTemplate(tokenizer, chat)
         self._chat = chat
         self._made = 0
+        self._left_out = 0
         self.without_system = 0
         """Prompts whose description was left out, as the template takes no system message."""
 
@@ -48,13 +49,27 @@ class ChatPrompts:
                 f"{name} scores answers right after the prompt, which leaves no room for thoughts:"
                 " give it a `chat` of its own without `enable_thinking: true`"
             )
-        before = self._made
+        before, left_out = self._made, self._left_out
         task.build_all_requests(limit=limit, rank=0, world_size=1, **self.options)
         if self._made - before < len({instance.doc_id for instance in task.instances}):
             raise ChatError(
                 f"the code of {name} makes its prompts itself, without a chat template: give it"
                 " `chat: {template: false}`"
             )
+        self.without_system += self._left_out - left_out
+
+    def after_answer(self) -> str:
+        """What the template writes after an answer; empty where it does not tell."""
+        messages = [
+            {"role": "user", "content": "Is it?"},
+            {"role": "assistant", "content": "It is"},
+        ]
+        try:
+            whole = self._template.render(messages)
+            begun = self._template.render(messages, continue_final_message=True)
+        except ChatError:
+            return ""
+        return whole.removeprefix(begun) if whole.startswith(begun) else ""
 
     def _render(self, messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """As lm-eval's own: without a prompt for an answer, the last message is continued."""
@@ -72,5 +87,5 @@ class ChatPrompts:
             if self._chat.system or len(others) == len(messages):
                 raise
             text = self._template.render(others, **end)
-            self.without_system += 1
+            self._left_out += 1
             return text

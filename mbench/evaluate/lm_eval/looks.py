@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,8 +48,13 @@ def looks_at_items(built: BuiltTask, metric: str, limit: int | None) -> Iterator
         yield from _answers(built)
 
 
-def looks_at_requests(prepared: PreparedTask, tokenizer: PreTrainedTokenizerBase) -> Iterator[Look]:
-    """What one tokenizer and the positions of one model make of the prompts."""
+def looks_at_requests(
+    prepared: PreparedTask, tokenizer: PreTrainedTokenizerBase, ends: Collection[int] = ()
+) -> Iterator[Look]:
+    """What one tokenizer and the positions of one model make of the prompts.
+
+    `ends` are the tokens that end what the model generates.
+    """
     built, prompts = prepared.built, prepared.prompts
     if built.figures.rolling:
         yield Look("windows", f"of up to {prepared.longest} tokens, each text by itself")
@@ -68,6 +73,8 @@ def looks_at_requests(prepared: PreparedTask, tokenizer: PreTrainedTokenizerBase
         yield Look("token", words, "note")
     if built.chat is not None:
         yield from _chat(built.items, built.chat, tokenizer)
+        if built.items[0].instances[0].request_type == "generate_until":
+            yield from _turn(built, built.chat, tokenizer, ends)
     elif getattr(tokenizer, "chat_template", None):
         words = "the tokenizer has one; it is not applied, as in lm-eval by default"
         yield Look("chat template", words, "note")
@@ -92,6 +99,24 @@ def _chat(
     else:
         first = sum(bos is not None and tokens[:1] == [bos] for tokens in begin)
         yield Look("BOS", f"first in {first or 'none'} of {len(items)} prompts")
+
+
+def _turn(
+    built: BuiltTask, chat: ChatPrompts, tokenizer: PreTrainedTokenizerBase, ends: Collection[int]
+) -> Iterator[Look]:
+    """Whether answers end where the template ends a turn; otherwise the model talks to itself."""
+    after = chat.after_answer()
+    tokens = tokenizer.encode(after, add_special_tokens=False)
+    instances = (instance for item in built.items for instance in item.instances)
+    untils = [options_of(built.name, instance).until for instance in instances]
+    if tokens[:1] and tokens[0] in ends:
+        yield Look("end of a turn", f"{after!r}, which ends an answer")
+    elif not all(any(text and text in after for text in until) for until in untils):
+        words = (
+            f"{after!r} in the chat template, which is no token that ends what the model generates:"
+            " answers go on until the task's own text, or to their limit"
+        )
+        yield Look("end of a turn", words, "note")
 
 
 def _metric(built: BuiltTask, metric: str) -> Look:

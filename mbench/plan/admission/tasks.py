@@ -123,5 +123,6 @@ def _requests(
         yield Finding("tasks", task.name, "requests", str(error), "refused", model.name)
         return
     keep(TaskSize(prepared.items, prepared.tokens))
-    for look in looks_at_requests(prepared, tokenizer):
+    ends = () if task.chat is None else model.ends
+    for look in looks_at_requests(prepared, tokenizer, ends):
         yield Finding("tasks", task.name, look.fact, look.words, look.level, model.name)

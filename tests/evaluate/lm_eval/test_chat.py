@@ -217,7 +217,7 @@ def looks(folder, template, task="choice", positions=512, **chat):
     tokenizer = tokenizer_with(template, begins=True)
     spec = LmEvalTask(task=task, num_fewshot=1, chat=ChatSpec(**chat))
     prepared = build(task, spec, [folder], (), tokenizer).tokenised(tokenizer, positions)
-    found = looks_at_requests(prepared, tokenizer)
+    found = looks_at_requests(prepared, tokenizer, {tokenizer.eos_token_id})
     return {(look.fact, look.level): look.words for look in found}
 
 
@@ -233,6 +233,17 @@ def test_a_description_that_goes_is_told(folder):
     words = looks(folder, NO_SYSTEM)["description", "note"]
     assert words == "left out of 5 prompts, as in lm-eval: the template takes no system message"
     assert ("description", "note") not in looks(folder, TURNS)
+
+
+def test_whether_answers_end_with_a_turn_is_told(folder):
+    one_line = TURNS.replace("<|im_end|>\\n", "<|im_end|>")
+    words = looks(folder, one_line, "begun")["end of a turn", "note"]
+    assert words.startswith("'<|im_end|>' in the chat template, which is no token that ends")
+    ends = looks(folder, TURNS.replace("<|im_end|>", "<|endoftext|>"), "begun")
+    assert ends["end of a turn", "fine"] == "'<|endoftext|>\\n', which ends an answer"
+    # The task ends answers at a line's end; and choices are not generated.
+    assert ("end of a turn", "note") not in looks(folder, TURNS, "begun")
+    assert ("end of a turn", "note") not in looks(folder, one_line, "choice")
 
 
 def test_a_question_is_measured_with_its_template(folder):
