@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mbench.core.errors import ModelNotFound
 from mbench.core.recognised import Recognised
 from mbench.moe.config_differences import config_differences
 from mbench.moe.recognise_layer import LayerFound, Misfit, recognise_layer, router_rows
@@ -36,7 +37,8 @@ def recognise(
 
     Raises `UnsupportedModel` or `ModelNotFound` for what is no pair of such checkpoints.
     """
-    one, other = StoredModel(full, strict=True), StoredModel(pruned, strict=False)
+    one, other = (StoredModel(folder, strict=False) for folder in (full, pruned))
+    _refuse_incomplete(one)
     counts = len(one.layers), len(other.layers)
     if counts[0] != counts[1]:
         return Recognised(
@@ -69,6 +71,16 @@ def recognise(
     if (name := type(other.model).__name__) != (before := type(one.model).__name__):
         differs = (f"computed by {name} instead of {before}", *differs)
     return Recognised(keep, orders, differs, tuple(problems))
+
+
+def _refuse_incomplete(full: StoredModel) -> None:
+    expected = full.layers[0].num_experts
+    for number, layer in enumerate(full.experts):
+        if list(layer) != list(range(expected)):
+            raise ModelNotFound(
+                f"model {full.folder}: it holds {len(layer)} experts of layer {number}, config.json"
+                f" says {expected}"
+            )
 
 
 def _gaps(layer: Mapping[int, object]) -> bool:

@@ -7,6 +7,8 @@ import re
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from helpers.family_models import tiny_model
@@ -18,6 +20,9 @@ from mbench.moe.recognise import recognise
 
 ORDER = [0, 2, 5, 6]
 """As many of each half, for routers that choose among two groups."""
+
+
+_GLM = tiny_model("glm4_moe")
 
 
 def orders(found):
@@ -36,7 +41,7 @@ def test_a_stored_form_is_compared_byte_for_byte_and_across_forms_by_likeness(tm
     torch.manual_seed(0)
     plain = save(KINDS[kind].model(**KINDS[kind].changes).to(torch.bfloat16), tmp_path / "plain")
     small = sliced_files(quantised, tmp_path / "small", ORDER)
-    if kind.startswith("deepseek"):
+    if "deepseek" in kind:
         configured(small, num_experts_per_tok=2)  # all that the chosen group has left
     found = recognise(quantised, small)
     assert (found.differs, found.problems, orders(found)) == ((), (), [ORDER] * len(found.order))
@@ -172,6 +177,9 @@ def test_what_is_no_pair_is_refused_or_said(tmp_path):
     dense = save(qwen3_moe(mlp_only_layers=[0, 1]), tmp_path / "dense")
     with pytest.raises(UnsupportedModel, match="no layer has routed experts"):
         recognise(full, dense)
+    lacking = sliced_files(full, tmp_path / "lacking", [*range(8)], without("experts.7."))
+    with pytest.raises(ModelNotFound, match="holds 7 experts of layer 0"):
+        recognise(lacking, full)
     small = sliced_files(full, tmp_path / "small", ORDER)
     weights = small / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
@@ -242,3 +250,18 @@ def test_experts_that_changed_their_group_are_another_router(tmp_path):
 
     assert small("even", [0, 3, 4, 5]).is_mask
     assert small("strayed", [0, 1, 3, 4]).differs == ("the router's groups of experts in 1 layer",)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_one_bit_anywhere_is_seen(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("bit")
+    full = save(_GLM, folder / "full")
+
+    def change(tensors):
+        tensor = tensors[data.draw(st.sampled_from(sorted(tensors)))]
+        octets = tensor.view(-1).view(torch.uint8)
+        octets[data.draw(st.integers(0, len(octets) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+
+    assert not recognise(full, sliced_files(full, folder / "small", ORDER, change)).is_mask
+    assert recognise(full, sliced_files(full, folder / "same", ORDER)).is_mask
