@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 from mbench.cli.output import clean, console_of
 from mbench.report.statistics.answers import BEST, GAIN, HURT, Answer, answers
 from mbench.report.statistics.boards import Board, GroupBoards, RunBoards
+from mbench.report.statistics.published import MARK
 from mbench.report.statistics.ranking import Ranked, Unranked
-from mbench.report.words import score_text
+from mbench.report.stored_forms import stored_in_words
+from mbench.report.words import pruned, score_text, size
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from mbench.report.statistics.equal_bytes import EqualBytes
     from mbench.report.statistics.scores import Score
 
 
@@ -27,10 +30,32 @@ def show_standings(run: RunBoards) -> None:
         direction = "higher" if run.score.higher else "lower"
         tied = "bold: tied for best"
         say(console, f"{boards.group.model}: {run.score.name}, {direction} is better; {tied}")
+        if words := stored_in_words(run.results, boards.group.model):
+            say(console, words)
         console.print(_scores(boards, run.score))
+        for gap in (gap for board in boards.boards for gap in board.gaps):
+            say(console, f"no cell: {gap.method} at {pruned(gap.retain)}, {gap.reason}")
         console.print(_answers(boards))
         for warning in boards.answer_warnings:
             say(console, f"note: {warning}")
+    for by_bytes in run.equal_bytes:
+        say(console, f"{by_bytes.heading}; {by_bytes.score.name}")
+        console.print(_by_bytes(by_bytes))
+
+
+def _by_bytes(board: EqualBytes) -> Table:
+    """Who is best with at most so many bytes."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    for head in ("With at most", BEST, "Compared"):
+        table.add_column(head)
+    for limit in board.limits:
+        said = _in_words(answers(limit.ranking)[0])
+        cells = (size(limit.bytes, "B"), said, str(len(limit.rows)))
+        table.add_row(*(Text(clean(cell)) for cell in cells))
+    return table
 
 
 def _answers(boards: GroupBoards) -> Table:
@@ -72,8 +97,10 @@ def _scores(boards: GroupBoards, score: Score) -> Table:
         table.add_column(board.pruned, justify="right")
     if group.unpruned is not None and (value := score.value(group.unpruned)) is not None:
         table.add_row("unpruned", *(score_text(value) for _ in budgets), end_section=True)
+    published = {cell.method for cell in group.cells.values() if cell.published}
     for method in group.methods:
-        table.add_row(Text(clean(method)), *(_figure(board, method) for board in budgets))
+        name = f"{method} ({MARK})" if method in published else method
+        table.add_row(Text(clean(name)), *(_figure(board, method) for board in budgets))
     return table
 
 
@@ -83,7 +110,7 @@ def _figure(board: Board, method: str) -> Text:
     ranking = board.ranking
     standing = None if ranking is None else ranking.standing_of(method)
     if ranking is None or standing is None:
-        return Text("")
+        return Text("no cell", style="dim")
     if isinstance(standing, Unranked):
         return Text("not comparable" if standing.problem else "incomplete", style="red")
     summary = standing.summary

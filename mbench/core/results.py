@@ -39,6 +39,9 @@ DTYPES = {
     "calibration_tokens": "Int64",
     "search_tokens": "int64",
     "search_masks": "int64",
+    "weight_bytes": "Int64",
+    "stored_form": "str",
+    "checkpoint": "str",
     "task": "str",
     "metric": "str",
     "value": "float64",
@@ -119,6 +122,11 @@ class PublishedCheckpoint:
     """What else is not as in the full model, in words."""
     problems: tuple[str, ...]
     """Why it is no selection of the full model's experts, in words."""
+
+    @property
+    def label(self) -> str:
+        """Its source and revision: `acme/pruned@v1.0`."""
+        return self.source.name + (f"@{self.revision}" if self.revision else "")
 
 
 @dataclass(frozen=True)
@@ -299,6 +307,13 @@ class Results:
         stand_in = self.stand_ins.get((model, mask))
         return "" if stand_in is None else kinds[type(stand_in)]
 
+    def stored_form_of(self, cell: CellResult) -> str:
+        """In which form the weights of a cell's checkpoint are stored; empty for plain numbers."""
+        if cell.published is not None:
+            return cell.published.stored_form
+        record = self.provenance.models.get(cell.model)
+        return record.facts.stored_form if record else ""
+
     def average_of(self, cell: CellResult) -> Metric | None:
         """Unweighted mean of the average's tasks, or None unless all of them have a result.
 
@@ -321,7 +336,9 @@ def long_form(results: Results) -> pd.DataFrame:
     layer, the mean where layers differ), `router`, `mask` (content hash), `fewest_kept` and
     `most_kept` (in one layer), `stand_in` (`constants`, `merged` or nothing), `stability`,
     `calibration_tokens` (of the method's corpora and those of what it builds upon),
-    `search_tokens` and `search_masks` (what a search cost, else 0), `task`, `metric`, `value`,
+    `search_tokens` and `search_masks` (what a search cost, else 0), `weight_bytes` (of the
+    checkpoint as stored), `stored_form` (empty for plain numbers), `checkpoint` (source and
+    revision of a published one, else empty), `task`, `metric`, `value`,
     `stderr` (over items), `items`, `status`. A task without a result has one row: its declared
     metric, no value, its status. The suite's average has a row where all its tasks are ok: its name
     as `task`, `mean` as `metric`, and the standard error that follows from the tasks' independent
@@ -351,6 +368,9 @@ def _cell_rows(results: Results, cell: CellResult) -> Iterator[dict[str, Any]]:
         "calibration_tokens": results.provenance.calibration_tokens(cell.model, cell.method),
         "search_tokens": cell.search_tokens,
         "search_masks": cell.search_masks,
+        "weight_bytes": cell.weight_bytes,
+        "stored_form": results.stored_form_of(cell),
+        "checkpoint": cell.published.label if cell.published else "",
     }
 
     def row(task: str, figure: Metric) -> dict[str, Any]:

@@ -17,10 +17,12 @@ from pathlib import Path
 from mbench.core.evaluation import LOWER_IS_BETTER
 from mbench.core.results import CellResult
 from mbench.report.statistics.boards import Board, GroupBoards, RunBoards
+from mbench.report.statistics.equal_bytes import EqualBytes, Limit
 from mbench.report.statistics.groups import Entry
 from mbench.report.statistics.ranking import Ranking
 from mbench.report.statistics.scores import Score
-from mbench.report.words import MINUS, listing, number, percent
+from mbench.report.stored_forms import NOT_QUANTISED, stored_in_words
+from mbench.report.words import MINUS, listing, number, percent, score_text, size
 from mbench.storage.atomic import write_text_atomically
 
 LATEX, MARKDOWN = "tables.tex", "tables.md"
@@ -29,6 +31,12 @@ NOTE = (
     "Bold: the best figure at a budget and those not told apart from it (paired over items or"
     " documents, 5 % after Holm's correction for all pairs of methods); none where all are tied."
     " Several seeds: mean and sample standard deviation. A dash: no complete result."
+)
+
+BYTES_NOTE = (
+    "Of each stored form the unpruned checkpoint if it fits, otherwise each method's largest one"
+    " that does. Bold: the best figure under a limit and those not told apart from it (paired over"
+    " items or documents, 5 % after Holm's correction for all pairs under the limit)."
 )
 
 
@@ -162,7 +170,15 @@ def _note(boards: GroupBoards) -> str:
         reason + ("" if len(places) == every else f" ({listing(places)})")
         for reason, places in untold.items()
     ]
-    return NOTE + (f" Nothing is told apart on {'; '.join(parts)}." if parts else "")
+    said = [NOTE]
+    if words := stored_in_words(boards.results, boards.group.model):
+        said.append(f"W{words[1:]}; {NOT_QUANTISED}.")
+    if parts:
+        said.append(f"Nothing is told apart on {'; '.join(parts)}.")
+    gaps = [f"{gap.method} at {board.pruned}" for board in boards.boards for gap in board.gaps]
+    if gaps:
+        said.append(f"No cell: {listing(gaps)}.")
+    return " ".join(said)
 
 
 def to_latex(run: RunBoards) -> str:
@@ -216,6 +232,29 @@ def _grids(run: RunBoards, syntax: Syntax) -> Iterator[Grid]:
         blocks += [_block(syntax, board, columns) for board in boards.boards]
         caption = syntax.text(f"{run.results.title}: {boards.heading}")
         yield Grid(caption, syntax.text(_note(boards)), names, tuple(blocks))
+    for by_bytes in run.equal_bytes:
+        yield _by_bytes(syntax, run.results.title, by_bytes)
+
+
+def _by_bytes(syntax: Syntax, title: str, board: EqualBytes) -> Grid:
+    """Who is best with at most so many bytes: a block for each limit."""
+    names = ("With at most", "Checkpoint", "Bytes", syntax.text(board.score.name))
+    blocks = tuple(_limit(syntax, limit) for limit in board.limits)
+    caption = syntax.text(f"{title}: {board.heading}")
+    return Grid(caption, syntax.text(BYTES_NOTE), names, blocks)
+
+
+def _limit(syntax: Syntax, limit: Limit) -> tuple[tuple[str, ...], ...]:
+    rows = []
+    for place, row in enumerate(limit.rows):
+        figure, found = syntax.missing, limit.row_of(row)
+        if found is not None:
+            text = score_text(found.summary.mean).replace(MINUS, syntax.minus)
+            figure = getattr(syntax, _mark(limit.ranking, row.name)) % text
+        most = "" if place else syntax.text(size(limit.bytes, "B"))
+        name = f"{row.name} ({row.form})"
+        rows.append((most, syntax.text(name), syntax.text(size(row.bytes, "B")), figure))
+    return tuple(rows)
 
 
 def _block(syntax: Syntax, board: Board, columns: Sequence[_Column]) -> tuple[tuple[str, ...], ...]:

@@ -16,7 +16,15 @@ import numpy as np
 from mbench.core.errors import MergeError
 from mbench.core.evaluation import Evaluation
 from mbench.core.provenance import Provenance, RunRecord
-from mbench.core.results import CellKey, CellResult, ProtocolEntry, Results, Saving, TaskStatus
+from mbench.core.results import (
+    CellKey,
+    CellResult,
+    LeftOut,
+    ProtocolEntry,
+    Results,
+    Saving,
+    TaskStatus,
+)
 from mbench.report.across_runs.setting_differences import (
     counted_items,
     deciding_differences,
@@ -93,6 +101,7 @@ def merge(runs: Mapping[str, Results], prefer: str | None = None) -> Results:
         scores=_first(pair for results in runs.values() for pair in results.scores.items()),
         provenance=provenance,
         protocol=_protocol(runs.values(), provenance.runs, joined),
+        left_out=_left_out(runs.values(), cells),
         efficiency=_efficiency(runs.values()),
         admission=tuple(_unique(f for results in runs.values() for f in results.admission)),
     )
@@ -239,7 +248,10 @@ def _first(pairs: Iterable[tuple[K, V]]) -> dict[K, V]:
 
 def _provenance(joined: Sequence[Provenance]) -> Provenance:
     """The settings of all runs, and the record of each unmerged run once."""
-    models = _first(pair for each in joined for pair in each.models.items())
+    # A run of one stored form alone does not say of which model it is one.
+    records = [pair for each in joined for pair in each.models.items()]
+    models = _first(sorted(records, key=lambda pair: pair[1].same_as is None))
+    models = {name: models[name] for name, _ in records}
     return Provenance(
         router=joined[0].router,
         corpora=_first(pair for each in joined for pair in each.corpora.items()),
@@ -252,6 +264,17 @@ def _provenance(joined: Sequence[Provenance]) -> Provenance:
         },
         runs=tuple(_unique(run for each in joined for run in each.runs)),
     )
+
+
+def _left_out(runs: Iterable[Results], cells: Iterable[CellResult]) -> tuple[LeftOut, ...]:
+    """What no run has a cell of, one reason each."""
+    made = {(cell.model, cell.method, cell.retain) for cell in cells}
+    places = _first(
+        ((left.model, left.method, left.retain), left)
+        for results in runs
+        for left in results.left_out
+    )
+    return tuple(left for place, left in places.items() if place not in made)
 
 
 def _efficiency(runs: Iterable[Results]) -> tuple[Saving, ...]:

@@ -14,6 +14,8 @@ from mbench.core.errors import StoreError
 from mbench.report.page.render import environment
 from mbench.report.statistics.answers import Answer, answers
 from mbench.report.statistics.boards import Board, RunBoards
+from mbench.report.statistics.equal_bytes import EqualBytes, Limit, Sized
+from mbench.report.statistics.families import Comparison
 from mbench.report.statistics.ranking import Ranking
 from mbench.report.words import finite, method_name
 from mbench.storage.atomic import write_text_atomically
@@ -64,6 +66,7 @@ def to_json(run: RunBoards) -> dict[str, Any]:
         "score": run.score.name if run.score else "",
         "evaluations": {status: statuses.count(status) for status in sorted(set(statuses))},
         "budgets": [_budget_to_json(board) for boards in run.groups for board in boards.boards],
+        "equal_bytes": [_equal_bytes_to_json(board) for board in run.equal_bytes],
         "models": list(dict.fromkeys(boards.group.model for boards in run.groups)),
     }
 
@@ -78,6 +81,41 @@ def _budget_to_json(board: Board) -> dict[str, Any]:
         "tied_for_best": [list(row.names) for row in ranking.tied] if ranking else [],
         "answers": [_answer_to_json(answer) for answer in answers(ranking)] if ranking else [],
         "comparisons": _comparisons_to_json(ranking) if ranking else [],
+    }
+
+
+def _equal_bytes_to_json(board: EqualBytes) -> dict[str, Any]:
+    """Who is best with at most so many bytes; first minus second is each row minus `reference`."""
+    return {
+        "models": list(board.models),
+        "score": board.score.name,
+        "limits": [
+            {
+                "bytes": limit.bytes,
+                "reference": limit.reference,
+                "tied_for_best": [list(row.names) for row in limit.ranking.tied],
+                "answer": _answer_to_json(answers(limit.ranking)[0]),
+                "rows": [_sized_to_json(limit, row) for row in limit.rows],
+            }
+            for limit in board.limits
+        ],
+        "frontier": [row.name for row in board.frontier],
+        "size_not_known": list(board.unknown),
+    }
+
+
+def _sized_to_json(limit: Limit, row: Sized) -> dict[str, Any]:
+    compared, found = limit.against_reference(row), limit.row_of(row)
+    return {
+        "name": row.name,
+        "model": row.model,
+        "method": method_name(row.method),
+        "retain": row.entry.key.retain,
+        "form": row.form,
+        "bytes": row.bytes,
+        "score": None if row.score is None else finite(row.score),
+        "rank": None if found is None else [found.rank, found.last_rank],
+        "minus_reference": None if compared is None else _comparison_to_json(compared),
     }
 
 
@@ -97,19 +135,19 @@ def _comparisons_to_json(ranking: Ranking) -> list[dict[str, Any]]:
     """Every comparison of every family: first minus second."""
     found = []
     for (first, second), c in ranking.comparisons.items():
-        figures = {"low": c.low, "high": c.high, "p": c.p, "p_adjusted": c.adjusted}
-        found.append(
-            {
-                "family": c.family,
-                "first": method_name(first),
-                "second": method_name(second),
-                "difference": finite(c.value),
-                **{name: finite(value) for name, value in figures.items()},
-                "clear": c.clear,
-                "not_tested_because": c.problem,
-            }
-        )
+        names = {"first": method_name(first), "second": method_name(second)}
+        found.append({"family": c.family, **names, **_comparison_to_json(c)})
     return found
+
+
+def _comparison_to_json(c: Comparison) -> dict[str, Any]:
+    figures = {"low": c.low, "high": c.high, "p": c.p, "p_adjusted": c.adjusted}
+    return {
+        "difference": finite(c.value),
+        **{name: finite(value) for name, value in figures.items()},
+        "clear": c.clear,
+        "not_tested_because": c.problem,
+    }
 
 
 def write_index(folder: Path) -> Path:

@@ -208,12 +208,9 @@ def bytes_of(results: Results, cell: CellResult) -> int | None:
 def stored_form(results: Results, cell: CellResult) -> str:
     """In which form a cell's checkpoint is stored; of plain numbers their dtype, if it is known."""
     record = results.provenance.models.get(cell.model)
-    facts = record.facts if record else None
-    if cell.published is not None:
-        # A checkpoint of plain numbers beside a model of plain numbers is taken to have its dtype.
-        plain = facts.dtype if facts and not facts.stored_form else "plain numbers"
-        return cell.published.stored_form or plain
-    return (facts.stored_form or facts.dtype) if facts else "plain numbers"
+    # A checkpoint of plain numbers beside a model of plain numbers is taken to have its dtype.
+    plain = record.facts.dtype if record and not record.facts.stored_form else "plain numbers"
+    return results.stored_form_of(cell) or plain
 
 
 def _limits(rows: Sequence[Sized], score: Score, paired: Paired[CellKey]) -> Iterator[Limit]:

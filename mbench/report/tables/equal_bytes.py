@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from mbench.report.statistics.answers import answers
 from mbench.report.statistics.equal_bytes import EqualBytes, Limit, Sized
 from mbench.report.statistics.published import MARK
@@ -84,13 +82,3 @@ def _difference(limit: Limit, sized: Sized) -> Cell:
     details = (compared.problem or bounds(compared.low, compared.high),)
     kind = "significant" if compared.clear else "quiet"
     return Cell(difference(compared.value), details, compared.value, kind)
-
-
-def sentences(board: EqualBytes) -> Iterator[str]:
-    """One for each limit: `With at most 15.2 GB: qwen-fp8, unpruned is a clear win (of 12).`"""
-    for limit in board.limits:
-        answer = answers(limit.ranking)[0]
-        what = f"{answer.name}, {answer.chip}" if answer.name else answer.chip
-        more = answer.why or answer.note
-        text = f"W{limit.words[1:]}: {what}, {answer.figures_text}"
-        yield text + (f" ({more})." if more else ".")
