@@ -261,9 +261,7 @@ def _generation(
         # Some families have a field of the same name: `top_k`.
         and not (name == "config.json" and hasattr(config, field))
     ]
-    instead = (
-        "how answers are generated is up to a task's file, or to its `generation` in the suite"
-    )
+    instead = "how to generate is up to a task's file, or to its `generation` in the suite"
     words = f"{', '.join(asked)} in {name}: ignored; {instead}"
     tokens = GenerationConfig(**{token: settings.get(token) for token in TOKENS})
     return tokens, (words,) if asked else ()
