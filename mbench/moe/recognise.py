@@ -16,6 +16,7 @@ import torch
 
 from mbench.core.errors import ModelNotFound
 from mbench.core.recognised import Recognised
+from mbench.moe.checkpoint_tensors import EXPERT_NUMBER, Place
 from mbench.moe.config_differences import config_differences
 from mbench.moe.recognise_layer import LayerFound, Misfit, recognise_layer, router_rows
 from mbench.moe.stored_model import StoredModel, same_numbers, same_weight
@@ -45,7 +46,7 @@ def recognise(
             None, (), (), (f"{counts[1]} MoE layers, the full model has {counts[0]}",)
         )
     problems = list(_miscounted(other))
-    if any(_gaps(layer) for layer in other.experts):
+    if any(_lack(layer) for layer in other.experts):
         return Recognised(None, (), (), tuple(problems))
     try:
         layers = []
@@ -76,26 +77,36 @@ def recognise(
 def _refuse_incomplete(full: StoredModel) -> None:
     expected = full.layers[0].num_experts
     for number, layer in enumerate(full.experts):
-        if list(layer) != list(range(expected)):
-            raise ModelNotFound(
-                f"model {full.folder}: it holds {len(layer)} experts of layer {number}, config.json"
-                f" says {expected}"
-            )
+        problem = _lack(layer)
+        if not problem and len(layer) != expected:
+            problem = f"it holds {len(layer)} experts, config.json says {expected}"
+        if problem:
+            raise ModelNotFound(f"model {full.folder}: layer {number}: {problem}")
 
 
-def _gaps(layer: Mapping[int, object]) -> bool:
-    return not layer or list(layer) != list(range(len(layer)))
+def _lack(layer: Mapping[int, tuple[Place, ...]]) -> str:
+    """What a layer lacks of its experts, in words."""
+    if missing := set(range(max(layer, default=0) + 1)) - set(layer):
+        return f"expert {min(missing)} is missing"
+    weights = {
+        number: {EXPERT_NUMBER.sub(r"\g<before>N\g<after>", place.part.weight) for place in places}
+        for number, places in layer.items()
+    }
+    every = set().union(*weights.values())
+    for number, held in weights.items():
+        if held != every:
+            return f"expert {number} lacks {min(every - held)}"
+    return ""
 
 
 def _miscounted(pruned: StoredModel) -> Iterator[str]:
-    """Layers whose experts are not as many as the configuration says, or not numbered."""
+    """Layers whose experts are not as many as the configuration says, or not whole."""
+    for number, layer in enumerate(pruned.experts):
+        if problem := _lack(layer):
+            yield f"layer {number}: {problem}"
+            return
     stated = pruned.layers[0].num_experts
     counts = [len(layer) for layer in pruned.experts]
-    for number, layer in enumerate(pruned.experts):
-        if _gaps(layer):
-            missing = sorted(set(range(max(layer, default=0) + 1)) - set(layer))
-            yield f"layer {number}: expert {missing[0] if missing else 0} is missing"
-            return
     if min(counts) != max(counts):
         yield (
             f"layers hold {min(counts)} to {max(counts)} experts, config.json says {stated} of each"

@@ -149,6 +149,11 @@ def test_what_no_logit_depends_on_is_no_difference(tmp_path):
 MISCOUNTED = {
     "uneven": (without("layers.1.", "experts.3."), 4, "layers hold 3 to 4 experts, config.json"),
     "more": (another, 3, "layers hold 4 experts, config.json says 3"),
+    "half": (
+        without("layers.0.", "experts.2.up_proj"),
+        4,
+        "layer 0: expert 2 lacks model.layers.0.mlp.experts.N.up_proj.weight",
+    ),
     "a gap": (without("layers.1.", "experts.2."), 4, "layer 1: expert 2 is missing"),
 }
 
@@ -162,7 +167,7 @@ def test_layers_with_other_counts_of_experts_are_told(tmp_path, name):
     found = recognise(full, small)
     assert words in found.problems[0]
     assert not found.is_mask
-    assert (found.keep is None) == (name == "a gap")
+    assert (found.keep is None) == (name in ("a gap", "half"))
     if name == "uneven":
         assert orders(found) == [ORDER, ORDER[:3]]
 
@@ -178,7 +183,7 @@ def test_what_is_no_pair_is_refused_or_said(tmp_path):
     with pytest.raises(UnsupportedModel, match="no layer has routed experts"):
         recognise(full, dense)
     lacking = sliced_files(full, tmp_path / "lacking", [*range(8)], without("experts.7."))
-    with pytest.raises(ModelNotFound, match="holds 7 experts of layer 0"):
+    with pytest.raises(ModelNotFound, match="layer 0: it holds 7 experts"):
         recognise(lacking, full)
     small = sliced_files(full, tmp_path / "small", ORDER)
     weights = small / "model.safetensors"
