@@ -13,6 +13,14 @@ WHY = {
 """What a stock configuration cannot say."""
 
 
+READS = {
+    "MXFP4": "it reads the same numbers as mbench does",
+    "FP8": "where blocks divide every weight it reads the same numbers as mbench does, elsewhere"
+    " others or none",
+}
+"""What transformers makes of stored forms, by the first word of their description."""
+
+
 def servers(kind: Kind, stored_form: str) -> dict[str, str]:
     """Program -> whether it takes such a checkpoint, as far as it is known.
 
@@ -22,11 +30,8 @@ def servers(kind: Kind, stored_form: str) -> dict[str, str]:
     if kind in STOCK:
         loads = "loads it, as any checkpoint of its family"
         if stored_form:
-            loads = (
-                f"as well as it loads the full model in {stored_form}: MXFP4, and FP8 whose blocks"
-                " divide every weight, are read as by mbench; other forms it refuses or reads"
-                " otherwise in part"
-            )
+            reads = READS.get(stored_form.split()[0], "it may read other numbers than mbench does")
+            loads = f"as far as it loads the full model in {stored_form}: {reads}"
         form = f"in {stored_form}" if stored_form else "in stock form"
         return {
             "transformers": loads,

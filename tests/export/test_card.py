@@ -114,7 +114,7 @@ def test_weights_in_fewer_bits_are_told(found, tmp_path):
         made = model_card(found, found.cells[1], written, tmp_path)
         assert text in made
         assert f"Weights are stored in {form}, as those of the full model" in made
-        assert f"- transformers: as well as it loads the full model in {form}" in made
+        assert f"- transformers: as far as it loads the full model in {form}: " in made
 
 
 def test_the_provenance_is_that_of_all_runs(found, tmp_path):
