@@ -11,11 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from helpers.deepseek_moe import CONFIG, random_tensors, write
 from helpers.drawn_masks import constants_mask, merged_mask, uneven_keep
 from helpers.exported import export_first, results, tensors_of
 from helpers.family_cases import random_keep
 from helpers.prunable import IDS
-from helpers.quantised_checkpoints import KINDS, write_pair
+from helpers.quantised_checkpoints import FP8, KINDS, fp8_blocks, write_pair
 from mbench import load_pruned
 from mbench.core.errors import ModelNotFound, UnsupportedModel
 from mbench.core.interfaces import ExpertMask
@@ -94,6 +95,8 @@ def test_what_is_exported_has_the_same_bytes_and_logits(kind, mask, tmp_path):
     plain = export_first(
         results(twin, drawn_mask.keep, stand_in=drawn_mask.stand_in), twin, tmp_path / "plain"
     )
+    left = stored_size(twin).bytes_left(drawn_mask.keep, whole_router=whole_router)
+    assert plain.pruned.bytes == left + constants.nbytes
     assert done.full.parameters == plain.full.parameters
     assert done.pruned.parameters == plain.pruned.parameters
     assert done.dtype == "bfloat16"
@@ -258,3 +261,45 @@ def test_the_layer_for_speculative_decoding_is_left_out_with_its_scales(tmp_path
     assert stored_size(full).bytes_left(mask) == done.pruned.bytes
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["quantization_config"]["modules_to_not_convert"] == []
+
+
+def test_deepseek_moe_is_exported_in_its_original_form_only(tmp_path):
+    tensors = random_tensors(CONFIG)
+    for name in [name for name in tensors if re.search(r"(gate|up|down)_proj", name)]:
+        parts, _ = fp8_blocks(tensors.pop(name).float())
+        tensors |= {name.removesuffix("weight") + role: part for role, part in parts.items()}
+    settings = FP8 | {"weight_block_size": [128, 128]}
+    full = write(tmp_path, CONFIG | {"quantization_config": settings}, tensors)
+    loaded = load(str(full), dtype="float32", device="cpu")
+    mask = keep()
+    with pytest.raises(UnsupportedModel, match="shared experts are doubled; export its original"):
+        export_first(results(full, mask), full, tmp_path / "out")
+    export_first(results(full, mask), full, tmp_path / "out", form="original")
+    pruned = load(str(tmp_path / "out"), dtype="float32", device="cpu").model
+    with torch.no_grad(), masked(loaded.layers, mask):
+        assert torch.equal(pruned(IDS).logits, loaded.model(IDS).logits)
+
+
+@torch.no_grad()
+def test_an_expert_that_stays_plain_is_larger_and_keeps_being_named(tmp_path):
+    full, twin = write_pair("qwen3-fp8", tmp_path)
+    plain = load_file(twin / "model.safetensors")
+    module = "model.layers.0.mlp.experts.5.up_proj"
+    numbers = plain[f"{module}.weight"].to(torch.bfloat16)
+    key = module.replace(".", "__") + "__weight"
+    with_tensors(full, **{key: numbers, f"{key}_scale_inv": None})
+    with_settings(full, modules_to_not_convert=[module])
+    loaded = load(str(full), dtype="float32", device="cpu")
+    export_first(results(full, keep()), full, tmp_path / "out")
+    pruned = load(str(tmp_path / "out"), dtype="float32", device="cpu").model
+    with masked(loaded.layers, keep()):
+        assert torch.equal(pruned(IDS).logits, loaded.model(IDS).logits)
+    after = tensors_of(tmp_path / "out")
+    new = "model.layers.0.mlp.experts.2.up_proj"
+    assert torch.equal(after[f"{new}.weight"], numbers)
+    assert f"{new}.weight_scale_inv" not in after
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["quantization_config"]["modules_to_not_convert"] == [new]
+    size = stored_size(full)
+    assert size.bytes_left(keep()) == sum(tensor.nbytes for tensor in after.values())
+    assert size.bytes_left(keep()) > size.bytes_left(~keep())
