@@ -51,13 +51,16 @@ def _template(model: PlannedModel, chat: ChatSpec) -> ChatTemplate:
 
     template = ChatTemplate(model.tokenizer, chat)
     template.render([QUESTION], add_generation_prompt=True)
+    asked = _asked(chat)
     try:
-        text = template.render(_asked(chat), add_generation_prompt=True)
+        text = template.render(asked, add_generation_prompt=True)
     except TemplateRefusal as error:
         raise ChatError(f"it takes no system message, but `system` is given: {error}") from None
     # E.g. those of models of images, which take lists of parts, and see none in a text.
-    for message in _asked(chat):
-        if message["content"].strip() not in text:
+    for at, message in enumerate(asked):
+        other = {**message, "content": f"{message['content']}."}
+        changed = [*asked[:at], other, *asked[at + 1 :]]
+        if template.render(changed, add_generation_prompt=True) == text:
             raise ChatError(f"it leaves out what the {message['role']} says")
     return template
 
