@@ -145,3 +145,10 @@ def failed(cell, reason="out of memory"):
     """The cell without its tasks' results."""
     tasks = dict.fromkeys(cell.tasks, TaskStatus("failed", reason))
     return dataclasses.replace(cell, evaluations={}, tasks=tasks)
+
+
+def with_gaps(results, gaps):
+    """Without the cells at `gaps` (model, method, retain), each left out for a reason."""
+    cells = tuple(c for c in results.cells if (c.model, c.method, c.retain) not in gaps)
+    left = tuple(LeftOut(*gap, f"it cannot protect 12 of {32 * gap[2]:g} experts") for gap in gaps)
+    return dataclasses.replace(results, cells=cells, left_out=(*results.left_out, *left))

@@ -13,10 +13,10 @@ from mbench.report.statistics.strata import Stratum, columns_of
 def items_won(strata: Sequence[Stratum], columns: Sequence[Sequence[int]]) -> np.ndarray | None:
     """float64 [methods, methods]: items that the first has right and the second wrong.
 
-    NaN where a method has several masks; None where an outcome is not right or wrong. Items count
-    once each, whatever their weight.
+    NaN where a method has several masks; None without methods, or where an outcome is not right or
+    wrong. Items count once each, whatever their weight.
     """
-    if not strata or not all(stratum.right_or_wrong for stratum in strata):
+    if not strata or not columns or not all(stratum.right_or_wrong for stratum in strata):
         return None
     single = np.array([len(own) == 1 for own in columns])
     won = np.zeros((len(columns), len(columns)))

@@ -188,6 +188,17 @@ def test_a_failed_checkpoint_has_no_rank_and_one_of_unknown_size_no_row():
     assert [own.entry.method for own in limit.ranking.unranked] == [last.name]
 
 
+@pytest.mark.parametrize("reached", [(), ("qwen",), ("qwen", "qwen-fp8")])
+def test_a_run_that_is_not_at_its_end_has_what_there_is(reached):
+    def change(cell):
+        return cell if cell.model in reached else failed(cell)
+
+    found = boards(altered(change, three_forms(checkpoints=False))).equal_bytes
+    assert bool(found) == (len(reached) > 1)
+    for limit in (limit for own in found for limit in own.limits):
+        assert {row.model for row in limit.rows if limit.row_of(row)} == set(reached)
+
+
 def test_one_form_alone_has_no_board():
     one = altered(
         lambda cell: cell if cell.model == "qwen" and not cell.published else None, three_forms()
