@@ -179,7 +179,12 @@ def read_bitsandbytes(settings: Mapping[str, Any]) -> Form:
             "weights stored by 'bitsandbytes': load_in_4bit or load_in_8bit must be true"
         )
     if eight:
-        return EightBits(float(settings.get("llm_int8_threshold", 6.0)))
+        threshold = settings.get("llm_int8_threshold", 6.0)
+        if type(threshold) not in (int, float):
+            raise UnsupportedModel(
+                f"weights stored by 'bitsandbytes' with llm_int8_threshold {threshold!r}: no number"
+            )
+        return EightBits(threshold)
     return FourBits(
         settings.get("bnb_4bit_quant_type", "fp4"),
         settings.get("bnb_4bit_quant_storage") or "uint8",

@@ -34,6 +34,7 @@ from mbench.moe.quantised.parts import PLAIN, Parts, by_last_word
 from mbench.moe.quantised.settings import (
     activations_in_words,
     cache_in_words,
+    inner,
     numbers_in_words,
     with_cache,
 )
@@ -216,13 +217,12 @@ class CompressedTensors(Form):
 def read_compressed_tensors(settings: Mapping[str, Any]) -> CompressedTensors:
     """The form of this `quant_method`; raises `UnsupportedModel` for what is not known."""
     refuse_unknown(NAME, settings, KNOWN)
-    sparsity = (settings.get("sparsity_config") or {}).get("format", "dense")
+    sparsity = inner(NAME, settings, "sparsity_config").get("format", "dense")
     if sparsity != "dense":
         raise UnsupportedModel(f"weights stored by {NAME!r} as {sparsity!r} are not read")
-    groups = (settings.get("config_groups") or {}).values()
-    if not all(isinstance(group, Mapping) for group in groups):
-        raise UnsupportedModel(f"weights stored by {NAME!r}: config_groups are not spelled out")
-    groups = [group for group in groups if group.get("weights")]
+    named = inner(NAME, settings, "config_groups")
+    groups = [inner(NAME, named, name) for name in named]
+    groups = [group for group in groups if inner(NAME, group, "weights")]
     said = {_said(group, group.get("format") or settings.get("format")) for group in groups}
     if len(said) != 1:
         raise UnsupportedModel(
@@ -231,7 +231,9 @@ def read_compressed_tensors(settings: Mapping[str, Any]) -> CompressedTensors:
             if said
             else f"weights stored by {NAME!r} are not read: no config group has weights"
         )
-    asked = {activations_in_words(group.get("input_activations")) for group in groups} - {""}
+    asked = {activations_in_words(inner(NAME, group, "input_activations")) for group in groups} - {
+        ""
+    }
     words = with_cache(" or ".join(sorted(asked)), cache_in_words(settings.get("kv_cache_scheme")))
     return replace(said.pop(), asked=words)
 

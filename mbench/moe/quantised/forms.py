@@ -64,8 +64,9 @@ def form_of(settings: Mapping[str, Any]) -> Form:
     Raises `UnsupportedModel` for an unknown method, or settings that its reader does not know.
     """
     # Some exports of modelopt name the program, but no method.
-    producer = settings.get("producer") or {}
-    method = str(settings.get("quant_method") or producer.get("name"))
+    producer = settings.get("producer")
+    named = producer.get("name") if isinstance(producer, Mapping) else None
+    method = str(settings.get("quant_method") or named)
     if method not in FORMS:
         valid = ", ".join(sorted(FORMS))
         raise UnsupportedModel(f"weights stored by {method!r} are not read (read: {valid})")

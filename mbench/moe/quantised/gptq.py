@@ -24,7 +24,7 @@ from mbench.core.errors import UnsupportedModel
 from mbench.moe.quantised.form import Form, Part, refuse_unknown
 from mbench.moe.quantised.packing import for_blocks, integers
 from mbench.moe.quantised.parts import PLAIN, Parts, by_last_word
-from mbench.moe.quantised.settings import group_size, groups_in_words
+from mbench.moe.quantised.settings import group_size, groups_in_words, inner
 
 if TYPE_CHECKING:
     import torch
@@ -137,7 +137,7 @@ def read_gptq(settings: Mapping[str, Any]) -> Gptq:
     formats = {settings.get("checkpoint_format"), settings.get("format")} - {None} or {"gptq"}
     if len(formats) > 1:
         raise UnsupportedModel("weights stored by 'gptq' with two different formats are not read")
-    for pattern in settings.get("dynamic") or {}:
+    for pattern in inner("gptq", settings, "dynamic"):
         if not str(pattern).startswith("-:"):  # That only leaves modules out.
             raise UnsupportedModel(
                 f"weights stored by 'gptq' with other settings for {pattern!r} are not read"

@@ -25,7 +25,7 @@ from mbench.core.errors import UnsupportedModel
 from mbench.moe.quantised.form import Form, Part, refuse_unknown
 from mbench.moe.quantised.packing import E2M1, for_blocks, halves
 from mbench.moe.quantised.parts import Parts, by_last_word
-from mbench.moe.quantised.settings import cache_in_words, with_cache
+from mbench.moe.quantised.settings import cache_in_words, inner, with_cache
 
 if TYPE_CHECKING:
     import torch
@@ -147,25 +147,26 @@ def read_modelopt(settings: Mapping[str, Any]) -> Modelopt:
     said = settings
     if "quantization" in settings:
         refuse_unknown("modelopt", settings, KNOWN)
-        said = settings["quantization"]
+        said = inner("modelopt", settings, "quantization")
     refuse_unknown("modelopt", {"quant_algo": None, **said}, SAID)
     algorithm = said["quant_algo"]
-    layers = dict(said.get("quantized_layers") or {}) if algorithm == MIXED else {}
-    if algorithm == MIXED and not layers:
-        raise UnsupportedModel(f"weights stored by 'modelopt' in {MIXED} without quantized_layers")
-    for layer in layers.values():
-        refuse_unknown("modelopt", layer, OF_LAYER)
-        _check_group_size(layer["quant_algo"], layer.get("group_size"))
-    if algorithm != MIXED:
-        groups = (said.get("config_groups") or {}).values()
-        for group in (said, *(group.get("weights") or {} for group in groups)):
-            _check_group_size(algorithm, group.get("group_size"))
+    layers: dict[str, str] = {}
+    if algorithm == MIXED:
+        named = inner("modelopt", said, "quantized_layers")
+        for name in named:
+            layer = {"quant_algo": None, **inner("modelopt", named, name)}
+            refuse_unknown("modelopt", layer, OF_LAYER)
+            layers[name] = layer["quant_algo"]
+            _check_group_size(layers[name], layer.get("group_size"))
+        if not layers:
+            raise UnsupportedModel(f"weights stored by 'modelopt' in {MIXED}, but in no layer")
+    else:
+        groups = inner("modelopt", said, "config_groups")
+        weights = (inner("modelopt", inner("modelopt", groups, name), "weights") for name in groups)
+        for each in (said, *weights):
+            _check_group_size(algorithm, each.get("group_size"))
     cache = said.get("kv_cache_scheme") or said.get("kv_cache_quant_algo")
-    return Modelopt(
-        algorithm,
-        {name: layer["quant_algo"] for name, layer in layers.items()},
-        cache_in_words(cache),
-    )
+    return Modelopt(algorithm, layers, cache_in_words(cache))
 
 
 def _check_group_size(algorithm: str, size: object) -> None:

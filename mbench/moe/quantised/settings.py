@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mbench.core.errors import UnsupportedModel
+from mbench.core.errors import UnsupportedModel, shown
+
+
+def inner(method: str, settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return the settings that stand under a name, empty where there are none.
+
+    Raises `UnsupportedModel` for what is no object.
+    """
+    found = settings.get(name)
+    if found is not None and not isinstance(found, Mapping):
+        raise UnsupportedModel(
+            f"weights stored by {method!r} with {name} {shown(found)}: it must be an object"
+        )
+    return found or {}
 
 
 def group_size(method: str, settings: Mapping[str, Any]) -> int:
@@ -32,7 +45,7 @@ def numbers_in_words(settings: Mapping[str, Any]) -> str:
     return f"{kind}{settings.get('num_bits', 8)}"
 
 
-def activations_in_words(settings: Mapping[str, Any] | None) -> str:
+def activations_in_words(settings: Mapping[str, Any]) -> str:
     """How a layer's inputs would be quantised, e.g. `FP8 per token`; empty if they would not."""
     if not settings:
         return ""

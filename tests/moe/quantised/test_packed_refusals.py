@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
 import torch
 
 from helpers.packed_forms import MAPS, ct_settings
+from helpers.quantised_checkpoints import KINDS
 from mbench.core.errors import UnsupportedModel
 from mbench.moe.quantised.forms import form_of
 
@@ -51,7 +53,7 @@ def groups(*others, **changes):
         (NVFP4 | {"quant_algo": "INT4_AWQ"}, "with quant_algo 'INT4_AWQ' are not read"),
         ({"quant_method": "modelopt"}, "with quant_algo None are not read"),
         (NVFP4 | {"group_size": 32}, "in NVFP4 in groups of 32 are not read"),
-        (NVFP4 | {"quant_algo": "MIXED_PRECISION"}, "MIXED_PRECISION without quantized_layers"),
+        (NVFP4 | {"quant_algo": "MIXED_PRECISION"}, "in MIXED_PRECISION, but in no layer"),
         (
             NVFP4
             | {"quant_algo": "MIXED_PRECISION", "quantized_layers": {"a": {"quant_algo": "W8A16"}}},
@@ -68,7 +70,7 @@ def groups(*others, **changes):
         (FLOATS | {"transform_config": {"config_groups": {}}}, "with transform_config .* not read"),
         (FLOATS | {"sparsity_config": {"format": "sparse-24-bitmask"}}, "as 'sparse-24-bitmask'"),
         (FLOATS | {"config_groups": {}}, "no config group has weights"),
-        (FLOATS | {"config_groups": {"FP8_DYNAMIC": ["Linear"]}}, "are not spelled out"),
+        (FLOATS | {"config_groups": {"FP8_DYNAMIC": ["Linear"]}}, "it must be an object"),
         (groups(OTHER_GROUP | {"format": "pack-quantized"}), "2 config groups with different"),
         (groups(OTHER_GROUP, format="mixed-precision"), "format 'mixed-precision' are not read"),
         (
@@ -104,6 +106,41 @@ def test_settings_that_are_not_understood_are_refused_by_name(declared, message)
     with pytest.raises(UnsupportedModel, match=message) as caught:
         form_of(declared)
     assert str(caught.value).startswith(f"weights stored by '{declared['quant_method']}")
+
+
+ODD = (None, 0, -1, 1.5, "x", "", [], [1], ["a"], {}, {"a": 1}, {"a": {}}, True, False)
+MORE = {
+    **{"sparsity_config": {"format": "dense"}, "kv_cache_scheme": {"num_bits": 8}},
+    **{"config_groups": {"group_0": {"weights": {"group_size": 16}, "input_activations": {}}}},
+    **{"quantized_layers": {"a": {"quant_algo": "FP8", "group_size": 16}}, "dynamic": {"-:a": {}}},
+    **{"quantization": {"quant_algo": "NVFP4"}, "llm_int8_threshold": 6.0, "producer": {}},
+}
+
+
+def places(settings):
+    """The keys that lead to each value of nested settings."""
+    for key, value in settings.items() if isinstance(settings, dict) else ():
+        yield (key,)
+        yield from ((key, *inner) for inner in places(value))
+
+
+def put(settings, place, value):
+    if not place:
+        return value
+    return settings | {place[0]: put(settings[place[0]], place[1:], value)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_settings_of_any_type_are_read_or_refused(kind):
+    settings = dict(KINDS[kind].settings)
+    for name, value in MORE.items():
+        more = settings | {name: settings.get(name, value)}
+        for place in places(more):
+            for odd in ODD if place != ("quant_method",) else ():
+                with contextlib.suppress(UnsupportedModel):
+                    form = form_of(put(more, place, odd))
+                    assert form.words
+                    assert isinstance(form.activations, str)
 
 
 @pytest.mark.parametrize(
