@@ -114,6 +114,8 @@ def _model(model: ModelRecord) -> dict[str, object]:
         "revision": model.revision,
         "trust_remote_code": model.trust_remote_code,
         **facts,
+        "bytes as stored": None if model.size is None else size(model.size.bytes, "B"),
+        "another stored form of": model.same_as,
         "computed in": model.dtype,
         "attention": model.attention,
     }

@@ -6,6 +6,8 @@
 | `unpruned` | did pruning hurt? | each, and random pruning, against the unpruned model |
 | `methods` | which method is best? | all pairs |
 
+Under a limit of bytes (see `equal_bytes`) all pairs are a family `methods`, too.
+
 p-values are adjusted by Holm's method within a family (of one model, budget and score), and the
 intervals hold for the whole family at once: each misses with probability 5 % / size (Bonferroni).
 Holm's method tells more apart than these; where it does, the interval's bound beside zero is that
