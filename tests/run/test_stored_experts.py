@@ -7,6 +7,7 @@ import pytest
 
 from helpers.tiny_suite import SUITE, go, plan_of
 from mbench.core.errors import SuiteError
+from mbench.plan.admission.models import model_checks
 from mbench.storage.store import Store
 
 STORED = "{plugin: demo-fp8, experts: stored}"
@@ -34,3 +35,10 @@ def test_keys_and_figures_are_the_same(tmp_path):
 def test_a_model_that_is_not_in_fp8_is_refused_in_the_plan(tmp_path):
     with pytest.raises(SuiteError, match=r"'stored' is for weights in FP8 .* are plain numbers"):
         planned(tmp_path, "plain", "{plugin: demo, experts: stored}")
+
+
+def test_what_would_have_to_prune_it_in_memory_is_refused_in_the_plan(tmp_path, store):
+    text = SUITE.replace("{plugin: demo, dtype: float32}", STORED) + "efficiency: {new_tokens: 4}\n"
+    plan = plan_of(tmp_path, store, text, methods=["reap"], retain=[0.5])
+    found = [finding.words for check in model_checks(plan) for finding in check.run()]
+    assert any("is not measured of a model with experts: stored" in words for words in found)

@@ -84,6 +84,15 @@ class StoredWeights:
         """A file as safetensors' own reader shows it."""
         return WeightsOfFile(self, Path(file))
 
+    @cached_property
+    def by_file(self) -> dict[str, list[str]]:
+        """Name of a file -> weights whose first part it holds."""
+        found: dict[str, list[str]] = {}
+        for weight, roles in self.parts.items():
+            first = self.tensors[next(iter(roles.values()))]
+            found.setdefault(first.file.name, []).append(weight)
+        return found
+
     def _tensor(self, name: str) -> torch.Tensor:
         tensor: torch.Tensor = self._opened[self.tensors[name].file].get_tensor(name)
         return tensor
@@ -101,11 +110,7 @@ class WeightsOfFile:
     def __init__(self, weights: StoredWeights, file: Path) -> None:
         """Nothing is read yet."""
         self._weights = weights
-        self._shown = [
-            weight
-            for weight, roles in weights.parts.items()
-            if weights.tensors[next(iter(roles.values()))].file.name == file.name
-        ]
+        self._shown = weights.by_file.get(file.name, [])
 
     def __enter__(self) -> WeightsOfFile:
         """Itself."""

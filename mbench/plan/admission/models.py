@@ -55,6 +55,9 @@ def _efficiency(model: PlannedModel, spec: EfficiencySpec) -> Iterator[Finding]:
             f" {prompt + spec.new_tokens} positions, but the model has {positions}"
         )
         yield Finding("models", model.name, "efficiency", words, "refused", model.name)
+    if model.experts == "stored":
+        words = "is not measured of a model with experts: stored, which cannot be pruned in memory"
+        yield Finding("models", model.name, "efficiency", words, "refused", model.name)
 
 
 def _tokenizer(model: PlannedModel) -> Iterator[Finding]:

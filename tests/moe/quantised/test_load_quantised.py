@@ -232,12 +232,12 @@ def memory_of_loading(folder):
 @pytest.mark.parametrize(
     ("kind", "sizes"),
     [
-        ("qwen3-fp8", {"num_experts": 8, "moe_intermediate_size": 512}),
-        ("gpt-oss-mxfp4", {"num_local_experts": 8, "intermediate_size": 512}),
+        ("qwen3-fp8", {"num_experts": 4, "moe_intermediate_size": 512}),
+        ("gpt-oss-mxfp4", {"num_local_experts": 4, "intermediate_size": 512}),
     ],
 )
 def test_loading_takes_hardly_more_memory_than_the_model(kind, sizes, tmp_path):
     folder, _ = write_pair(kind, tmp_path, hidden_size=512, num_hidden_layers=8, **sizes)
     size = describe(str(folder)).parameters * 2
-    assert size > 100e6
+    assert size > 50e6
     assert memory_of_loading(folder) < 1.4 * size
