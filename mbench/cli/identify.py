@@ -132,6 +132,7 @@ def _counts(keep: np.ndarray) -> str:
 
 def _likest(identified: Identified) -> Iterator[str]:
     from mbench.api.identifying import NEAREST
+    from mbench.report.words import percent
 
     if identified.mask is None:
         return
@@ -148,6 +149,6 @@ def _likest(identified: Identified) -> Iterator[str]:
     telling = [known for known in identified.known if known.chance < 1]
     for known in telling[:NEAREST]:
         yield (
-            f"  nearest: {known.label}: {known.common:.0%} of kept experts in common"
-            f" (by chance {known.chance:.0%}, standard deviation {known.deviation:.1%})"
+            f"  nearest: {known.label}: {percent(known.common)} of kept experts in common"
+            f" (by chance {percent(known.chance)}, standard deviation {percent(known.deviation)})"
         )

@@ -104,7 +104,7 @@ class LayerSample:
         errors = np.sqrt(variance * np.square(self._vectors) @ self._inverse)
         errors[self._alike] = np.inf
         if left >= LEFT:
-            problem = f"is none of the full model's ({left:.0%} unexplained)"
+            problem = f"is none of the full model's ({left * 100:.0f} % unexplained)"
             return Likeness(None, problem=problem, is_unlike=True)
         return self._named(mine, weights, ERRORS * errors, left)
 
@@ -131,7 +131,7 @@ class LayerSample:
         if parts.tolist() == [best] and LEAST <= weights[best] <= MOST:
             change = float(distances[best] / self._norms[best])
             return Likeness(best, change)
-        unexplained = f" ({left:.0%} unexplained)" if left >= 0.005 else ""
+        unexplained = f" ({left * 100:.0f} % unexplained)" if left >= 0.005 else ""
         if not len(parts):
             return Likeness(None, problem=f"is like no single one of the full model's{unexplained}")
         parts = parts[np.argsort(-np.abs(weights[parts]), kind="stable")]

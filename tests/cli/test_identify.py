@@ -51,7 +51,7 @@ def test_a_mask_of_the_store_is_found_again(place, tmp_path):
     assert "experts kept: 12 of 24 in each layer (0.5), in 4 layers\n" in done.stdout
     assert f"mask: {mask[:12]}\n" in done.stdout
     assert "differs in: nothing else" in done.stdout
-    assert "agrees with: demo 50% pruned, random seed 0: the same mask" in done.stdout
+    assert "agrees with: demo 50 % pruned, random seed 0: the same mask" in done.stdout
     assert "seed 1" not in done.stdout
     saved = json.loads((tmp_path / "mask.json").read_text())
     assert saved["content_hash"] == mask
@@ -97,6 +97,19 @@ def test_what_is_no_selection_has_no_mask(place, tmp_path):
     assert "expert 3 is a merger: 0.50 x" in done.stdout
     assert done.stderr == "mask.json is not written: there is no mask to save\n"
     assert not (tmp_path / "mask.json").exists()
+
+
+def test_both_may_be_on_the_hub_at_a_revision(place, online, tmp_path, monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE")  # which counts again after a call
+    folder, keep, _ = place
+    online.push("model", "acme/full", DEMO)
+    first = online.push("model", "acme/small", folder / "pruned")
+    online.push("model", "acme/small", DEMO)
+    found = mbench.identify("acme/full", f"acme/small@{first}", store=tmp_path / "s")
+    np.testing.assert_array_equal(found.mask.keep, keep)
+    assert found.pruned == f"acme/small@{first}"
+    assert found.known == ()
+    assert mbench.identify("acme/full", "acme/small", store=tmp_path / "s").mask.keep.all()
 
 
 @pytest.mark.parametrize(

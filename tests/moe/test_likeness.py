@@ -62,7 +62,7 @@ def test_a_merger_names_its_parts_and_their_weights():
     assert (found.expert, found.problem) == (None, "is a merger: 0.60 x 4 + 0.40 x 9")
     found = sample.likeness(mixed(experts, {4: 0.6, 9: 0.4}, 0.1, generator))
     assert found.problem.startswith("is a merger: 0.6")
-    assert found.problem.endswith("(10% unexplained)")
+    assert found.problem.endswith("(10 % unexplained)")
     every = mixed(experts, dict.fromkeys(range(EXPERTS), 1 / EXPERTS), 0.0, generator)
     assert sample.likeness(every).problem == "is like no single one of the full model's"
 

@@ -237,7 +237,7 @@ PROBLEMS = {
         r"is a merger: 0\.70 x 0 \+ 0\.20 x 4 \+ 0\.10 x 5$",
     ),
     "turned": (lambda p: merged(p, {3: -1.0}), r"layer 1: expert 2 is -1\.00 x 3$"),
-    "random": (random, r"is none of the full model's \(\d+% unexplained\)"),
+    "random": (random, r"is none of the full model's \(\d+ % unexplained\)"),
     "zero": (lambda p: merged(p, {0: 0.0}), "layer 1: expert 2 holds nothing but zeros"),
     "twice": (duplicated, r"layer 0: expert 3 is \d of the full model, as expert 0 is"),
     "not a number": (lambda p: merged(p, {0: float("nan")}), "numbers that are not finite"),
