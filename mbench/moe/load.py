@@ -23,12 +23,12 @@ from mbench.core.suite_values import AttentionName, DtypeName, ExpertsKept
 from mbench.moe import deepseek
 from mbench.moe.adapter import MoELayer, find_moe_layers
 from mbench.moe.config import Checkpoint, positions_of, read_config
+from mbench.moe.keep_stored import KeptWeights, form_to_keep, keeping
 from mbench.moe.load_errors import legible, naming, readable, unsupported_in_one_line
 from mbench.moe.offload import DeviceMap, Placement, device_map_for, folder_for, settle
 from mbench.moe.preserved import gates_when_pruned
 from mbench.moe.quantised.fp8 import Fp8
 from mbench.moe.quantised.in_transformers import reading, stored_files
-from mbench.moe.quantised.keep_stored import KeptWeights, form_to_keep, keeping
 from mbench.moe.quantised.reader import StoredWeights
 from mbench.moe.router import fewest_experts
 from mbench.moe.tokenizer import load_tokenizer
