@@ -2,7 +2,7 @@
 
 import pytest
 
-from helpers.browsing import foreign, visit
+from helpers.browsing import accessibility, foreign, visit
 from helpers.generated_answers import looping_run
 from helpers.page_tables import Tables
 from helpers.pages import html_of, render_page
@@ -56,5 +56,6 @@ def test_a_reader_sees_them_beside_the_score(width, results, browser, tmp_path):
             row = tab.locator("#lb tbody tr", has_text="alpha")
             assert "34 %, 5 %" in row.inner_text().replace("\xa0", " ")
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        assert accessibility(tab) == []
         assert tab.problems == []
         assert foreign(tab) == []
