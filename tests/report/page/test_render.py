@@ -184,3 +184,18 @@ def test_an_unpruned_loss_that_is_not_finite_leaves_a_page(loss):
     cells = (dataclasses.replace(unpruned, evaluations=found), *others)
     page = html_of(dataclasses.replace(whole, cells=cells))
     assert "unpruned" in page
+
+
+@pytest.mark.parametrize("done", range(0, 17, 2))
+def test_a_page_in_the_middle_of_a_run_renders(done):
+    """Masks of the second model are made, and nothing of it is evaluated yet."""
+    from helpers.small_runs import grid, run
+    from mbench.core.results import TaskStatus
+
+    whole = run(grid(models=("m", "n")), average=("quiz",))
+    left = dict.fromkeys(whole.task_metrics, TaskStatus("pending", "not reached yet"))
+    cells = (
+        one if number < done else dataclasses.replace(one, evaluations={}, tasks=left)
+        for number, one in enumerate(whole.cells)
+    )
+    assert html_of(dataclasses.replace(whole, cells=tuple(cells)))

@@ -10,6 +10,7 @@ import scipy.stats
 from helpers.altered import altered, without
 from helpers.demo_results import CLOZE
 from helpers.stored_forms import FORMS, bytes_of, failed, three_forms
+from mbench.core.results import TaskStatus
 from mbench.report.statistics.boards import boards
 from mbench.report.statistics.equal_bytes import limits_of
 
@@ -232,3 +233,20 @@ def test_random_pruning_is_no_contender(board):
 
 def test_nearly_equal_sizes_have_one_limit():
     assert limits_of([100, 96, 95, 94, 90, 50]) == [100, 94, 50]
+
+
+@pytest.mark.parametrize("done", [0, 1, 2, 9, 30])
+def test_in_the_middle_of_a_run_there_is_a_board_or_none(done):
+    """The page is written while masks of later models have no outcomes yet."""
+    whole = three_forms()
+    left = dict.fromkeys(whole.task_metrics, TaskStatus("pending", "not reached yet"))
+    cells = tuple(
+        cell if number < done else dataclasses.replace(cell, evaluations={}, tasks=left)
+        for number, cell in enumerate(whole.cells)
+    )
+    for found in boards(dataclasses.replace(whole, cells=cells)).equal_bytes:
+        assert all(
+            limit.ranking.row_of(row.name) is None or row.score
+            for limit in found.limits
+            for row in limit.rows
+        )
