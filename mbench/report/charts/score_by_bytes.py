@@ -99,7 +99,7 @@ def _names(
         return across, style.HEIGHT * (high - row["value"]) / (high - low)
 
     taken = [(a - 5, b - 5, a + 5, b + 5) for a, b in map(at, rows)]
-    layers = []
+    layers: list[dict[str, Any]] = []
     for row in named:
         if row.score is None or not math.isfinite(row.score):
             continue
