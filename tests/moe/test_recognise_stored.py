@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from helpers.deepseek_moe import CONFIG, random_tensors, write
+from helpers.exported import export_first, results
 from helpers.family_models import tiny_model
 from helpers.pruned_pairs import sliced, sliced_files
 from helpers.quantised_checkpoints import KINDS, write_pair
@@ -270,3 +273,19 @@ def test_one_bit_anywhere_is_seen(tmp_path_factory, data):
 
     assert not recognise(full, sliced_files(full, folder / "small", ORDER, change)).is_mask
     assert recognise(full, sliced_files(full, folder / "same", ORDER)).is_mask
+
+
+def test_deepseek_moe_is_compared_in_its_own_names_and_as_another_family(tmp_path):
+    """In several files, some of whose tensors go through conversions."""
+    full = write(tmp_path / "full", CONFIG, random_tensors(CONFIG))
+    keep = np.zeros((2, 8), dtype=bool)
+    keep[0, [1, 2, 4, 6]] = keep[1, [0, 3, 4, 7]] = True
+    found = {}
+    for form in ("original", "transformers"):
+        export_first(results(full, keep), full, tmp_path / form, form=form)
+        found[form] = recognise(full, tmp_path / form)
+        np.testing.assert_array_equal(found[form].keep, keep)
+    assert found["original"].is_mask
+    assert found["transformers"].differs[0] == (
+        "computed by Qwen2MoeForCausalLM instead of DeepseekForCausalLM"
+    )
