@@ -15,13 +15,17 @@ from mbench.report.charts.score_by_memory import UNITS
 from mbench.report.charts.style import Chart, Look, Spec
 from mbench.report.statistics.equal_bytes import EqualBytes, Sized
 
-CHARACTER, LINE = 5.6, 13
-"""Of a name, in SVG user units: the width of a character and the height of the text."""
+CHARACTER, LINE = 7.0, 14
+"""Of a name, in SVG user units: the width of a character and the height of the text, on a phone,
+where names are larger beside the marks."""
 
 LONGEST = 26
 """Characters of a name in the chart; the table has all of it."""
 
-PLACES = (("left", 7, 0), ("right", -7, 0), ("left", 4, -11), ("right", -4, -11), ("left", 4, 11))
+PLACES = (
+    *(("left", 8, 0), ("right", -8, 0), ("left", 4, -12), ("right", -4, -12)),
+    *(("left", 4, 13), ("right", -4, 13)),
+)
 """Where a name may stand beside its mark: alignment, shift to the right, shift downwards."""
 
 Box = tuple[float, float, float, float]
@@ -110,7 +114,9 @@ def _names(
         across, down = at(place)
         for align, dx, dy in PLACES:
             box = _box(text, align, across + dx, down + dy)
-            inside = box[0] >= 0 and box[2] <= width and box[1] >= 0 and box[3] <= style.HEIGHT
+            inside = (
+                box[0] >= 0 and box[2] <= width + 12 and box[1] >= -12 and box[3] <= style.HEIGHT
+            )
             if inside and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
                 layer = style.layer("name", "text", [place], x=x, y=y, text={"value": text})

@@ -3,6 +3,7 @@ terminal."""
 
 import dataclasses
 import functools
+import itertools
 import json
 import re
 
@@ -191,6 +192,20 @@ def test_the_tab_reads_on_any_screen(browser, tmp_path, width):
         assert shown["x"] + shown["width"] <= width
         names = tab.locator("#bytes-1-chart text").all_text_contents()
         assert {"qwen, unpruned", "qwen-fp8, unpruned"} <= set(names)
+        boxes = [
+            name.bounding_box()
+            for name in tab.locator("#bytes-1-chart text").all()
+            if "," in name.text_content()
+        ]
+        assert len(boxes) >= 3
+        for one, two in itertools.combinations(boxes, 2):
+            apart = (
+                one["x"] + one["width"] <= two["x"]
+                or two["x"] + two["width"] <= one["x"]
+                or one["y"] + one["height"] <= two["y"]
+                or two["y"] + two["height"] <= one["y"]
+            )
+            assert apart
         assert accessibility(tab) == []
         tab.get_by_role("link", name="Results").first.click()
         tab.get_by_role("button", name="75\N{NO-BREAK SPACE}% pruned").click()
