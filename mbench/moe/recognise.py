@@ -131,8 +131,6 @@ def _in_words(layers: Sequence[LayerFound]) -> list[str]:
 def _experts(full: StoredModel, pruned: StoredModel, layers: Sequence[LayerFound]) -> Iterator[str]:
     if (now := pruned.precision) != (before := full.precision):
         yield f"stored as {now} instead of {before}"
-    elif pruned.checkpoint.form != full.checkpoint.form:
-        yield f"stored as {now} with other settings"
     changes = [found.change for found in layers if found.change is not None]
     # In another precision the same numbers are other bytes.
     if changes and (max(changes) > 0.0 or now == before):

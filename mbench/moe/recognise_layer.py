@@ -43,13 +43,16 @@ def recognise_layer(full: StoredModel, pruned: StoredModel, layer: int) -> Layer
     other shapes, and what reading raises.
     """
     known: dict[str, list[int]] = {}
-    if full.checkpoint.form == pruned.checkpoint.form:
+    forms = full.checkpoint.form, pruned.checkpoint.form
+    # Settings may differ in what decides no number, e.g. in names of experts.
+    decoded = forms[0] != forms[1]
+    if not decoded or None not in forms:
         for number in full.experts[layer]:
-            known.setdefault(full.digest(layer, number), []).append(number)
+            known.setdefault(full.digest(layer, number, decoded=decoded), []).append(number)
     layers = _Layers(full, pruned, layer)
     found = LayerFound()
     for number in pruned.experts[layer]:
-        same = known.get(pruned.digest(layer, number), []) if known else []
+        same = known.get(pruned.digest(layer, number, decoded=decoded), []) if known else []
         if len(same) == 1:
             found.order.append(same[0])
         elif same:

@@ -140,9 +140,12 @@ class StoredModel:
             loaded[target.rpartition(".")[2]] = self._converted(target, tensors)
         return loaded
 
-    def digest(self, layer: int, number: int) -> str:
-        """sha256 of an expert's bytes: as stored in fewer bits, else as a model holds them."""
-        if self.checkpoint.form is None:
+    def digest(self, layer: int, number: int, *, decoded: bool = False) -> str:
+        """sha256 of an expert's bytes: as stored in fewer bits, else as a model holds them.
+
+        `decoded`: of its numbers in any case.
+        """
+        if self.checkpoint.form is None or decoded:
             tensors = self.expert(layer, number)
         else:
             places = self.experts[layer][number]

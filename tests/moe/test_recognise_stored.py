@@ -60,6 +60,20 @@ def test_a_stored_form_is_compared_byte_for_byte_and_across_forms_by_likeness(tm
     assert not any("router" in each for each in other.differs)
 
 
+def test_settings_that_decide_no_number_are_no_difference(tmp_path):
+    full, _ = write_pair("qwen3-fp8", tmp_path)
+    small = sliced_files(full, tmp_path / "small", ORDER)
+    configured(
+        small, quantization_config={**KINDS["qwen3-fp8"].settings, "activation_scheme": "static"}
+    )
+    assert recognise(full, small).is_mask
+    tensors = load_file(small / "model.safetensors")
+    tensors["model.layers.0.mlp.experts.1.up_proj.weight_scale_inv"] *= 1.1
+    save_file(tensors, small / "model.safetensors", {"format": "pt"})
+    (values,) = recognise(full, small).differs
+    assert values.startswith("expert values up to ")
+
+
 def fused(folder, model):
     """The model's own names: all experts of a layer in one tensor."""
     save(model, folder)
