@@ -19,7 +19,7 @@ from mbench.report.statistics.floors import ROOM
 from mbench.report.statistics.groups import RANDOM
 from mbench.report.statistics.scores import Score
 from mbench.report.statistics.strata import ENOUGH
-from mbench.report.stored_forms import forms_in_words
+from mbench.report.stored_forms import forms_in_words, stored_in_words
 from mbench.report.tables.leaderboard import leaderboard
 from mbench.storage.results_folder import to_csv
 
@@ -103,6 +103,8 @@ def _facts(run: RunBoards) -> tuple[str, ...]:
     """Models, items, methods and status, one short text each."""
     models = [boards.group.model for boards in run.groups]
     facts = [f"model{'s' * (len(models) > 1)} {words.listing(models)}"]
+    if len(models) == 1 and (stored := stored_in_words(run.results, models[0])):
+        facts.append(stored)
     rankings = (b.ranking for boards in run.groups for b in boards.boards if b.ranking)
     units = next((ranking.units for ranking in rankings if ranking.units), ())
     if units:
@@ -110,8 +112,11 @@ def _facts(run: RunBoards) -> tuple[str, ...]:
         tasks = f"{len(units)} task{'s' * (len(units) > 1)}"
         facts.append(f"{count:,} {units[0].unit}, {tasks}")
     entries = [e for g in run.groups for b in g.boards for e in b.budget.entries]
-    methods = {entry.method for entry in entries} - {RANDOM}
+    published = {entry.method for entry in entries if entry.cells[0].published}
+    methods = {entry.method for entry in entries} - {RANDOM} - published
     text = f"{len(methods)} method{'s' * (len(methods) != 1)}"
+    if published:
+        text += f", {len(published)} published checkpoint{'s' * (len(published) > 1)}"
     masks = max((len(e.cells) for e in entries if e.method == RANDOM), default=0)
     facts.append(text + f", random × {masks}" * bool(masks))
     return (*facts, _progress(run.results))

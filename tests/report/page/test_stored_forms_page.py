@@ -9,6 +9,7 @@ import re
 
 import pytest
 
+from helpers.altered import altered
 from helpers.browsing import accessibility, overflow, visit
 from helpers.page_tables import Tables
 from helpers.pages import html_of, render_page
@@ -48,6 +49,11 @@ def test_the_page_says_how_weights_are_stored_of_quantised_models_alone(page):
         assert (f"w{words}; activations not quantised" in page) == bool(form)
         assert (f"Stored form of {model}<" in page) == bool(form)
     assert "Stored form of acme-merged-fp8<" in page
+    assert "4 methods, 3 published checkpoints, random × 6" in page
+    # Of one model alone under the title.
+    alone = altered(lambda c: c if c.model == "qwen-fp8" else None, three_forms())
+    line = html_of(alone).split("</nav>")[0]
+    assert "weights as stored in FP8 128x128, computed in bfloat16" in line
 
 
 def test_published_checkpoints_are_listed_with_what_they_are(page):
