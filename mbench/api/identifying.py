@@ -108,7 +108,7 @@ def identified(
     Raises `ModelNotFound` or `UnsupportedModel` for what is no pair of such checkpoints.
     """
     from mbench.moe.load import describe
-    from mbench.moe.recognise import recognise
+    from mbench.moe.recognition.recognise import recognise
 
     set_up_libraries()
     models = load_registry(plugin_files).models

@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Recognised:
-    """What `mbench.moe.recognise.recognise` found out."""
+    """What `mbench.moe.recognition.recognise.recognise` found out."""
 
     keep: np.ndarray | None
     """bool [L, N], the experts that it holds; None where that cannot be said, or it would mislead

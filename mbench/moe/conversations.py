@@ -20,7 +20,7 @@ from mbench.core.chat import ChatSpec
 from mbench.core.errors import CorpusError
 from mbench.core.suite_inputs import CorpusSpec
 from mbench.moe.calibration import CHARACTERS, ConversationFacts, TokenSequences, Written
-from mbench.moe.rendering import Rendering
+from mbench.moe.chat.rendering import Rendering
 from mbench.moe.tokenizer import bos_at
 from mbench.storage.text_files.conversations import Conversation
 from mbench.storage.texts import Text

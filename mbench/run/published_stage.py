@@ -59,7 +59,7 @@ def _key(cell: Cell) -> Any:
 
 
 def _found(session: ModelSession, cell: Cell) -> dict[str, Any]:
-    from mbench.moe.recognise import recognise
+    from mbench.moe.recognition.recognise import recognise
 
     full, published = session.model.checkpoint, cell.method.published
     assert full is not None

@@ -14,7 +14,7 @@ from helpers.hostile_templates import HOSTILE
 from helpers.stand_ins import TOKENIZER
 from mbench.core.chat import ChatSpec
 from mbench.core.errors import ChatError
-from mbench.moe.chat import ChatTemplate, TemplateRefusal
+from mbench.moe.chat.template import ChatTemplate, TemplateRefusal
 
 USER = {"role": "user", "content": " Who?"}
 SYSTEM = {"role": "system", "content": "Be brief."}

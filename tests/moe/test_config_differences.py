@@ -9,7 +9,7 @@ import torch
 
 from helpers.family_cases import CASES, logits_of, model_and_layers
 from mbench.moe.config import ATTENTION, EXPERTS, NEEDED
-from mbench.moe.config_differences import NO_MATTER
+from mbench.moe.recognition.config_differences import NO_MATTER
 
 ELSEWHERE = {*NEEDED, *ATTENTION, *EXPERTS, "dtype"}
 """What mbench sets itself, or compares as what the weights are computed in."""

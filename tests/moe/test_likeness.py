@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mbench.moe.likeness import SAMPLE, LayerSample, places
+from mbench.moe.recognition.likeness import SAMPLE, LayerSample, places
 
 EXPERTS = 32
 

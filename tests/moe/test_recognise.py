@@ -21,7 +21,7 @@ from mbench.core.recognised import Recognised
 from mbench.moe.adapter import find_moe_layers
 from mbench.moe.load import load
 from mbench.moe.mask import masked
-from mbench.moe.recognise import recognise
+from mbench.moe.recognition.recognise import recognise
 
 LAYOUTS = ["qwen3_moe", "mixtral", "gpt_oss", "deepseek_v3", "granitemoe", "nemotron_h", "gemma4"]
 

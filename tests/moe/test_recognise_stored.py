@@ -19,7 +19,7 @@ from helpers.pruned_pairs import sliced, sliced_files
 from helpers.quantised_checkpoints import KINDS, write_pair
 from helpers.tiny_models import qwen3_moe, save
 from mbench.core.errors import ModelNotFound, UnsupportedModel
-from mbench.moe.recognise import recognise
+from mbench.moe.recognition.recognise import recognise
 
 ORDER = [0, 2, 5, 6]
 """As many of each half, for routers that choose among two groups."""

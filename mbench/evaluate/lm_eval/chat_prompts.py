@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mbench.core.chat import ChatSpec
 from mbench.core.errors import ChatError
-from mbench.moe.chat import ChatTemplate, TemplateRefusal
+from mbench.moe.chat.template import ChatTemplate, TemplateRefusal
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task

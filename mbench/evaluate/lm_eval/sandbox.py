@@ -10,7 +10,7 @@ import lm_eval.utils
 from jinja2 import BaseLoader, StrictUndefined, Template, nodes
 
 from mbench.core.replaced import replaced
-from mbench.moe.template_bounds import BoundedEnvironment
+from mbench.moe.chat.bounds import BoundedEnvironment
 
 
 class _Templates(BoundedEnvironment):

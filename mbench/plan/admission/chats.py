@@ -16,7 +16,7 @@ from mbench.plan.models import PlannedModel
 from mbench.plan.plan import Plan
 
 if TYPE_CHECKING:
-    from mbench.moe.chat import ChatTemplate
+    from mbench.moe.chat.template import ChatTemplate
 
 QUESTION = {"role": "user", "content": "Which is it?"}
 
@@ -47,7 +47,7 @@ def refused(model: PlannedModel, chat: ChatSpec) -> bool:
 
 def _template(model: PlannedModel, chat: ChatSpec) -> ChatTemplate:
     """Raises `ChatError` where it takes no question, or not the system message of the suite."""
-    from mbench.moe.chat import ChatTemplate, TemplateRefusal
+    from mbench.moe.chat.template import ChatTemplate, TemplateRefusal
 
     template = ChatTemplate(model.tokenizer, chat)
     template.render([QUESTION], add_generation_prompt=True)

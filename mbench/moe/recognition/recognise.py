@@ -17,8 +17,8 @@ import torch
 from mbench.core.errors import ModelNotFound
 from mbench.core.recognised import Recognised
 from mbench.moe.checkpoint_tensors import EXPERT_NUMBER, Place
-from mbench.moe.config_differences import config_differences
-from mbench.moe.recognise_layer import LayerFound, Misfit, recognise_layer, router_rows
+from mbench.moe.recognition.config_differences import config_differences
+from mbench.moe.recognition.layer import LayerFound, Misfit, recognise_layer, router_rows
 from mbench.moe.stored_model import StoredModel, same_numbers, same_weight
 
 LISTED = 6
@@ -34,7 +34,7 @@ def recognise(
 
     Of the pruned one every byte is read, and of the full one, both twice where experts' bytes
     differ. Experts count as another's from one weight between 0.5 and 2 by least squares, with at
-    most 60 % of their numbers (root mean square) unexplained; see `mbench.moe.likeness`.
+    most 60 % of their numbers (root mean square) unexplained; see `likeness`.
 
     Raises `UnsupportedModel` or `ModelNotFound` for what is no pair of such checkpoints.
     """

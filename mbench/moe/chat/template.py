@@ -19,7 +19,7 @@ from transformers.utils import chat_template_utils
 from mbench.core.chat import ChatSpec
 from mbench.core.errors import ChatError, one_line, shown
 from mbench.core.replaced import replaced
-from mbench.moe.template_bounds import BoundedEnvironment
+from mbench.moe.chat.bounds import BoundedEnvironment
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

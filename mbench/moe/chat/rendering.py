@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mbench.core.chat import ChatSpec
 from mbench.core.errors import ChatError, CorpusError
-from mbench.moe.chat import ChatTemplate
+from mbench.moe.chat.template import ChatTemplate
 from mbench.storage.text_files.conversations import Conversation, Message
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from mbench.moe.likeness import LayerSample, Likeness, places
+from mbench.moe.recognition.likeness import LayerSample, Likeness, places
 from mbench.moe.stored_model import StoredModel, same_numbers
 
 

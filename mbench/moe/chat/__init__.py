@@ -1,0 +1,1 @@
+"""Chat templates: conversations as the text that a model was trained to read, within bounds."""
