@@ -106,11 +106,7 @@ class _Encoder:
         self._name = name
         self._tokenizer = tokenizer
         self.join = self._ids(spec.join)
-        added = tokenizer.added_tokens_decoder.values()
-        special = {*tokenizer.all_special_tokens, *(str(each) for each in added if each.special)}
-        self._special = re.compile(
-            "|".join(map(re.escape, sorted(special, key=len)[::-1])) or "(?!)"
-        )
+        self._special = _special_tokens(tokenizer)
 
     def of(self, conversation: Conversation) -> _Encoded:
         """Raises `CorpusError` where the template refuses it or leaves out a message."""

@@ -248,6 +248,19 @@ def test_a_template_that_takes_tools_is_given_them(tmp_path):
     assert found == reference(tokenizer, told)
 
 
+def test_calls_may_be_printed_in_place_of_an_empty_content_only(tmp_path):
+    tokenizer = made(
+        "byte_level",
+        "{% for m in messages %}<|im_start|>{{ m.role }}{% if m.tool_calls %}"
+        "{{ m.tool_calls | tojson }}{% else %}{{ m.content }}{% endif %}<|im_end|>{% endfor %}",
+    )
+    talk = [*turns("a", "b"), *turns("c"), CALL]
+    (found,) = rows(cut(tmp_path, tokenizer, [talk]))
+    assert found == reference(tokenizer, [*talk[:-1], {**CALL, "content": ""}])
+    with pytest.raises(CorpusError, match=r"leaves out a message of 'assistant' \(message 4\)"):
+        cut(tmp_path, tokenizer, [[*talk[:-1], {**CALL, "content": "I look it up"}]])
+
+
 def test_a_tokenizer_without_a_template_is_named(tmp_path):
     tokenizer = made("byte_level", None)
     with pytest.raises(CorpusError, match=r"corpora\.x: .* its tokenizer has no chat template"):

@@ -56,17 +56,19 @@ class Rendering:
     ) -> None:
         role = message["role"]
         place = "first" if at == 0 else "later"
-        content = f"{message['content']}."
-        altered: dict[tuple[str, ...], tuple[Message, str]] = {
-            ("content", role, place): ({**message, "content": content}, f"a message of {role!r}")
-        }
+        calls = "calling" if message.get("tool_calls") else "saying"
+        altered: dict[tuple[str, ...], tuple[Message, str]] = {}
+        # Some print what is called in place of the content: nothing is lost if that is empty.
+        if message["content"]:
+            other = {**message, "content": f"{message['content']}."}
+            altered["content", role, place, calls] = (other, f"a message of {role!r}")
         if message.get("tool_calls"):
             silent = {key: value for key, value in message.items() if key != "tool_calls"}
             altered["tool_calls", role] = (silent, "`tool_calls`")
-        for kind, (other, what) in altered.items():
+        for kind, (changed, what) in altered.items():
             if kind in self._printed:
                 continue
-            if self._renders([*messages[:at], other, *messages[at + 1 :]]) == rendered:
+            if self._renders([*messages[:at], changed, *messages[at + 1 :]]) == rendered:
                 raise CorpusError(
                     f"{where}: the model's chat template leaves out {what} (message {at + 1})"
                 )
