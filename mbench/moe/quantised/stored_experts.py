@@ -104,7 +104,8 @@ def keep_stored(
     experts.__class__ = type(
         kind.__name__, (StoredExperts, kind), decoding | {"__module__": kind.__module__}
     )
-    vars(experts).update(stored=shapes, computed_in=computed_in)
+    # transformers would initialise the numbers, which are decoded anew, for nothing.
+    vars(experts).update(stored=shapes, computed_in=computed_in, _is_hf_initialized=True)
 
 
 def _decoding(name: str) -> property:

@@ -17,6 +17,7 @@ from mbench.moe.load import load
 from mbench.moe.mask import masked
 from mbench.moe.profile import profile_model
 from mbench.moe.prune import prune
+from mbench.moe.quantised.stored_experts import StoredExperts
 from mbench.moe.weights import layer_weights
 
 IDS = torch.arange(3, 35)[None]
@@ -90,6 +91,13 @@ def test_they_take_half_the_memory(folder):
     )
     assert bytes_of(computed) == 2 * codes
     assert codes < bytes_of(stored) < 1.02 * codes + 4 * 8 * 3 * 2 * 9
+
+
+def test_loading_decodes_none_of_them(folder, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(StoredExperts, "weights", lambda self, name: decoded.append(name))
+    load(folder, device="cpu", experts="stored")
+    assert not decoded
 
 
 @pytest.mark.parametrize(
