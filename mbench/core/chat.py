@@ -10,12 +10,24 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from mbench.core.suite_values import Strict, Words
 
-TemplateValue = bool | int | float | str
-
 
 def _day(date: Any) -> Any:
     """A date that is written as text, as in JSON."""
-    return datetime.date.fromisoformat(date) if isinstance(date, str) else date
+    if not isinstance(date, str):
+        return date
+    try:
+        return datetime.date.fromisoformat(date)
+    except ValueError:
+        raise ValueError("a day is written as 2026-01-31") from None
+
+
+def _value(value: Any) -> Any:
+    if not isinstance(value, bool | int | float | str):
+        raise ValueError("a template's value is true, false, a number or a text")
+    return value
+
+
+TemplateValue = Annotated[bool | int | float | str, BeforeValidator(_value)]
 
 
 class ChatSpec(Strict):
@@ -23,7 +35,7 @@ class ChatSpec(Strict):
 
     template: bool = True
     """Whether the tokenizer's chat template is used; false: as if there were no `chat` here."""
-    system: Words | None = None
+    system: Annotated[Words, Field(min_length=1)] | None = None
     """The system message; omitted: none, or what the template itself begins with."""
     multiturn: bool | None = None
     """Whether few-shot examples are turns of the conversation, as in lm-eval by default; false:

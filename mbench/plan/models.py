@@ -180,7 +180,10 @@ def refuse_false_twins(
         if spec.same_as not in models:
             raise source.unknown(place, "model", spec.same_as, models)
         if specs[spec.same_as].same_as is not None or spec.same_as == name:
-            raise source.error(place, "must name the model that all other forms are forms of")
+            raise source.error(
+                place,
+                f"same_as: {spec.same_as} must name the model that all other forms are forms of",
+            )
         this, other = models[name].facts, models[spec.same_as].facts
         for fact in ("model_type", "num_experts", "top_k", "hidden_size", "parameters"):
             if getattr(this, fact) != getattr(other, fact) and other.model_type:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, Tag, ValidationError
 
@@ -256,14 +256,26 @@ def describe_error(source: YamlSource, error: ValidationError, root: type[BaseMo
 def _fields_at(root: type[BaseModel], place: Place) -> list[str]:
     """Valid keys of the model that validated a place."""
     model: Any = root
+    named = False
     for part in place:
-        if isinstance(model, type) and issubclass(model, BaseModel):
+        if named:  # a key of a mapping, or a place in a list, is no field
+            named = False
+        elif isinstance(model, type) and issubclass(model, BaseModel):
             info = model.model_fields.get(str(part))
             models = _models_in(info.annotation) if info else {}
             model = models.get("", models or None)
+            named = info is not None and _holds_many(info.annotation)
         elif isinstance(model, dict):  # of several kinds: a mark says which
             model = model.get(part, model)
     return list(getattr(model, "model_fields", ()))
+
+
+def _holds_many(annotation: Any) -> bool:
+    """Whether a field is a mapping or a list, optional or not."""
+    origin = get_origin(annotation)
+    if origin in (Mapping, tuple):
+        return True
+    return origin is not None and any(map(_holds_many, get_args(annotation)))
 
 
 def _models_in(annotation: Any, mark: str = "") -> dict[str, type[BaseModel]]:

@@ -57,6 +57,26 @@ def test_the_suites_of_the_project_are_valid():
         ("name: tiny", "name: ../tiny", ":1:1: name: string should match pattern"),
         ("reap: {corpora: [wiki]}", "reap: {corpora: [wikki]}", ":10:20: unknown corpus 'wikki'"),
         ("calibration: [wiki]", "calibration: [c4]", "unknown corpus 'c4' (valid: wiki)"),
+        (
+            "cloze_wiki: {metric: acc}",
+            "chat: {chat: {sytem: A}}",
+            "unknown key 'sytem'; did you mean 'system'? (valid: date, multiturn, options, system,",
+        ),
+        (
+            "calibration: [wiki]",
+            "calibration: [wiki]\nchat: {date: today}",
+            "chat.date: a day is written as 2026-01-31, got 'today'",
+        ),
+        (
+            "calibration: [wiki]",
+            "calibration: [wiki]\nchat: {options: {x: [1]}}",
+            "chat.options.x: a template's value is true, false, a number or a text",
+        ),
+        (
+            "calibration: [wiki]",
+            "calibration: [wiki]\nchat: {system: ''}",
+            "chat.system: string should have at least 1 character, got ''",
+        ),
         ("metric: acc", "metric: 3", ":12:16: tasks.cloze_wiki.metric: input should be a valid"),
         ("tasks: [cloze_wiki]", "tasks: [cloze]", "unknown task 'cloze'; did you mean"),
         ("sequences: 4, ", "", ":6:3: missing key 'sequences'"),
