@@ -26,6 +26,7 @@ from mbench.moe import deepseek
 from mbench.moe.load_errors import legible, naming, unsupported_in_one_line
 from mbench.moe.quantised.form import Form
 from mbench.moe.quantised.forms import form_of, settings_of
+from mbench.storage.checkpoints import ADAPTER
 
 NEEDED: Mapping[str, bool] = {
     "output_router_logits": False,
@@ -94,6 +95,11 @@ def read_config(folder: str, trust_remote_code: bool, name: str = "config.json")
     if not Path(folder, name).is_file():
         problem = f"{name} is missing" if Path(folder).is_dir() else "no such directory"
         raise ModelNotFound(f"model {folder}: {problem}")
+    if Path(folder, ADAPTER).is_file():
+        raise UnsupportedModel(
+            f"model {folder} has an adapter ({ADAPTER}), which transformers would load into its"
+            " weights where peft is installed: merge it, or take the file away"
+        )
     code: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     with legible(folder), unsupported_in_one_line(folder):
         # A folder means its config.json; the path of a file is taken as it is.

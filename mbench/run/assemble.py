@@ -206,6 +206,14 @@ def _published(
         return result
     whole = published.unpruned_mask
     evaluations, tasks = _on_tasks(plan, outcome, published, whole, plan.suite.router, left)
+    if recognised.problems:
+        # Why it cannot be loaded is often known, e.g. that its layers hold different numbers.
+        tasks = {
+            name: replace(each, reason=f"{recognised.problems[0]}; {each.reason}")
+            if each.status == "failed"
+            else each
+            for name, each in tasks.items()
+        }
     return replace(
         result,
         mask=hashlib.sha256(f"checkpoint {published.key}".encode()).hexdigest(),

@@ -48,6 +48,8 @@ TOKENIZER_FILES = (
 """What transformers may make a tokenizer of."""
 STORED_FORM_FILES = ("hf_quant_config.json", "quant_config.json", "quantize_config.json")
 """What may say in which form weights are stored, where config.json does not."""
+ADAPTER = "adapter_config.json"
+"""Says that an adapter (LoRA) changes the weights; such a checkpoint is refused."""
 READ_BY_CODE = ("*.py", "*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja")
 """What a model's own code is, or may read."""
 HINT = (
@@ -83,7 +85,7 @@ def file_names(
     if not _matching(names, VOCABULARIES):
         raise ModelNotFound(f"no tokenizer (none of {', '.join(VOCABULARIES)})")
     small = {"config.json", *_matching(names, TOKENIZER_FILES)}
-    small |= {"generation_config.json", *STORED_FORM_FILES} & set(names)
+    small |= {"generation_config.json", ADAPTER, *STORED_FORM_FILES} & set(names)
     if remote_code:
         small |= _matching(names, READ_BY_CODE)
     index, weights = _weights(names, read)

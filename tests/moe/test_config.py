@@ -21,6 +21,7 @@ from mbench.moe.config import positions_of
 from mbench.moe.load import describe, load
 from mbench.moe.mask import masked
 from mbench.moe.profile import profile_model
+from mbench.storage.checkpoints import Directory, model_key
 from mbench.storage.store import Store
 
 MODELS = {name: FAMILIES[name] for name in ("qwen2_moe", "qwen3_moe", "olmoe", "mixtral")}
@@ -222,3 +223,14 @@ def test_facts_tell_sizes_and_gates(checkpoints, tmp_path):
         assert describe(str(path)).gates == expected
     written = json.dumps(facts["mixtral"].to_json())
     assert ModelFacts.from_json(json.loads(written)) == facts["mixtral"]
+
+
+def test_an_adapter_beside_the_weights_is_refused_and_another_model(checkpoints, tmp_path):
+    """transformers would load it where peft is installed, and ignore it elsewhere."""
+    place = tmp_path / "adapted"
+    shutil.copytree(checkpoints["mixtral"], place)
+    before = model_key(Directory(place))
+    (place / "adapter_config.json").write_text("{}")
+    assert model_key(Directory(place)) != before
+    with pytest.raises(UnsupportedModel, match=r"has an adapter \(adapter_config.json\)"):
+        describe(str(place))

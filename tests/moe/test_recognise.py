@@ -205,6 +205,20 @@ def test_neurons_in_another_order_are_the_same_expert(tmp_path):
     assert distance(pruned, full, pair.keep) < 1e-5
 
 
+def test_an_expert_whose_gates_and_inputs_are_exchanged_is_another_function(tmp_path):
+    torch.manual_seed(0)
+    pair = sliced("qwen3_moe", 4)
+    name = pair.experts[0]["gate_up_proj"]
+    halves = pair.state[name].unflatten(1, (2, -1)).clone()
+    halves[1] = halves[1].flip(0)
+    pair.state[name] = halves.flatten(1, 2)
+    full, pruned = pair.write(tmp_path)
+    found = recognise(full, pruned)
+    assert found.keep is None
+    assert not any("inner neurons" in words for words in found.differs)
+    assert distance(pruned, full, pair.keep) > 1e-4
+
+
 def merged(pair, weights, layer=1, expert=2):
     for attribute, name in pair.experts[layer].items():
         pair.state[name] = pair.state[name].clone()

@@ -172,6 +172,17 @@ def test_with_several_models_the_suite_says_which_one_was_pruned(tmp_path, store
     assert {cell.model for cell in plan.cells if cell.method.name == "imported"} == {"other"}
 
 
+def test_layers_of_different_sizes_fail_with_what_was_recognised(tmp_path, store):
+    order = [list(range(12)), list(range(9)), list(range(12)), list(range(12))]
+    folder = write_pruned(tmp_path / "pruned", order)
+    plan = plan_of(tmp_path, store, suite_with(folder), methods=BOTH)
+    outcome, _ = go(plan, store)
+    (cell,) = (c for c in results_of(plan, outcome).cells if c.method == "imported")
+    for task in cell.tasks.values():
+        assert task.status == "failed"
+        assert "layers hold 9 to 12 experts, config.json says 12" in task.reason
+
+
 def test_damaged_weights_cost_their_row_alone(tmp_path, store):
     folder = write_pruned(tmp_path / "pruned", [list(range(12))] * 4)
     whole = (folder / "model.safetensors").read_bytes()

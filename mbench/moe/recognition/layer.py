@@ -174,17 +174,28 @@ class _Layers:
             yield self._full.expert(self._layer, number)
 
     def _neurons(self, tensors: Mapping[str, torch.Tensor]) -> np.ndarray:
-        """Squared lengths of the rows and columns of inner neurons, sorted; maybe none.
+        """Squared lengths of each inner neuron's rows and columns, sorted by neuron; maybe none.
 
         They are the same whatever the order of the neurons is.
         """
-        transposed = bool(self._full.layers[self._layer].experts.is_transposed)
-        sizes = []
+        experts = self._full.layers[self._layer].experts
+        sizes: list[np.ndarray] = []
         for name in ("gate_up_proj", "up_proj", "down_proj"):
-            if name in tensors:
-                hidden = int(transposed == (name == "down_proj"))
-                sizes.append(tensors[name].double().square().sum(dim=hidden).sort().values.numpy())
-        return np.concatenate(sizes) if sizes else np.zeros(0)
+            if name not in tensors:
+                continue
+            hidden = int(bool(experts.is_transposed) == (name == "down_proj"))
+            squares = tensors[name].double().square().sum(dim=hidden).numpy()
+            if name != "gate_up_proj":
+                sizes.append(squares)
+            elif experts.is_concatenated:
+                sizes += np.split(squares, 2)
+            else:
+                sizes += [squares[::2], squares[1::2]]
+        if not sizes:
+            return np.zeros(0)
+        neurons = np.stack(sizes)
+        ordered: np.ndarray = neurons[:, np.lexsort(neurons)].ravel()
+        return ordered
 
 
 def router_rows(stored: StoredModel, layer: int) -> dict[str, torch.Tensor]:
