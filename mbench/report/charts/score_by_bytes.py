@@ -109,7 +109,7 @@ def _names(
             continue
         place = {"bytes": row.bytes, "value": row.score}
         # Colours tell the models of pruned ones.
-        name = row.name if row.method == UNPRUNED else f"{row.method}, {_pruned(row)}"
+        name = row.name if row.method == UNPRUNED else f"{row.method}, {words.pruned(row.entry.key.retain)}"
         text = words.shorten(visible(name), LONGEST)
         across, down = at(place)
         for align, dx, dy in PLACES:
@@ -125,10 +125,6 @@ def _names(
                 layers.append(layer)
                 break
     return layers
-
-
-def _pruned(row: Sized) -> str:
-    return words.percent(1 - row.entry.key.retain)
 
 
 def _box(text: str, align: str, across: float, down: float) -> Box:
