@@ -8,7 +8,7 @@ from typing import Any
 
 from mbench.core.search import MaskSearch
 from mbench.plan.cost import masked_models
-from mbench.plan.keys import efficiency_key, speed_key
+from mbench.plan.keys import efficiency_key, speed_key, stored_size_key
 from mbench.plan.models import PlannedModel
 from mbench.plan.plan import Plan
 from mbench.storage.housekeeping import contents, describe
@@ -40,8 +40,10 @@ def _of_model(plan: Plan, model: PlannedModel, store: Store) -> Iterator[Key]:
         for each in masked:
             yield plan.task_size_key(each.model, task)
             yield plan.evaluation_key(each.model, each.mask, each.router, task)
-    for each in masked:
-        yield speed_key(each.model.identity, platform.node())
+    published = (cell.method.published for cell in plan.cells_of(model.name))
+    for checkpoint in (model, *(found for found in published if found is not None)):
+        yield speed_key(checkpoint.identity, platform.node())
+        yield stored_size_key(plan.code, checkpoint.name, checkpoint.key)
 
 
 def _tried(plan: Plan, store: Store) -> Iterator[Key]:

@@ -109,7 +109,8 @@ def _names(
             continue
         place = {"bytes": row.bytes, "value": row.score}
         # Colours tell the models of pruned ones.
-        name = row.name if row.method == UNPRUNED else f"{row.method}, {words.pruned(row.entry.key.retain)}"
+        at_budget = f"{row.method}, {words.pruned(row.entry.key.retain)}"
+        name = row.name if row.method == UNPRUNED else at_budget
         text = words.shorten(visible(name), LONGEST)
         across, down = at(place)
         for align, dx, dy in PLACES:

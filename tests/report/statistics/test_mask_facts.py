@@ -57,6 +57,7 @@ def test_masks_that_are_no_plain_ones_are_marked_wherever_methods_stand(odd):
         "stability": 0.875,
         "calibration": 1_048_576,
         "search": 0,
+        "bytes": None,
     }
 
 
