@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mbench.core.errors import Damaged, ModelNotFound
+from mbench.core.errors import Damaged, ModelNotFound, UnsupportedModel
 from mbench.core.interfaces import ExpertMask
 from mbench.core.recognised import Recognised
 from mbench.plan.plugin_loading import load_registry
@@ -107,6 +107,7 @@ def identified(
 
     Raises `ModelNotFound` or `UnsupportedModel` for what is no pair of such checkpoints.
     """
+    from mbench.moe.config import read_config
     from mbench.moe.load import describe
     from mbench.moe.recognition.recognise import recognise
 
@@ -116,8 +117,13 @@ def identified(
     full, small = (_find(str(each), models, inputs) for each in (base, pruned))
     folders = full.all_files(), small.all_files()
     with naming_place(folders[0], full.place), naming_place(folders[1], small.place):
+        facts, count = describe(str(folders[0])), read_config(str(folders[1]), False).num_experts
+        if count is not None and count > facts.num_experts:
+            raise UnsupportedModel(
+                f"{_shown(small)} has {count} experts in a layer, {_shown(full)} has"
+                f" {facts.num_experts}: the full model comes first"
+            )
         found = recognise(*folders, advance)
-        facts = describe(str(folders[0]))
     return Identified(
         base=_shown(full),
         pruned=_shown(small),

@@ -40,7 +40,7 @@ def command(settings: bool, as_json: bool, **options: Any) -> None:
         print_json({**cost.to_json(), **to_plain(extra)}, json_stream)
         return
     click.echo(f"{suite.name}: {suite.title or suite.name}")
-    show_plan(cost, suite, err=False)
+    show_plan(cost, planned.plan, err=False)
     if few is not None:
         show_few_masks(few)
     show_detectable(differences)

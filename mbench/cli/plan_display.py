@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mbench.core.suite import Suite
     from mbench.plan.cost import Estimate, ModelCost
     from mbench.plan.detectable import Detectable
+    from mbench.plan.plan import Plan
     from mbench.plan.random_masks import FewMasks
 
 LONG = 3600.0
@@ -32,9 +33,12 @@ NARROW = 11
 """Columns of a terminal for a question, so that a table fits into 80."""
 
 
-def show_plan(estimate: Estimate, suite: Suite, *, err: bool) -> None:
+def show_plan(estimate: Estimate, plan: Plan, *, err: bool) -> None:
     """A row per model: cells, masks, passes to do and stored, tokens, time, memory; then notes."""
-    budgets = ", ".join(f"{100 * (1 - ratio):.4g}" for ratio in sorted(suite.retain, reverse=True))
+    suite = plan.suite
+    # A published checkpoint may bring a budget of its own.
+    retains = sorted({cell.budget.retain for cell in plan.cells}, reverse=True)
+    budgets = ", ".join(f"{100 * (1 - ratio):.4g}" for ratio in retains) or "no"
     methods = counted(len(suite.methods), "method")
     tasks = counted(len(suite.tasks) + len(suite.perplexity), "task")
     click.echo(f"{methods} at {budgets} % pruned, {tasks}", err=err)

@@ -77,6 +77,12 @@ class Checkpoint:
     """In which form its weights are stored; None: as plain numbers."""
 
     @property
+    def num_experts(self) -> int | None:
+        """Routed experts of a layer, as its configuration says; None where it has no such field."""
+        text = self.config.get_text_config()
+        return next((getattr(text, name) for name in EXPERTS_COUNTED if hasattr(text, name)), None)
+
+    @property
     def is_deepseek(self) -> bool:
         """Whether it is the first DeepSeek-MoE, which transformers has no class for."""
         return self.model_type == deepseek.MODEL_TYPE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mbench.core.admission import Finding, Level
+from mbench.core.admission import Finding
 from mbench.plan.admission.check import Check
 from mbench.plan.models import PlannedModel
 from mbench.plan.plan import Plan
@@ -36,16 +36,14 @@ def budget_findings(plan: Plan) -> Iterator[Finding]:
 
 
 def _without_cells(plan: Plan) -> Iterator[Finding]:
-    """A published checkpoint has one budget, as everybody expects; other gaps must be told."""
-    published = {cell.method.name for cell in plan.cells if cell.method.published is not None}
+    """Gaps in the leaderboard, which a reader must not take for failures."""
     budgets: dict[tuple[str, str, str], list[str]] = {}
     for left in plan.left_out:
         pruned = f"{100 * (1 - left.retain):.4g}"
         budgets.setdefault((left.model, left.method, left.reason), []).append(pruned)
     for (model, method, reason), pruned_by in budgets.items():
         fact = f"no cell at {', '.join(pruned_by)} % pruned"
-        level: Level = "fine" if method in published else "note"
-        yield Finding("methods", method, fact, reason, level, model)
+        yield Finding("methods", method, fact, reason, "note", model)
 
 
 def _fewer_than_top_k(plan: Plan, model: PlannedModel, kept: int) -> str:
