@@ -6,7 +6,7 @@ from mbench.report.statistics.answers import answers
 from mbench.report.statistics.equal_bytes import EqualBytes, Limit, Sized
 from mbench.report.statistics.published import MARK
 from mbench.report.tables.table import MISSING, Cell, Column, Row, Table
-from mbench.report.words import bounds, difference, score_text, size
+from mbench.report.words import bounds, difference, listing, score_text, size
 
 
 def limits_table(board: EqualBytes) -> Table:
@@ -16,6 +16,7 @@ def limits_table(board: EqualBytes) -> Table:
         Column("Which is best?", number=False),
         Column(board.score.name, "of the tied group"),
         Column("Highest" if board.score.higher else "Lowest", "and its bytes", number=False),
+        Column("Minus the best of another form", "95 %, all pairs at once"),
         Column("Compared"),
     )
     rows = tuple(_limit_row(limit) for limit in board.limits)
@@ -25,7 +26,9 @@ def limits_table(board: EqualBytes) -> Table:
 def _limit_row(limit: Limit) -> Row:
     answer = answers(limit.ranking)[0]
     best = next(row for row in limit.rows if limit.row_of(row) is not None)
-    said = Cell(answer.name or answer.chip, (answer.chip,) if answer.name else (), kind="prose")
+    tied = [found.label for found in limit.ranking.tied]
+    beneath = answer.chip if answer.name else listing(tied)
+    said = Cell(answer.name or answer.chip, (beneath,), kind="prose")
     if answer.why:
         said = Cell(answer.chip, (answer.why,), kind="prose")
     return Row(
@@ -34,9 +37,22 @@ def _limit_row(limit: Limit) -> Row:
             said,
             Cell(answer.figures_text, sort=best.score),
             Cell(best.name, (size(best.bytes, "B"),), kind="prose"),
+            _over_another_form(limit, best),
             Cell(str(len(limit.rows)), sort=len(limit.rows)),
         ),
     )
+
+
+def _over_another_form(limit: Limit, best: Sized) -> Cell:
+    """The answer to whether pruning or fewer bits is better, where both fit."""
+    others = (row for row in limit.rows if row.kind != best.kind and limit.row_of(row) is not None)
+    other = next(others, None)
+    compared = None if other is None else limit.ranking.compare(best.name, other.name)
+    if other is None or compared is None:
+        return MISSING
+    details = (compared.problem or bounds(compared.low, compared.high), other.name)
+    kind = "significant" if compared.clear else "quiet"
+    return Cell(difference(compared.value), details, compared.value, kind)
 
 
 def limit_table(board: EqualBytes, limit: Limit, number: int) -> Table:

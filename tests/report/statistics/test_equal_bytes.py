@@ -13,6 +13,7 @@ from helpers.stored_forms import FORMS, bytes_of, failed, three_forms
 from mbench.core.results import TaskStatus
 from mbench.report.statistics.boards import boards
 from mbench.report.statistics.equal_bytes import limits_of
+from mbench.report.tables.equal_bytes import limits_table
 
 
 @pytest.fixture(scope="module")
@@ -250,3 +251,21 @@ def test_in_the_middle_of_a_run_there_is_a_board_or_none(done):
             for limit in found.limits
             for row in limit.rows
         )
+
+
+def test_a_limit_says_by_how_much_the_best_leads_that_of_another_form(board):
+    table = limits_table(board)
+    place = [column.text for column in table.columns].index("Minus the best of another form") - 1
+    rows = cells_by_row()
+    for limit, row in zip(board.limits, table.rows, strict=True):
+        scored = {
+            own.entry.key: score(
+                rows[own.entry.key.model, own.entry.key.method, own.entry.key.retain]
+            )
+            for own in limit.rows
+            if limit.row_of(own) is not None
+        }
+        kinds = {own.entry.key: own.kind for own in limit.rows}
+        best = max(scored, key=scored.get)
+        others = [value for key, value in scored.items() if kinds[key] != kinds[best]]
+        assert row.cells[place].sort == pytest.approx(scored[best] - max(others))
