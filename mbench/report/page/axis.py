@@ -59,7 +59,8 @@ def axis(figures: Iterable[float], ends: Iterable[float] = ()) -> Axis | None:
     spread = (high - low) or abs(high) / 10 or 0.1
     near = [end for end in ends if math.isfinite(end) and low - spread <= end <= high + spread]
     low, high = min([low, *near]), max([high, *near])
-    margin = 0.04 * ((high - low) or abs(high) / 10 or 0.1)
+    around = abs(high) / 10 if abs(high) > NOISE else 0.1
+    margin = 0.04 * (high - low if high - low > NOISE else around)
     low, high = low - margin, high + margin
     return Axis(low, high, _step((high - low) / TICKS))
 

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mbench.report.page.axis import axis
@@ -11,6 +11,7 @@ from mbench.report.page.axis import axis
 FINITE = st.floats(-1e6, 1e6, allow_nan=False)
 
 
+@example([0.0], [5e-324])
 @given(st.lists(FINITE, min_size=1, max_size=30), st.lists(FINITE, max_size=10))
 def test_ticks_are_round_few_and_within(figures, ends):
     made = axis(figures, ends)
