@@ -136,7 +136,7 @@ def _identities(plan: Plan) -> Identities:
         for kind, key in cell.components.items()
     }
     return Identities(
-        models={model.name: model.key for model in (*plan.models, *plan.published)},
+        models={model.name: model.key for model in plan.checkpoints},
         corpora={name: _checksum(text.identity()) for name, text in plan.texts_used().items()},
         tasks={task.name: _checksum(to_plain(task.fingerprint)) for task in plan.tasks},
         components=dict(sorted(components.items())),
@@ -162,7 +162,7 @@ def _installed() -> Iterator[str]:
 
 def _input_files(plan: Plan) -> Iterator[Path]:
     """Of this machine: models, texts, task files with their code, and data."""
-    for model in (*plan.models, *plan.published):
+    for model in plan.checkpoints:
         if isinstance(model.checkpoint, Directory):
             yield from (model.checkpoint.folder / name for name in model.checkpoint.names.all)
     for text in (*plan.texts.values(), *(task.text for task in plan.tasks)):

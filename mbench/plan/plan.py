@@ -62,10 +62,10 @@ class Plan:
         found = (cell.method.published for cell in self.cells)
         return tuple(model for model in found if model is not None)
 
-    def published_key(self, published: PlannedModel, task: PlannedTask) -> Key:
-        """Key of a published checkpoint's own outcome on one task."""
-        whole = published.unpruned_mask.content_hash
-        return self.evaluation_key(published, whole, self.suite.router, task)
+    @property
+    def checkpoints(self) -> tuple[PlannedModel, ...]:
+        """Everything that has weights: the models, then published checkpoints."""
+        return (*self.models, *self.published)
 
     def texts_used(self) -> dict[str, Text]:
         """Those that methods are calibrated on, by corpus; of a mix, those of its parts."""

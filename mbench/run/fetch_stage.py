@@ -27,8 +27,7 @@ def fetch(needed: Iterable[Fetchable], progress: Progress) -> None:
 
 def all_inputs(plan: Plan) -> list[Fetchable]:
     """Everything that a run of the plan may need, were nothing in the store."""
-    listed = (*plan.models, *plan.published)
-    models = [model.checkpoint for model in listed if model.checkpoint is not None]
+    models = [model.checkpoint for model in plan.checkpoints if model.checkpoint is not None]
     texts = [text.fetchable for text in plan.texts.values()]
     tasks = [each for task in plan.tasks for each in task.fetchables]
     return [each for each in (*models, *texts, *tasks) if each is not None]
