@@ -15,7 +15,7 @@ from mbench.plan.admission.admit import admit
 from mbench.plan.in_words import protocol_in_words
 from mbench.run.provenance import gather
 from mbench.storage.store import Store
-from plugins.demo.plugin import MODEL
+from mbench_plugins.demo.plugin import MODEL
 
 SUITE = """\
 name: tiny
