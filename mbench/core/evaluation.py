@@ -87,6 +87,10 @@ class Evaluator(Protocol):
         """Forward tokens that one mask takes; for generating tasks, an upper bound."""
 
     @property
+    def generated(self) -> int:
+        """Of `tokens`, those generated one after another, at most; 0 where nothing is generated."""
+
+    @property
     def item_names(self) -> list[str]:
         """The column `item` of its per-item tables."""
 
@@ -102,6 +106,13 @@ class Evaluator(Protocol):
     def scoring(self) -> str:
         """How the last evaluation went: `packed`, `split` (head on scored positions only) or
         `reference` (the model's own forward throughout); empty before the first."""
+
+    def part(self, numbers: Sequence[int]) -> Evaluator:
+        """The same task with these of its items alone, in this order; nothing is prepared anew.
+
+        `numbers` are places in `item_names`. An item's figures are those that it has among all, up
+        to the rounding of other batches.
+        """
 
     def evaluate(
         self, model: Any, *, batch_tokens: int = 8192, advance: Callable[[int], None] | None = None

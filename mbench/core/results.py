@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mbench.core.admission import Finding
+from mbench.core.early import EarlyFigure
 from mbench.core.evaluation import Evaluation, Metric
 from mbench.core.item_texts import ItemText
 from mbench.core.provenance import ModelSource, Provenance
@@ -18,8 +19,9 @@ from mbench.core.stand_ins import Constants, Merged, StandIn
 if TYPE_CHECKING:
     import pandas as pd
 
-Status = Literal["ok", "failed", "blocked", "interrupted", "pending", "absent"]
-"""`blocked`: what it needs failed. `absent`: merged from runs of which not all had the task."""
+Status = Literal["ok", "early", "failed", "blocked", "interrupted", "pending", "absent"]
+"""`early`: enough of a task's items were evaluated for what was asked. `blocked`: what it needs
+failed. `absent`: merged from runs of which not all had the task."""
 
 UNPRUNED = "none"
 """The method name of the unpruned model, at retain ratio 1."""
@@ -165,6 +167,9 @@ class CellResult:
     published: PublishedCheckpoint | None = None
     """If it is no mask that was made here. Where it differs from the mask on the full model, `mask`
     names its content, so that it joins no other row."""
+    early: Mapping[str, EarlyFigure] = field(default_factory=dict)
+    """By task name, what is known after some of its items; such a task has no evaluation, and its
+    status is `early`."""
 
     @property
     def key(self) -> CellKey:

@@ -1,0 +1,51 @@
+"""An early verdict: what a run is asked for that may end before every item was evaluated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Ending = Literal["precise", "settled", "hopeless", "out of time", "whole"]
+"""Why no more items of a cell were evaluated: its difference is known to the asked width, or lies
+on one side of all that it is compared with, or it can no longer lead, or the hours were over, or
+there were no more items."""
+
+
+@dataclass(frozen=True)
+class EarlyGoal:
+    """When a cell has had enough items; at least one of the two is given."""
+
+    precision: float | None = None
+    """Half the width, in units of the task's metric, to which a difference is to be known."""
+    hours: float | None = None
+    """Wall-clock hours after which no further look begins."""
+
+
+@dataclass(frozen=True)
+class EarlyFigure:
+    """What is known of one mask on one task after some of its items.
+
+    The items came in a random order fixed by the suite and were looked at a few times; the interval
+    holds however often that was.
+    """
+
+    items: int
+    """Evaluated, of this mask."""
+    of: int
+    """Items of the task."""
+    look: int
+    """Looks that were made, from 1."""
+    looks: int
+    """Looks that make the whole task."""
+    figure: float
+    """Estimate of the task's metric over all items: the unpruned model's figure on all of them plus
+    the difference."""
+    difference: float
+    """Estimated mask minus unpruned model over all items, adjusted by the outcomes of `predictors`
+    finished masks on the same items."""
+    low: float
+    """Lower bound of the difference, 95 % over all looks."""
+    high: float
+    predictors: int
+    """Finished masks, the unpruned model among them, whose outcomes the estimate is adjusted by."""
+    ended: Ending
