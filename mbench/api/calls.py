@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from mbench.api.request import Request, Wish, request
 from mbench.api.views import PlannedRun, RunResults, finished_run, planned_run, scores_frame
 from mbench.core.errors import MbenchError, SuiteError, shown, unknown
+from mbench.run.early.words import goal_of
 from mbench.run.environment import settings_as_before
 from mbench.run.progress import Progress
 from mbench.storage.hub.offline import online_afterwards
@@ -67,6 +68,8 @@ def run(
     *,
     output: str | Path = "reports",
     quiet: bool = False,
+    precision: float | None = None,
+    hours: float | None = None,
     **options: Unpack[Options],
 ) -> RunResults:
     """Run a suite, and write its leaderboard to the folder `output`/<name of the suite>.
@@ -79,6 +82,9 @@ def run(
         suite: a file, a name, or plain values.
         output: the folder of reports.
         quiet: print warnings alone; otherwise finished masks are lines on standard error.
+        precision: end a mask on a task once its difference to the unpruned model is known to
+            ± this, in units of the task's metric; of perplexities, in units of the mean loss.
+        hours: evaluate all masks on more and more items, and begin nothing after so many hours.
         options: see `Options`.
 
     Raises:
@@ -90,11 +96,12 @@ def run(
 
     tell = _nobody if quiet else _on_standard_error
     _refuse_no_path("output", output)
+    goal = goal_of(precision, hours)
     with _own_settings():
         asked = _request(suite, options, tell)
         words = ["mbench.run", str(asked.path), *asked.changes]
         words += [word for name in asked.registry.given for word in ("--plugin", name)]
-        finished = carry_out(prepare(asked, Path(output), words, tell), _Lines(tell))
+        finished = carry_out(prepare(asked, Path(output), words, tell), _Lines(tell), goal)
     if finished.outcome.interrupted:
         raise KeyboardInterrupt("call it again to continue")
     return finished_run(finished)

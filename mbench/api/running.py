@@ -18,6 +18,7 @@ from mbench.storage.report_folder import check_replaceable
 
 if TYPE_CHECKING:
     from mbench.core.admission import Finding
+    from mbench.core.early import EarlyGoal
     from mbench.core.results import Results
     from mbench.plan.plan import Plan
     from mbench.report.publish import WrittenReport
@@ -62,8 +63,8 @@ def prepare(
     return Prepared(asked, findings, estimate(asked.plan, asked.store), report)
 
 
-def carry_out(prepared: Prepared, progress: Progress) -> Finished:
-    """Do everything that can be done, and write the report.
+def carry_out(prepared: Prepared, progress: Progress, goal: EarlyGoal | None = None) -> Finished:
+    """Do everything that can be done, or with a `goal` enough for it, and write the report.
 
     After Ctrl-C the report has what was finished, and the outcome says `interrupted`.
     """
@@ -72,7 +73,7 @@ def carry_out(prepared: Prepared, progress: Progress) -> Finished:
 
     plan, store, report = prepared.asked.plan, prepared.asked.store, prepared.report
     meanwhile = partial(report.write_if_due, warn=progress.warning)
-    outcome = Runner(plan, store, progress, Processes(plan, store), meanwhile).run()
+    outcome = Runner(plan, store, progress, Processes(plan, store), meanwhile, goal).run()
     with interruption.finishing():
         results = report.results(outcome)
         published = report.write(results)

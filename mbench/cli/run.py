@@ -31,9 +31,30 @@ SOME_FAILED = 3
     show_default=True,
     help="Folder of reports; this one is written to its subfolder named after the suite.",
 )
+@click.option(
+    "--precision",
+    type=float,
+    metavar="WIDTH",
+    help="End a mask on a task once its difference to the unpruned model is known to ± WIDTH in"
+    " 95 of 100 cases, in units of the task's metric (0.01: a point of accuracy, 1 % of a"
+    " perplexity).",
+)
+@click.option(
+    "--hours",
+    type=float,
+    metavar="H",
+    help="Evaluate all masks on more and more items, and begin nothing after H hours.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.option("--quiet", is_flag=True, help="Print only failures and the report's path.")
-def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
+def command(
+    output: Path,
+    as_json: bool,
+    quiet: bool,
+    precision: float | None,
+    hours: float | None,
+    **options: Any,
+) -> None:
     """Run SUITE and write its leaderboard to reports/<suite>/index.html.
 
     SUITE is a file, or the name of a suite that comes with mbench (`mbench suites`).
@@ -44,6 +65,9 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
 
     What is in the store is not computed again; an interrupted run continues where it stopped.
 
+    With --precision or --hours, a mask may have had enough items before it had all of them; the
+    report says from how many each figure is. A later run goes on from there.
+
     Ctrl-C, SIGTERM and SIGHUP end a run: what is finished is stored, and a report of it is written.
 
     Exit status: 0 all done, 2 a mistake in the suite or its inputs or a file that cannot be
@@ -53,7 +77,9 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     from mbench.cli.display import json_only, watching
     from mbench.cli.plan_display import show_plan
     from mbench.cli.summary import show_end, show_notes
+    from mbench.run.early.words import goal_of
 
+    goal = goal_of(precision, hours)
     json_stream = click.get_current_context().with_resource(json_only()) if as_json else None
     asked = request(**options)
     words = ["mbench", *sys.argv[1:]]
@@ -63,7 +89,7 @@ def command(output: Path, as_json: bool, quiet: bool, **options: Any) -> None:
         show_notes(prepared.findings)
     with watching(json_stream=json_stream, quiet=quiet) as progress:
         progress.event("plan", **prepared.cost.to_json())
-        finished = carry_out(prepared, progress)
+        finished = carry_out(prepared, progress, goal)
     results, outcome, published = finished.results, finished.outcome, finished.published
     if as_json:
         failed = _tell_end(progress, results, outcome, published)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from mbench.core.admission import Finding
+from mbench.core.early import EarlyFigure
 from mbench.core.evaluation import Evaluation, with_changes
 from mbench.core.interfaces import ExpertMask, RouterMode
 from mbench.core.item_texts import ItemText
@@ -25,6 +26,7 @@ from mbench.plan.cells import Cell
 from mbench.plan.in_words import answers_in_words, methods_in_words, protocol_in_words
 from mbench.plan.models import PlannedModel
 from mbench.plan.plan import Plan
+from mbench.run.early.words import in_words
 from mbench.run.session import Outcome
 from mbench.storage.checkpoints import OnHub
 
@@ -113,7 +115,7 @@ def _with_changes(cells: Sequence[CellResult]) -> Iterator[CellResult]:
 
 def _unpruned(plan: Plan, outcome: Outcome, model: PlannedModel, left: TaskStatus) -> CellResult:
     mask, router = model.unpruned_mask, plan.suite.router
-    evaluations, tasks = _on_tasks(plan, outcome, model, mask, router, left)
+    evaluations, early, tasks = _on_tasks(plan, outcome, model, mask, router, left)
     return CellResult(
         model=model.name,
         method=UNPRUNED,
@@ -126,6 +128,7 @@ def _unpruned(plan: Plan, outcome: Outcome, model: PlannedModel, left: TaskStatu
         reason="",
         notes=(),
         evaluations=evaluations,
+        early=early,
         tasks=tasks,
         weight_bytes=_weight_bytes(outcome, model, mask),
     )
@@ -155,10 +158,11 @@ def _pruned(
     if mask is None:
         status = outcome.mask_problems.get(cell.key, left)
         evaluations: dict[str, Evaluation] = {}
+        early: dict[str, EarlyFigure] = {}
         tasks = {task.name: status for task in plan.tasks}
     else:
         status = TaskStatus("ok")
-        evaluations, tasks = _on_tasks(plan, outcome, model, mask, router, left)
+        evaluations, early, tasks = _on_tasks(plan, outcome, model, mask, router, left)
     return CellResult(
         model=model.name,
         method=cell.method.name,
@@ -171,6 +175,7 @@ def _pruned(
         reason=status.reason,
         notes=mask.notes if mask else (),
         evaluations=evaluations,
+        early=early,
         tasks=tasks,
         stability=outcome.stabilities.get(cell.key),
         weight_bytes=_weight_bytes(outcome, model, mask),
@@ -205,7 +210,7 @@ def _published(
     if recognised is None or recognised.is_mask:
         return result
     whole = published.unpruned_mask
-    evaluations, tasks = _on_tasks(plan, outcome, published, whole, plan.suite.router, left)
+    evaluations, early, tasks = _on_tasks(plan, outcome, published, whole, plan.suite.router, left)
     if recognised.problems:
         # Why it cannot be loaded is often known, e.g. that its layers hold different numbers.
         tasks = {
@@ -220,6 +225,7 @@ def _published(
         status="ok",
         reason="",
         evaluations=evaluations,
+        early=early,
         tasks=tasks,
     )
 
@@ -231,15 +237,21 @@ def _on_tasks(
     mask: ExpertMask,
     router: RouterMode,
     left: TaskStatus,
-) -> tuple[dict[str, Evaluation], dict[str, TaskStatus]]:
-    """A mask's outcomes, for the tasks that have one, and its status on every task."""
-    evaluations, statuses = {}, {}
+) -> tuple[dict[str, Evaluation], dict[str, EarlyFigure], dict[str, TaskStatus]]:
+    """A mask's outcomes, for the tasks that have one, what is known of others after some of their
+    items, and its status on every task."""
+    evaluations: dict[str, Evaluation] = {}
+    early: dict[str, EarlyFigure] = {}
+    statuses: dict[str, TaskStatus] = {}
     for task in plan.tasks:
         key = plan.evaluation_key(model, mask.content_hash, router, task)
         if key in outcome.evaluations:
             evaluations[task.name] = outcome.evaluations[key]
             statuses[task.name] = TaskStatus("ok")
+        elif key in outcome.early and key not in outcome.evaluation_problems:
+            early[task.name] = outcome.early[key]
+            statuses[task.name] = TaskStatus("early", in_words(outcome.early[key]))
         else:
             unbuilt = outcome.task_problems.get((model.name, task.name), left)
             statuses[task.name] = outcome.evaluation_problems.get(key, unbuilt)
-    return evaluations, statuses
+    return evaluations, early, statuses

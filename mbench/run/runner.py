@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from mbench.core.early import EarlyGoal
 from mbench.core.errors import caught
 from mbench.core.interfaces import WEIGHTS_ONLY
 from mbench.core.results import TaskStatus
@@ -35,11 +36,13 @@ class Runner:
         progress: Progress,
         executor: Executor | None = None,
         meanwhile: Callable[[Outcome], object] = lambda outcome: None,
+        goal: EarlyGoal | None = None,
     ) -> None:
         """Take what the plan asks from `store`, compute the rest, report to `progress`.
 
         `executor` has the masks evaluated; None: this process alone. `meanwhile`
-        gets the outcome whenever a mask has been evaluated, e.g. to report it.
+        gets the outcome whenever a mask has been evaluated, e.g. to report it. `goal`: when a
+        mask has had enough items; None: when it had all.
         """
         self.plan = plan
         self.store = store
@@ -47,6 +50,7 @@ class Runner:
         self.executor = executor or Here()
         self.outcome = Outcome()
         self._meanwhile = meanwhile
+        self._goal = goal
 
     def run(self) -> Outcome:
         """Do everything that can be done; only a `StoreError` ends a run early.
@@ -58,7 +62,13 @@ class Runner:
         try:
             sessions = [
                 ModelSession(
-                    self.plan, model, self.store, self.progress, self.outcome, self._meanwhile
+                    self.plan,
+                    model,
+                    self.store,
+                    self.progress,
+                    self.outcome,
+                    self._meanwhile,
+                    self._goal,
                 )
                 for model in self.plan.models
             ]
@@ -139,6 +149,7 @@ def _differing(session: ModelSession) -> Iterator[_Work]:
                 session.progress,
                 session.outcome,
                 session.meanwhile,
+                session.goal,
             )
         )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from mbench.core.early import EarlyFigure, EarlyGoal
 from mbench.core.errors import ModelNotFound
 from mbench.core.evaluation import Evaluation
 from mbench.core.interfaces import ExpertMask
@@ -51,8 +52,12 @@ class Outcome:
     evaluations: dict[Key, Evaluation] = field(default_factory=dict)
     evaluation_problems: dict[Key, TaskStatus] = field(default_factory=dict)
     """Why a mask has no outcome on a task."""
+    early: dict[Key, EarlyFigure] = field(default_factory=dict)
+    """What is known of a mask on a task after some of its items."""
     task_problems: dict[tuple[str, str], TaskStatus] = field(default_factory=dict)
     """(model, task) -> why the task could not be built."""
+    begun: float = field(default_factory=time.monotonic)
+    """When the run began, on the monotonic clock."""
     forward_tokens: int = 0
     """Tokens of the forward passes of this run; 0 where everything was in the store."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -77,8 +82,9 @@ class ModelSession:
         progress: Progress,
         outcome: Outcome,
         meanwhile: Callable[[Outcome], object] = lambda outcome: None,
+        goal: EarlyGoal | None = None,
     ) -> None:
-        """Nothing is loaded yet; see `Runner` for `meanwhile`."""
+        """Nothing is loaded yet; see `Runner` for `meanwhile` and `goal`."""
         self.plan = plan
         self.model = model
         self.cells = plan.cells_of(model.name)
@@ -86,6 +92,7 @@ class ModelSession:
         self.progress = progress
         self.outcome = outcome
         self.meanwhile = meanwhile
+        self.goal = goal
         self._loaded: LoadedModel | Exception | None = None
 
     def load(self) -> LoadedModel:

@@ -1,0 +1,39 @@
+"""What is asked of an early verdict, and what it came to, in words."""
+
+from __future__ import annotations
+
+import math
+
+from mbench.core.early import EarlyFigure, EarlyGoal, Ending
+from mbench.core.errors import MbenchError, shown
+
+WHY: dict[Ending, str] = {
+    "precise": "known to",
+    "settled": "apart from all others, known to",
+    "hopeless": "below the best, known to",
+    "out of time": "the hours were over, known to",
+    "whole": "known to",
+}
+
+
+def in_words(figure: EarlyFigure) -> str:
+    """A status's reason, e.g. `after 400 of 2,000 items: known to ±0.010`."""
+    after = f"after {figure.items:,} of {figure.of:,} items"
+    half = (figure.high - figure.low) / 2
+    if not math.isfinite(half):
+        return f"{after}: too few to tell"
+    return f"{after}: {WHY[figure.ended]} ±{half:.3f}"
+
+
+def goal_of(precision: float | None, hours: float | None) -> EarlyGoal | None:
+    """What the two options ask for; None where neither is given.
+
+    Raises `MbenchError` for a value that is no positive number.
+    """
+    for name, value in (("precision", precision), ("hours", hours)):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (number and math.isfinite(value) and value > 0):
+            raise MbenchError(f"{name} takes a number above 0, got {shown(value)}")
+    if precision is None and hours is None:
+        return None
+    return EarlyGoal(precision, hours)
