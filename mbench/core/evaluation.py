@@ -107,6 +107,10 @@ class Evaluator(Protocol):
         """How the last evaluation went: `packed`, `split` (head on scored positions only) or
         `reference` (the model's own forward throughout); empty before the first."""
 
+    @property
+    def together(self) -> Sequence[int]:
+        """[items]: those of equal number are computed in one piece, and a part has all or none."""
+
     def part(self, numbers: Sequence[int]) -> Evaluator:
         """The same task with these of its items alone, in this order; nothing is prepared anew.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -84,6 +85,9 @@ class PreparedText:
         self.tokens = sum(self._read)
         self._order = sorted(range(len(self._windows)), key=lambda at: -self._read[at])
         self._checked: tuple[weakref.ref[Any], SplitModel | None] | None = None
+        self._laid_out = laid_out
+        self._whole = self
+        """Of what it is a part; itself where it is none."""
 
     @property
     def item_names(self) -> list[str]:
@@ -99,6 +103,26 @@ class PreparedText:
     def items(self) -> int:
         """Rows of the per-item table: what each window scores of each document."""
         return len(self._rows)
+
+    @property
+    def generated(self) -> int:
+        """None."""
+        return 0
+
+    @property
+    def together(self) -> list[int]:
+        """The number of each row's window."""
+        return [row.window for row in self._rows]
+
+    def part(self, numbers: Sequence[int]) -> PreparedText:
+        """The windows of these rows, which score no others; see `Evaluator.part`."""
+        chosen = [self._rows[number] for number in numbers]
+        places = {window: at for at, window in enumerate(sorted({row.window for row in chosen}))}
+        windows = tuple(self._windows[number] for number in places)
+        rows = tuple(replace(row, window=places[row.window]) for row in chosen)
+        found = PreparedText(self.name, replace(self._laid_out, windows=windows, rows=rows))
+        found._whole = self._whole
+        return found
 
     def evaluate(
         self,
@@ -133,11 +157,13 @@ class PreparedText:
                 f"perplexity {self.name!r}: the loss of window {self._rows[bad].window} is"
                 f" {losses[bad]}: the model's output is not finite"
             )
-        self._checked = (weakref.ref(model), parts)
+        self._whole._checked = (weakref.ref(model), parts)
         self.scoring = "reference" if parts is None else "split"
         return evaluation(self.name, self._frame(losses, top))
 
     def _split(self, model: PreTrainedModel) -> SplitModel | None:
+        if self._whole is not self:
+            return self._whole._split(model)
         if self._checked is not None and self._checked[0]() is model:
             return self._checked[1]
         ids = self._input(self._order[0])[:COMPARED_TOKENS]

@@ -92,6 +92,18 @@ class Encoded:
     prompts: list[Prompt]
     """One for each request of an instance that is not rolling."""
 
+    def part(self, instances: Sequence[int]) -> Encoded:
+        """The requests of these instances, numbered from 0 in this order."""
+        places: dict[int, list[int]] = {}
+        for place, instance in enumerate(self.instances):
+            places.setdefault(instance, []).append(place)
+        asked = [(at, place) for at, each in enumerate(instances) for place in places[each]]
+        return Encoded(
+            [self.requests[place] for _, place in asked],
+            [at for at, _ in asked],
+            [self.prompts[place] for _, place in asked] if self.prompts else [],
+        )
+
 
 def encode(
     instances: Sequence[Instance],

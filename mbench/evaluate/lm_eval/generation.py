@@ -61,6 +61,8 @@ class GenerationRequests:
         self._name = name
         self._tokenizer = tokenizer
         self._max_length = max_length
+        self._items = items
+        self._seed = seed
         self._instances = [instance for item in items for instance in item.instances]
         self._options = [options_of(name, instance) for instance in self._instances]
         self.sampled = any(options.sampled for options in self._options)
@@ -86,8 +88,15 @@ class GenerationRequests:
         ]
         self.tokens = sum(lengths)
         """Forward tokens of one mask, at most."""
+        self.generated = sum(self._options[draw.instance].limit for draw in self._draws)
+        """Of these, those generated one after another, at most."""
         self.longest = max(lengths)
         """Tokens of the longest prompt with its answer, at most."""
+
+    def part(self, numbers: Sequence[int]) -> GenerationRequests:
+        """Those of these items alone, in this order."""
+        items = [self._items[number] for number in numbers]
+        return GenerationRequests(self._name, items, self._tokenizer, self._max_length, self._seed)
 
     def _draws_of(self, items: Sequence[Item], seed: int) -> Iterator[_Draw]:
         """One for each repetition, but of the most likely tokens one for all."""

@@ -15,7 +15,7 @@ import numpy as np
 from mbench.core.errors import TaskError
 from mbench.evaluate import packing
 from mbench.evaluate.lm_eval import reference
-from mbench.evaluate.lm_eval.encoding import encode
+from mbench.evaluate.lm_eval.encoding import Encoded, encode
 from mbench.evaluate.lm_eval.items import Item
 from mbench.evaluate.lm_eval.quiet import quiet
 from mbench.evaluate.lm_head import SplitModel
@@ -40,8 +40,12 @@ class LoglikelihoodRequests:
         max_length: int,
         *,
         rolling: bool,
+        encoded: Encoded | None = None,
     ) -> None:
-        """Tokenise them; raises `TaskError` for a choice that is empty or too long to be scored."""
+        """Tokenise them, unless they are `encoded` already.
+
+        Raises `TaskError` for a choice that is empty or too long to be scored.
+        """
         self.rolling = rolling
         self.scoring = ""
         self._name = name
@@ -50,7 +54,9 @@ class LoglikelihoodRequests:
         instances = [instance for item in items for instance in item.instances]
         self._item_of = [at for at, item in enumerate(items) for _ in item.instances]
         self._repeats = [instance.repeats or 1 for instance in instances]
-        encoded = encode(instances, self._item_of, tokenizer, max_length)
+        self._max_length = max_length
+        self._encoded = encoded or encode(instances, self._item_of, tokenizer, max_length)
+        encoded = self._encoded
         self._requests, self._instance_of = encoded.requests, encoded.instances
         self.prompts = encoded.prompts
         """One for each instance, but none of rolling ones."""
@@ -61,6 +67,27 @@ class LoglikelihoodRequests:
         """Tokens of the longest request."""
         self._batches: tuple[int, list[Batch]] = (0, [])
         self._checked: tuple[weakref.ref[Any], SplitModel | None] | None = None
+        self._whole = self
+        """Of what they are a part; themselves where they are none."""
+
+    generated = 0
+    """Nothing is."""
+
+    def part(self, numbers: Sequence[int]) -> LoglikelihoodRequests:
+        """Those of these items alone, in this order, as they were tokenised."""
+        instances: list[list[int]] = [[] for _ in self._items]
+        for instance, item in enumerate(self._item_of):
+            instances[item].append(instance)
+        found = LoglikelihoodRequests(
+            self._name,
+            [self._items[number] for number in numbers],
+            self._tokenizer,
+            self._max_length,
+            rolling=self.rolling,
+            encoded=self._encoded.part([each for at in numbers for each in instances[at]]),
+        )
+        found._whole = self._whole
+        return found
 
     def answer(
         self, model: PreTrainedModel, batch_tokens: int, meter: Meter
@@ -79,7 +106,7 @@ class LoglikelihoodRequests:
                     model, self._tokenizer, self._requests, batch_tokens, meter.add_share
                 )
         self._refuse_not_finite(responses)
-        self._checked = (weakref.ref(model), parts)
+        self._whole._checked = (weakref.ref(model), parts)
         self.scoring = "reference" if parts is None else "packed"
         by_instance: list[Any] = responses
         if self.rolling:
@@ -89,6 +116,8 @@ class LoglikelihoodRequests:
 
     def _split(self, model: PreTrainedModel) -> SplitModel | None:
         """Body and head of the model if it allows packing; checked once per model."""
+        if self._whole is not self:
+            return self._whole._split(model)
         if self._checked is not None and self._checked[0]() is model:
             return self._checked[1]
         return packing.usable(model, self._requests, self._rows)

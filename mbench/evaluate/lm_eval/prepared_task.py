@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -185,7 +185,10 @@ def prepare(
 class PreparedTask:
     """A task with its prompts tokenised; an `Evaluator`."""
 
-    def __init__(self, built: BuiltTask, requests: Requests) -> None:
+    def __init__(
+        self, built: BuiltTask, requests: Requests, numbers: Sequence[int] | None = None
+    ) -> None:
+        """`numbers`: which of a larger task's items these are; None: it is a whole one."""
         self.name = built.name
         self._tasks = built.tasks
         self._items = built.items
@@ -193,6 +196,7 @@ class PreparedTask:
         self.built = built
         """The task as it is for every model."""
         self.requests = requests
+        self._numbers = range(len(built.items)) if numbers is None else numbers
         self._instances = [instance for item in built.items for instance in item.instances]
 
     @property
@@ -219,6 +223,22 @@ class PreparedTask:
     def tokens(self) -> int:
         """Forward tokens of one mask; of generating tasks, the most it can be."""
         return self.requests.tokens
+
+    @property
+    def generated(self) -> int:
+        """Of `tokens`, those generated one after another, at most."""
+        return self.requests.generated
+
+    @property
+    def together(self) -> Sequence[int]:
+        """Every item by itself."""
+        return range(len(self._items))
+
+    def part(self, numbers: Sequence[int]) -> PreparedTask:
+        """These of its items alone; see `Evaluator.part`."""
+        items = [self._items[number] for number in numbers]
+        own = [self._numbers[number] for number in numbers]
+        return PreparedTask(replace(self.built, items=items), self.requests.part(numbers), own)
 
     @property
     def scoring(self) -> str:
@@ -266,8 +286,10 @@ class PreparedTask:
 
     def _table(self, responses: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
         """The per-item table; see `mbench.core.evaluation`."""
-        for task in self._tasks.values():
-            task.apply_filters()
+        for name, task in self._tasks.items():
+            own = [each for item in self._items if item.subtask == name for each in item.instances]
+            for ensemble in task._filters if own else ():
+                ensemble.apply(own)
         rows = []
         for item in self._items:
             row: dict[str, Any] = {"item": item.identity}
@@ -277,6 +299,8 @@ class PreparedTask:
                 row[WEIGHT] = self._figures.weights[item.subtask]
             rows.append(row | figures_of_item(self._tasks[item.subtask], item, self._figures))
         table = pd.DataFrame(rows).assign(**self.requests.columns(responses))
+        if "document" in table:
+            table["document"] = list(self._numbers)
         self._refuse_gaps(table)
         return table
 

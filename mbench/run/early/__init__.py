@@ -1,1 +1,1 @@
-"""A verdict from some of a task's items: their order, the estimate and its interval, when to end."""
+"""A verdict from some of a task's items: their order, the estimate, its interval, its end."""
