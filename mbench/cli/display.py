@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 import click
@@ -32,8 +33,13 @@ class PlainLines(Progress):
             yield advance
 
     def event(self, kind: str, **values: Any) -> None:
-        """Print finished profiles, and masks and evaluations that failed."""
-        if kind == "profile":
+        """Print forecasts, finished profiles, and masks and evaluations that failed."""
+        if kind == "forecast":
+            click.echo(
+                f"{values['model']}: about {duration(values['seconds'])} at the speed measured",
+                err=True,
+            )
+        elif kind == "profile":
             click.echo(
                 f"profiled {values['model']} on {values['corpus']}: {values['tokens']:,} tokens",
                 err=True,
@@ -87,6 +93,13 @@ class Quiet(Progress):
         click.echo(f"warning: {text}", err=True)
 
 
+@dataclass
+class _Told:
+    """When the run expects to be done (`time.monotonic`)."""
+
+    until: float | None = None
+
+
 class LiveBar(PlainLines):
     """A bar over all forward tokens with the time left; results scroll above it."""
 
@@ -103,10 +116,14 @@ class LiveBar(PlainLines):
         from rich.progress import Progress as Bars
         from rich.text import Text
 
+        told = self._told = _Told()
+
         class _TimeLeft(TimeRemainingColumn):
-            """Empty until there is an estimate."""
+            """The run's own forecast, else the bar's; empty until there is one."""
 
             def render(self, task: Task) -> Text:
+                if told.until is not None:
+                    return Text(f"{duration(max(0.0, told.until - time.monotonic()))} left")
                 left = super().render(task) if task.time_remaining is not None else Text("")
                 return Text(f"{left} left") if left.plain else left
 
@@ -142,6 +159,10 @@ class LiveBar(PlainLines):
     def advance(self, tokens: int) -> None:
         """Move the bar."""
         self.bars.advance(self._task, tokens)
+
+    def time_left(self, seconds: float) -> None:
+        """Count down from it."""
+        self._told.until = time.monotonic() + seconds
 
     def stage(self, text: str) -> None:
         """Show the present stage."""

@@ -99,6 +99,7 @@ def _totals(costs: Sequence[ModelCost]) -> tuple[str, ...]:
             evaluations_cached=sum(cost.evaluations_cached for cost in costs),
             profiles=sum(cost.profiles for cost in costs),
             evaluation_tokens=sum(cost.evaluation_tokens for cost in costs),
+            generated_tokens=sum(cost.generated_tokens for cost in costs),
             profile_tokens=sum(cost.profile_tokens for cost in costs),
             search_tokens=sum(cost.search_tokens for cost in costs),
             unknown_tasks=tuple(task for cost in costs for task in cost.unknown_tasks),
@@ -130,6 +131,8 @@ def _notes(costs: Sequence[ModelCost], suite: Suite) -> Iterator[str]:
         yield f"tokens of {unknown} are not counted yet: `mbench check`, given the same, does that"
     if expected := _names(task for cost in costs for task in cost.expected_tasks):
         yield f"tokens of {expected}: as the suite states them"
+    if generated := sum(cost.generated_tokens for cost in costs):
+        yield f"of the tokens, up to {tokens(generated)} are generated one after another"
     if searching := sum(cost.search_tokens for cost in costs):
         yield f"of the tokens, searches for masks may spend up to {tokens(searching)}"
     if suite.efficiency is not None:

@@ -187,6 +187,19 @@ class CorpusProfile:
 
 
 @dataclass(frozen=True)
+class Forecast:
+    """What a run said that a model's share of it would take, beside what it took."""
+
+    model: str
+    after: float
+    """Seconds from the start of the run to the forecast."""
+    seconds: float
+    """Wall-clock seconds that profiles, masks and evaluations were to take from then."""
+    took: float | None
+    """What they took; None where the run ended before they did."""
+
+
+@dataclass(frozen=True)
 class RunCost:
     """What one run computed; whatever it found in the store cost nothing."""
 
@@ -198,6 +211,8 @@ class RunCost:
     scoring: Mapping[str, Mapping[str, str]]
     """Model -> task -> how its log-likelihoods were computed (see `Evaluator.scoring`)."""
     interrupted: bool
+    forecasts: tuple[Forecast, ...] = ()
+    """By model, once its speeds were measured."""
 
 
 @dataclass(frozen=True)

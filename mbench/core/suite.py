@@ -32,6 +32,8 @@ class ExpectedWork(Strict):
     """Items, or windows of a text; another number is refused when the task is built."""
     tokens: Count
     """Forward tokens, roughly: they depend on the tokenizer."""
+    generated: Annotated[int, Field(ge=0)] = 0
+    """Of these, tokens that are generated one after another, at most."""
 
 
 class PerplexityTask(Strict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,9 +9,9 @@ from mbench.core.interfaces import WEIGHTS_ONLY, ExpertMask, RouterMode
 from mbench.core.model_facts import DTYPE_BYTES
 from mbench.core.recognised import Recognised
 from mbench.plan.cells import Cell
-from mbench.plan.keys import speed_key
 from mbench.plan.models import PlannedModel
 from mbench.plan.plan import Plan
+from mbench.plan.speeds import Speeds, read_speeds
 from mbench.plan.tasks import PlannedTask, TaskSize
 from mbench.storage.mask_json import mask_from_json
 from mbench.storage.records import from_plain
@@ -22,7 +21,11 @@ ASSUMED_FLOPS = 4e10
 """Floating-point operations a second where no speed was measured yet: a few CPU cores."""
 
 UTILISATION = 0.25
-"""Share of a device's peak that forward passes through routed experts are assumed to reach."""
+"""Share of a device's peaks, in operations and in bytes read, that forward passes through routed
+experts are assumed to reach."""
+
+ROWS = 128
+"""Answers that are assumed to be generated side by side on an accelerator."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,16 @@ class DeviceClass:
     name: str
     flops: float
     """Dense bfloat16 operations a second at the peak."""
+    bandwidth: float
+    """Bytes that its memory delivers a second, at the peak."""
     memory: float
     """Bytes."""
 
 
 DEVICE_CLASSES = (
-    DeviceClass("RTX 4090 24 GB", 165e12, 24e9),
-    DeviceClass("A100 80 GB", 312e12, 80e9),
-    DeviceClass("H100 80 GB", 989e12, 80e9),
+    DeviceClass("RTX 4090 24 GB", 165e12, 1.0e12, 24e9),
+    DeviceClass("A100 80 GB", 312e12, 2.0e12, 80e9),
+    DeviceClass("H100 80 GB", 989e12, 3.35e12, 80e9),
 )
 
 
@@ -74,6 +79,8 @@ class ModelCost:
     evaluations_cached: int
     evaluation_tokens: int
     """Of the evaluations still to do, as far as their tasks are known."""
+    generated_tokens: int
+    """Of these, tokens that are generated one after another, at most."""
     mask_tokens: int
     """Of one more mask on every task, likewise."""
     unknown_tasks: tuple[str, ...]
@@ -83,8 +90,10 @@ class ModelCost:
     weight_bytes: int
     """Of the unpruned model in memory."""
     seconds: float
-    tokens_per_second: float
+    mask_seconds: float
+    """Of one more mask on every task."""
     speed_measured: bool
+    """Whether all of the passes still to do were measured on this machine, by kind."""
     devices: tuple[DeviceTime, ...]
     """The same work on other machines."""
     files_available: bool
@@ -105,23 +114,25 @@ class Estimate:
 
 def estimate(plan: Plan, store: Store) -> Estimate:
     """Look at the store and count; loads nothing."""
-    return Estimate(tuple(_model_cost(plan, store, model) for model in plan.models))
+    return Estimate(tuple(model_cost(plan, store, model) for model in plan.models))
 
 
-def _model_cost(plan: Plan, store: Store, model: PlannedModel) -> ModelCost:
+def model_cost(
+    plan: Plan, store: Store, model: PlannedModel, speeds: Speeds | None = None
+) -> ModelCost:
+    """One model's share; None: at the speeds that the store has of this machine."""
     masks, unmade = masked_models(plan, store, model)
     corpora = _corpora(plan, store, model)
-    evaluations = _evaluations(plan, store, model, masks, unmade)
+    speeds = speeds or read_speeds(store, model.identity)
+    assumed = _flops(model) / ASSUMED_FLOPS
+    evaluations = _evaluations(plan, store, model, masks, unmade, speeds, assumed)
     profile_tokens = sum(plan.corpora[corpus].tokens for corpus in corpora)
-    measured = store.read_json(speed_key(model.identity, platform.node()))
-    per_second = measured["tokens_per_second"] if measured else ASSUMED_FLOPS / _flops(model)
-    weights = model.facts.parameters * DTYPE_BYTES[model.computed_in]
-    search_tokens = sum(
-        cell.search_tokens
-        for cell in plan.cells_of(model.name)
-        if cell.mask_key is not None and store.read_json(cell.mask_key) is None
-    )
-    tokens = evaluations.tokens + profile_tokens + search_tokens
+    made_here = [cell for cell in plan.cells_of(model.name) if _lacks_mask(cell, store)]
+    search_tokens = sum(cell.search_tokens for cell in made_here)
+    seconds = evaluations.seconds
+    seconds += (profile_tokens + search_tokens) * speeds.for_profiles(assumed)
+    seconds += sum(speeds.masks.get(cell.method.name, 0.0) for cell in made_here)
+    passes_unmeasured = (profile_tokens or search_tokens) and speeds.profile is None
     return ModelCost(
         model=model.name,
         cells=sum(cell.method.evaluated for cell in plan.cells_of(model.name)),
@@ -133,22 +144,40 @@ def _model_cost(plan: Plan, store: Store, model: PlannedModel) -> ModelCost:
         evaluations=(len(masks) + unmade) * len(plan.tasks),
         evaluations_cached=evaluations.stored,
         evaluation_tokens=evaluations.tokens,
+        generated_tokens=evaluations.generated,
         mask_tokens=evaluations.tokens_of_a_mask,
         unknown_tasks=evaluations.unknown,
         expected_tasks=evaluations.expected,
-        weight_bytes=weights,
-        seconds=tokens / per_second,
-        tokens_per_second=per_second,
-        speed_measured=measured is not None,
-        devices=tuple(
-            DeviceTime(
-                device=device.name,
-                hours=tokens * _flops(model) / device.flops / UTILISATION / 3600,
-                fits=weights < 0.9 * device.memory,
-            )
-            for device in DEVICE_CLASSES
+        weight_bytes=model.facts.parameters * DTYPE_BYTES[model.computed_in],
+        seconds=seconds + speeds.load if seconds else 0.0,
+        mask_seconds=evaluations.seconds_of_a_mask,
+        speed_measured=evaluations.measured and not passes_unmeasured,
+        devices=_on_devices(
+            model,
+            evaluations.tokens + profile_tokens + search_tokens - evaluations.generated,
+            evaluations.generated,
         ),
         files_available=model.files_available,
+    )
+
+
+def _lacks_mask(cell: Cell, store: Store) -> bool:
+    return cell.mask_key is not None and store.read_json(cell.mask_key) is None
+
+
+def _on_devices(model: PlannedModel, read: int, generated: int) -> tuple[DeviceTime, ...]:
+    """Tokens that are read cost operations; those that are generated cost reading all weights, a
+    token of every row at a time."""
+    weights = model.facts.parameters * DTYPE_BYTES[model.computed_in]
+
+    def hours(device: DeviceClass) -> float:
+        reading = read * _flops(model) / device.flops
+        generating = generated / ROWS * weights / device.bandwidth
+        return (reading + generating) / UTILISATION / 3600
+
+    return tuple(
+        DeviceTime(device.name, hours(device), fits=weights < 0.9 * device.memory)
+        for device in DEVICE_CLASSES
     )
 
 
@@ -205,8 +234,15 @@ class _Evaluations:
     stored: int
     tokens: int
     """Still to do, as far as the tasks' sizes are known."""
+    generated: int
+    """Of these, generated one after another, at most."""
+    seconds: float
+    """Likewise."""
+    measured: bool
+    """Whether the speed of every task with something left was measured here."""
     tokens_of_a_mask: int
     """On all tasks, likewise."""
+    seconds_of_a_mask: float
     unknown: tuple[str, ...]
     """Tasks of unknown size."""
     expected: tuple[str, ...]
@@ -214,9 +250,16 @@ class _Evaluations:
 
 
 def _evaluations(
-    plan: Plan, store: Store, model: PlannedModel, masks: set[_Masked], unmade: int
+    plan: Plan,
+    store: Store,
+    model: PlannedModel,
+    masks: set[_Masked],
+    unmade: int,
+    speeds: Speeds,
+    assumed: float,
 ) -> _Evaluations:
-    tokens, stored, of_one = 0, 0, 0
+    tokens = generated = stored = of_one = 0
+    seconds, seconds_of_one, measured = 0.0, 0.0, True
     unknown: list[str] = []
     expected: list[str] = []
     for task in plan.tasks:
@@ -224,14 +267,33 @@ def _evaluations(
         done = sum(map(store.has_items, keys))
         stored += done
         built = stored_size(plan, store, model, task)
-        per_mask = task.expected_tokens if built is None else built.tokens
-        if per_mask is None:
+        size = built or task.expected_size
+        if size is None:
             unknown.append(task.name)
-        elif built is None:
+            continue
+        if built is None:
             expected.append(task.name)
-        tokens += (per_mask or 0) * (len(masks) + unmade - done)
-        of_one += per_mask or 0
-    return _Evaluations(stored, tokens, of_one, tuple(unknown), tuple(expected))
+        left = len(masks) + unmade - done
+        digest = plan.task_size_key(model, task).digest
+        # Side by side, processes do several masks in the time of one.
+        of_a_mask = speeds.of(digest, assumed).seconds(size) / plan.suite.processes
+        tokens += size.tokens * left
+        generated += size.generated * left
+        seconds += of_a_mask * left
+        of_one += size.tokens
+        seconds_of_one += of_a_mask
+        measured &= not left or digest in speeds.tasks
+    return _Evaluations(
+        stored,
+        tokens,
+        generated,
+        seconds,
+        measured,
+        of_one,
+        seconds_of_one,
+        tuple(unknown),
+        tuple(expected),
+    )
 
 
 def stored_size(

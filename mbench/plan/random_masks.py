@@ -48,12 +48,12 @@ def few_masks(plan: Plan, estimate: Estimate) -> FewMasks | None:
     masks = more * len(plan.suite.retain)
     known = not any(cost.unknown_tasks for cost in estimate.models)
     measured = known and all(cost.speed_measured for cost in estimate.models)
-    costs = [(masks * c.mask_tokens, c.tokens_per_second) for c in estimate.models]
+    costs = [(masks * c.mask_tokens, masks * c.mask_seconds) for c in estimate.models]
     return FewMasks(
         masks=len(seeds),
         least_p=1 / (len(seeds) + 1),
         key="seeds" if own is None or own.seeds is None else f"methods.{RANDOM}.seeds",
         more=more,
         tokens=sum(tokens for tokens, _ in costs) if known else None,
-        seconds=sum(tokens / speed for tokens, speed in costs) if measured else None,
+        seconds=sum(seconds for _, seconds in costs) if measured else None,
     )

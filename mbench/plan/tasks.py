@@ -36,6 +36,8 @@ class TaskSize:
     """Rows of its per-item table."""
     tokens: int
     """Forward tokens of one mask; of generating tasks, the most it can be."""
+    generated: int
+    """Of these, tokens that are generated one after another, at most."""
 
 
 @dataclass(frozen=True)
@@ -88,15 +90,15 @@ class PlannedTask:
         return work.items if work else None
 
     @property
-    def expected_tokens(self) -> int | None:
-        """Forward tokens of one mask as far as the suite tells, for plans made before its first
-        preparation."""
+    def expected_size(self) -> TaskSize | None:
+        """As far as the suite tells, for plans made before its first preparation."""
         if isinstance(self.spec, PerplexityTask):
+            tokens = self.spec.expect_tokens
             if self.spec.max_windows is not None:
-                return self.spec.max_windows * (self.spec.window - 1)
-            return self.spec.expect_tokens
+                tokens = self.spec.max_windows * (self.spec.window - 1)
+            return None if tokens is None else TaskSize(self.spec.max_windows or 0, tokens, 0)
         work = self._expected_work
-        return work.tokens if work else None
+        return TaskSize(work.items, work.tokens, work.generated) if work else None
 
     @property
     def chat(self) -> ChatSpec | None:

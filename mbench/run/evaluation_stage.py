@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from mbench.core.evaluation import Evaluation, evaluation
 from mbench.core.interfaces import ExpertMask, RouterMode
 from mbench.core.item_texts import to_rows
 from mbench.core.results import TaskStatus
-from mbench.plan.keys import speed_key
 from mbench.plan.tasks import PlannedTask, TaskSize
 from mbench.run.environment import return_freed_memory
 from mbench.run.session import ModelSession
@@ -24,9 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mbench.core.evaluation import Evaluator
-
-LONG_ENOUGH = 10.0
-"""Seconds of evaluation from which its speed is a fair estimate for longer ones."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +139,12 @@ class EvaluationStage:
         if task.publishes_items:
             texts = to_rows(evaluator.texts)
             session.store.write_json(session.plan.item_texts_key(session.model, task), texts)
-        size = TaskSize(evaluator.items, evaluator.tokens)
+        size = TaskSize(evaluator.items, evaluator.tokens, evaluator.generated)
         session.store.write_json(session.plan.task_size_key(session.model, task), to_plain(size))
+
+    def evaluator(self, task: PlannedTask) -> Evaluator | None:
+        """A prepared task; None for one that could not be prepared."""
+        return self._evaluators.get(task.name)
 
     def tokens(self, task: PlannedTask) -> int:
         """Forward tokens of a prepared task on one mask; 0 for one that could not be prepared."""
@@ -153,12 +152,8 @@ class EvaluationStage:
         return evaluator.tokens if evaluator else 0
 
     def run(self, pending: Sequence[Pending]) -> None:
-        """Evaluate and store, then remember the speed for later estimates.
-
-        What another process has stored meanwhile is taken from it.
-        """
+        """Evaluate and store; what another process has stored meanwhile is taken from it."""
         session = self._session
-        before, start = session.outcome.forward_tokens, time.perf_counter()
         with session.timed("evaluate"):
             for item in pending:
                 figures: dict[str, float] = {}
@@ -177,12 +172,6 @@ class EvaluationStage:
                     session.progress.figures(item.masked.label, figures)
                     session.meanwhile(session.outcome)
                 return_freed_memory()
-        done = session.outcome.forward_tokens - before
-        seconds = time.perf_counter() - start
-        if seconds > LONG_ENOUGH:
-            speed = {"tokens_per_second": done / seconds}
-            key = speed_key(session.model.identity, platform.node())
-            session.store.write_json(key, speed, replace=True)
 
     def _run_mask(self, masked: MaskedModel, tasks: list[PlannedTask]) -> dict[str, float]:
         from mbench.moe.experts import fast_experts
@@ -204,17 +193,25 @@ class EvaluationStage:
 
     def _run_task(self, masked: MaskedModel, task: PlannedTask) -> dict[str, float]:
         session = self._session
+        start = time.perf_counter()
         try:
             result = session.within_memory(task.name, lambda most: self._evaluate(task, most))
         except Exception as error:
             self._fail(masked, [task], error)
             return {}
+        self._measured(task, time.perf_counter() - start)
         key = self._key(masked, task)
         stored = session.store.write_items(key, result.items)
         session.outcome.evaluations[key] = evaluation(task.name, stored)
         scoring = self._evaluators[task.name].scoring
         session.outcome.scoring[session.model.name, task.name] = scoring
         return self._report(masked, task)
+
+    def _measured(self, task: PlannedTask, seconds: float) -> None:
+        session, evaluator = self._session, self._evaluators[task.name]
+        size = TaskSize(evaluator.items, evaluator.tokens, evaluator.generated)
+        digest = session.plan.task_size_key(session.model, task).digest
+        session.speeds.evaluated(digest, size, seconds)
 
     def _report(self, masked: MaskedModel, task: PlannedTask) -> dict[str, float]:
         """Send an outcome to the progress display; returns the task's declared figure."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -101,7 +102,9 @@ def _obstacle(
 
 def _make(session: ModelSession, maker: MaskMaker, probes: Probes, cell: Cell) -> None:
     masks = session.outcome.masks
+    start = time.perf_counter()
     made = maker.make(cell, masks[cell.candidate] if cell.candidate is not None else None)
+    seconds = time.perf_counter() - start
     if cell.mask_key is None:
         raise PluginError(cell.problem)
     note = probes.note(cell)
@@ -114,6 +117,8 @@ def _make(session: ModelSession, maker: MaskMaker, probes: Probes, cell: Cell) -
         "stability": made.stability,
     }
     cost = probes.cost(cell)
+    # A search is priced by the tokens of its forward passes.
+    session.speeds.made(cell.method.name, seconds if cost is None else 0.0)
     if cost is not None:
         content["search"] = to_plain(cost)
     mask = _restored(session, cell, session.store.write_json(cell.mask_key, content))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -92,9 +93,12 @@ def _pass(
     loaded = session.load()
     statistics = [job.statistic for job in jobs]
     session.progress.stage(f"profile {session.model.name} on {corpus}")
+    start = time.perf_counter()
     with unchanged(loaded.model):
         collected = _collected(session, loaded, corpus, statistics)
     tokens = collected.tokens
+    if tokens:
+        session.speeds.profiled(time.perf_counter() - start, tokens)
     for job in jobs:
         identity = job.statistic.identity
         if identity in collected.failures:

@@ -24,6 +24,9 @@ class Progress:
     def advance(self, tokens: int) -> None:
         """So many more forward tokens are done."""
 
+    def time_left(self, seconds: float) -> None:
+        """What is left of the run is expected to take so long from now on."""
+
     def stage(self, text: str) -> None:
         """What is being worked on now."""
 

@@ -208,6 +208,7 @@ def _cost(outcome: Outcome) -> RunCost:
         peak_memory=_peak_memory(),
         scoring=scoring,
         interrupted=outcome.interrupted,
+        forecasts=tuple(outcome.forecasts),
     )
 
 

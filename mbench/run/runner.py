@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from mbench.core.early import EarlyGoal
 from mbench.core.errors import caught
 from mbench.core.interfaces import WEIGHTS_ONLY
 from mbench.core.results import TaskStatus
 from mbench.plan.cells import Cell, StatisticJob
+from mbench.plan.cost import model_cost
 from mbench.plan.plan import Plan
 from mbench.plan.tasks import PlannedTask
 from mbench.run.efficiency_stage import lacks_efficiency, measure_efficiency
 from mbench.run.evaluation_stage import EvaluationStage, Pending
 from mbench.run.executor import Executor, Here
 from mbench.run.fetch_stage import fetch, texts_of
+from mbench.run.forecast import Forecaster
 from mbench.run.mask_stage import make_masks, restore_masks
 from mbench.run.profile_stage import missing_jobs, profile, restore_profiles
 from mbench.run.progress import Progress
@@ -51,6 +55,7 @@ class Runner:
         self.outcome = Outcome()
         self._meanwhile = meanwhile
         self._goal = goal
+        self._started = time.monotonic()
 
     def run(self) -> Outcome:
         """Do everything that can be done; only a `StoreError` ends a run early.
@@ -74,19 +79,50 @@ class Runner:
             ]
             work = [_work(session) for session in sessions]
             fetch((each for part in work for each in part.inputs()), self.progress)
-            for part in work:
+            for number, part in enumerate(work):
                 find_sizes(part.session)
                 recognise_checkpoints(part.session, part.unrecognised)
-                _run_model(part, self.executor)
+                self._run_model(part, later=work[number + 1 :])
                 measure_efficiency(part.session)
                 # Two models need not fit into memory.
                 part.session.unload()
                 for published in _differing(part.session):
-                    _run_model(published, self.executor)
+                    self._run_model(published)
                     published.session.unload()
         except KeyboardInterrupt:
             self.outcome.interrupted = True
         return self.outcome
+
+    def _run_model(self, work: _Work, later: Sequence[_Work] = ()) -> None:
+        """One model's share of the run; `later` are those of the models after it."""
+        session, stage = work.session, work.stage
+        if not work.cells and not work.jobs and not work.pending:
+            restore_profiles(session)
+            return
+        session.store.require_writable(_lacking(session, work.cells, work.pending))
+        if not _load(session):
+            return
+        # Tasks come before the passes over the corpora: a mistake in one shows within seconds.
+        stage.prepare(work.tasks)
+        _announce_total(session, stage, work.jobs, work.cells)
+        seconds = sum(
+            model_cost(self.plan, self.store, each.session.model).seconds for each in later
+        )
+        forecaster = Forecaster(session, seconds, self._started)
+        forecaster.begin(stage, work.tasks)
+        session.meanwhile = partial(self._told, forecaster)
+        problems = profile(session, work.jobs)
+        restore_profiles(session)
+        make_masks(session, work.cells, problems)
+        pending = stage.pending()
+        session.progress.total(session.outcome.forward_tokens + _evaluation_tokens(stage, pending))
+        self.executor.evaluate(stage, pending)
+        forecaster.end()
+
+    def _told(self, forecaster: Forecaster, outcome: Outcome) -> None:
+        """A mask has been evaluated, the unpruned model first."""
+        forecaster.after_mask()
+        self._meanwhile(outcome)
 
 
 @dataclass(frozen=True)
@@ -152,25 +188,6 @@ def _differing(session: ModelSession) -> Iterator[_Work]:
                 session.goal,
             )
         )
-
-
-def _run_model(work: _Work, executor: Executor) -> None:
-    session, cells, jobs, stage = work.session, work.cells, work.jobs, work.stage
-    if not cells and not jobs and not work.pending:
-        restore_profiles(session)
-        return
-    session.store.require_writable(_lacking(session, cells, work.pending))
-    if not _load(session):
-        return
-    # Tasks come before the passes over the corpora: a mistake in one shows within seconds.
-    stage.prepare(work.tasks)
-    _announce_total(session, stage, jobs, cells)
-    problems = profile(session, jobs)
-    restore_profiles(session)
-    make_masks(session, cells, problems)
-    pending = stage.pending()
-    session.progress.total(session.outcome.forward_tokens + _evaluation_tokens(stage, pending))
-    executor.evaluate(stage, pending)
 
 
 def _lacking(session: ModelSession, cells: Sequence[Cell], pending: Sequence[Pending]) -> str:

@@ -16,12 +16,13 @@ from mbench.core.evaluation import Evaluation
 from mbench.core.interfaces import ExpertMask
 from mbench.core.interruption import stop_if_asked
 from mbench.core.model_facts import StoredSize
-from mbench.core.provenance import CorpusProfile
+from mbench.core.provenance import CorpusProfile, Forecast
 from mbench.core.recognised import Recognised
 from mbench.core.results import CellKey, Saving, SearchCost, TaskStatus
 from mbench.plan.models import PlannedModel
 from mbench.plan.plan import Plan
 from mbench.run.progress import Progress
+from mbench.run.speeds import SpeedMeter
 from mbench.storage.checkpoints import naming_place
 from mbench.storage.store import Key, Store
 
@@ -66,6 +67,8 @@ class Outcome:
     """(model, corpus) -> what a reader should know, e.g. how many experts were never selected."""
     scoring: dict[tuple[str, str], str] = field(default_factory=dict)
     """(model, task) -> how this run computed its log-likelihoods."""
+    forecasts: list[Forecast] = field(default_factory=list)
+    """By model, once its speeds were measured."""
     efficiency: list[Saving] = field(default_factory=list)
     """By model and budget, where the suite asks for it."""
     interrupted: bool = False
@@ -93,6 +96,7 @@ class ModelSession:
         self.outcome = outcome
         self.meanwhile = meanwhile
         self.goal = goal
+        self.speeds = SpeedMeter(store, model.identity)
         self._loaded: LoadedModel | Exception | None = None
 
     def load(self) -> LoadedModel:
@@ -101,6 +105,7 @@ class ModelSession:
             from mbench.moe.load import load
 
             self.progress.stage(f"load {self.model.name}")
+            start = time.perf_counter()
             try:
                 with self.timed("load"):
                     model = self.model
@@ -117,6 +122,8 @@ class ModelSession:
                         )
             except Exception as error:
                 self._loaded = error
+            else:
+                self.speeds.loaded(time.perf_counter() - start)
         if isinstance(self._loaded, Exception):
             raise self._loaded
         return self._loaded

@@ -7,7 +7,7 @@ import pytest
 from mbench.plan.computing_code import installed_code
 from mbench.plan.plugin_loading import load_registry
 from mbench.plan.suite_file import load_suite
-from mbench.plan.tasks import plan_tasks
+from mbench.plan.tasks import TaskSize, plan_tasks
 from mbench.storage.inputs import Inputs
 
 SUITE = """\
@@ -85,9 +85,17 @@ def test_an_omitted_name_is_the_name_of_the_suite(planned):
 
 def test_expectations_follow_from_the_suite(planned):
     text, task = planned("tasks.cloze.metric=acc_norm")
-    assert (text.metric, text.expected_items, text.expected_tokens) == ("perplexity", None, 500)
-    assert (task.metric, task.expected_items, task.expected_tokens) == ("acc_norm", 7, 70)
+    assert (text.metric, text.expected_items, text.expected_size.tokens) == (
+        "perplexity",
+        None,
+        500,
+    )
+    assert (task.metric, task.expected_items, task.expected_size) == (
+        "acc_norm",
+        7,
+        TaskSize(7, 70, 0),
+    )
     # Three windows of 63 predictions; of a limited group, nobody knows how many items are left.
     text, task = planned("perplexity.text.max_windows=3", "tasks.cloze.limit=5")
-    assert text.expected_tokens == 189
-    assert (task.expected_items, task.expected_tokens) == (None, None)
+    assert text.expected_size.tokens == 189
+    assert (task.expected_items, task.expected_size) == (None, None)

@@ -195,7 +195,7 @@ def _windows(
         yield Finding("perplexity", task.name, "windows", words, "refused", model.name)
         return
     count, begin = len(found.windows), found.begin_with_bos
-    keep(TaskSize(len(found.rows), sum(map(found.read, found.windows))))
+    keep(TaskSize(len(found.rows), sum(map(found.read, found.windows)), 0))
     # The suite's `window` counts the last token, too, but where windows are so many predictions.
     longest = max(map(found.read, found.windows)) + (task.spec.protocol != "document")
     words = f"{count} of up to {longest} tokens {_documents(found)}"

@@ -122,7 +122,7 @@ def _requests(
     except TaskError as error:
         yield Finding("tasks", task.name, "requests", str(error), "refused", model.name)
         return
-    keep(TaskSize(prepared.items, prepared.tokens))
+    keep(TaskSize(prepared.items, prepared.tokens, prepared.generated))
     ends = () if task.chat is None else model.ends
     for look in looks_at_requests(prepared, tokenizer, ends):
         yield Finding("tasks", task.name, look.fact, look.words, look.level, model.name)

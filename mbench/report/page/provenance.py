@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 
 from mbench.core.interfaces import RouterMode
-from mbench.core.provenance import MethodSettings, ModelRecord, Provenance, RunRecord
+from mbench.core.provenance import Forecast, MethodSettings, ModelRecord, Provenance, RunRecord
 from mbench.report.words import size, tokens
 
 
@@ -64,8 +64,18 @@ def run_costs(provenance: Provenance) -> tuple[tuple[str, str], ...]:
     return (
         ("Forward tokens", tokens(cost.forward_tokens)),
         *((f"Seconds, {stage}", f"{spent:.1f}") for stage, spent in cost.seconds.items()),
+        *((f"Forecast for {each.model}", _checked(each)) for each in cost.forecasts),
         *((f"Peak memory, {where}", size(held, "B")) for where, held in cost.peak_memory.items()),
     )
+
+
+def _checked(forecast: Forecast) -> str:
+    """A forecast beside what came true."""
+    said = f"{forecast.seconds:.0f} s, made after {forecast.after:.0f} s"
+    if forecast.took is None:
+        return f"{said}; the run ended before"
+    off = f", {100 * (forecast.took / forecast.seconds - 1):+.0f} %" if forecast.seconds else ""
+    return f"{said}; took {forecast.took:.0f} s{off}"
 
 
 def _run(run: RunRecord) -> dict[str, object]:
@@ -89,6 +99,7 @@ def _run(run: RunRecord) -> dict[str, object]:
             "forward tokens": cost.forward_tokens,
             "seconds": cost.seconds,
             "peak memory": cost.peak_memory,
+            "forecasts": {each.model: _checked(each) for each in cost.forecasts},
         },
         "log-likelihoods": cost.scoring,
         "interrupted": cost.interrupted,

@@ -88,6 +88,8 @@ def test_what_was_counted_is_kept_for_plans(folder):
         findings = admit(plan, store)
         for task in plan.tasks:
             built = task.prepare(model.facts.positions, model.tokenizer)
-            assert stored_size(plan, store, model, task) == TaskSize(built.items, built.tokens)
+            assert stored_size(plan, store, model, task) == TaskSize(
+                built.items, built.tokens, built.generated
+            )
         store.forget(plan.task_size_key(model, plan.tasks[-1]))
     assert admit(plan, store) == findings

@@ -1,0 +1,64 @@
+import pytest
+
+from helpers.tiny_suite import go, plan_of, results_of
+from mbench.plan.cost import estimate, model_cost
+from mbench.plan.speeds import read_speeds
+from mbench.run.evaluation_stage import EvaluationStage
+from mbench.run.forecast import measure
+from mbench.run.progress import Progress
+from mbench.run.session import ModelSession, Outcome
+
+
+def test_a_run_forecasts_itself_and_its_speeds_price_the_next_plan(tmp_path, store):
+    plan = plan_of(tmp_path, store)
+    assumed = estimate(plan, store).models[0]
+    assert not assumed.speed_measured
+    outcome, _ = go(plan, store)
+    (forecast,) = outcome.forecasts
+    assert forecast.model == plan.models[0].name
+    assert forecast.seconds > 0
+    assert forecast.took is not None
+    cost = results_of(plan, outcome).provenance.runs[0].cost
+    assert cost.forecasts == (forecast,)
+
+    speeds = read_speeds(store, plan.models[0].identity)
+    assert len(speeds.tasks) == len(plan.tasks)
+    assert speeds.load > 0
+    assert speeds.profile > 0
+    assert set(speeds.masks) == {cell.method.name for cell in plan.cells}
+    # What is done costs nothing; what another suite would add costs what it took here.
+    assert estimate(plan, store).models[0].seconds == 0
+    more = plan_of(tmp_path, store, retain=[0.125])
+    cost = estimate(more, store).models[0]
+    assert cost.speed_measured
+    of_a_mask = sum(
+        speeds.tasks[more.task_size_key(more.models[0], task).digest].read * size
+        for task, size in zip(more.tasks, sizes(more, store), strict=True)
+    )
+    masks = sum(speeds.masks[cell.method.name] for cell in more.cells)
+    left = cost.evaluations - cost.evaluations_cached
+    assert cost.seconds == pytest.approx(
+        left / len(more.tasks) * of_a_mask + masks + speeds.load, rel=1e-6
+    )
+
+
+def sizes(plan, store):
+    keys = (plan.task_size_key(plan.models[0], task) for task in plan.tasks)
+    return [store.read_json(key)["tokens"] for key in keys]
+
+
+def test_every_task_is_measured_within_its_time_and_nothing_is_stored(tmp_path, store):
+    plan = plan_of(tmp_path, store)
+    session = ModelSession(plan, plan.models[0], store, Progress(), Outcome())
+    stage = EvaluationStage(session)
+    stage.prepare(plan.tasks)
+    measure(session, stage, plan.tasks, budget=0.3)
+    speeds = session.speeds.speeds()
+    for task in plan.tasks:
+        speed = speeds.tasks[plan.task_size_key(plan.models[0], task).digest]
+        assert 0 < speed.read < 1
+    assert session.outcome.forward_tokens > 0
+    assert not session.outcome.evaluations
+    pending = stage.pending()
+    assert {task.name for item in pending for task in item.tasks} == {t.name for t in plan.tasks}
+    assert model_cost(plan, store, plan.models[0], speeds).speed_measured is False  # no profile
