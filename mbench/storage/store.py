@@ -6,6 +6,7 @@
     probes/KEY.json   what one mask gave on calibration text, where a search tried it
     efficiency/KEY.json  what one budget saves, on the machine that it was measured on
     facts/KEY.json    what was learned of a model or task, so that a plan needs neither
+    claims/           who does what at this moment (see `mbench.storage.claims`)
     damaged/          what turned out to be damaged, to be looked at or removed by people
 
 A key is the hash of everything that the artefact depends on (see `mbench.plan.keys`). Each artefact
@@ -32,6 +33,7 @@ from mbench.core.provenance import CorpusProfile
 from mbench.storage import artefacts
 from mbench.storage.artefacts import KINDS, Kind, canonical, digest_of, file_name
 from mbench.storage.atomic import AlreadyThere, new_folder, sweep, write_atomically, write_new
+from mbench.storage.claims import LEASE, Claim, Claims
 from mbench.storage.damaged_folder import DamagedFolder
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ENVIRONMENT_VARIABLE = "MBENCH_STORE"
+
+CLAIMS = "claims"
 
 ATTEMPTS = 5
 """Times that a name is tried which other runs take and set aside at the same time."""
@@ -120,6 +124,10 @@ class Store:
                 f"the store {self.root} cannot be written, and lacks {lacking}: take another with"
                 " --store, e.g. a copy that `mbench store copy` makes"
             )
+
+    def claim(self, name: str, lease: float = LEASE) -> Claim | None:
+        """Claim a piece of work, see `mbench.storage.claims`; None where a living owner has it."""
+        return Claims(self.root / CLAIMS).take(name, lease)
 
     def sweep(self) -> None:
         """Remove what killed runs left unfinished."""

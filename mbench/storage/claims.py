@@ -1,0 +1,187 @@
+"""Claims on pieces of work in a store: who does one now, so that no other process does it, too.
+
+A claim is a file of the store's folder `claims/`, made by one of all that try. Its owner touches it
+while it works; one that was not touched for its lease belongs to nobody any more, since its process
+or machine is gone, and may be taken over. Ages are read from the file system's own clock, so that
+the clocks of machines need not agree. On the owner's own machine a dead process is seen at once.
+
+A claim decides no figure. Were a piece of work done twice all the same, e.g. because a machine was
+out of reach for longer than its lease, the first whole artefact stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import platform
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from mbench.core.errors import StoreError
+
+LEASE = 60.0
+"""Seconds after which an untouched claim is nobody's."""
+
+TOUCHES = 6
+"""How often an owner touches its claim within a lease."""
+
+ATTEMPTS = 5
+"""Times that a claim is tried which others take over at the same time."""
+
+_numbers = itertools.count()
+
+
+class Claims:
+    """The claims of one folder on a local disk, or on one that many machines share."""
+
+    def __init__(self, folder: Path) -> None:
+        """Made when the first claim is."""
+        self._folder = folder
+
+    def take(self, name: str, lease: float = LEASE) -> Claim | None:
+        """Claim a piece of work; None where a living owner has it.
+
+        `name` is any text that says what the work is, the same for all who might do it. Raises
+        `StoreError` where the folder cannot be written.
+        """
+        path = self._folder / (hashlib.sha256(name.encode()).hexdigest() + ".claim")
+        content = json.dumps({"work": name, "lease": lease, **_owner()}).encode()
+        try:
+            self._folder.mkdir(exist_ok=True)
+            for _ in range(ATTEMPTS):
+                with contextlib.suppress(FileExistsError):
+                    # Exclusive on NFS, too, since its third version.
+                    file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+                    os.write(file, content)
+                    return Claim(path, file, lease)
+                if not self._give_up(path):
+                    return None
+        except OSError as error:
+            raise StoreError(f"cannot claim work in {self._folder}: {error.strerror}") from error
+        return None
+
+    def _give_up(self, path: Path) -> bool:
+        """Take an abandoned claim away; False where its owner lives."""
+        try:
+            with path.open("rb") as file:
+                before, content = os.fstat(file.fileno()), file.read()
+        except FileNotFoundError:
+            return True
+        if not _abandoned(content, self._now() - before.st_mtime):
+            return False
+        away = self._own_name()
+        try:
+            path.rename(away)
+        except FileNotFoundError:
+            return True
+        after = away.stat()
+        # It may have been touched, or made anew, since it was looked at: then it is put back.
+        if (after.st_ino, after.st_mtime_ns) != (before.st_ino, before.st_mtime_ns):
+            with contextlib.suppress(OSError):
+                os.link(away, path)
+        away.unlink()
+        return True
+
+    def _now(self) -> float:
+        """The time as the file system has it."""
+        probe = self._own_name()
+        probe.touch()
+        try:
+            return probe.stat().st_mtime
+        finally:
+            probe.unlink()
+
+    def _own_name(self) -> Path:
+        name = f".{platform.node()}.{os.getpid()}.{threading.get_ident()}.{next(_numbers)}"
+        return self._folder / name
+
+
+@dataclass
+class Claim:
+    """A claim that this process has."""
+
+    _path: Path
+    _file: int
+    """Open: whatever has its name by now, its own file is what it touches."""
+    _lease: float
+    lost: bool = False
+    """Whether another has taken it over, because it was not touched in time."""
+
+    def renew(self) -> bool:
+        """Touch it; False where another has taken it over."""
+        try:
+            os.utime(self._file)
+            self.lost = self.lost or not os.path.samestat(os.fstat(self._file), os.stat(self._path))
+        except FileNotFoundError:
+            self.lost = True
+        except OSError:  # out of reach for the moment
+            return not self.lost
+        return not self.lost
+
+    def release(self) -> None:
+        """Give it back."""
+        if self.renew():
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+        os.close(self._file)
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Touch it in time until the block ends, then give it back."""
+        ended = threading.Event()
+
+        def touch() -> None:
+            while not ended.wait(self._lease / TOUCHES):
+                if not self.renew():
+                    return
+
+        thread = threading.Thread(target=touch, name="claim", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            self.release()
+
+
+def _abandoned(content: bytes, age: float) -> bool:
+    """Whether a claim's owner is gone; one that is being written has its lease, too."""
+    try:
+        owner = json.loads(content)
+        lease = float(owner["lease"])
+        number, here = int(owner["process"]), owner["machine"] == _machine()
+    except (ValueError, KeyError, TypeError):
+        return age > LEASE
+    return age > lease or (here and not _runs(number))
+
+
+def _owner() -> dict[str, str | int]:
+    return {"host": platform.node(), "machine": _machine(), "process": os.getpid()}
+
+
+@cache
+def _machine() -> str:
+    """Where process numbers mean the same: equal within one boot and one container."""
+    parts = [platform.node()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(str(os.stat("/proc/self/ns/pid").st_ino))
+    # Elsewhere than on Linux, nobody is known to be gone before the lease is over.
+    return " ".join(parts) if len(parts) == 3 else f"unknown {os.getpid()}"
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
