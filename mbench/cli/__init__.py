@@ -17,6 +17,7 @@ COMPLETING = "_MBENCH_COMPLETE"
 
 VERBS = {
     "run": "Run a suite and write its leaderboard.",
+    "worker": "Do a share of a suite's work, beside others that use the same store.",
     "plan": "Show what a run would do, without loading a model.",
     "check": "Check a suite, its plugins and its budgets.",
     "scores": "Show the scores of one method, without evaluating anything.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,14 +30,18 @@ def restore_masks(session: ModelSession) -> list[Cell]:
     """Take the masks that are stored; returns the cells whose masks are to be made, in order."""
     pending = []
     for cell in session.cells:
-        if cell.method.published is not None:
-            continue
-        stored = session.store.read_json(cell.mask_key) if cell.mask_key else None
-        if cell.mask_key is None or stored is None:
+        if cell.method.published is None and not _restore(session, cell):
             pending.append(cell)
-        else:
-            session.outcome.masks[cell.mask_key] = _restored(session, cell, stored)
     return pending
+
+
+def _restore(session: ModelSession, cell: Cell) -> bool:
+    """Take a cell's mask, if it is stored."""
+    stored = session.store.read_json(cell.mask_key) if cell.mask_key else None
+    if cell.mask_key is None or stored is None:
+        return False
+    session.outcome.masks[cell.mask_key] = _restored(session, cell, stored)
+    return True
 
 
 def _restored(session: ModelSession, cell: Cell, stored: Any) -> ExpertMask:
@@ -62,26 +66,46 @@ def make_masks(
     probes = Probes(session)
     maker = MaskMaker(session.model, session.store, session.plan.suite.resamples, probes.probe)
     problems = dict(statistic_problems)
+
+    def done(cell: Cell) -> bool:
+        return _restore(session, cell)
+
     with session.timed("masks"):
-        for cell in cells:
-            session.progress.stage(f"mask {cell.label}")
-            problem = _obstacle(session, cell, problems)
-            if problem is None:
-                try:
+        for wave in _waves(cells):
+            for cell in session.sharing.mine(wave, _name, done):
+                session.progress.stage(f"mask {cell.label}")
+                problem = _obstacle(session, cell, problems)
+                if problem is None:
                     try:
-                        _make(session, maker, probes, cell)
-                    except Damaged:
-                        problems |= profile(session, missing_jobs(session, [cell]))
-                        _make(session, maker, probes, cell)
-                    continue
-                except StoreError:
-                    raise
-                except Exception as error:
-                    problem = TaskStatus("failed", caught(error))
-            session.outcome.mask_problems[cell.key] = problem
-            session.progress.event(
-                "mask", cell=cell.label, status=problem.status, reason=problem.reason
-            )
+                        try:
+                            _make(session, maker, probes, cell)
+                        except Damaged:
+                            problems |= profile(session, missing_jobs(session, [cell]))
+                            _make(session, maker, probes, cell)
+                        continue
+                    except StoreError:
+                        raise
+                    except Exception as error:
+                        problem = TaskStatus("failed", caught(error))
+                session.outcome.mask_problems[cell.key] = problem
+                session.progress.event(
+                    "mask", cell=cell.label, status=problem.status, reason=problem.reason
+                )
+
+
+def _name(cell: Cell) -> str:
+    return cell.label if cell.mask_key is None else f"mask {cell.mask_key.digest}"
+
+
+def _waves(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
+    """Cells in order, in parts of which none is the candidate of another."""
+    wave: list[Cell] = []
+    for cell in cells:
+        if any(cell.candidate is not None and cell.candidate == each.mask_key for each in wave):
+            yield wave
+            wave = []
+        wave.append(cell)
+    yield wave
 
 
 def _obstacle(
@@ -119,6 +143,7 @@ def _make(session: ModelSession, maker: MaskMaker, probes: Probes, cell: Cell) -
     cost = probes.cost(cell)
     # A search is priced by the tokens of its forward passes.
     session.speeds.made(cell.method.name, seconds if cost is None else 0.0)
+    session.outcome.made_masks += 1
     if cost is not None:
         content["search"] = to_plain(cost)
     mask = _restored(session, cell, session.store.write_json(cell.mask_key, content))

@@ -14,6 +14,7 @@ from mbench.core.interfaces import WEIGHTS_ONLY, Statistic
 from mbench.core.provenance import CorpusProfile
 from mbench.plan.cells import SHARDS, Cell, StatisticJob
 from mbench.run.session import ModelSession
+from mbench.storage.artefacts import canonical
 from mbench.storage.store import Key
 
 if TYPE_CHECKING:
@@ -41,7 +42,16 @@ def missing_jobs(session: ModelSession, cells: Sequence[Cell]) -> dict[str, list
 def profile(session: ModelSession, missing: Mapping[str, Sequence[StatisticJob]]) -> dict[Key, str]:
     """Collect and store what is missing; returns why for each statistic that could not be."""
     problems: dict[Key, str] = {}
-    for corpus, jobs in missing.items():
+    store = session.store
+
+    def name(piece: tuple[str, Sequence[StatisticJob]]) -> str:
+        return f"statistics of {canonical(session.model.identity.parts())} on {piece[0]}"
+
+    def done(piece: tuple[str, Sequence[StatisticJob]]) -> bool:
+        return all(store.has_statistic(job.key) for job in piece[1])
+
+    for corpus, asked in session.sharing.mine(list(missing.items()), name, done):
+        jobs = [job for job in asked if not store.has_statistic(job.key)]
         try:
             with session.timed("profile"):
                 failures = _profile_corpus(session, corpus, jobs)

@@ -25,6 +25,7 @@ from mbench.run.profile_stage import missing_jobs, profile, restore_profiles
 from mbench.run.progress import Progress
 from mbench.run.published_stage import differing, recognise_checkpoints, restore_recognised
 from mbench.run.session import ModelSession, Outcome
+from mbench.run.sharing import Sharing
 from mbench.run.stored_sizes import find_sizes
 from mbench.storage.inputs import Fetchable
 from mbench.storage.store import Store
@@ -41,12 +42,14 @@ class Runner:
         executor: Executor | None = None,
         meanwhile: Callable[[Outcome], object] = lambda outcome: None,
         goal: EarlyGoal | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
         """Take what the plan asks from `store`, compute the rest, report to `progress`.
 
         `executor` has the masks evaluated; None: this process alone. `meanwhile`
         gets the outcome whenever a mask has been evaluated, e.g. to report it. `goal`: when a
-        mask has had enough items; None: when it had all.
+        mask has had enough items; None: when it had all. `sharing`: with whom the
+        work is shared; None: this run does all of it.
         """
         self.plan = plan
         self.store = store
@@ -55,6 +58,7 @@ class Runner:
         self.outcome = Outcome()
         self._meanwhile = meanwhile
         self._goal = goal
+        self._sharing = sharing
         self._started = time.monotonic()
 
     def run(self) -> Outcome:
@@ -74,6 +78,7 @@ class Runner:
                     self.outcome,
                     self._meanwhile,
                     self._goal,
+                    self._sharing,
                 )
                 for model in self.plan.models
             ]

@@ -22,6 +22,7 @@ from mbench.core.results import CellKey, Saving, SearchCost, TaskStatus
 from mbench.plan.models import PlannedModel
 from mbench.plan.plan import Plan
 from mbench.run.progress import Progress
+from mbench.run.sharing import Alone, Sharing
 from mbench.run.speeds import SpeedMeter
 from mbench.storage.checkpoints import naming_place
 from mbench.storage.store import Key, Store
@@ -61,6 +62,10 @@ class Outcome:
     """When the run began, on the monotonic clock."""
     forward_tokens: int = 0
     """Tokens of the forward passes of this run; 0 where everything was in the store."""
+    made_masks: int = 0
+    """By this process itself."""
+    made_evaluations: int = 0
+    """Likewise."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock seconds of this run by stage."""
     profiles: dict[tuple[str, str], CorpusProfile] = field(default_factory=dict)
@@ -86,8 +91,9 @@ class ModelSession:
         outcome: Outcome,
         meanwhile: Callable[[Outcome], object] = lambda outcome: None,
         goal: EarlyGoal | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
-        """Nothing is loaded yet; see `Runner` for `meanwhile` and `goal`."""
+        """Nothing is loaded yet; see `Runner` for `meanwhile`, `goal` and `sharing`."""
         self.plan = plan
         self.model = model
         self.cells = plan.cells_of(model.name)
@@ -97,6 +103,7 @@ class ModelSession:
         self.meanwhile = meanwhile
         self.goal = goal
         self.speeds = SpeedMeter(store, model.identity)
+        self.sharing = sharing or Alone()
         self._loaded: LoadedModel | Exception | None = None
 
     def load(self) -> LoadedModel:

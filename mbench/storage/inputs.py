@@ -75,6 +75,11 @@ class Inputs:
         self._used: dict[tuple[Kind, str, str | None], dict[str, str]] = {}
         self._readings: list[Reading] = []
 
+    @property
+    def pinned(self) -> bool:
+        """Whether it takes what another plan took, whatever the hub has now."""
+        return self._pins is not None
+
     def repository(self, kind: Kind, name: str, revision: str | None) -> Repository:
         """What `revision` stands for; raises `HubRefusal` where nobody knows."""
         asked = (kind, name, revision)
