@@ -118,6 +118,12 @@ class Evaluator(Protocol):
         to the rounding of other batches.
         """
 
+    def join(self, tables: Sequence[pd.DataFrame]) -> Evaluation:
+        """The outcome of all items from the tables of parts that make them up.
+
+        Raises `TaskError` where only all items together show that a metric cannot be used.
+        """
+
     def evaluate(
         self, model: Any, *, batch_tokens: int = 8192, advance: Callable[[int], None] | None = None
     ) -> Evaluation:
@@ -147,6 +153,17 @@ def evaluation(task: str, items: pd.DataFrame) -> Evaluation:
             if name != WEIGHT
         )
     return Evaluation(task, items, metrics)
+
+
+def joined(names: Sequence[str], tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """One table of items that lie in several, in the order of their names."""
+    import pandas as pd
+
+    # A column that says nothing of any item of a part is absent there.
+    widest = max(tables, key=lambda table: table.shape[1])
+    whole = pd.concat(tables, ignore_index=True)[list(widest.columns)]
+    place = {name: row for row, name in enumerate(whole["item"])}
+    return whole.iloc[[place[name] for name in names]].reset_index(drop=True)
 
 
 def with_changes(pruned: Evaluation, full: Evaluation | None) -> Evaluation:

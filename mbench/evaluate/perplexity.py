@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from mbench.core.errors import TaskError
-from mbench.core.evaluation import PERPLEXITY_METRICS, Evaluation, evaluation
+from mbench.core.evaluation import PERPLEXITY_METRICS, Evaluation, evaluation, joined
 from mbench.core.item_texts import ItemText
 from mbench.core.suite import PerplexityTask
 from mbench.evaluate.lm_head import (
@@ -123,6 +123,10 @@ class PreparedText:
         found = PreparedText(self.name, replace(self._laid_out, windows=windows, rows=rows))
         found._whole = self._whole
         return found
+
+    def join(self, tables: Sequence[pd.DataFrame]) -> Evaluation:
+        """The outcome of all rows; see `Evaluator.join`."""
+        return evaluation(self.name, joined(self.item_names, tables))
 
     def evaluate(
         self,

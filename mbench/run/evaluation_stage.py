@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mbench.core.errors import StoreError, TaskError, caught, unknown
@@ -13,6 +15,8 @@ from mbench.core.interfaces import ExpertMask, RouterMode
 from mbench.core.item_texts import to_rows
 from mbench.core.results import TaskStatus
 from mbench.plan.tasks import PlannedTask, TaskSize
+from mbench.run.early.looks import TaskLooks
+from mbench.run.early.order import look_key
 from mbench.run.environment import return_freed_memory
 from mbench.run.session import ModelSession
 from mbench.storage.records import to_plain
@@ -33,6 +37,11 @@ class MaskedModel:
     mask: ExpertMask
     router: RouterMode
 
+    @cached_property
+    def identity(self) -> tuple[str, RouterMode]:
+        """Equal for masks that compute the same."""
+        return self.mask.content_hash, self.router
+
 
 @dataclass(frozen=True)
 class Pending:
@@ -48,7 +57,7 @@ class EvaluationStage:
     def __init__(self, session: ModelSession) -> None:
         """Nothing is prepared yet."""
         self._session = session
-        self._evaluators: dict[str, Evaluator] = {}
+        self._looks: dict[str, TaskLooks] = {}
         self._items: dict[str, list[str]] = {}
 
     @property
@@ -58,28 +67,36 @@ class EvaluationStage:
 
     def pending(self) -> list[Pending]:
         """Distinct masks known by now with their missing tasks; takes the others from the store."""
-        session = self._session
-        unpruned = session.model.unpruned_mask
-        router = session.plan.suite.router
-        published = session.model in session.plan.published
-        label = session.model.name + ("" if published else " unpruned")
-        first = MaskedModel(label, unpruned, router)
-        distinct = {(unpruned.content_hash, router): first}
-        for cell in session.cells:
-            mask = session.outcome.masks.get(cell.mask_key) if cell.mask_key else None
-            if mask is not None and cell.method.evaluated:
-                router = cell.budget.router
-                made = MaskedModel(cell.label, mask, router)
-                distinct.setdefault((mask.content_hash, router), made)
         pending = []
-        for masked in distinct.values():
-            missing = [task for task in session.plan.tasks if not self._restore(masked, task)]
+        for masked in [self.unpruned, *(masked for masked, _ in self.retained())]:
+            tasks = self._session.plan.tasks
+            missing = [task for task in tasks if not self._restore(masked, task)]
             if missing:
                 pending.append(Pending(masked, tuple(missing)))
         return pending
 
+    @property
+    def unpruned(self) -> MaskedModel:
+        """The model with all of its experts."""
+        session = self._session
+        published = session.model in session.plan.published
+        label = session.model.name + ("" if published else " unpruned")
+        return MaskedModel(label, session.model.unpruned_mask, session.plan.suite.router)
+
+    def retained(self) -> Iterator[tuple[MaskedModel, float]]:
+        """Distinct masks known by now, and the budget that each was first made for."""
+        session = self._session
+        known = {self.unpruned.identity}
+        for cell in session.cells:
+            mask = session.outcome.masks.get(cell.mask_key) if cell.mask_key else None
+            if mask is not None and cell.method.evaluated:
+                masked = MaskedModel(cell.label, mask, cell.budget.router)
+                if masked.identity not in known:
+                    known.add(masked.identity)
+                    yield masked, cell.budget.retain
+
     def _restore(self, masked: MaskedModel, task: PlannedTask) -> bool:
-        key = self._key(masked, task)
+        key = self.key(masked, task)
         if key not in self._session.outcome.evaluations:
             items = self._session.store.read_items(key)
             if items is None:
@@ -101,14 +118,15 @@ class EvaluationStage:
         figures on other items are never compared with each other.
         """
         names: list[str] = items["item"].tolist()
-        if task.name in self._evaluators:
-            return self._evaluators[task.name].item_names == names
+        if task.name in self._looks:
+            return self._looks[task.name].whole.item_names == names
         return self._items.setdefault(task.name, names) == names
 
-    def _key(self, masked: MaskedModel, task: PlannedTask) -> Key:
+    def key(self, masked: MaskedModel, task: PlannedTask) -> Key:
+        """Of a mask's outcome on a task."""
         session = self._session
-        mask = masked.mask.content_hash
-        return session.plan.evaluation_key(session.model, mask, masked.router, task)
+        mask, router = masked.identity
+        return session.plan.evaluation_key(session.model, mask, router, task)
 
     def prepare(self, tasks: Iterable[PlannedTask]) -> None:
         """Build and tokenise each task once; one that cannot be built fails for every mask."""
@@ -135,105 +153,168 @@ class EvaluationStage:
             raise TaskError(
                 f"{task.name} has {evaluator.items} items, the suite expects {task.expected_items}"
             )
-        self._evaluators[task.name] = evaluator
+        self._looks[task.name] = looks = TaskLooks.of(evaluator, task.fingerprint)
         if task.publishes_items:
             texts = to_rows(evaluator.texts)
             session.store.write_json(session.plan.item_texts_key(session.model, task), texts)
-        size = TaskSize(evaluator.items, evaluator.tokens, evaluator.generated)
+        size = TaskSize(evaluator.items, looks.tokens, evaluator.generated)
         session.store.write_json(session.plan.task_size_key(session.model, task), to_plain(size))
+
+    def looks(self, task: PlannedTask) -> TaskLooks | None:
+        """A prepared task in looks; None for one that could not be prepared."""
+        return self._looks.get(task.name)
 
     def evaluator(self, task: PlannedTask) -> Evaluator | None:
         """A prepared task; None for one that could not be prepared."""
-        return self._evaluators.get(task.name)
+        looks = self._looks.get(task.name)
+        return looks.whole if looks else None
 
     def tokens(self, task: PlannedTask) -> int:
         """Forward tokens of a prepared task on one mask; 0 for one that could not be prepared."""
-        evaluator = self._evaluators.get(task.name)
-        return evaluator.tokens if evaluator else 0
+        looks = self._looks.get(task.name)
+        return looks.tokens if looks else 0
 
     def run(self, pending: Sequence[Pending]) -> None:
-        """Evaluate and store; what another process has stored meanwhile is taken from it."""
+        """Evaluate and store, all items or as many as the session's goal asks for.
+
+        What another process has stored meanwhile is taken from it.
+        """
         session = self._session
         with session.timed("evaluate"):
-            for item in pending:
-                figures: dict[str, float] = {}
-                missing = []
-                for task in item.tasks:
-                    if task.name not in self._evaluators:
-                        continue
-                    if self._restore(item.masked, task):
-                        session.advance(self.tokens(task))
-                        figures |= self._report(item.masked, task)
-                    else:
-                        missing.append(task)
-                if missing:
-                    figures |= self._run_mask(item.masked, missing)
-                if figures:
-                    session.progress.figures(item.masked.label, figures)
-                    session.meanwhile(session.outcome)
-                return_freed_memory()
+            if session.goal is None:
+                self.run_whole(pending)
+            else:
+                from mbench.run.early.course import Course
 
-    def _run_mask(self, masked: MaskedModel, tasks: list[PlannedTask]) -> dict[str, float]:
+                Course(session, self, session.goal).run(pending)
+
+    def run_whole(self, pending: Iterable[Pending]) -> None:
+        """Evaluate all items."""
+        for item in pending:
+            figures: dict[str, float] = {}
+            missing = []
+            for task in item.tasks:
+                if task.name not in self._looks:
+                    continue
+                if self._restore(item.masked, task):
+                    self._session.advance(self.tokens(task))
+                    figures |= self._report(item.masked, task)
+                else:
+                    missing.append(task)
+            if missing:
+                with self.active(item.masked, missing):
+                    for task in missing:
+                        figures |= self.run_task(item.masked, task)
+            self.show(item.masked, figures)
+
+    def show(self, masked: MaskedModel, figures: Mapping[str, float]) -> None:
+        """Send a mask's figures to the display, and have them reported."""
+        if figures:
+            self._session.progress.figures(masked.label, figures)
+            self._session.meanwhile(self._session.outcome)
+        return_freed_memory()
+
+    @contextmanager
+    def active(self, masked: MaskedModel, tasks: Sequence[PlannedTask]) -> Iterator[None]:
+        """The model as it is with a mask; an error of the block is that of the tasks."""
         from mbench.moe.experts import fast_experts
         from mbench.moe.mask import masked as applied
 
-        session = self._session
-        figures: dict[str, float] = {}
         try:
-            layers = session.load().layers
+            layers = self._session.load().layers
             with fast_experts(layers), applied(layers, masked.mask, masked.router):
-                for task in tasks:
-                    session.progress.stage(f"{masked.label}: {task.name}")
-                    figures |= self._run_task(masked, task)
+                yield
         except StoreError:
             raise
         except Exception as error:
-            self._fail(masked, tasks, error)
+            self.fail(masked, tasks, error)
+
+    def run_task(self, masked: MaskedModel, task: PlannedTask) -> dict[str, float]:
+        """Evaluate what is not stored of a task's looks with the model as it is now."""
+        looks = self._looks[task.name]
+        try:
+            found = [self.stored_look(masked, task, number) for number in range(looks.count)]
+            if looks.in_one_go and all(table is None for table in found):
+                return self._finish(masked, task, self._evaluate(masked, task, looks.whole))
+            tables = [
+                self._evaluate(masked, task, part).items if table is None else table
+                for part, table in zip(looks.parts, found, strict=True)
+            ]
+            return self.finish(masked, task, tables)
+        except StoreError:
+            raise
+        except Exception as error:
+            self.fail(masked, [task], error)
+            return {}
+
+    def stored_look(
+        self, masked: MaskedModel, task: PlannedTask, number: int
+    ) -> pd.DataFrame | None:
+        """What is stored of one look, if the task has several."""
+        looks = self._looks[task.name]
+        if looks.count == 1:
+            return None
+        names = looks.names[number]
+        items = self._session.store.read_items(look_key(self.key(masked, task), number, names))
+        return items if items is not None and items["item"].tolist() == names else None
+
+    def look(self, masked: MaskedModel, task: PlannedTask, number: int) -> pd.DataFrame:
+        """Evaluate one look with the model as it is now, and store it."""
+        looks = self._looks[task.name]
+        items = self._evaluate(masked, task, looks.parts[number]).items
+        key = look_key(self.key(masked, task), number, looks.names[number])
+        return self._session.store.write_items(key, items)
+
+    def finish(
+        self, masked: MaskedModel, task: PlannedTask, tables: Sequence[pd.DataFrame]
+    ) -> dict[str, float]:
+        """Store the outcomes of all looks as one evaluation, in place of them."""
+        looks = self._looks[task.name]
+        figures = self._finish(masked, task, looks.whole.join(tables))
+        for number, names in enumerate(looks.names):
+            self._session.store.forget(look_key(self.key(masked, task), number, names))
         return figures
 
-    def _run_task(self, masked: MaskedModel, task: PlannedTask) -> dict[str, float]:
+    def _finish(
+        self, masked: MaskedModel, task: PlannedTask, result: Evaluation
+    ) -> dict[str, float]:
         session = self._session
-        start = time.perf_counter()
-        try:
-            result = session.within_memory(task.name, lambda most: self._evaluate(task, most))
-        except Exception as error:
-            self._fail(masked, [task], error)
-            return {}
-        self._measured(task, time.perf_counter() - start)
-        key = self._key(masked, task)
+        key = self.key(masked, task)
         stored = session.store.write_items(key, result.items)
         session.outcome.evaluations[key] = evaluation(task.name, stored)
-        scoring = self._evaluators[task.name].scoring
-        session.outcome.scoring[session.model.name, task.name] = scoring
         return self._report(masked, task)
 
-    def _measured(self, task: PlannedTask, seconds: float) -> None:
-        session, evaluator = self._session, self._evaluators[task.name]
-        size = TaskSize(evaluator.items, evaluator.tokens, evaluator.generated)
+    def _evaluate(self, masked: MaskedModel, task: PlannedTask, part: Evaluator) -> Evaluation:
+        """Evaluate a task, or a part, with the model as it is now."""
+        session = self._session
+        session.progress.stage(f"{masked.label}: {task.name}")
+        model = session.load().model
+        start = time.perf_counter()
+        result = session.within_memory(
+            task.name,
+            lambda most: part.evaluate(model, batch_tokens=most, advance=session.advance),
+        )
         digest = session.plan.task_size_key(session.model, task).digest
-        session.speeds.evaluated(digest, size, seconds)
+        size = TaskSize(part.items, part.tokens, part.generated)
+        session.speeds.evaluated(digest, size, time.perf_counter() - start)
+        session.outcome.scoring[session.model.name, task.name] = part.scoring
+        return result
 
     def _report(self, masked: MaskedModel, task: PlannedTask) -> dict[str, float]:
         """Send an outcome to the progress display; returns the task's declared figure."""
         session = self._session
-        result = session.outcome.evaluations[self._key(masked, task)]
+        result = session.outcome.evaluations[self.key(masked, task)]
         values = {metric.name: metric.value for metric in result.metrics}
         session.progress.event(
             "evaluation", mask=masked.label, task=task.name, status="ok", **values
         )
         return {task.name: values[task.metric]}
 
-    def _evaluate(self, task: PlannedTask, batch_tokens: int) -> Evaluation:
-        session = self._session
-        return self._evaluators[task.name].evaluate(
-            session.load().model, batch_tokens=batch_tokens, advance=session.advance
-        )
-
-    def _fail(self, masked: MaskedModel, tasks: list[PlannedTask], error: Exception) -> None:
+    def fail(self, masked: MaskedModel, tasks: Sequence[PlannedTask], error: Exception) -> None:
         """Record why tasks have no outcome, except those that have one already."""
         outcome = self._session.outcome
         for task in tasks:
-            key = self._key(masked, task)
+            key = self.key(masked, task)
             if key not in outcome.evaluations and key not in outcome.evaluation_problems:
                 outcome.evaluation_problems[key] = TaskStatus("failed", caught(error))
                 self._session.progress.event(

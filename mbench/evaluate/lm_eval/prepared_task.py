@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mbench.core.errors import ChatError, MbenchError, TaskError, one_line
-from mbench.core.evaluation import WEIGHT, Evaluation, evaluation
+from mbench.core.evaluation import WEIGHT, Evaluation, evaluation, joined
 from mbench.core.item_texts import ItemText
 from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval.chat_prompts import ChatPrompts
@@ -239,6 +239,12 @@ class PreparedTask:
         items = [self._items[number] for number in numbers]
         own = [self._numbers[number] for number in numbers]
         return PreparedTask(replace(self.built, items=items), self.requests.part(numbers), own)
+
+    def join(self, tables: Sequence[pd.DataFrame]) -> Evaluation:
+        """The outcome of all items; see `Evaluator.join`."""
+        table = joined(self.item_names, tables)
+        self._refuse_gaps(table)
+        return evaluation(self.name, table)
 
     @property
     def scoring(self) -> str:

@@ -1,0 +1,147 @@
+"""What is known of one model's masks while they are looked at: of some items, or of all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mbench.core.early import EarlyFigure
+from mbench.plan.tasks import PlannedTask
+from mbench.run.early.looks import TaskLooks
+from mbench.run.early.population import Population
+from mbench.run.early.verdict import Interval, Verdict, verdict
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mbench.core.evaluation import Evaluation
+    from mbench.run.evaluation_stage import EvaluationStage, MaskedModel
+    from mbench.run.session import ModelSession
+
+MOST_PREDICTORS = 24
+"""Masks that an estimate is adjusted by, beside the unpruned model: those of the next budgets."""
+
+Mask = tuple[str, str]
+"""A `MaskedModel.identity`."""
+
+
+@dataclass
+class Cell:
+    """One mask on one task, as far as it was looked at."""
+
+    masked: MaskedModel
+    task: PlannedTask
+    looks: TaskLooks
+    tables: list[pd.DataFrame] = field(default_factory=list)
+    """Outcomes of the looks that were made."""
+    found: Verdict | None = None
+    ended: bool = False
+
+    @property
+    def left(self) -> int:
+        """Forward tokens of the looks that were not made."""
+        parts = self.looks.parts[len(self.tables) :]
+        return 0 if self.ended else sum(part.tokens for part in parts)
+
+
+class Known:
+    """Estimates, and what they are compared with."""
+
+    def __init__(self, session: ModelSession, stage: EvaluationStage, cells: list[Cell]) -> None:
+        """The masks that were made by now; the unpruned model has been evaluated."""
+        self._session = session
+        self._stage = stage
+        self._cells = {(cell.masked.identity, cell.task.name): cell for cell in cells}
+        self._populations: dict[str, Population] = {}
+        self._columns: dict[tuple[str, Mask], np.ndarray] = {}
+        made = list(stage.retained())
+        self._masks = {masked.identity: masked for masked, _ in made}
+        self._retain = {masked.identity: retain for masked, retain in made}
+
+    def judge(self, cell: Cell) -> EarlyFigure | None:
+        """Estimate from a cell's looks; None where the unpruned model has no outcome."""
+        population = self.population(cell.task)
+        if population is None:
+            return None
+        finished = list(self._finished(cell))
+        columns = [self._told(cell.task, None), *(self._told(cell.task, each) for each in finished)]
+        if np.ptp(population.size) > 0:
+            columns.append(population.size[:, None])
+        cell.found = verdict(
+            population,
+            cell.tables,
+            np.concatenate(columns, 1),
+            cell.looks.count - 1,
+            len(self.at_budget(cell)),
+        )
+        full = population.shown(population.full_mean)
+        figure = population.shown(cell.found.mean)
+        low, high = (population.shown(end) - full for end in cell.found.own)
+        return EarlyFigure(
+            items=cell.found.items,
+            of=cell.looks.whole.items,
+            look=len(cell.tables),
+            looks=cell.looks.count,
+            figure=figure,
+            difference=figure - full,
+            low=low,
+            high=high,
+            predictors=1 + len(finished),
+            ended="out of time",
+        )
+
+    def retain(self, cell: Cell) -> float:
+        """The budget of a cell's mask."""
+        return self._retain[cell.masked.identity]
+
+    def population(self, task: PlannedTask) -> Population | None:
+        """A task's items; None where the unpruned model has no outcome."""
+        if task.name not in self._populations:
+            full = self._whole(self._stage.unpruned, task)
+            looks = self._stage.looks(task)
+            if full is None or looks is None:
+                return None
+            self._populations[task.name] = Population(full.items, looks.unit, task.metric)
+        return self._populations[task.name]
+
+    def at_budget(self, cell: Cell) -> dict[Mask, Interval]:
+        """On the cell's task, where the figure of each mask of its budget lies, all at once.
+
+        Without those that failed.
+        """
+        same = [each for each, retain in self._retain.items() if retain == self.retain(cell)]
+        intervals = ((each, self._interval(self._masks[each], cell.task)) for each in same)
+        return {each: interval for each, interval in intervals if interval is not None}
+
+    def _interval(self, masked: MaskedModel, task: PlannedTask) -> Interval | None:
+        if self._stage.key(masked, task) in self._session.outcome.evaluation_problems:
+            return None
+        whole, population = self._whole(masked, task), self.population(task)
+        if whole is not None and population is not None:
+            mean = float(population.parts(whole.items)[1].mean())
+            return mean, mean
+        cell = self._cells.get((masked.identity, task.name))
+        return cell.found.among if cell and cell.found else (-np.inf, np.inf)
+
+    def _finished(self, cell: Cell) -> Iterator[MaskedModel]:
+        """Masks with all outcomes of the cell's task, those of its budget first."""
+        own = self.retain(cell)
+        nearest = sorted(self._retain, key=lambda each: abs(self._retain[each] - own))
+        masks = [self._masks[each] for each in nearest if each != cell.masked.identity]
+        yield from [each for each in masks if self._whole(each, cell.task)][:MOST_PREDICTORS]
+
+    def _told(self, task: PlannedTask, masked: MaskedModel | None) -> np.ndarray:
+        masked = masked or self._stage.unpruned
+        place = (task.name, masked.identity)
+        if place not in self._columns:
+            whole, population = self._whole(masked, task), self.population(task)
+            assert whole is not None
+            assert population is not None
+            self._columns[place] = population.told_by(whole.items)
+        return self._columns[place]
+
+    def _whole(self, masked: MaskedModel, task: PlannedTask) -> Evaluation | None:
+        return self._session.outcome.evaluations.get(self._stage.key(masked, task))
