@@ -68,12 +68,14 @@ def carry_out(prepared: Prepared, progress: Progress, goal: EarlyGoal | None = N
 
     After Ctrl-C the report has what was finished, and the outcome says `interrupted`.
     """
+    from mbench.run.early.course import Early
     from mbench.run.processes import Processes
     from mbench.run.runner import Runner
 
     plan, store, report = prepared.asked.plan, prepared.asked.store, prepared.report
     meanwhile = partial(report.write_if_due, warn=progress.warning)
-    outcome = Runner(plan, store, progress, Processes(plan, store), meanwhile, goal).run()
+    executor = Processes(plan, store) if goal is None else Early(plan, goal)
+    outcome = Runner(plan, store, progress, executor, meanwhile).run()
     with interruption.finishing():
         results = report.results(outcome)
         published = report.write(results)

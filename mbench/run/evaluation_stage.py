@@ -15,9 +15,8 @@ from mbench.core.interfaces import ExpertMask, RouterMode
 from mbench.core.item_texts import to_rows
 from mbench.core.results import TaskStatus
 from mbench.plan.tasks import PlannedTask, TaskSize
-from mbench.run.early.looks import TaskLooks
-from mbench.run.early.order import look_key
 from mbench.run.environment import return_freed_memory
+from mbench.run.looks import TaskLooks, look_key
 from mbench.run.session import ModelSession
 from mbench.storage.records import to_plain
 from mbench.storage.store import Key
@@ -56,20 +55,21 @@ class EvaluationStage:
 
     def __init__(self, session: ModelSession) -> None:
         """Nothing is prepared yet."""
-        self._session = session
+        self.session = session
+        """Whose masks they are."""
         self._looks: dict[str, TaskLooks] = {}
         self._items: dict[str, list[str]] = {}
 
     @property
     def model_name(self) -> str:
         """The model that the masks belong to."""
-        return self._session.model.name
+        return self.session.model.name
 
     def pending(self) -> list[Pending]:
         """Distinct masks known by now with their missing tasks; takes the others from the store."""
         pending = []
         for masked in [self.unpruned, *(masked for masked, _ in self.retained())]:
-            tasks = self._session.plan.tasks
+            tasks = self.session.plan.tasks
             missing = [task for task in tasks if not self._restore(masked, task)]
             if missing:
                 pending.append(Pending(masked, tuple(missing)))
@@ -78,14 +78,14 @@ class EvaluationStage:
     @property
     def unpruned(self) -> MaskedModel:
         """The model with all of its experts."""
-        session = self._session
+        session = self.session
         published = session.model in session.plan.published
         label = session.model.name + ("" if published else " unpruned")
         return MaskedModel(label, session.model.unpruned_mask, session.plan.suite.router)
 
     def retained(self) -> Iterator[tuple[MaskedModel, float]]:
         """Distinct masks known by now, and the budget that each was first made for."""
-        session = self._session
+        session = self.session
         known = {self.unpruned.identity}
         for cell in session.cells:
             mask = session.outcome.masks.get(cell.mask_key) if cell.mask_key else None
@@ -97,18 +97,18 @@ class EvaluationStage:
 
     def _restore(self, masked: MaskedModel, task: PlannedTask) -> bool:
         key = self.key(masked, task)
-        if key not in self._session.outcome.evaluations:
-            items = self._session.store.read_items(key)
+        if key not in self.session.outcome.evaluations:
+            items = self.session.store.read_items(key)
             if items is None:
                 return False
             outcome = evaluation(task.name, items)
             if task.metric not in {metric.name for metric in outcome.metrics}:
                 # Preparing the task will say which metrics it has.
                 return False
-            self._session.outcome.evaluations[key] = outcome
-        if self._fits(task, self._session.outcome.evaluations[key].items):
+            self.session.outcome.evaluations[key] = outcome
+        if self._fits(task, self.session.outcome.evaluations[key].items):
             return True
-        del self._session.outcome.evaluations[key]
+        del self.session.outcome.evaluations[key]
         return False
 
     def _fits(self, task: PlannedTask, items: pd.DataFrame) -> bool:
@@ -124,13 +124,13 @@ class EvaluationStage:
 
     def key(self, masked: MaskedModel, task: PlannedTask) -> Key:
         """Of a mask's outcome on a task."""
-        session = self._session
+        session = self.session
         mask, router = masked.identity
         return session.plan.evaluation_key(session.model, mask, router, task)
 
     def prepare(self, tasks: Iterable[PlannedTask]) -> None:
         """Build and tokenise each task once; one that cannot be built fails for every mask."""
-        session = self._session
+        session = self.session
         for task in {task.name: task for task in tasks}.values():
             session.progress.stage(f"prepare {task.name}")
             try:
@@ -144,7 +144,7 @@ class EvaluationStage:
                 session.outcome.task_problems[session.model.name, task.name] = problem
 
     def _prepare(self, task: PlannedTask) -> None:
-        session = self._session
+        session = self.session
         loaded = session.load()
         evaluator = task.prepare(loaded.facts.positions, loaded.tokenizer)
         if task.metric not in evaluator.metrics:
@@ -175,21 +175,12 @@ class EvaluationStage:
         return looks.tokens if looks else 0
 
     def run(self, pending: Sequence[Pending]) -> None:
-        """Evaluate and store, all items or as many as the session's goal asks for.
+        """Evaluate and store; what another process has stored meanwhile is taken from it."""
+        with self.session.timed("evaluate"):
+            self.run_untimed(pending)
 
-        What another process has stored meanwhile is taken from it.
-        """
-        session = self._session
-        with session.timed("evaluate"):
-            if session.goal is None:
-                self.run_whole(pending)
-            else:
-                from mbench.run.early.course import Course
-
-                Course(session, self, session.goal).run(pending)
-
-    def run_whole(self, pending: Iterable[Pending]) -> None:
-        """Evaluate all items."""
+    def run_untimed(self, pending: Iterable[Pending]) -> None:
+        """The same within a stage that is timed already."""
         for item in pending:
             figures: dict[str, float] = {}
             missing = []
@@ -197,7 +188,7 @@ class EvaluationStage:
                 if task.name not in self._looks:
                     continue
                 if self._restore(item.masked, task):
-                    self._session.advance(self.tokens(task))
+                    self.session.advance(self.tokens(task))
                     figures |= self._report(item.masked, task)
                 else:
                     missing.append(task)
@@ -210,8 +201,8 @@ class EvaluationStage:
     def show(self, masked: MaskedModel, figures: Mapping[str, float]) -> None:
         """Send a mask's figures to the display, and have them reported."""
         if figures:
-            self._session.progress.figures(masked.label, figures)
-            self._session.meanwhile(self._session.outcome)
+            self.session.progress.figures(masked.label, figures)
+            self.session.meanwhile(self.session.outcome)
         return_freed_memory()
 
     @contextmanager
@@ -221,7 +212,7 @@ class EvaluationStage:
         from mbench.moe.mask import masked as applied
 
         try:
-            layers = self._session.load().layers
+            layers = self.session.load().layers
             with fast_experts(layers), applied(layers, masked.mask, masked.router):
                 yield
         except StoreError:
@@ -255,7 +246,7 @@ class EvaluationStage:
         if looks.count == 1:
             return None
         names = looks.names[number]
-        items = self._session.store.read_items(look_key(self.key(masked, task), number, names))
+        items = self.session.store.read_items(look_key(self.key(masked, task), number, names))
         return items if items is not None and items["item"].tolist() == names else None
 
     def look(self, masked: MaskedModel, task: PlannedTask, number: int) -> pd.DataFrame:
@@ -263,7 +254,7 @@ class EvaluationStage:
         looks = self._looks[task.name]
         items = self._evaluate(masked, task, looks.parts[number]).items
         key = look_key(self.key(masked, task), number, looks.names[number])
-        return self._session.store.write_items(key, items)
+        return self.session.store.write_items(key, items)
 
     def finish(
         self, masked: MaskedModel, task: PlannedTask, tables: Sequence[pd.DataFrame]
@@ -272,13 +263,13 @@ class EvaluationStage:
         looks = self._looks[task.name]
         figures = self._finish(masked, task, looks.whole.join(tables))
         for number, names in enumerate(looks.names):
-            self._session.store.forget(look_key(self.key(masked, task), number, names))
+            self.session.store.forget(look_key(self.key(masked, task), number, names))
         return figures
 
     def _finish(
         self, masked: MaskedModel, task: PlannedTask, result: Evaluation
     ) -> dict[str, float]:
-        session = self._session
+        session = self.session
         key = self.key(masked, task)
         stored = session.store.write_items(key, result.items)
         session.outcome.evaluations[key] = evaluation(task.name, stored)
@@ -286,7 +277,7 @@ class EvaluationStage:
 
     def _evaluate(self, masked: MaskedModel, task: PlannedTask, part: Evaluator) -> Evaluation:
         """Evaluate a task, or a part, with the model as it is now."""
-        session = self._session
+        session = self.session
         session.progress.stage(f"{masked.label}: {task.name}")
         model = session.load().model
         start = time.perf_counter()
@@ -302,7 +293,7 @@ class EvaluationStage:
 
     def _report(self, masked: MaskedModel, task: PlannedTask) -> dict[str, float]:
         """Send an outcome to the progress display; returns the task's declared figure."""
-        session = self._session
+        session = self.session
         result = session.outcome.evaluations[self.key(masked, task)]
         values = {metric.name: metric.value for metric in result.metrics}
         session.progress.event(
@@ -312,12 +303,12 @@ class EvaluationStage:
 
     def fail(self, masked: MaskedModel, tasks: Sequence[PlannedTask], error: Exception) -> None:
         """Record why tasks have no outcome, except those that have one already."""
-        outcome = self._session.outcome
+        outcome = self.session.outcome
         for task in tasks:
             key = self.key(masked, task)
             if key not in outcome.evaluations and key not in outcome.evaluation_problems:
                 outcome.evaluation_problems[key] = TaskStatus("failed", caught(error))
-                self._session.progress.event(
+                self.session.progress.event(
                     "evaluation",
                     mask=masked.label,
                     task=task.name,

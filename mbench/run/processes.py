@@ -73,14 +73,8 @@ class Processes:
             if self._plan.registry.given or debugging()
             else min(self._plan.suite.processes, len(pending)) - 1
         )
-        # Where a single mask is left, too: with more threads its sums end in other digits.
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            with self._workers(stage.model_name, others):
-                stage.run(pending)
-        finally:
-            torch.set_num_threads(threads)
+        with threads_of(self._plan), self._workers(stage.model_name, others):
+            stage.run(pending)
 
     @contextmanager
     def _workers(self, model: str, count: int) -> Iterator[None]:
@@ -108,6 +102,21 @@ class Processes:
             worker=number,
             pins=to_plain(self._plan.inputs.pins()),
         )
+
+
+@contextmanager
+def threads_of(plan: Plan) -> Iterator[None]:
+    """As many threads as each of a plan's processes has, however many of them there are: with more
+    of them, sums end in other digits."""
+    import torch
+
+    threads = torch.get_num_threads()
+    if plan.suite.processes > 1 and not torch.cuda.is_available():
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _start(order: Order) -> subprocess.Popen[str]:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from mbench.core.early import EarlyGoal
 from mbench.core.errors import caught
 from mbench.core.interfaces import WEIGHTS_ONLY
 from mbench.core.results import TaskStatus
@@ -41,15 +40,13 @@ class Runner:
         progress: Progress,
         executor: Executor | None = None,
         meanwhile: Callable[[Outcome], object] = lambda outcome: None,
-        goal: EarlyGoal | None = None,
         sharing: Sharing | None = None,
     ) -> None:
         """Take what the plan asks from `store`, compute the rest, report to `progress`.
 
         `executor` has the masks evaluated; None: this process alone. `meanwhile`
-        gets the outcome whenever a mask has been evaluated, e.g. to report it. `goal`: when a
-        mask has had enough items; None: when it had all. `sharing`: with whom the
-        work is shared; None: this run does all of it.
+        gets the outcome whenever a mask has been evaluated, e.g. to report it. `sharing`: with
+        whom the work is shared; None: this run does all of it.
         """
         self.plan = plan
         self.store = store
@@ -57,7 +54,6 @@ class Runner:
         self.executor = executor or Here()
         self.outcome = Outcome()
         self._meanwhile = meanwhile
-        self._goal = goal
         self._sharing = sharing
         self._started = time.monotonic()
 
@@ -77,7 +73,6 @@ class Runner:
                     self.progress,
                     self.outcome,
                     self._meanwhile,
-                    self._goal,
                     self._sharing,
                 )
                 for model in self.plan.models
@@ -190,7 +185,6 @@ def _differing(session: ModelSession) -> Iterator[_Work]:
                 session.progress,
                 session.outcome,
                 session.meanwhile,
-                session.goal,
             )
         )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from mbench.core.early import EarlyFigure, EarlyGoal
+from mbench.core.early import EarlyFigure
 from mbench.core.errors import ModelNotFound
 from mbench.core.evaluation import Evaluation
 from mbench.core.interfaces import ExpertMask
@@ -90,10 +90,9 @@ class ModelSession:
         progress: Progress,
         outcome: Outcome,
         meanwhile: Callable[[Outcome], object] = lambda outcome: None,
-        goal: EarlyGoal | None = None,
         sharing: Sharing | None = None,
     ) -> None:
-        """Nothing is loaded yet; see `Runner` for `meanwhile`, `goal` and `sharing`."""
+        """Nothing is loaded yet; see `Runner` for `meanwhile` and `sharing`."""
         self.plan = plan
         self.model = model
         self.cells = plan.cells_of(model.name)
@@ -101,7 +100,6 @@ class ModelSession:
         self.progress = progress
         self.outcome = outcome
         self.meanwhile = meanwhile
-        self.goal = goal
         self.speeds = SpeedMeter(store, model.identity)
         self.sharing = sharing or Alone()
         self._loaded: LoadedModel | Exception | None = None

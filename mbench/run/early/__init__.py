@@ -1,1 +1,1 @@
-"""A verdict from some of a task's items: their order, the estimate, its interval, its end."""
+"""A verdict from some of a task's items: the estimate, its interval, and when it is enough."""

@@ -23,9 +23,11 @@ from mbench.plan.tasks import TaskSize
 from mbench.run.early.known import Cell, Known
 from mbench.run.early.verdict import standing
 from mbench.run.early.words import in_words
+from mbench.run.processes import threads_of
 from mbench.storage.store import Key
 
 if TYPE_CHECKING:
+    from mbench.plan.plan import Plan
     from mbench.run.evaluation_stage import EvaluationStage, Pending
     from mbench.run.session import ModelSession
 
@@ -33,16 +35,30 @@ NO_TIME = TaskStatus("interrupted", "the hours were over before this")
 NOTHING_TO_COMPARE = TaskStatus("blocked", "the unpruned model has no outcome to compare with")
 
 
+class Early:
+    """An `Executor` that ends when a goal is reached; this process alone."""
+
+    def __init__(self, plan: Plan, goal: EarlyGoal) -> None:
+        """For the models of a plan."""
+        self._plan = plan
+        self._goal = goal
+
+    def evaluate(self, stage: EvaluationStage, pending: Sequence[Pending]) -> None:
+        """Evaluate as many items as the goal asks for."""
+        with threads_of(self._plan), stage.session.timed("evaluate"):
+            Course(stage, self._goal).run(pending)
+
+
 class Course:
     """The looks of one model's masks."""
 
-    def __init__(self, session: ModelSession, stage: EvaluationStage, goal: EarlyGoal) -> None:
+    def __init__(self, stage: EvaluationStage, goal: EarlyGoal) -> None:
         """Time runs from the start of the run; models get equal parts of what is left."""
-        self._session = session
+        self._session = session = stage.session
         self._stage = stage
         self._goal = goal
         self._cells: list[Cell] = []
-        self._known = Known(session, stage, [])
+        self._known = Known(stage, [])
         self._end = None if goal.hours is None else _end(session, goal.hours)
 
     def run(self, pending: Sequence[Pending]) -> None:
@@ -53,10 +69,10 @@ class Course:
                 for task in item.tasks:
                     self._lack(self._stage.key(item.masked, task), NO_TIME)
             return
-        self._stage.run_whole(first)
+        self._stage.run_untimed(first)
         others = [item for item in pending if not any(item is each for each in first)]
         self._cells = list(self._open(others))
-        self._known = Known(self._session, self._stage, self._cells)
+        self._known = Known(self._stage, self._cells)
         self._tell_total()
         rounds: Iterable[int | None] = [None]
         if self._end is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,16 +10,15 @@ import numpy as np
 
 from mbench.core.early import EarlyFigure
 from mbench.plan.tasks import PlannedTask
-from mbench.run.early.looks import TaskLooks
 from mbench.run.early.population import Population
 from mbench.run.early.verdict import Interval, Verdict, verdict
+from mbench.run.looks import TaskLooks
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from mbench.core.evaluation import Evaluation
     from mbench.run.evaluation_stage import EvaluationStage, MaskedModel
-    from mbench.run.session import ModelSession
 
 MOST_PREDICTORS = 24
 """Masks that an estimate is adjusted by, beside the unpruned model: those of the next budgets."""
@@ -50,9 +49,9 @@ class Cell:
 class Known:
     """Estimates, and what they are compared with."""
 
-    def __init__(self, session: ModelSession, stage: EvaluationStage, cells: list[Cell]) -> None:
+    def __init__(self, stage: EvaluationStage, cells: Sequence[Cell]) -> None:
         """The masks that were made by now; the unpruned model has been evaluated."""
-        self._session = session
+        self._session = stage.session
         self._stage = stage
         self._cells = {(cell.masked.identity, cell.task.name): cell for cell in cells}
         self._populations: dict[str, Population] = {}
