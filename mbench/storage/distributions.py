@@ -6,6 +6,7 @@ import importlib.metadata
 import re
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 
 DISTRIBUTION = "mbench"
 
@@ -18,6 +19,18 @@ def distribution_of(top: str) -> str:
         return importlib.metadata.distribution(top).name
     except importlib.metadata.PackageNotFoundError:
         return next(iter(_all_modules().get(top, ())), "")
+
+
+@cache
+def version_of(distribution: str) -> str:
+    """Its installed version."""
+    return importlib.metadata.version(distribution)
+
+
+@cache
+def place_of(distribution: str) -> Path:
+    """The folder that it is installed in."""
+    return Path(str(importlib.metadata.distribution(distribution).locate_file("")))
 
 
 @cache

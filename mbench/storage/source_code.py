@@ -13,11 +13,11 @@ from __future__ import annotations
 import ast
 import contextlib
 import hashlib
-import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES
 from pathlib import Path
 from types import ModuleType
@@ -27,7 +27,9 @@ from mbench.storage.distributions import (
     DISTRIBUTION,
     distribution_of,
     is_required,
+    place_of,
     top_level,
+    version_of,
 )
 from mbench.storage.loaded_code import refuse_changed
 from mbench.storage.typed_code import TypedCode
@@ -129,7 +131,7 @@ def _followed(imported: str, distributions: dict[str, str]) -> list[tuple[str, P
     if distribution and reached and not _belongs(reached[0][1], distribution):
         distribution = ""  # a file that only bears the distribution's name
     if distribution:
-        distributions[distribution] = release(importlib.metadata.version(distribution))
+        distributions[distribution] = release(version_of(distribution))
     if distribution and is_required(distribution):
         return []
     if not reached and not distribution:
@@ -140,7 +142,7 @@ def _followed(imported: str, distributions: dict[str, str]) -> list[tuple[str, P
 
 def _belongs(path: Path, distribution: str) -> bool:
     """Whether a module lies where its distribution is installed."""
-    place = Path(str(importlib.metadata.distribution(distribution).locate_file("")))
+    place = place_of(distribution)
     return path.is_relative_to(place.resolve()) or path.is_relative_to(place)
 
 
@@ -155,12 +157,19 @@ def _file(module: ModuleType) -> Path:
 
 def _imports(path: Path, package: str) -> Iterator[str]:
     """Dotted names that a Python file imports, each of which may be a module or what it holds."""
-    if path.suffix != ".py":
-        return
+    return iter(_imported_by(path.read_bytes(), package) if path.suffix == ".py" else ())
+
+
+@cache
+def _imported_by(code: bytes, package: str) -> tuple[str, ...]:
+    """Of one content only once: the components of a suite import each other's modules."""
     try:
-        tree = ast.parse(path.read_bytes(), filename=str(path))
+        return tuple(_imports_in(ast.parse(code), package))
     except (SyntaxError, ValueError):
-        return  # for another Python: it cannot be imported here
+        return ()  # for another Python: it cannot be imported here
+
+
+def _imports_in(tree: ast.Module, package: str) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
