@@ -18,6 +18,8 @@ from mbench.plan.tasks import PlannedTask, TaskSize
 from mbench.run.environment import return_freed_memory
 from mbench.run.looks import TaskLooks, look_key
 from mbench.run.session import ModelSession
+from mbench.run.sharing import Sharing
+from mbench.storage.artefacts import canonical
 from mbench.storage.records import to_plain
 from mbench.storage.store import Key
 
@@ -174,19 +176,21 @@ class EvaluationStage:
         looks = self._looks.get(task.name)
         return looks.tokens if looks else 0
 
-    def run(self, pending: Sequence[Pending]) -> None:
-        """Evaluate and store; what another process has stored meanwhile is taken from it."""
-        with self.session.timed("evaluate"):
-            self.run_untimed(pending)
+    def run(self, pending: Sequence[Pending], sharing: Sharing | None = None) -> None:
+        """Evaluate and store; what another process has stored meanwhile is taken from it.
 
-    def run_untimed(self, pending: Iterable[Pending]) -> None:
+        `sharing`: with whom; None: with those that the session shares all of its work with.
+        """
+        with self.session.timed("evaluate"):
+            self.run_untimed(pending, sharing)
+
+    def run_untimed(self, pending: Sequence[Pending], sharing: Sharing | None = None) -> None:
         """The same within a stage that is timed already."""
-        for item in pending:
+        sharing = sharing or self.session.sharing
+        for item in sharing.mine(pending, self._name, self._taken):
             figures: dict[str, float] = {}
             missing = []
-            for task in item.tasks:
-                if task.name not in self._looks:
-                    continue
+            for task in self._prepared(item):
                 if self._restore(item.masked, task):
                     self.session.advance(self.tokens(task))
                     figures |= self._report(item.masked, task)
@@ -197,6 +201,26 @@ class EvaluationStage:
                     for task in missing:
                         figures |= self.run_task(item.masked, task)
             self.show(item.masked, figures)
+
+    def _prepared(self, item: Pending) -> list[PlannedTask]:
+        return [task for task in item.tasks if task.name in self._looks]
+
+    def _name(self, item: Pending) -> str:
+        mask, router = item.masked.identity
+        model = canonical(self.session.model.identity.parts())
+        return f"evaluations of {mask} {router} on {model}"
+
+    def _taken(self, item: Pending) -> bool:
+        """Whether somebody else has evaluated a mask on all of its tasks; then they are told."""
+        tasks = self._prepared(item)
+        if not all(self._restore(item.masked, task) for task in tasks):
+            return False
+        figures: dict[str, float] = {}
+        for task in tasks:
+            self.session.advance(self.tokens(task))
+            figures |= self._report(item.masked, task)
+        self.show(item.masked, figures)
+        return True
 
     def show(self, masked: MaskedModel, figures: Mapping[str, float]) -> None:
         """Send a mask's figures to the display, and have them reported."""
@@ -273,6 +297,7 @@ class EvaluationStage:
         key = self.key(masked, task)
         stored = session.store.write_items(key, result.items)
         session.outcome.evaluations[key] = evaluation(task.name, stored)
+        session.outcome.made_evaluations += 1
         return self._report(masked, task)
 
     def _evaluate(self, masked: MaskedModel, task: PlannedTask, part: Evaluator) -> Evaluation:

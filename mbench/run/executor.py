@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
+from mbench.plan.plan import Plan
 from mbench.run.evaluation_stage import EvaluationStage, Pending
 
 
@@ -25,4 +27,20 @@ class Here:
 
     def evaluate(self, stage: EvaluationStage, pending: Sequence[Pending]) -> None:
         """Evaluate all of it."""
-        stage.run(pending)
+        with threads_of(stage.session.plan):
+            stage.run(pending)
+
+
+@contextmanager
+def threads_of(plan: Plan) -> Iterator[None]:
+    """As many threads as each of a plan's processes has, however many of them there are: with more
+    of them, sums end in other digits."""
+    import torch
+
+    threads = torch.get_num_threads()
+    if plan.suite.processes > 1 and not torch.cuda.is_available():
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -21,9 +21,11 @@ from mbench.plan.plugin_loading import load_registry
 from mbench.plan.yaml_source import YamlSource
 from mbench.plan.yaml_text import PlacedMap
 from mbench.run.evaluation_stage import EvaluationStage, Pending
+from mbench.run.executor import threads_of
 from mbench.run.mask_stage import restore_masks
 from mbench.run.progress import Progress
 from mbench.run.session import ModelSession, Outcome
+from mbench.run.sharing import Shared
 from mbench.storage.hub.offline import offline
 from mbench.storage.inputs import Inputs, Pins
 from mbench.storage.records import from_plain, to_plain
@@ -73,8 +75,9 @@ class Processes:
             if self._plan.registry.given or debugging()
             else min(self._plan.suite.processes, len(pending)) - 1
         )
+        sharing = Shared(self._store, 0, others + 1)
         with threads_of(self._plan), self._workers(stage.model_name, others):
-            stage.run(pending)
+            stage.run(pending, sharing if others else None)
 
     @contextmanager
     def _workers(self, model: str, count: int) -> Iterator[None]:
@@ -104,21 +107,6 @@ class Processes:
         )
 
 
-@contextmanager
-def threads_of(plan: Plan) -> Iterator[None]:
-    """As many threads as each of a plan's processes has, however many of them there are: with more
-    of them, sums end in other digits."""
-    import torch
-
-    threads = torch.get_num_threads()
-    if plan.suite.processes > 1 and not torch.cuda.is_available():
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def _start(order: Order) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-m", __name__],
@@ -137,11 +125,7 @@ def _start(order: Order) -> subprocess.Popen[str]:
 
 
 def work(order: Order) -> None:
-    """Evaluate the masks of one model that are stored, and write no report.
-
-    Every worker starts at another mask and wraps around, so that the masks it reaches last are
-    those that others have stored already.
-    """
+    """Evaluate the masks of one model that are stored, and write no report."""
     store = Store(order.store)
     source = YamlSource(Path(order.suite.name), PlacedMap())
     offline()
@@ -153,8 +137,7 @@ def work(order: Order) -> None:
     stage = EvaluationStage(session)
     pending = stage.pending()
     stage.prepare(task for item in pending for task in item.tasks)
-    start = len(pending) * order.worker // plan.suite.processes
-    stage.run([*pending[start:], *pending[:start]])
+    stage.run(pending, Shared(store, order.worker, plan.suite.processes))
 
 
 if __name__ == "__main__":

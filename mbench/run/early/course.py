@@ -23,7 +23,7 @@ from mbench.plan.tasks import TaskSize
 from mbench.run.early.known import Cell, Known
 from mbench.run.early.verdict import standing
 from mbench.run.early.words import in_words
-from mbench.run.processes import threads_of
+from mbench.run.executor import threads_of
 from mbench.storage.store import Key
 
 if TYPE_CHECKING:
