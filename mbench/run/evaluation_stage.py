@@ -251,10 +251,11 @@ class EvaluationStage:
             found = [self.stored_look(masked, task, number) for number in range(looks.count)]
             if looks.in_one_go and all(table is None for table in found):
                 return self._finish(masked, task, self._evaluate(masked, task, looks.whole))
-            tables = [
-                self._evaluate(masked, task, part).items if table is None else table
-                for part, table in zip(looks.parts, found, strict=True)
-            ]
+            tables = []
+            for part, table in zip(looks.parts, found, strict=True):
+                if table is not None:
+                    self.session.progress.advance(part.tokens)
+                tables.append(self._evaluate(masked, task, part).items if table is None else table)
             return self.finish(masked, task, tables)
         except StoreError:
             raise

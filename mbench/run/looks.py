@@ -16,7 +16,7 @@ from mbench.storage.store import Key
 if TYPE_CHECKING:
     from mbench.core.evaluation import Evaluator
 
-SHARES = (0.05, 0.1, 0.2, 0.4, 0.7)
+SHARES = (0.1, 0.3, 0.6)
 """Of the units of a task, those that have been evaluated at each look before the last."""
 
 FEWEST = 100

@@ -91,12 +91,11 @@ class Course:
                 if looks is None:
                     continue
                 cell = Cell(item.masked, task, looks)
-                for number, part in enumerate(looks.parts):
+                for number in range(looks.count):
                     table = self._stage.stored_look(item.masked, task, number)
                     if table is None:
                         break
                     cell.tables.append(table)
-                    self._session.advance(part.tokens)
                 yield cell
 
     def _look(self, cells: list[Cell], until: int | None) -> None:

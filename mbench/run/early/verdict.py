@@ -71,7 +71,7 @@ def verdict(
     # Which unit is in which fold is fixed by how many there are: a look repeated tells the same.
     rng = np.random.default_rng(len(sample))
     estimate = adjusted(values, sample, predictors, rng)
-    most = float(population.size.max()) if population.bounded else 0.0
+    most = float(population.size.max()) if population.bounded else None
     bounds = _certain(population, sample, values)
     mean = min(max(estimate.mean, bounds[0]), bounds[1])
 

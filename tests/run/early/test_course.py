@@ -1,0 +1,180 @@
+"""Runs that may end before every item: what they say is true, and later runs go on from there."""
+
+import shutil
+
+import pytest
+
+from helpers.tiny_suite import Watcher, plan_of, results_of
+from mbench.core.early import EarlyGoal
+from mbench.core.errors import MbenchError
+from mbench.core.evaluation import Evaluation
+from mbench.run.early.course import Early
+from mbench.run.early.words import goal_of, in_words
+from mbench.run.runner import Runner
+from mbench.storage.store import Store
+
+SUITE = """\
+name: tiny
+models:
+  demo: {plugin: demo, dtype: float32}
+retain: [0.25, 0.75]
+seeds: [0, 1]
+corpora:
+  bible: {source: {plugin: bible, split: calibration}, sequences: 6, length: 32}
+methods:
+  random:
+  reap: {corpora: [bible]}
+  mean: {corpora: [bible]}
+perplexity:
+  ppl-wiki:
+    {source: {plugin: wiki, split: evaluation}, window: 64, stride: 32, max_windows: 4}
+tasks:
+  cloze_bible: {metric: acc, limit: 350}
+"""
+
+
+def run(plan, store, goal=None, progress=None):
+    executor = None if goal is None else Early(plan, goal)
+    return Runner(plan, store, progress or Watcher(), executor).run()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("early")
+
+
+@pytest.fixture(scope="module")
+def whole(folder):
+    """A store of an ordinary run, and its outcome."""
+    store = Store(folder / "whole")
+    return store, run(plan_of(folder, store, SUITE), store)
+
+
+@pytest.fixture(scope="module")
+def early(folder, whole):
+    """A store of a run that ended early, and its outcome; they are not changed."""
+    store = Store(folder / "early")
+    return store, run(plan_of(folder, store, SUITE), store, EarlyGoal(precision=0.06))
+
+
+def files(store):
+    return {path.name: path.read_bytes() for path in store.root.glob("evaluations/*")}
+
+
+def value(evaluation: Evaluation, metric: str) -> float:
+    return next(each.value for each in evaluation.metrics if each.name == metric)
+
+
+def test_what_it_says_is_so(early, whole):
+    _, outcome = early
+    _, full = whole
+    assert len(outcome.early) >= 4
+    assert outcome.forward_tokens < 0.8 * full.forward_tokens
+    assert outcome.evaluations.keys() | outcome.early.keys() == full.evaluations.keys()
+    for key, figure in outcome.early.items():
+        assert figure.ended == "precise"
+        assert (figure.high - figure.low) / 2 <= 0.06
+        truth = value(full.evaluations[key], "acc")
+        unpruned = figure.figure - figure.difference
+        assert figure.low <= truth - unpruned <= figure.high
+        assert figure.items < figure.of == 350
+        assert figure.look < figure.looks
+
+
+def test_results_tell_what_is_early(early, folder):
+    store, outcome = early
+    cells = results_of(plan_of(folder, store, SUITE), outcome).cells
+    assert cells[0].tasks["cloze_bible"].status == "ok"
+    told = [cell for cell in cells if cell.early]
+    assert told
+    for cell in told:
+        status = cell.tasks["cloze_bible"]
+        assert status.status == "early"
+        assert status.reason == in_words(cell.early["cloze_bible"])
+        assert "cloze_bible" not in cell.evaluations
+        # A text of so few windows has no looks.
+        assert cell.tasks["ppl-wiki"].status == "ok"
+
+
+def test_the_same_again_computes_nothing(early, folder):
+    store, outcome = early
+    before = files(store)
+    again = run(plan_of(folder, store, SUITE), store, EarlyGoal(precision=0.06))
+    assert again.forward_tokens == 0
+    assert again.early == outcome.early
+    assert files(store) == before
+
+
+@pytest.mark.parametrize("goal", [None, EarlyGoal(precision=0.03), EarlyGoal(hours=1.0)])
+def test_later_runs_end_at_the_figures_of_an_ordinary_run(goal, early, whole, folder, tmp_path):
+    copied = Store(shutil.copytree(early[0].root, tmp_path / "store"))
+    plan = plan_of(folder, copied, SUITE)
+    if goal is not None:
+        run(plan, copied, goal)
+    outcome = run(plan, copied)
+    assert not outcome.early
+    assert files(copied) == files(whole[0])
+
+
+def test_hours_look_at_all_masks_first_and_leave_those_that_are_told_apart(whole, folder, tmp_path):
+    store = Store(tmp_path)
+    outcome = run(plan_of(folder, store, SUITE), store, EarlyGoal(hours=1.0))
+    full = whole[1].evaluations
+    assert outcome.evaluations.keys() | outcome.early.keys() == full.keys()
+    for key, figure in outcome.early.items():
+        assert figure.ended in ("settled", "hopeless")
+        truth = value(full[key], "acc") - (figure.figure - figure.difference)
+        assert figure.low <= truth <= figure.high
+
+
+def test_when_the_hours_are_over_nothing_begins(folder, tmp_path):
+    store = Store(tmp_path)
+    plan = plan_of(folder, store, SUITE)
+    outcome = run(plan, store, EarlyGoal(hours=1e-6))
+    assert not outcome.evaluations
+    cells = results_of(plan, outcome).cells
+    statuses = {status for cell in cells for status in cell.tasks.values()}
+    assert {(each.status, each.reason) for each in statuses} == {
+        ("interrupted", "the hours were over before this")
+    }
+
+
+def test_looks_that_were_made_outlive_an_interruption(whole, folder, tmp_path):
+    store = Store(tmp_path)
+    plan = plan_of(folder, store, SUITE)
+    tokens = whole[1].forward_tokens
+    stopped = run(plan, store, EarlyGoal(hours=1.0), Watcher(interrupt_after=tokens // 2))
+    assert stopped.interrupted
+    assert stopped.early
+    rest = run(plan, store)
+    assert stopped.forward_tokens + rest.forward_tokens < 1.1 * tokens
+    assert files(store) == files(whole[0])
+
+
+def test_a_task_that_the_unpruned_model_fails_on_is_told(folder, tmp_path, monkeypatch):
+    from mbench.evaluate.lm_eval.prepared_task import PreparedTask
+
+    def fail(*_, **__):
+        raise ValueError("broken")
+
+    monkeypatch.setattr(PreparedTask, "join", fail)
+    store = Store(tmp_path)
+    plan = plan_of(folder, store, SUITE)
+    cells = results_of(plan, run(plan, store, EarlyGoal(precision=0.06))).cells
+    reasons = {cell.tasks["cloze_bible"].reason for cell in cells}
+    assert any("broken" in reason for reason in reasons)
+    assert "the unpruned model has no outcome to compare with" in reasons
+    assert all(cell.tasks["ppl-wiki"].status == "ok" for cell in cells)
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan"), float("inf"), "1", True])
+def test_goals_are_positive_numbers(wrong):
+    with pytest.raises(MbenchError, match="precision takes a number above 0"):
+        goal_of(wrong, None)
+    with pytest.raises(MbenchError, match="hours takes a number above 0"):
+        goal_of(None, wrong)
+
+
+def test_without_options_there_is_no_goal():
+    assert goal_of(None, None) is None
+    assert goal_of(0.01, 2) == EarlyGoal(0.01, 2)
