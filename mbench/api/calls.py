@@ -93,6 +93,7 @@ def run(
         KeyboardInterrupt: at Ctrl-C, once what was finished is reported.
     """
     from mbench.api.running import carry_out, prepare
+    from mbench.api.running import report as report_of
 
     tell = _nobody if quiet else _on_standard_error
     _refuse_no_path("output", output)
@@ -101,7 +102,8 @@ def run(
         asked = _request(suite, options, tell)
         words = ["mbench.run", str(asked.path), *asked.changes]
         words += [word for name in asked.registry.given for word in ("--plugin", name)]
-        finished = carry_out(prepare(asked, Path(output), words, tell), _Lines(tell), goal)
+        prepared, progress = prepare(asked, Path(output), words, tell), _Lines(tell)
+        finished = report_of(prepared, carry_out(prepared, progress, goal), progress)
     if finished.outcome.interrupted:
         raise KeyboardInterrupt("call it again to continue")
     return finished_run(finished)

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mbench.core.item_texts import ItemText, from_rows
-from mbench.report.publish import LOCK, WrittenReport, publish
 from mbench.run.assemble import INTERRUPTED, PENDING, assemble
 from mbench.run.provenance import gather
+from mbench.storage.report_folder import LOCK
 
 if TYPE_CHECKING:
     from mbench.api.request import Request
     from mbench.core.admission import Finding
     from mbench.core.results import Results, TaskStatus
     from mbench.plan.tasks import PlannedTask
+    from mbench.report.publish import WrittenReport
     from mbench.run.session import Outcome
 
 EVERY = 60.0
@@ -39,11 +40,12 @@ class RunReport:
     command: Sequence[str]
     """Its words, as a reader may repeat them."""
     _due: float = field(default_factory=lambda: time.monotonic() + EVERY)
-    _lock: str = field(init=False)
+    lock: str = field(init=False)
+    """What repeats the run, as the text of its file."""
 
     def __post_init__(self) -> None:
         """What the run reads is known before it begins."""
-        self._lock = self.asked.lock.to_text()
+        self.lock = self.asked.lock.to_text()
 
     def results(self, outcome: Outcome, left: TaskStatus = INTERRUPTED) -> Results:
         """What the outcome comes to; `left` is the status of all that it does not have."""
@@ -65,8 +67,10 @@ class RunReport:
 
     def write(self, results: Results) -> WrittenReport:
         """Write the last report; raises `StoreError` where that fails."""
+        from mbench.report.publish import publish
+
         panels = self.asked.registry.panels
-        return publish(results, self.directory, panels, files={LOCK: self._lock})
+        return publish(results, self.directory, panels, files={LOCK: self.lock})
 
     def write_if_due(self, outcome: Outcome, warn: Callable[[str], object]) -> None:
         """Report what there is by now, if the last report is long enough ago.
@@ -77,8 +81,10 @@ class RunReport:
         start = time.monotonic()
         if start < self._due:
             return
+        from mbench.report.publish import publish
+
         try:
-            publish(self.results(outcome, PENDING), self.directory, files={LOCK: self._lock})
+            publish(self.results(outcome, PENDING), self.directory, files={LOCK: self.lock})
         except Exception as error:
             warn(f"no report before the run ends: {error}")
             self._due = math.inf

@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mbench.api import current_report
 from mbench.api.request import Request
 from mbench.api.run_report import RunReport
 from mbench.core import interruption
 from mbench.plan.admission.admit import admit, refuse
 from mbench.plan.cost import Estimate, estimate
-from mbench.storage.report_folder import check_replaceable
+from mbench.storage.report_folder import PAGE, VERDICT, check_replaceable
 
 if TYPE_CHECKING:
     from mbench.core.admission import Finding
@@ -63,31 +64,54 @@ def prepare(
     return Prepared(asked, findings, estimate(asked.plan, asked.store), report)
 
 
-def carry_out(prepared: Prepared, progress: Progress, goal: EarlyGoal | None = None) -> Finished:
-    """Do everything that can be done, or with a `goal` enough for it, and write the report.
+def carry_out(prepared: Prepared, progress: Progress, goal: EarlyGoal | None = None) -> Outcome:
+    """Do everything that can be done, or with a `goal` enough for it.
 
-    After Ctrl-C the report has what was finished, and the outcome says `interrupted`.
+    After Ctrl-C the outcome says `interrupted`.
     """
-    from mbench.run.early.course import Early
+    from mbench.run.executor import Executor
     from mbench.run.processes import Processes
     from mbench.run.runner import Runner
 
-    plan, store, report = prepared.asked.plan, prepared.asked.store, prepared.report
-    meanwhile = partial(report.write_if_due, warn=progress.warning)
-    executor = Processes(plan, store) if goal is None else Early(plan, goal)
-    outcome = Runner(plan, store, progress, executor, meanwhile).run()
+    plan, store = prepared.asked.plan, prepared.asked.store
+    meanwhile = partial(prepared.report.write_if_due, warn=progress.warning)
+    executor: Executor = Processes(plan, store)
+    if goal is not None:
+        from mbench.run.early.course import Early
+
+        executor = Early(plan, goal)
+    return Runner(plan, store, progress, executor, meanwhile).run()
+
+
+def report(prepared: Prepared, outcome: Outcome, progress: Progress) -> Finished:
+    """Write the report of what was finished."""
     with interruption.finishing():
-        results = report.results(outcome)
-        published = report.write(results)
+        results = prepared.report.results(outcome)
+        published = prepared.report.write(results)
+        current_report.remember(
+            prepared.asked.store, prepared.report.directory, _made_of(prepared, outcome)
+        )
     for text in published.warnings:
         progress.warning(text)
     return Finished(results, outcome, published)
 
 
+def current_page(prepared: Prepared, outcome: Outcome) -> Path | None:
+    """The page that is there, where writing the report again would give the same."""
+    folder = prepared.report.directory
+    current = current_report.is_current(prepared.asked.store, folder, _made_of(prepared, outcome))
+    return folder / PAGE if current else None
+
+
+def _made_of(prepared: Prepared, outcome: Outcome) -> str | None:
+    report = prepared.report
+    return current_report.made_of(
+        prepared.asked, report.directory, report.lock, prepared.findings, report.command, outcome
+    )
+
+
 def _what_is_replaced(directory: Path, plan: Plan) -> str:
     """A narrowed run replaces the report of a larger one, though nothing in the store."""
-    from mbench.report.page.index import VERDICT
-
     try:
         counts = json.loads((directory / VERDICT).read_text(encoding="utf-8"))["evaluations"]
         before = sum(counts.values())

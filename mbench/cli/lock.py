@@ -28,9 +28,9 @@ def command(output: Path | None, as_json: bool, **options: Any) -> None:
     """
     from mbench.cli.display import json_only, watching
     from mbench.core.errors import StoreError
-    from mbench.report.publish import LOCK
     from mbench.run.fetch_stage import all_inputs, fetch
     from mbench.storage.atomic import write_text_atomically
+    from mbench.storage.report_folder import LOCK
     from mbench.storage.results_folder import JSON
 
     json_stream = click.get_current_context().with_resource(json_only()) if as_json else None

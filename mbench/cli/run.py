@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mbench.cli.options import request, suite_options, warn_of_failures
+from mbench.cli.output import print_place
 from mbench.core import interruption
 from mbench.core.clean_text import shown_place
 
@@ -73,7 +74,7 @@ def command(
     Exit status: 0 all done, 2 a mistake in the suite or its inputs or a file that cannot be
     written, 3 something failed, 130, 143 and 129 ended by Ctrl-C, SIGTERM and SIGHUP.
     """
-    from mbench.api.running import carry_out, prepare
+    from mbench.api.running import carry_out, current_page, prepare, report
     from mbench.cli.display import json_only, watching
     from mbench.cli.plan_display import show_plan
     from mbench.cli.summary import show_end, show_notes
@@ -89,18 +90,35 @@ def command(
         show_notes(prepared.findings)
     with watching(json_stream=json_stream, quiet=quiet) as progress:
         progress.event("plan", **prepared.cost.to_json())
-        finished = carry_out(prepared, progress, goal)
-    results, outcome, published = finished.results, finished.outcome, finished.published
-    if as_json:
-        failed = _tell_end(progress, results, outcome, published)
+        outcome = carry_out(prepared, progress, goal)
+        page = current_page(prepared, outcome)
+        finished = report(prepared, outcome, progress) if page is None else None
+    if page is not None:
+        _tell_current(page, progress, as_json=as_json, quiet=quiet)
+    if finished is None:
+        failed = 0
+    elif as_json:
+        failed = _tell_end(progress, finished.results, outcome, finished.published)
     else:
-        failed = show_end(results, outcome, published, quiet=quiet)
+        failed = show_end(finished.results, outcome, finished.published, quiet=quiet)
     warn_of_failures(asked.registry, asked.registry.rejected_files)
     if outcome.interrupted:
         click.echo("interrupted; run the same command again to continue", err=True)
         sys.exit(interruption.exit_status())
     if failed or asked.registry.rejected_files:
         sys.exit(SOME_FAILED)
+
+
+def _tell_current(page: Path, progress: Progress, *, as_json: bool, quiet: bool) -> None:
+    """Nothing was left to do, and nothing to write."""
+    if as_json:
+        progress.event(
+            "done", report=shown_place(page), problems=[], interrupted=False, unchanged=True
+        )
+        return
+    if not quiet:
+        click.echo("nothing has changed: the report is as it was", err=True)
+    print_place(page)
 
 
 def _tell_end(

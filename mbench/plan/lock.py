@@ -22,6 +22,7 @@ from mbench.evaluate.lm_eval.fingerprint import local_files
 from mbench.plan.plan import Plan
 from mbench.plan.registry import Registry
 from mbench.storage.checkpoints import Directory
+from mbench.storage.distributions import installed
 from mbench.storage.file_hash import file_hash
 from mbench.storage.inputs import Pins
 from mbench.storage.records import from_plain, to_plain
@@ -125,7 +126,7 @@ def lock_of(plan: Plan, suite: Mapping[str, Any]) -> Lock:
         files=_locked(files, store),
         plugins=_plugins(plan.registry, store),
         identities=_identities(plan),
-        installed=tuple(sorted(set(_installed()))),
+        installed=tuple(sorted(set(installed()))),
     )
 
 
@@ -152,12 +153,6 @@ def _packages(plan: Plan) -> dict[str, str]:
         for part in (*(key.parts() for key in cell.components.values()), *keys):
             packages |= part["distributions"]
     return packages
-
-
-def _installed() -> Iterator[str]:
-    for distribution in importlib.metadata.distributions():
-        if distribution.name:
-            yield f"{distribution.name}=={distribution.version}"
 
 
 def _input_files(plan: Plan) -> Iterator[Path]:

@@ -12,17 +12,15 @@ from mbench.core.clean_text import cleaned
 from mbench.core.results import Results
 from mbench.report.charts import drawing
 from mbench.report.item_files import FOLDER, write_items
-from mbench.report.page.index import VERDICT, to_json, write_index
+from mbench.report.page.index import to_json, write_index
 from mbench.report.page.panels import collect
-from mbench.report.page.render import PAGE, render
+from mbench.report.page.render import render
 from mbench.report.page.score_maps import MAPS
 from mbench.report.statistics.boards import RunBoards, boards
 from mbench.report.tables_for_papers import LATEX, MARKDOWN, write_tables
 from mbench.storage.atomic import write_text_atomically
-from mbench.storage.report_folder import replacing
+from mbench.storage.report_folder import LOCK, PAGE, VERDICT, replacing
 from mbench.storage.results_folder import RESULT_FILES, write
-
-LOCK = "suite.lock"
 
 RENDERED = (PAGE, MAPS, LATEX, MARKDOWN, VERDICT)
 """Files that follow from results."""

@@ -19,6 +19,12 @@ from pathlib import Path
 from mbench.core.errors import StoreError
 from mbench.storage.atomic import sweep, unfinished, write_atomically
 
+PAGE = "index.html"
+LOCK = "suite.lock"
+
+VERDICT = "verdict.json"
+"""What the index of a folder of reports shows of each."""
+
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)

@@ -19,10 +19,8 @@ from mbench.report.statistics.families import Comparison
 from mbench.report.statistics.ranking import Ranking
 from mbench.report.words import finite, method_name
 from mbench.storage.atomic import write_text_atomically
+from mbench.storage.report_folder import VERDICT
 from mbench.storage.results_folder import CSV, ITEMS, JSON
-
-VERDICT = "verdict.json"
-"""The file beside each report that holds what the index shows of it (see `to_json`)."""
 
 MARK = '<meta name="generator" content="mbench index">'
 """Identifies our own index: another file of that name is never overwritten."""

@@ -19,8 +19,7 @@ from mbench.report.page.terms import term_of
 from mbench.report.page.view import page
 from mbench.report.statistics.boards import RunBoards
 from mbench.storage.atomic import write_text_atomically
-
-PAGE = "index.html"
+from mbench.storage.report_folder import PAGE
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 

@@ -12,10 +12,11 @@ import pytest
 from helpers.demo_results import synthetic
 from helpers.small_runs import grid, results, run
 from mbench.core.errors import StoreError
-from mbench.report.page.index import MARK, VERDICT, to_json, write_index
+from mbench.report.page.index import MARK, to_json, write_index
 from mbench.report.publish import publish
 from mbench.report.statistics.answers import answers
 from mbench.report.statistics.boards import boards
+from mbench.storage.report_folder import VERDICT
 from mbench.storage.results_folder import read, write
 
 HOSTILE = "<img src=x onerror=alert(1)>"
