@@ -25,7 +25,18 @@ def needed(plan: Plan, store: Store) -> set[Key]:
     keys = set(store.asked)
     for model in plan.models:
         keys |= set(_of_model(plan, model, store))
+    keys |= set(_looks(store, keys))
     return keys | set(_measurements(plan, store)) | set(_tried(plan, store))
+
+
+def _looks(store: Store, keys: set[Key]) -> Iterator[Key]:
+    """What early verdicts evaluated of the evaluations."""
+    digests = {key.digest for key in keys if key.kind == "evaluations"}
+    for stored in contents(store, ["evaluations"]):
+        if stored.key.digest not in digests:
+            described = describe(stored, whole=False)
+            if described is not None and described.record.get("look of") in digests:
+                yield stored.key
 
 
 def _of_model(plan: Plan, model: PlannedModel, store: Store) -> Iterator[Key]:

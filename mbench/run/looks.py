@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mbench.storage.artefacts import canonical
+from mbench.storage.artefacts import canonical, digest_of
 from mbench.storage.store import Key
 
 if TYPE_CHECKING:
@@ -44,11 +44,10 @@ def looks_of(
 
 def look_key(evaluation: Key, number: int, names: Sequence[str]) -> Key:
     """Key of one look's outcomes: those of an evaluation, and which of its items they are."""
-    return Key.of(
-        "evaluations",
-        f"{evaluation.label}, look {number + 1}",
-        {**evaluation.made_by, "kind": "look", "items": list(names)},
-    )
+    made_by = {**evaluation.made_by, "kind": "look", "look of": evaluation.digest}
+    items = digest_of({"items": list(names)})
+    label = f"{evaluation.label}, look {number + 1}"
+    return Key.of("evaluations", label, {**made_by, "items": items})
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from helpers.tiny_suite import Watcher, plan_of, results_of
 from mbench.core.early import EarlyGoal
 from mbench.core.errors import MbenchError
 from mbench.core.evaluation import Evaluation
+from mbench.plan.needed import needed
 from mbench.run.early.course import Early
 from mbench.run.early.words import goal_of, in_words
 from mbench.run.runner import Runner
@@ -103,6 +104,15 @@ def test_the_same_again_computes_nothing(early, folder):
     assert again.forward_tokens == 0
     assert again.early == outcome.early
     assert files(store) == before
+
+
+def test_what_it_evaluated_is_needed_by_its_suite(early, folder):
+    store, outcome = early
+    looks = len(files(store)) - len(outcome.evaluations)
+    assert looks == sum(figure.look for figure in outcome.early.values())
+    keys = needed(plan_of(folder, store, SUITE), store)
+    kept = {f"{key.digest}.parquet" for key in keys if key.kind == "evaluations"}
+    assert files(store).keys() <= kept
 
 
 @pytest.mark.parametrize("goal", [None, EarlyGoal(precision=0.03), EarlyGoal(hours=1.0)])
