@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from mbench.core.batch_limit import BatchLimit
 from mbench.core.item_texts import ItemText
 
 if TYPE_CHECKING:
@@ -125,14 +126,18 @@ class Evaluator(Protocol):
         """
 
     def evaluate(
-        self, model: Any, *, batch_tokens: int = 8192, advance: Callable[[int], None] | None = None
+        self,
+        model: Any,
+        *,
+        batch_tokens: int | BatchLimit = 8192,
+        advance: Callable[[int], None] | None = None,
     ) -> Evaluation:
         """Evaluate the model as it is now, e.g. with a mask active.
 
         Args:
             model: a causal language model of transformers, in evaluation mode.
-            batch_tokens: tokens per forward, padding included; one row may exceed it. Bounds
-                memory; can be lowered from one call to the next.
+            batch_tokens: tokens per forward, padding included; one row may exceed it. A number is
+                halved for this call where memory runs out, a limit for all that share it.
             advance: called with the number of tokens done since its last call, `tokens` in sum.
 
         Raises:

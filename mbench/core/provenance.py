@@ -213,6 +213,8 @@ class RunCost:
     interrupted: bool
     forecasts: tuple[Forecast, ...] = ()
     """By model, once its speeds were measured."""
+    batch_tokens: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Model -> task, or what else passed -> tokens in one forward call, at most, at the end."""
 
 
 @dataclass(frozen=True)

@@ -283,8 +283,10 @@ class Suite(Strict):
     """What methods are ranked by; omitted: the mean log perplexity."""
     efficiency: EfficiencySpec | None = None
     """If given, size, memory and speed of a physically pruned model are measured at each budget."""
-    batch_tokens: Tokens = 8192
-    """Tokens in one forward call."""
+    batch_tokens: Tokens | Literal["auto"] = "auto"
+    """Tokens in one forward call, padding included. `auto`: on a GPU as many as its free memory has
+    room for, measured on the first batches; elsewhere 8192. Half as many wherever memory runs out.
+    It changes figures by no more than rounding and enters no key."""
     processes: Annotated[int, Field(ge=1, le=64)] = 1
     """Processes that evaluate masks side by side, each on one thread, where there is no GPU: for
     models so small that one operation cannot keep several cores busy."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from mbench.core.batch_limit import BatchLimit, bands
 from mbench.core.errors import TaskError
 from mbench.core.evaluation import PERPLEXITY_METRICS, Evaluation, evaluation, joined
 from mbench.core.item_texts import ItemText
@@ -132,7 +133,7 @@ class PreparedText:
         self,
         model: PreTrainedModel,
         *,
-        batch_tokens: int = 8192,
+        batch_tokens: int | BatchLimit = 8192,
         advance: Callable[[int], None] | None = None,
     ) -> Evaluation:
         """Score all windows with the model as it is now; see `Evaluator.evaluate`."""
@@ -143,18 +144,27 @@ class PreparedText:
         meter = Meter(self.tokens, advance)
         losses = np.empty(len(self._rows))
         top: list[np.ndarray] = [np.zeros(0, np.int32)] * len(self._rows)
-        start = 0
-        while start < len(self._order):
-            read = self._read[self._order[start]]
+        done = 0
+
+        def cut(tokens: int) -> Iterator[list[int]]:
+            left = self._order[done:]
             # The whole model's logits of several windows would not fit into bounded memory.
-            count = 1 if parts is None else max(1, batch_tokens // read)
-            batch = self._order[start : start + count]
+            most = 1 if parts is None else tokens
+            return (left[part] for part in bands([self._read[at] for at in left], most))
+
+        def compute(batch: list[int]) -> None:
+            nonlocal done
             scored = [row for window in batch for row in self._rows_of[window]]
             losses[scored], likeliest = self._score(model, parts, batch)
             for row, tokens in zip(scored, likeliest, strict=True):
                 top[row] = tokens
             meter.add(sum(self._read[at] for at in batch))
-            start += count
+            done += len(batch)
+
+        # The first window is the longest.
+        BatchLimit.of(batch_tokens).run(
+            cut, lambda batch: len(batch) * self._read[batch[0]], compute
+        )
         bad = next(iter(np.flatnonzero(~np.isfinite(losses)).tolist()), None)
         if bad is not None:
             raise TaskError(

@@ -307,10 +307,8 @@ class EvaluationStage:
         session.progress.stage(f"{masked.label}: {task.name}")
         model = session.load().model
         start = time.perf_counter()
-        result = session.within_memory(
-            task.name,
-            lambda most: part.evaluate(model, batch_tokens=most, advance=session.advance),
-        )
+        limit = session.batch_limit(task.name)
+        result = part.evaluate(model, batch_tokens=limit, advance=session.advance)
         digest = session.plan.task_size_key(session.model, task).digest
         size = TaskSize(part.items, part.tokens, part.generated)
         session.speeds.evaluated(digest, size, time.perf_counter() - start)

@@ -165,7 +165,5 @@ def _evaluate(session: ModelSession, evaluator: Evaluator) -> None:
         session.outcome.forward_tokens += tokens
 
     model = session.load().model
-    session.within_memory(
-        evaluator.name,
-        lambda most: evaluator.evaluate(model, batch_tokens=most, advance=count),
-    )
+    limit = session.batch_limit(evaluator.name)
+    evaluator.evaluate(model, batch_tokens=limit, advance=count)

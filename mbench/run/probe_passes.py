@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mbench.core.batch_limit import bands
 from mbench.core.errors import PluginError, UnsupportedModel
 from mbench.core.interfaces import ExpertMask, RouterMode, Statistic
 from mbench.plan.cells import SHARDS
@@ -83,14 +84,28 @@ class ProbePasses:
         text = self.text(corpus, sequences)
         ready = self._prepared(text)
         sums = np.zeros((len(masks), 2))
+        order = np.argsort(-text.lengths, kind="stable")
+        done = 0
 
-        def compute(batch_tokens: int) -> None:
-            sums[:] = 0
-            with fast_experts(ready.loaded.layers):
-                for rows in _batches(text, batch_tokens if ready.parts else 1):
-                    sums[:] += self._batch(ready, (corpus, sequences), text, rows, masks, router)
+        def cut(tokens: int) -> Iterator[np.ndarray]:
+            left = order[done:]
+            lengths = text.lengths[left].tolist()
+            return (left[part] for part in bands(lengths, tokens if ready.parts else 1))
 
-        self._session.within_memory(f"trying masks on {corpus}", compute)
+        def compute(rows: np.ndarray) -> None:
+            nonlocal done
+            counted = self._session.outcome.forward_tokens
+            try:
+                found = self._batch(ready, (corpus, sequences), text, rows, masks, router)
+            except Exception:
+                self._session.advance(counted - self._session.outcome.forward_tokens)
+                raise
+            sums[:] += found
+            done += len(rows)
+
+        limit = self._session.batch_limit(f"trying masks on {corpus}")
+        with fast_experts(ready.loaded.layers):
+            limit.run(cut, lambda rows: int(text.lengths[rows].max()) * len(rows), compute)
         if not np.isfinite(sums).all():
             name = self._session.model.name
             raise UnsupportedModel(f"the output of {name} under a mask is not finite on {corpus}")
@@ -181,7 +196,7 @@ class ProbePasses:
 
         text = self.text(corpus, sequences)
         loaded = self._session.load()
-        batch_tokens = self._session.plan.suite.batch_tokens
+        batch_tokens = self._session.batch_limit(f"profile on {corpus}").tokens
         try:
             with unchanged(loaded.model):
                 collected = profile_model(
@@ -216,12 +231,6 @@ def _predicted(text: TokenSequences) -> np.ndarray:
     """int64 [sequences], the tokens of each that another one comes before."""
     predicted: np.ndarray = np.maximum(text.lengths - 1, 0)
     return predicted
-
-
-def _batches(text: TokenSequences, batch_tokens: int) -> Iterator[np.ndarray]:
-    """Row numbers, as many at once as have so many tokens with their padding; at least one."""
-    size = max(1, batch_tokens // text.ids.shape[1])
-    yield from np.array_split(np.arange(len(text.ids)), range(size, len(text.ids), size))
 
 
 def _compare(

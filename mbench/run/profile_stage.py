@@ -133,7 +133,7 @@ def _collected(
         loaded,
         session.plan.corpora[corpus],
         statistics,
-        batch_tokens=session.plan.suite.batch_tokens,
+        batch_tokens=session.batch_limit(f"profile on {corpus}").tokens,
         shards=SHARDS,
         advance=session.advance,
     )

@@ -202,6 +202,9 @@ def _cost(outcome: Outcome) -> RunCost:
     scoring: dict[str, dict[str, str]] = {}
     for (model, task), how in outcome.scoring.items():
         scoring.setdefault(model, {})[task] = how
+    limits: dict[str, dict[str, int]] = {}
+    for (model, what), limit in outcome.batch_limits.items():
+        limits.setdefault(model, {})[what] = limit.tokens
     return RunCost(
         forward_tokens=outcome.forward_tokens,
         seconds={name: round(spent, 1) for name, spent in outcome.seconds.items()},
@@ -209,6 +212,7 @@ def _cost(outcome: Outcome) -> RunCost:
         scoring=scoring,
         interrupted=outcome.interrupted,
         forecasts=tuple(outcome.forecasts),
+        batch_tokens=limits,
     )
 
 

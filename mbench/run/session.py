@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mbench.core.batch_limit import BatchLimit
 from mbench.core.early import EarlyFigure
 from mbench.core.errors import ModelNotFound
 from mbench.core.evaluation import Evaluation
@@ -29,8 +30,6 @@ from mbench.storage.store import Key, Store
 
 if TYPE_CHECKING:
     from mbench.moe.load import LoadedModel
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -74,6 +73,8 @@ class Outcome:
     """(model, task) -> how this run computed its log-likelihoods."""
     forecasts: list[Forecast] = field(default_factory=list)
     """By model, once its speeds were measured."""
+    batch_limits: dict[tuple[str, str], BatchLimit] = field(default_factory=dict)
+    """(model, task or text) -> how many tokens went through the model at once."""
     efficiency: list[Saving] = field(default_factory=list)
     """By model and budget, where the suite asks for it."""
     interrupted: bool = False
@@ -103,6 +104,7 @@ class ModelSession:
         self.speeds = SpeedMeter(store, model.identity)
         self.sharing = sharing or Alone()
         self._loaded: LoadedModel | Exception | None = None
+        self._limits: dict[str, BatchLimit] = {}
 
     def load(self) -> LoadedModel:
         """The model with its weights; an error is remembered, not tried again."""
@@ -143,26 +145,22 @@ class ModelSession:
         self.outcome.forward_tokens += tokens
         self.progress.advance(tokens)
 
-    def within_memory(self, what: str, compute: Callable[[int], T]) -> T:
-        """Compute with the suite's `batch_tokens`; where memory runs out, again with half of it.
+    def batch_limit(self, what: str) -> BatchLimit:
+        """How many tokens go through the model at once in one kind of pass, as by now found out:
+        the suite's `batch_tokens`, or as many as memory has room for."""
+        if what not in self._limits:
 
-        Raises `torch.OutOfMemoryError` where one token is too many.
-        """
-        import torch
+            def tell(text: str) -> None:
+                self.progress.warning(f"{what}: {text}")
 
-        batch_tokens = self.plan.suite.batch_tokens
-        while True:
-            counted = self.outcome.forward_tokens
-            try:
-                return compute(batch_tokens)
-            except torch.OutOfMemoryError:
-                if batch_tokens == 1:
-                    raise
-            self.advance(counted - self.outcome.forward_tokens)
-            batch_tokens //= 2
-            self.progress.warning(
-                f"{what}: out of memory, tried again with batch_tokens {batch_tokens}"
+            asked = self.plan.suite.batch_tokens
+            self._limits[what] = (
+                BatchLimit.automatic(self.load().model, tell)
+                if asked == "auto"
+                else BatchLimit(asked, tell=tell)
             )
+            self.outcome.batch_limits[self.model.name, what] = self._limits[what]
+        return self._limits[what]
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mbench.core.batch_limit import BatchLimit
 from mbench.core.errors import TaskError
 from mbench.core.evaluation import GENERATED_METRICS
 from mbench.core.replaced import replaced
@@ -107,15 +108,24 @@ class GenerationRequests:
                 yield _Draw(at, stream(seed, item.identity, instance.idx, repeat))
 
     def answer(
-        self, model: PreTrainedModel, batch_tokens: int, meter: Meter
+        self, model: PreTrainedModel, limit: BatchLimit, meter: Meter
     ) -> list[tuple[Any, ...]]:
         """For each instance, the text of each repetition.
 
         Raises:
             TaskError: logits that are not finite; greedy decoding would not notice.
         """
+        answers: list[tuple[str, Shape]] = []
+
+        def generate(rows: int) -> None:
+            answers.extend(self._generate(model, rows, meter))
+
         with quiet():
-            answers = self._generate(model, max(1, batch_tokens // self.longest), meter)
+            limit.run(
+                lambda tokens: [] if answers else [max(1, tokens // self.longest)],
+                lambda rows: rows * self.longest,
+                generate,
+            )
         self.scoring = "reference"
         by_instance: list[list[str]] = [[] for _ in self._instances]
         shapes: list[list[Shape]] = [[] for _ in self._instances]

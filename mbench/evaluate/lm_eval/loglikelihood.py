@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mbench.core.batch_limit import BatchLimit
 from mbench.core.errors import TaskError
 from mbench.evaluate import packing
 from mbench.evaluate.lm_eval import reference
@@ -90,7 +91,7 @@ class LoglikelihoodRequests:
         return found
 
     def answer(
-        self, model: PreTrainedModel, batch_tokens: int, meter: Meter
+        self, model: PreTrainedModel, limit: BatchLimit, meter: Meter
     ) -> list[tuple[Any, ...]]:
         """For each instance, the response to each repetition, all the same.
 
@@ -98,12 +99,11 @@ class LoglikelihoodRequests:
         """
         parts = self._split(model)
         if parts is not None:
-            batches = self._cut(batch_tokens)
-            responses = packing.score_all(parts, batches, model.device, meter.add)
+            responses = self._packed(parts, model, limit, meter)
         else:
             with quiet():
                 responses = reference.score_all(
-                    model, self._tokenizer, self._requests, batch_tokens, meter.add_share
+                    model, self._tokenizer, self._requests, limit, meter.add_share
                 )
         self._refuse_not_finite(responses)
         self._whole._checked = (weakref.ref(model), parts)
@@ -113,6 +113,18 @@ class LoglikelihoodRequests:
             values = [value for value, _ in responses]
             by_instance = np.bincount(self._instance_of, weights=values).tolist()
         return [(each,) * times for each, times in zip(by_instance, self._repeats, strict=True)]
+
+    def _packed(
+        self, parts: SplitModel, model: PreTrainedModel, limit: BatchLimit, meter: Meter
+    ) -> list[Response]:
+        responses: list[Response] = []
+
+        def compute(tokens: int) -> None:
+            batches = self._cut(tokens)
+            responses.extend(packing.score_all(parts, batches, model.device, meter.add))
+
+        limit.run(lambda tokens: [] if responses else [tokens], lambda tokens: tokens, compute)
+        return responses
 
     def _split(self, model: PreTrainedModel) -> SplitModel | None:
         """Body and head of the model if it allows packing; checked once per model."""

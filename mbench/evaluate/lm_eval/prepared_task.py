@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from mbench.core.batch_limit import BatchLimit
 from mbench.core.errors import ChatError, MbenchError, TaskError, one_line
 from mbench.core.evaluation import WEIGHT, Evaluation, evaluation, joined
 from mbench.core.item_texts import ItemText
@@ -265,7 +266,7 @@ class PreparedTask:
         self,
         model: PreTrainedModel,
         *,
-        batch_tokens: int = 8192,
+        batch_tokens: int | BatchLimit = 8192,
         advance: Callable[[int], None] | None = None,
     ) -> Evaluation:
         """Score all items with the model as it is now; see `Evaluator.evaluate`."""
@@ -276,7 +277,7 @@ class PreparedTask:
                 f"{positions} positions: it must be prepared with that max_length"
             )
         meter = Meter(self.tokens, advance)
-        responses = self.requests.answer(model, batch_tokens, meter)
+        responses = self.requests.answer(model, BatchLimit.of(batch_tokens), meter)
         meter.finish()
         try:
             for instance, of_instance in zip(self._instances, responses, strict=True):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lm_eval.models.huggingface import HFLM
 
+from mbench.core.batch_limit import BatchLimit
 from mbench.evaluate.lm_head import softmax_dtype
 from mbench.evaluate.packing import Request, Response
 
@@ -35,28 +37,42 @@ def wrap(
     )
 
 
+@dataclass(frozen=True)
+class _Chunk:
+    """Requests of some batches."""
+
+    numbers: list[int]
+    batch_size: int
+
+
 def score_all(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     requests: Sequence[Request],
-    batch_tokens: int,
+    limit: BatchLimit,
     advance: Callable[[float], None],
 ) -> list[Response]:
     """Responses in the order of the requests; `advance` is called with shares of the total."""
     longest = max(len(request.tokens) for request in requests)
-    batch_size = max(1, batch_tokens // longest)
-    scorer = wrap(model, tokenizer, longest, batch_size)
     # In lm-eval's own order, so that its batches are the same as without progress reports.
     whole = [(*request.tokens, request.targets[-1]) for request in requests]
     order = sorted(range(len(requests)), key=lambda number: (-len(whole[number]), whole[number]))
     responses: dict[int, Response] = {}
-    for start in range(0, len(order), CHUNK * batch_size):
-        part = order[start : start + CHUNK * batch_size]
+
+    def cut(tokens: int) -> Iterator[_Chunk]:
+        size = max(1, tokens // longest)
+        for start in range(len(responses), len(order), CHUNK * size):
+            yield _Chunk(order[start : start + CHUNK * size], size)
+
+    def compute(chunk: _Chunk) -> None:
+        scorer = wrap(model, tokenizer, longest, chunk.batch_size)
         answers = scorer._loglikelihood_tokens(
-            [_parts(requests[number], number) for number in part], disable_tqdm=True
+            [_parts(requests[number], number) for number in chunk.numbers], disable_tqdm=True
         )
-        responses.update(zip(part, answers, strict=True))
-        advance(len(part) / len(order))
+        responses.update(zip(chunk.numbers, answers, strict=True))
+        advance(len(chunk.numbers) / len(order))
+
+    limit.run(cut, lambda chunk: chunk.batch_size * longest, compute)
     return [responses[number] for number in range(len(requests))]
 
 

@@ -102,6 +102,7 @@ def _run(run: RunRecord) -> dict[str, object]:
             "forecasts": {each.model: _checked(each) for each in cost.forecasts},
         },
         "log-likelihoods": cost.scoring,
+        "batch tokens": cost.batch_tokens,
         "interrupted": cost.interrupted,
         "profiles": {
             model: {
