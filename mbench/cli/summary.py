@@ -68,9 +68,11 @@ def show_end(results: Results, outcome: Outcome, published: WrittenReport, *, qu
             cell.status == "ok" and all(cell.task_status(t).status == "ok" for t in tasks)
             for cell in results.cells
         )
+        early = sum(len(cell.early) for cell in results.cells)
         click.echo(
             f"{ok} of {counted(len(results.cells), 'cell')} complete,"
-            f" {counted(len(problems), 'problem')},"
+            + (f" {counted(early, 'figure')} from some items," if early else "")
+            + f" {counted(len(problems), 'problem')},"
             f" {outcome.forward_tokens:,} forward tokens, {duration(spent)}",
             err=True,
         )
@@ -94,7 +96,7 @@ def list_problems(results: Results) -> list[tuple[str, str]]:
             continue
         for task in results.task_metrics:
             status = cell.task_status(task)
-            if status.status != "ok":
+            if status.status not in ("ok", "early"):
                 add(status.status, status.reason, cell.label, task)
     for saving in results.efficiency:
         if saving.status != "ok":
