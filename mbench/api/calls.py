@@ -51,7 +51,8 @@ class Options(TypedDict, total=False):
     changes: Mapping[str, Any]
     """Single values of the suite by dotted key, `{"router": "preserved"}` (`--set`)."""
     store: str | Path
-    """Folder of the store; without it `$MBENCH_STORE`, else the user's cache."""
+    """The store, a folder or a URL such as `s3://bucket/prefix`; without it `$MBENCH_STORE`, else
+    the user's cache."""
 
 
 def plan(suite: Suite, **options: Unpack[Options]) -> PlannedRun:
@@ -147,7 +148,7 @@ def identify(
         base: the full model: a directory, a hub id, maybe with @REVISION, or a plugin's model.
         pruned: the other, likewise.
         plugins: paths of plugin files.
-        store: the folder whose masks of the full model are compared with it.
+        store: the folder or URL whose masks of the full model are compared with it.
 
     Raises:
         MbenchError: one line, for what is no pair of such checkpoints.
@@ -159,7 +160,7 @@ def identify(
         _refuse_no_path(name, given)
     if store is not None:
         _refuse_no_path("store", store)
-    root = default_root() if store is None else Path(store)
+    root = default_root() if store is None else store
     with _own_settings():
         return identified(base, pruned, [Path(each) for each in plugins], Store(root))
 
@@ -211,7 +212,7 @@ def _wish(suite: Suite, options: Mapping[str, Any], *, trust_expected: bool = Fa
         plugins=tuple(item for item in plugins if not isinstance(item, str | Path)),
         methods=options.get("methods") or {},
         narrowing=_narrowing(options),
-        store=Path(options["store"]) if options.get("store") else None,
+        store=options.get("store") or None,
         trust_expected=trust_expected,
         broken_files=False,
     )

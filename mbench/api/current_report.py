@@ -50,7 +50,10 @@ def made_of(
         return None
     keys = [*outcome.masks, *outcome.evaluations]
     try:
-        stored = {f"{key.kind}/{key.digest}": state_of(asked.store.path(key)) for key in keys}
+        paths = {f"{key.kind}/{key.digest}": asked.store.path(key) for key in keys}
+        stored = {name: state_of(path) for name, path in paths.items() if isinstance(path, Path)}
+        if len(stored) < len(paths):
+            return None
         beside = folder.resolve().parent / "published"
         read = [*_files(HOME), *_files(SHIPPED), *_files(beside)]
         code = {str(path): state_of(path) for path in read}

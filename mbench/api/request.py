@@ -42,7 +42,7 @@ class Wish:
     """To add or to replace, as a suite says them."""
     narrowing: Mapping[str, Any] = field(default_factory=dict)
     """The options of `FLAGS` by name."""
-    store: Path | None = None
+    store: Path | str | None = None
     trust_expected: bool = False
     """Whether what is out of reach may be planned by what the suite says of it."""
     broken_files: bool = True

@@ -42,7 +42,7 @@ def command(
     pruned: str,
     save: Path | None,
     plugin_files: tuple[Path, ...],
-    store_root: Path | None,
+    store_root: Path | str | None,
     as_json: bool,
 ) -> None:
     """Say which experts of BASE the checkpoint PRUNED holds, and what else differs.

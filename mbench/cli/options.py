@@ -79,13 +79,26 @@ plugin_option = click.option(
     help="Load a plugin from a single file. Repeatable.",
 )
 
+
+class StoreType(click.Path):
+    """A folder, or a URL such as s3://BUCKET/PREFIX, which must not become a path."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A URL as it is, anything else as a path."""
+        if isinstance(value, str) and "://" in value:
+            return value
+        return super().convert(value, param, ctx)
+
+
+STORE = StoreType(path_type=Path)
+
 store_option = click.option(
     "--store",
     "store_root",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder of stored profiles, masks and evaluations [default: $MBENCH_STORE, else the"
-    " user's cache].",
+    type=STORE,
+    metavar="DIR|URL",
+    help="Where profiles, masks and evaluations are stored, e.g. s3://BUCKET/PREFIX"
+    " [default: $MBENCH_STORE, else the user's cache].",
 )
 
 
@@ -124,7 +137,7 @@ def request_of(
     planned: Callable[[Wish, Callable[[str], object]], Request],
     suite: Path,
     plugin_files: tuple[Path, ...] = (),
-    store_root: Path | None = None,
+    store_root: Path | str | None = None,
     *,
     trust_expected: bool = False,
     **narrowing: Any,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mbench.cli.options import plugin_option, request, store_option
+from mbench.cli.options import STORE, plugin_option, request, store_option
 from mbench.cli.output import print_json
 from mbench.cli.store_display import (
     all_kinds,
@@ -61,7 +61,7 @@ def command() -> None:
 @kind_option
 @store_option
 @json_option
-def list_(text: str, kinds: tuple[Any, ...], store_root: Path | None, as_json: bool) -> None:
+def list_(text: str, kinds: tuple[Any, ...], store_root: Path | str | None, as_json: bool) -> None:
     """List what is stored, newest last: key, size, date and label; then how much of each kind.
 
     TEXT: only those whose label or key has it.
@@ -91,7 +91,7 @@ def list_(text: str, kinds: tuple[Any, ...], store_root: Path | None, as_json: b
 @click.argument("key")
 @store_option
 @json_option
-def show(key: str, store_root: Path | None, as_json: bool) -> None:
+def show(key: str, store_root: Path | str | None, as_json: bool) -> None:
     """Show one artefact, given by the first characters of its key.
 
     Says what made it and whether it is whole; of a mask the experts it keeps, of an evaluation its
@@ -129,7 +129,9 @@ def show(key: str, store_root: Path | None, as_json: bool) -> None:
 @kind_option
 @store_option
 @json_option
-def verify(kinds: tuple[Any, ...], move: bool, store_root: Path | None, as_json: bool) -> None:
+def verify(
+    kinds: tuple[Any, ...], move: bool, store_root: Path | str | None, as_json: bool
+) -> None:
     """Read everything that is stored, and name each damaged artefact.
 
     Exit status: 0 all is whole, 3 something is damaged.
@@ -184,7 +186,7 @@ def prune(
     yes: bool,
     kinds: tuple[Any, ...],
     plugin_files: tuple[Path, ...],
-    store_root: Path | None,
+    store_root: Path | str | None,
     as_json: bool,
 ) -> None:
     """Remove what none of SUITES needs, what is older than some time, or both.
@@ -193,7 +195,6 @@ def prune(
     """
     from mbench.cli.display import json_only
     from mbench.core.errors import StoreError
-    from mbench.storage.atomic import remove
     from mbench.storage.housekeeping import contents, describe, set_aside
 
     json_stream = click.get_current_context().with_resource(json_only()) if as_json else None
@@ -213,17 +214,16 @@ def prune(
     rows = [described for each in going if (described := describe(each, whole=False))]
     if yes:
         store.sweep()
-        for path in (*(each.path for each in going), *moved):
-            remove(path)
+        for name in (*(f"{each.key.kind}/{each.path.name}" for each in going), *moved):
+            store.remove(name)
     if as_json:
-        places = [path.relative_to(store.root).as_posix() for path in moved]
         artefacts = list(map(to_json, rows))
-        print_json({"removed": yes, "artefacts": artefacts, "damaged": places}, json_stream)
+        print_json({"removed": yes, "artefacts": artefacts, "damaged": moved}, json_stream)
         return
     for each in rows:
         say(line_of(each.stored, each.label))
-    for path in moved:
-        say(path.relative_to(store.root).as_posix())
+    for name in moved:
+        say(name)
     for total in totals_of(going):
         say(total)
     what = f"{len(going)} artefacts of {size_of(going)}"
@@ -232,18 +232,18 @@ def prune(
 
 
 @command.command("copy")
-@click.argument("destination", type=click.Path(path_type=Path))
+@click.argument("destination", type=STORE)
 @suites_argument
 @kind_option
 @plugin_option
 @store_option
 @json_option
 def copy(
-    destination: Path,
+    destination: Path | str,
     suites: tuple[Path, ...],
     kinds: tuple[Any, ...],
     plugin_files: tuple[Path, ...],
-    store_root: Path | None,
+    store_root: Path | str | None,
     as_json: bool,
 ) -> None:
     """Copy everything, or what SUITES need, into the store DESTINATION, verified on the way.
@@ -292,21 +292,17 @@ def copy(
         sys.exit(SOME_DAMAGED)
 
 
-def _open(root: Path | None) -> Store:
+def _open(root: Path | str | None) -> Store:
     """The store, which must be there already."""
-    from mbench.core.errors import StoreError
     from mbench.storage.store import Store, default_root
 
-    place = root or default_root()
-    if not place.is_dir():
-        raise StoreError(f"there is no store at {place}")
-    store = Store(place)
+    store = Store(root or default_root(), make=False)
     store.listen(warn)
     return store
 
 
 def _needed(
-    suites: Sequence[Path], plugin_files: tuple[Path, ...], store_root: Path | None
+    suites: Sequence[Path], plugin_files: tuple[Path, ...], store_root: Path | str | None
 ) -> set[Key]:
     from mbench.plan.admission.admit import admit
     from mbench.plan.cost import estimate

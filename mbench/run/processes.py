@@ -39,7 +39,7 @@ class Order(BaseModel):
 
     suite: Suite
     plugin_files: tuple[Path, ...]
-    store: Path
+    store: str
     model: str
     worker: int
     """1 for the first one beside the run itself."""
@@ -100,7 +100,7 @@ class Processes:
         return Order(
             suite=self._plan.suite,
             plugin_files=tuple(map(Path, self._plan.registry.files)),
-            store=self._store.root,
+            store=str(self._store.root),
             model=model,
             worker=number,
             pins=to_plain(self._plan.inputs.pins()),

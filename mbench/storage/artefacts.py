@@ -10,6 +10,7 @@ Every reader takes the path and the digest that the artefact must have, and rais
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -23,6 +24,7 @@ import numpy as np
 
 from mbench.core.errors import Damaged
 from mbench.core.provenance import CorpusProfile
+from mbench.storage.place import Place, RemotePlace
 from mbench.storage.records import from_plain, to_plain
 from mbench.storage.seal import OPEN_SEAL, check, check_sha256, read_file, sealed
 
@@ -70,7 +72,7 @@ def json_bytes(record: Mapping[str, Any], content: Any) -> bytes:
     return sealed(json.dumps(parts, sort_keys=True).encode())
 
 
-def read_json(path: Path, digest: str) -> JsonArtefact:
+def read_json(path: Place, digest: str) -> JsonArtefact:
     """Read a JSON artefact."""
     stored = _sealed_json(read_file(path))
     return JsonArtefact(_checked(stored.get("made_by"), digest), stored.get("content"))
@@ -98,7 +100,7 @@ def table_bytes(record: Mapping[str, Any], items: pd.DataFrame) -> bytes:
     return sealed(buffer.getvalue())
 
 
-def read_table(path: Path, digest: str) -> TableArtefact:
+def read_table(path: Place, digest: str) -> TableArtefact:
     """Read per-item outcomes."""
     import pyarrow
     import pyarrow.parquet
@@ -157,7 +159,7 @@ def write_statistic(
     (folder / META).write_bytes(sealed(json.dumps(meta, sort_keys=True).encode()))
 
 
-def read_statistic(path: Path, digest: str) -> StatisticArtefact:
+def read_statistic(path: Place, digest: str) -> StatisticArtefact:
     """Read what a statistic says of itself; its files are there and as long as they should be."""
     try:
         stored = _sealed_json(read_file(path / META))
@@ -168,31 +170,43 @@ def read_statistic(path: Path, digest: str) -> StatisticArtefact:
         profile = from_plain(CorpusProfile, stored["profile"])
         files = dict(stored["files"])
         lengths = {name: int(file["bytes"]) for name, file in files.items()}
+        actual = _sizes(path, {name: str(file["sha256"]) for name, file in files.items()})
     except (ValueError, KeyError, TypeError) as error:
         raise Damaged(f"{META} is not that of a statistic: {error}") from None
     for name, length in lengths.items():
-        try:
-            actual = (path / name).stat().st_size
-        except OSError:
-            raise _missing(path, name) from None
-        if actual != length:
-            raise Damaged(f"{name} has {actual} bytes, not {length}")
+        if name not in actual:
+            raise _missing(path, name)
+        if actual[name] != length:
+            raise Damaged(f"{name} has {actual[name]} bytes, not {length}")
     return StatisticArtefact(record, profile, files)
 
 
-def read_arrays(path: Path, digest: str, name: str) -> dict[str, np.ndarray]:
+def _sizes(path: Place, files: Mapping[str, str]) -> dict[str, int]:
+    """Bytes of those files of a statistic, given with their sha256, that are there."""
+    if isinstance(path, RemotePlace):
+        sizes = path.sizes()
+        members = {name: path.member(name, sha256).name for name, sha256 in files.items()}
+        return {name: sizes[member] for name, member in members.items() if member in sizes}
+    found = {}
+    for name in files:
+        with contextlib.suppress(OSError):
+            found[name] = (path / name).stat().st_size
+    return found
+
+
+def read_arrays(path: Place, digest: str, name: str) -> dict[str, np.ndarray]:
     """Read one file of a statistic: arrays by name."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    data = _checked_file(path, name, read_statistic(path, digest))
+    data = _checked_file(path, name, read_statistic(path, digest), cached=True)
     try:
         return load(data)
     except (SafetensorError, ValueError, KeyError) as error:
         raise Damaged(f"{name} holds no arrays: {error}") from None
 
 
-def verify(kind: Kind, path: Path, digest: str) -> Mapping[str, Any]:
+def verify(kind: Kind, path: Place, digest: str) -> Mapping[str, Any]:
     """Read every byte of an artefact; returns what made it, with its `label`."""
     if kind == "evaluations":
         return read_table(path, digest).record
@@ -204,7 +218,7 @@ def verify(kind: Kind, path: Path, digest: str) -> Mapping[str, Any]:
     return statistic.record
 
 
-def files_of(kind: Kind, path: Path, digest: str) -> Iterator[tuple[str, bytes]]:
+def files_of(kind: Kind, path: Place, digest: str) -> Iterator[tuple[str, bytes]]:
     """The verified files of an artefact, by name within its folder, or with its own name."""
     if kind == "statistics":
         statistic = read_statistic(path, digest)
@@ -216,13 +230,22 @@ def files_of(kind: Kind, path: Path, digest: str) -> Iterator[tuple[str, bytes]]
         yield path.name, read_file(path)
 
 
-def _checked_file(path: Path, name: str, statistic: StatisticArtefact) -> bytes:
+def _checked_file(
+    path: Place, name: str, statistic: StatisticArtefact, *, cached: bool = False
+) -> bytes:
+    """The verified content of one file; `cached`: of its copy on this machine, which is made."""
     expected = statistic.files.get(name)
     if expected is None:
         raise Damaged(f"it has no {name}")
+    sha256 = str(expected["sha256"])
     try:
-        data = read_file(path / name)
-        check_sha256(data, str(expected["sha256"]))
+        if not isinstance(path, RemotePlace):
+            data = read_file(path / name)
+        elif not cached:
+            data = path.member(name, sha256).read()
+        else:
+            return path.member(name, sha256).read_cached(sha256)
+        check_sha256(data, sha256)
     except FileNotFoundError:
         raise _missing(path, name) from None
     except Damaged as damage:
@@ -230,9 +253,13 @@ def _checked_file(path: Path, name: str, statistic: StatisticArtefact) -> bytes:
     return data
 
 
-def _missing(path: Path, name: str) -> Exception:
-    """A folder without one of its files is damaged; without a folder, nothing is there."""
-    return Damaged(f"{name} is missing") if os.path.lexists(path) else FileNotFoundError(str(path))
+def _missing(path: Place, name: str) -> Exception:
+    """A folder without one of its files is damaged; without a folder, nothing is there.
+
+    Elsewhere than on a disk, a folder is there once its `meta.json` is, which comes last.
+    """
+    there = name != META if isinstance(path, RemotePlace) else os.path.lexists(path)
+    return Damaged(f"{name} is missing") if there else FileNotFoundError(str(path))
 
 
 def _sealed_json(content: bytes) -> dict[str, Any]:

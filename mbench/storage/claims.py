@@ -18,12 +18,16 @@ import json
 import os
 import platform
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 from mbench.core.errors import StoreError
+
+CLAIMS = "claims"
+"""The folder of a store that holds them."""
 
 LEASE = 60.0
 """Seconds after which an untouched claim is nobody's."""
@@ -37,7 +41,55 @@ ATTEMPTS = 5
 _numbers = itertools.count()
 
 
-class Claims:
+class Claim(ABC):
+    """A claim that this process has."""
+
+    def __init__(self, lease: float) -> None:
+        """Nobody has taken it over yet."""
+        self.lost = False
+        """Whether another has taken it over, because it was not touched in time."""
+        self._lease = lease
+
+    @abstractmethod
+    def renew(self) -> bool:
+        """Touch it; False where another has taken it over."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Give it back."""
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Touch it in time until the block ends, then give it back."""
+        ended = threading.Event()
+
+        def touch() -> None:
+            while not ended.wait(self._lease / TOUCHES):
+                if not self.renew():
+                    return
+
+        thread = threading.Thread(target=touch, name="claim", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            self.release()
+
+
+class Claims(Protocol):
+    """The claims of one store."""
+
+    def take(self, name: str, lease: float = LEASE) -> Claim | None:
+        """Claim a piece of work; None where a living owner has it.
+
+        `name` is any text that says what the work is, the same for all who might do it. Raises
+        `StoreError` where the store cannot be written.
+        """
+
+
+class FileClaims:
     """The claims of one folder on a local disk, or on one that many machines share."""
 
     def __init__(self, folder: Path) -> None:
@@ -45,13 +97,9 @@ class Claims:
         self._folder = folder
 
     def take(self, name: str, lease: float = LEASE) -> Claim | None:
-        """Claim a piece of work; None where a living owner has it.
-
-        `name` is any text that says what the work is, the same for all who might do it. Raises
-        `StoreError` where the folder cannot be written.
-        """
-        path = self._folder / (hashlib.sha256(name.encode()).hexdigest() + ".claim")
-        content = json.dumps({"work": name, "lease": lease, **_owner()}).encode()
+        """See `Claims.take`."""
+        path = self._folder / (claim_name(name) + ".claim")
+        content = claim_text(name, lease)
         try:
             self._folder.mkdir(exist_ok=True)
             for _ in range(ATTEMPTS):
@@ -59,7 +107,8 @@ class Claims:
                     # Exclusive on NFS, too, since its third version.
                     file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
                     os.write(file, content)
-                    return Claim(path, file, lease)
+                    os.fsync(file)  # so that other machines read it
+                    return FileClaim(path, file, lease)
                 if not self._give_up(path):
                     return None
         except OSError as error:
@@ -73,7 +122,7 @@ class Claims:
                 before, content = os.fstat(file.fileno()), file.read()
         except FileNotFoundError:
             return True
-        if not _abandoned(content, self._now() - before.st_mtime):
+        if not abandoned(content, self._now() - before.st_mtime):
             return False
         away = self._own_name()
         try:
@@ -102,16 +151,14 @@ class Claims:
         return self._folder / name
 
 
-@dataclass
-class Claim:
-    """A claim that this process has."""
+class FileClaim(Claim):
+    """A claim in a folder."""
 
-    _path: Path
-    _file: int
-    """Open: whatever has its name by now, its own file is what it touches."""
-    _lease: float
-    lost: bool = False
-    """Whether another has taken it over, because it was not touched in time."""
+    def __init__(self, path: Path, file: int, lease: float) -> None:
+        """`file` is open: whatever has its name by now, its own file is what it touches."""
+        super().__init__(lease)
+        self._path = path
+        self._file = file
 
     def renew(self) -> bool:
         """Touch it; False where another has taken it over."""
@@ -131,27 +178,19 @@ class Claim:
                 self._path.unlink()
         os.close(self._file)
 
-    @contextlib.contextmanager
-    def kept(self) -> Iterator[None]:
-        """Touch it in time until the block ends, then give it back."""
-        ended = threading.Event()
 
-        def touch() -> None:
-            while not ended.wait(self._lease / TOUCHES):
-                if not self.renew():
-                    return
-
-        thread = threading.Thread(target=touch, name="claim", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-            self.release()
+def claim_name(work: str) -> str:
+    """What names the claim on a piece of work."""
+    return hashlib.sha256(work.encode()).hexdigest()
 
 
-def _abandoned(content: bytes, age: float) -> bool:
+def claim_text(work: str, lease: float) -> bytes:
+    """What a claim says: on what, for how long untouched, and whose it is."""
+    owner = {"host": platform.node(), "machine": _machine(), "process": os.getpid()}
+    return json.dumps({"work": work, "lease": lease, **owner}).encode()
+
+
+def abandoned(content: bytes, age: float) -> bool:
     """Whether a claim's owner is gone; one that is being written has its lease, too."""
     try:
         owner = json.loads(content)
@@ -160,10 +199,6 @@ def _abandoned(content: bytes, age: float) -> bool:
     except (ValueError, KeyError, TypeError):
         return age > LEASE
     return age > lease or (here and not _runs(number))
-
-
-def _owner() -> dict[str, str | int]:
-    return {"host": platform.node(), "machine": _machine(), "process": os.getpid()}
 
 
 @cache

@@ -7,12 +7,16 @@ import itertools
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
+from typing import Literal, TypeAlias
 
-from mbench.core.errors import Damaged
-from mbench.storage.atomic import AlreadyThere, remove, take_name
+from mbench.core.errors import Damaged, StoreError
+from mbench.storage.backend import Backend
+from mbench.storage.place import Place
 
 NAME = "damaged"
+
+Taken: TypeAlias = Literal["moved", "stays", "look again"]
+"""What became of something damaged: whether it was moved, or may be another thing by now."""
 
 _numbers = itertools.count()
 
@@ -20,9 +24,9 @@ _numbers = itertools.count()
 class DamagedFolder:
     """Takes what is damaged, and reports each of it as one line."""
 
-    def __init__(self, root: Path) -> None:
-        """The folder belongs to the store `root`, and is made when it is needed."""
-        self.root = root
+    def __init__(self, backend: Backend) -> None:
+        """The folder belongs to this store, and is made when it is needed."""
+        self._backend = backend
         self._unheard: list[str] = []
         self._report: Callable[[str], None] = self._unheard.append
         self._reported: set[str] = set()
@@ -36,38 +40,37 @@ class DamagedFolder:
 
     def take(
         self,
-        path: Path,
+        name: str,
         what: str,
         damage: Damaged,
-        read: Callable[[Path], object] | None = None,
-    ) -> bool:
-        """Move a damaged artefact here, and say so; returns whether to look again where it was.
+        read: Callable[[Place], object] | None = None,
+    ) -> Taken:
+        """Move a damaged artefact here, and say so.
 
-        That is so where another run has moved it already, and maybe put a whole one in its place:
-        what was moved is read once more, and goes back if it is whole.
+        Another run may have moved it already, and maybe put a whole one in its place: what was
+        moved is read once more, and goes back if it is whole.
         """
         try:
-            moved = self._move(path)
+            moved = self._move(name)
         except FileNotFoundError:
-            return True
-        except OSError as error:
-            self._say(what, damage, f" and cannot be moved: {error.strerror}")
-            return False
+            return "look again"
+        except (OSError, StoreError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            self._say(what, damage, f" and cannot be moved: {reason}")
+            return "stays"
         if read is not None:
             with contextlib.suppress(Damaged, FileNotFoundError):
-                read(moved)
-                _put_back(moved, path)
-                return True
-        self._say(what, damage, f": set aside as {moved.relative_to(self.root).as_posix()}")
-        return False
+                read(self._backend.place(moved))
+                self._backend.put_back(moved, name)
+                return "look again"
+        self._say(what, damage, f": set aside as {moved}")
+        return "moved"
 
-    def _move(self, path: Path) -> Path:
-        kind = path.relative_to(self.root).parts[0]
+    def _move(self, name: str) -> str:
         number = f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}-{next(_numbers)}"
-        moved = self.root / NAME / kind / f"{path.name}.{number}"
-        if os.path.lexists(path):
-            moved.parent.mkdir(parents=True, exist_ok=True)
-        path.rename(moved)
+        kind, _, file = name.rpartition("/")
+        moved = f"{NAME}/{kind or file}/{file}.{number}"
+        self._backend.move(name, moved)
         return moved
 
     def _say(self, what: str, damage: Damaged, end: str) -> None:
@@ -75,14 +78,3 @@ class DamagedFolder:
         if text not in self._reported:
             self._reported.add(text)
             self._report(text)
-
-
-def _put_back(moved: Path, path: Path) -> None:
-    """Give a whole artefact its name again, unless there is another by now."""
-    try:
-        if moved.is_dir():
-            moved.rename(path)
-        else:
-            take_name(moved, path)
-    except (OSError, AlreadyThere):
-        remove(moved)

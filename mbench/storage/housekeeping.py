@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 from mbench.core.errors import Damaged
 from mbench.storage import artefacts, damaged_folder
 from mbench.storage.artefacts import KINDS, Kind, file_name
-from mbench.storage.atomic import new_folder, write_new
+from mbench.storage.place import Place
 from mbench.storage.store import Key, Store
 
 OF_THIS_MACHINE = ("file", "speed")
@@ -25,7 +24,7 @@ class Stored:
 
     key: Key
     """Its label is the short digest until the artefact was read."""
-    path: Path
+    path: Place
     size: int
     """Bytes of all its files."""
     written: float
@@ -51,31 +50,21 @@ def contents(store: Store, kinds: Collection[Kind] = KINDS) -> list[Stored]:
     """Everything whose name is that of an artefact, by kind and key; all else is not ours."""
     found = []
     for kind in KINDS:
-        if kind in kinds and (store.root / kind).is_dir():
-            for path in sorted((store.root / kind).iterdir()):
-                digest = path.name.partition(".")[0]
-                if re.fullmatch("[0-9a-f]{64}", digest) and path.name == file_name(kind, digest):
-                    size, written = _measure(path)
-                    found.append(Stored(Key(kind, digest, digest[:12], {}), path, size, written))
+        for each in store.entries(kind) if kind in kinds else ():
+            digest = each.name.partition(".")[0]
+            if re.fullmatch("[0-9a-f]{64}", digest) and each.name == file_name(kind, digest):
+                key = Key(kind, digest, digest[:12], {})
+                found.append(Stored(key, each.place, each.size, each.written))
     return found
 
 
-def set_aside(store: Store) -> list[Path]:
-    """What was moved away because it was damaged."""
-    return sorted((store.root / damaged_folder.NAME).glob("*/*"))
-
-
-def _measure(path: Path) -> tuple[int, float]:
-    """Bytes of a file or folder, and when it was written; zeros where it is gone by now."""
-    try:
-        status = path.lstat()
-        if not path.is_dir() or path.is_symlink():
-            return status.st_size, status.st_mtime
-        with os.scandir(path) as entries:
-            size = sum(entry.stat(follow_symlinks=False).st_size for entry in entries)
-        return size, status.st_mtime
-    except OSError:
-        return 0, 0.0
+def set_aside(store: Store) -> list[str]:
+    """What was moved away because it was damaged, by name within the store."""
+    found = []
+    for kind in KINDS:
+        folder = f"{damaged_folder.NAME}/{kind}"
+        found += [f"{folder}/{each.name}" for each in store.entries(folder)]
+    return found
 
 
 def describe(stored: Stored, *, whole: bool) -> Described | None:
@@ -104,17 +93,15 @@ def copied(stored: Stored, destination: Store) -> bool:
     if destination.verify(key) is not None:
         return False
 
-    def write(path: Path) -> None:
-        files = artefacts.files_of(key.kind, stored.path, key.digest)
-        if key.kind == "statistics":
-            with new_folder(path) as folder:
-                for name, content in files:
-                    (folder / name).write_bytes(content)
-        else:
-            for _, content in files:
-                write_new(path, content)
+    if key.kind != "statistics":
+        ((_, content),) = artefacts.files_of(key.kind, stored.path, key.digest)
+        return destination.publish_file(key, content)
 
-    return destination.publish(key, write)
+    def fill(folder: Path) -> None:
+        for name, data in artefacts.files_of(key.kind, stored.path, key.digest):
+            (folder / name).write_bytes(data)
+
+    return destination.publish_folder(key, fill)
 
 
 def copies(stored: list[Stored]) -> Iterator[Stored]:

@@ -14,6 +14,7 @@ import stat
 from pathlib import Path
 
 from mbench.core.errors import Damaged, StoreError
+from mbench.storage.place import Place, RemotePlace
 
 _MARK = b"mbench-sha256:"
 _ZEROS = b"0" * 64
@@ -52,12 +53,14 @@ def check_sha256(content: bytes, expected: str) -> None:
         raise Damaged("its checksum does not match")
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Place) -> bytes:
     """The content of a regular file.
 
     Raises `FileNotFoundError` where nothing has this name; `Damaged` where it is anything else or
     cannot be read; `StoreError` where it cannot be read at the moment, e.g. for lack of memory.
     """
+    if isinstance(path, RemotePlace):
+        return path.read()
     try:
         # A pipe or a device must not be waited for.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)

@@ -1,4 +1,4 @@
-"""Content-addressed artefacts on disk: written whole or not at all, verified whenever read.
+"""Content-addressed artefacts: written whole or not at all, verified whenever read.
 
     statistics/KEY/   one statistic of one model on one corpus
     masks/KEY.json    the mask of one cell
@@ -12,7 +12,8 @@
 A key is the hash of everything that the artefact depends on (see `mbench.plan.keys`). Each artefact
 says what made it, under `made_by`, and carries a checksum (see `mbench.storage.artefacts`). One
 that is damaged, or is another's, is reported, set aside and counts as absent. Failures are not
-stored, so they are tried again. Many runs may use a store at once: what exists whole stays.
+stored, so they are tried again. Many runs may use a store at once: what exists whole stays. It is
+a folder, or a URL that fsspec reaches (see `mbench.storage.remote.object_store`).
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ from mbench.core.errors import Damaged, StoreError
 from mbench.core.provenance import CorpusProfile
 from mbench.storage import artefacts
 from mbench.storage.artefacts import KINDS, Kind, canonical, digest_of, file_name
-from mbench.storage.atomic import AlreadyThere, new_folder, sweep, write_atomically, write_new
-from mbench.storage.claims import LEASE, Claim, Claims
+from mbench.storage.atomic import AlreadyThere
+from mbench.storage.claims import LEASE, Claim
 from mbench.storage.damaged_folder import DamagedFolder
+from mbench.storage.location import backend_of
+from mbench.storage.place import Entry, Place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,8 +45,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ENVIRONMENT_VARIABLE = "MBENCH_STORE"
-
-CLAIMS = "claims"
 
 ATTEMPTS = 5
 """Times that a name is tried which other runs take and set aside at the same time."""
@@ -80,38 +81,42 @@ class Key:
         return {"label": self.label, **json.loads(canonical(self.made_by))}
 
 
-def default_root() -> Path:
-    """`$MBENCH_STORE`, else the user's cache directory."""
+def default_root() -> Path | str:
+    """`$MBENCH_STORE`, a path or a URL, else the user's cache directory."""
     import platformdirs
 
     given = os.environ.get(ENVIRONMENT_VARIABLE)
-    return Path(given) if given else Path(platformdirs.user_cache_dir("mbench"))
+    return given or Path(platformdirs.user_cache_dir("mbench"))
 
 
 class Store:
-    """A directory of artefacts."""
+    """A place with artefacts."""
 
-    def __init__(self, root: Path) -> None:
-        """Use `root`, made if absent; raises `StoreError` where it cannot be read."""
-        self.root = root
+    def __init__(self, root: Path | str, *, make: bool = True) -> None:
+        """Use the folder or the URL `root`; raises `StoreError` where it cannot be read.
+
+        A folder is made if it is absent, which is an error instead where `make` is false.
+        """
+        self._backend = backend_of(root)
+        if not make and not self._backend.exists():
+            raise StoreError(f"there is no store at {self.root}")
         self.asked: set[Key] = set()
         """Everything that was read, found or not, or written."""
-        self._damaged = DamagedFolder(root)
+        self._damaged = DamagedFolder(self._backend)
         self._set_aside: set[Key] = set()
-        if not os.path.isdir(root):
-            try:
-                root.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise StoreError(f"cannot use the store {root}: {error.strerror}") from None
-        folders = [folder for folder in (root, *map(root.joinpath, KINDS)) if os.path.isdir(folder)]
-        for folder in folders:
-            if not os.access(folder, os.R_OK | os.X_OK):
-                raise StoreError(f"cannot use the store {root}: {folder} cannot be read")
-        self.writable = all(os.access(folder, os.W_OK) for folder in folders)
-        for kind in KINDS:
-            folder = root / kind
-            if os.path.lexists(folder) and not os.path.isdir(folder):
-                self._damaged.take(folder, f"folder {kind!r}", Damaged("it is no folder"))
+        self._backend.open(KINDS)
+        for kind in self._backend.misplaced(KINDS):
+            self._damaged.take(kind, f"folder {kind!r}", Damaged("it is no folder"))
+
+    @property
+    def root(self) -> Place:
+        """Where it is; as text, what `Store` takes."""
+        return self._backend.root
+
+    @property
+    def writable(self) -> bool:
+        """Whether anything can be stored."""
+        return self._backend.writable
 
     def listen(self, report: Callable[[str], None]) -> None:
         """Have every damaged artefact reported as one line, those found by now at once."""
@@ -127,17 +132,24 @@ class Store:
 
     def claim(self, name: str, lease: float = LEASE) -> Claim | None:
         """Claim a piece of work, see `mbench.storage.claims`; None where a living owner has it."""
-        return Claims(self.root / CLAIMS).take(name, lease)
+        return self._backend.claims.take(name, lease)
 
     def sweep(self) -> None:
         """Remove what killed runs left unfinished."""
         if self.writable:
-            for kind in KINDS:
-                sweep(self.root / kind)
+            self._backend.sweep(KINDS)
 
-    def path(self, key: Key) -> Path:
+    def path(self, key: Key) -> Place:
         """The file or folder of an artefact."""
-        return self.root / key.kind / file_name(key.kind, key.digest)
+        return self._backend.place(_name(key))
+
+    def entries(self, folder: str) -> list[Entry]:
+        """What is in one of the store's folders, by name."""
+        return self._backend.entries(folder)
+
+    def remove(self, name: str) -> None:
+        """Remove what has this name within the store; raises `StoreError`."""
+        self._backend.remove(name)
 
     def was_set_aside(self, key: Key) -> bool:
         """Whether the artefact was damaged when it was read, since this store was opened."""
@@ -157,20 +169,19 @@ class Store:
             return content  # only a shortcut
         data = artefacts.json_bytes(key.record(), content)
         if replace:
-            write_atomically(self.path(key), lambda path: path.write_bytes(data))
+            self._backend.write(_name(key), data)
             return content
-        new = self.publish(key, lambda path: write_new(path, data))
-        return content if new else self.read_json(key)
+        return content if self.publish_file(key, data) else self.read_json(key)
 
     def forget(self, key: Key) -> None:
         """Remove a JSON artefact that is known to be wrong, where the store can be written."""
-        with contextlib.suppress(OSError):
-            self.path(key).unlink()
+        with contextlib.suppress(StoreError):
+            self._backend.remove(_name(key))
 
     def has_items(self, key: Key) -> bool:
         """Whether there is a file of an evaluation's outcomes, which is not read."""
         self.asked.add(key)
-        return os.path.isfile(self.path(key))
+        return self._backend.has_file(_name(key))
 
     def read_items(self, key: Key) -> pd.DataFrame | None:
         """Per-item outcomes of an evaluation, or None if absent or damaged."""
@@ -187,8 +198,8 @@ class Store:
             return before
         data = artefacts.table_bytes(key.record(), items)
         if before is not None:
-            write_atomically(self.path(key), lambda path: path.write_bytes(data))
-        elif not self.publish(key, lambda path: write_new(path, data)):
+            self._backend.write(_name(key), data)
+        elif not self.publish_file(key, data):
             return self.write_items(key, items)
         return items
 
@@ -219,12 +230,10 @@ class Store:
         Raises:
             StoreError: the folder cannot be written, e.g. because the disk is full.
         """
-
-        def write(path: Path) -> None:
-            with new_folder(path) as folder:
-                artefacts.write_statistic(folder, key.record(), profile, sums, samples)
-
-        self.publish(key, write)
+        self.publish_folder(
+            key,
+            lambda folder: artefacts.write_statistic(folder, key.record(), profile, sums, samples),
+        )
 
     def read_sums(self, key: Key) -> dict[str, np.ndarray]:
         """A statistic's sums [shards, layers, ...] by array name; raises `Damaged` without them."""
@@ -234,15 +243,26 @@ class Store:
         """A statistic's samples [t, ...] in one layer by array name; raises `Damaged`."""
         return self._arrays(key, artefacts.layer_file(layer))
 
-    def publish(self, key: Key, write: Callable[[Path], None]) -> bool:
-        """Have `write` give a name to an artefact; False where a whole one has it by then.
+    def publish_file(self, key: Key, content: bytes) -> bool:
+        """Store the file of an artefact; False where there is a whole one by then.
 
-        `write` raises `AlreadyThere` where the name is taken. Raises `StoreError` where what has
-        the name is damaged and cannot be moved.
+        Raises `StoreError` where it cannot be written, or what is there is damaged and stays.
         """
+        return self._publish(key, lambda: self._backend.write_new(_name(key), content))
+
+    def publish_folder(self, key: Key, fill: Callable[[Path], object]) -> bool:
+        """The same for a folder, which `fill` fills on this machine."""
+
+        def write() -> None:
+            with self._backend.new_folder(_name(key)) as folder:
+                fill(folder)
+
+        return self._publish(key, write)
+
+    def _publish(self, key: Key, write: Callable[[], None]) -> bool:
         for _ in range(ATTEMPTS):
             try:
-                write(self.path(key))
+                write()
                 return True
             except AlreadyThere:
                 if self.verify(key) is not None:
@@ -259,7 +279,7 @@ class Store:
             raise Damaged(f"the stored {key.label} is damaged or gone; run again")
         return arrays
 
-    def _read(self, key: Key, read: Callable[[Path, str], T]) -> T | None:
+    def _read(self, key: Key, read: Callable[[Place, str], T]) -> T | None:
         """What `read` makes of an artefact; one that is damaged is set aside."""
         self.asked.add(key)
         what = f"{SINGULAR[key.kind]} {key.label!r}"
@@ -270,12 +290,19 @@ class Store:
             except FileNotFoundError:
                 return None
             except Damaged as damage:
-                if self._damaged.take(path, what, damage, lambda moved: read(moved, key.digest)):
+                name = _name(key)
+                taken = self._damaged.take(name, what, damage, lambda at: read(at, key.digest))
+                if taken == "look again":
                     continue
-                if not os.path.lexists(path):
+                if taken == "moved" or self._backend.overwrite(name):
                     self._set_aside.add(key)
                 return None
         return None
+
+
+def _name(key: Key) -> str:
+    """The file or folder of an artefact, within its store."""
+    return f"{key.kind}/{file_name(key.kind, key.digest)}"
 
 
 def _same_items(one: pd.DataFrame, other: pd.DataFrame) -> bool:

@@ -1,4 +1,4 @@
-"""Claims, as processes that race for them and are killed see them."""
+"""FileClaims, as processes that race for them and are killed see them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import time
 
 import pytest
 
-from mbench.storage.claims import Claims
+from mbench.storage.claims import FileClaims
 
 
 def test_one_of_two_has_a_claim_until_it_gives_it_back(tmp_path):
-    first, second = Claims(tmp_path / "claims"), Claims(tmp_path / "claims")
+    first, second = FileClaims(tmp_path / "claims"), FileClaims(tmp_path / "claims")
     claim = first.take("work")
     assert claim is not None
     assert second.take("work") is None
@@ -30,7 +30,7 @@ def test_one_of_two_has_a_claim_until_it_gives_it_back(tmp_path):
 
 
 def test_a_claim_of_another_machine_is_taken_over_when_its_lease_is_over(tmp_path):
-    claims = Claims(tmp_path)
+    claims = FileClaims(tmp_path)
     claim = claims.take("work", lease=30)
     (path,) = tmp_path.iterdir()
     path.write_text(path.read_text().replace('"machine": "', '"machine": "another '))
@@ -48,7 +48,7 @@ def test_a_claim_of_another_machine_is_taken_over_when_its_lease_is_over(tmp_pat
 
 
 def test_a_kept_claim_outlives_its_lease(tmp_path):
-    claims = Claims(tmp_path)
+    claims = FileClaims(tmp_path)
     claim = claims.take("work", lease=0.3)
     with claim.kept():
         (path,) = (each for each in tmp_path.iterdir() if each.suffix == ".claim")
@@ -62,7 +62,7 @@ def test_a_kept_claim_outlives_its_lease(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"lease": "x"}'])
 def test_a_claim_that_cannot_be_read_has_its_lease_too(tmp_path, content):
-    claims = Claims(tmp_path)
+    claims = FileClaims(tmp_path)
     claims.take("work")
     (path,) = tmp_path.iterdir()
     path.write_bytes(content)
@@ -74,8 +74,8 @@ def test_a_claim_that_cannot_be_read_has_its_lease_too(tmp_path, content):
 RACER = """
 import os, sys, time
 from pathlib import Path
-from mbench.storage.claims import Claims
-claims, log = Claims(Path(sys.argv[1])), Path(sys.argv[2])
+from mbench.storage.claims import FileClaims
+claims, log = FileClaims(Path(sys.argv[1])), Path(sys.argv[2])
 def tell(word, piece):
     with log.open("a") as file:  # a line at once, whole
         file.write(f"{word} {piece} {os.getpid()}\\n")
@@ -128,7 +128,7 @@ def test_the_claims_of_a_killed_process_are_free_at_once(tmp_path):
         time.sleep(0.01)
     racer.send_signal(signal.SIGKILL)
     racer.wait()
-    claims = Claims(tmp_path / "claims")
+    claims = FileClaims(tmp_path / "claims")
     for piece in range(3):
         claim = claims.take(f"piece {piece}", lease=5)
         assert claim is not None

@@ -16,9 +16,19 @@ import pandas as pd
 import pyarrow.parquet
 import pytest
 
+from helpers.stored_examples import (
+    ITEMS,
+    MASK,
+    OUTCOMES,
+    PROFILE,
+    SAMPLES,
+    STATISTIC,
+    SUMS,
+    content,
+    fill,
+)
 from mbench.core.errors import Damaged, StoreError
 from mbench.core.interfaces import ExpertMask
-from mbench.core.provenance import CorpusProfile
 from mbench.storage.artefacts import verify
 from mbench.storage.atomic import (
     AlreadyThere,
@@ -30,33 +40,13 @@ from mbench.storage.atomic import (
 )
 from mbench.storage.store import Key, Store
 
-MASK = Key.of("masks", "a mask", {"kind": "mask", "seed": 1})
-ITEMS = Key.of("evaluations", "an evaluation", {"kind": "evaluation", "mask": "m"})
-STATISTIC = Key.of("statistics", "a statistic", {"kind": "statistic", "code": {"moe": "1"}})
-OUTCOMES = pd.DataFrame({"item": ["1", "2"], "acc": [1.0, 0.0]})
-SUMS = {"count": np.arange(24.0).reshape(2, 3, 4)}
-SAMPLES = {"gram": [np.full((2, 2), layer, dtype=np.float32) for layer in range(3)]}
-PROFILE = CorpusProfile(7, never_selected=1, gate_mass=(0.5, 0.25, 1.0))
-
 
 @pytest.fixture
 def filled(tmp_path) -> Store:
     """A store with one artefact of each form."""
     store = Store(tmp_path / "filled")
-    store.write_json(MASK, {"a": 1})
-    store.write_items(ITEMS, OUTCOMES)
-    store.write_statistic(STATISTIC, PROFILE, SUMS, SAMPLES)
+    fill(store)
     return store
-
-
-def content(store: Store) -> dict[str, object]:
-    """Everything in a filled store that can be read."""
-    items = store.read_items(ITEMS)
-    return {
-        "mask": store.read_json(MASK),
-        "items": None if items is None else items.to_dict("list"),
-        "profile": store.read_profile(STATISTIC),
-    }
 
 
 def test_keys_are_pinned():
@@ -194,9 +184,7 @@ def test_whatever_stands_in_the_place_is_set_aside_and_written_again(filled, key
     path = filled.path(key)
     damage(path / "meta.json" if path.is_dir() else path)
     assert list(content(filled).values()).count(None) == 1
-    filled.write_json(MASK, {"a": 1})
-    filled.write_items(ITEMS, OUTCOMES)
-    filled.write_statistic(STATISTIC, PROFILE, SUMS, SAMPLES)
+    fill(filled)
     assert content(filled) == whole
     assert len(list((filled.root / "damaged" / key.kind).iterdir())) == 1
 

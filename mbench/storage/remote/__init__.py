@@ -1,0 +1,1 @@
+"""A store elsewhere, named by a URL: object storage and whatever else fsspec reaches."""

@@ -1,0 +1,72 @@
+"""An S3 server of this process, which can be stopped and started with what it holds."""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+BUCKET = "bucket"
+KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
+
+
+class S3Server:
+    """Moto, reached over HTTP as any other."""
+
+    def __init__(self) -> None:
+        self._port = 0
+        self.start()
+
+    def start(self) -> None:
+        """Serve, on the same port as before."""
+        import logging
+
+        from moto.server import ThreadedMotoServer
+
+        logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
+        self._server = ThreadedMotoServer("127.0.0.1", self._port, verbose=False)
+        self._server.start()
+        _, self._port = self._server.get_host_and_port()
+
+    def stop(self) -> None:
+        """Refuse connections; what is stored stays."""
+        self._server.stop()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def environment(self) -> dict[str, str]:
+        """With which other processes find it."""
+        return {**KEYS, "FSSPEC_S3_ENDPOINT_URL": self.url}
+
+    def client(self):
+        """To look at what is there, and change it, beside the code under test."""
+        import boto3
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.url,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            region_name="us-east-1",
+        )
+
+
+@contextmanager
+def s3_server(monkeypatch) -> Iterator[S3Server]:
+    """A server with an empty bucket, known to this process and those it starts."""
+    import fsspec.config
+
+    server = S3Server()
+    urllib.request.urlopen(f"{server.url}/moto-api/reset", data=b"").close()
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    few = {"retries": {"max_attempts": 1}}
+    settings = {"endpoint_url": server.url, "config_kwargs": few}
+    monkeypatch.setitem(fsspec.config.conf, "s3", settings)
+    server.client().create_bucket(Bucket=BUCKET)
+    try:
+        yield server
+    finally:
+        server.stop()
