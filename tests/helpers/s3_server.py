@@ -6,6 +6,8 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 BUCKET = "bucket"
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
 
@@ -56,6 +58,8 @@ class S3Server:
 @contextmanager
 def s3_server(monkeypatch) -> Iterator[S3Server]:
     """A server with an empty bucket, known to this process and those it starts."""
+    pytest.importorskip("s3fs")
+    pytest.importorskip("moto.server")
     import fsspec.config
 
     server = S3Server()
