@@ -96,6 +96,8 @@ class Forecaster:
     def end(self) -> None:
         """All of the model's work is done: note what it took."""
         self._session.speeds.write()
+        if self._session.outcome.early:
+            return  # not all that was forecast has been done
         end, forecasts = time.monotonic(), self._session.outcome.forecasts
         own = range(len(forecasts) - len(self._made), len(forecasts))
         for at, made in zip(own, self._made, strict=True):

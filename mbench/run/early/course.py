@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -67,7 +68,8 @@ class Course:
         if self._end is not None and time.monotonic() >= self._end:
             for item in pending:
                 for task in item.tasks:
-                    self._lack(self._stage.key(item.masked, task), NO_TIME)
+                    if self._stage.looks(task) is not None:
+                        self._lack(self._stage.key(item.masked, task), NO_TIME)
             return
         self._stage.run_untimed(first)
         others = [item for item in pending if not any(item is each for each in first)]
@@ -101,27 +103,35 @@ class Course:
     def _look(self, cells: list[Cell], until: int | None) -> None:
         """Have each task of one mask make looks, `until` so many or until it has had enough."""
         for cell in cells:
-            self._judge(cell)
+            if cell.found is None:  # of looks that were stored
+                with self._failures_of(cell):
+                    self._judge(cell)
         going_on = [cell for cell in cells if _goes_on(cell, until)]
         if going_on:
             tasks = [cell.task for cell in going_on]
             with self._stage.active(cells[0].masked, tasks):
                 for cell in going_on:
-                    self._look_at(cell, until)
+                    with self._failures_of(cell):
+                        self._look_at(cell, until)
         self._tell_total()
         self._stage.show(cells[0].masked, self._figures(cells))
 
     def _look_at(self, cell: Cell, until: int | None) -> None:
+        while _goes_on(cell, until):
+            if not self._time_for(cell):
+                self._leave(cell, "out of time")
+            elif cell.looks.count == 1:
+                self._whole(cell)
+            else:
+                number = len(cell.tables)
+                cell.tables.append(self._stage.look(cell.masked, cell.task, number))
+                self._judge(cell)
+
+    @contextmanager
+    def _failures_of(self, cell: Cell) -> Iterator[None]:
+        """An error of the block ends the cell alone."""
         try:
-            while _goes_on(cell, until):
-                if not self._time_for(cell):
-                    self._leave(cell, "out of time")
-                elif cell.looks.count == 1:
-                    self._whole(cell)
-                else:
-                    number = len(cell.tables)
-                    cell.tables.append(self._stage.look(cell.masked, cell.task, number))
-                    self._judge(cell)
+            yield
         except StoreError:
             raise
         except Exception as error:
