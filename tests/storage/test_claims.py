@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import collections
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
+from helpers.claim_racers import owners, racers
 from mbench.storage.claims import FileClaims
 
 
@@ -71,48 +69,9 @@ def test_a_claim_that_cannot_be_read_has_its_lease_too(tmp_path, content):
     assert claims.take("work") is not None
 
 
-RACER = """
-import os, sys, time
-from pathlib import Path
-from mbench.storage.claims import FileClaims
-claims, log = FileClaims(Path(sys.argv[1])), Path(sys.argv[2])
-def tell(word, piece):
-    with log.open("a") as file:  # a line at once, whole
-        file.write(f"{word} {piece} {os.getpid()}\\n")
-for round in range(int(sys.argv[3])):
-    for piece in range(3):
-        claim = claims.take(f"piece {piece}", lease=5)
-        if claim is not None:
-            with claim.kept():
-                tell("begin", piece)
-                time.sleep(0.001)
-                tell("end", piece)
-"""
-
-
-def racers(folder, log, rounds, count):
-    command = [sys.executable, "-c", RACER, str(folder), str(log), str(rounds)]
-    return [subprocess.Popen(command) for _ in range(count)]
-
-
-def owners(log):
-    """Of each piece, who has it after each line; fails where two have it at once."""
-    held: dict[str, str] = {}
-    ended = collections.Counter()
-    for line in log.read_text().splitlines():
-        word, piece, process = line.split()
-        if word == "begin":
-            assert piece not in held
-            held[piece] = process
-        else:
-            assert held.pop(piece) == process
-            ended[process] += 1
-    return held, ended
-
-
 def test_of_many_that_race_never_two_have_the_same_piece(tmp_path):
     log = tmp_path / "log"
-    for racer in racers(tmp_path / "claims", log, rounds=60, count=4):
+    for racer in racers(str(tmp_path), log, rounds=60, count=4):
         assert racer.wait(60) == 0
     held, ended = owners(log)
     assert not held
@@ -122,7 +81,7 @@ def test_of_many_that_race_never_two_have_the_same_piece(tmp_path):
 
 def test_the_claims_of_a_killed_process_are_free_at_once(tmp_path):
     log = tmp_path / "log"
-    (racer,) = racers(tmp_path / "claims", log, rounds=10**6, count=1)
+    (racer,) = racers(str(tmp_path), log, rounds=10**6, count=1)
     until = time.monotonic() + 30
     while time.monotonic() < until and not (log.exists() and log.stat().st_size > 200):
         time.sleep(0.01)
