@@ -31,6 +31,7 @@ VERBS = {
     "schema": "Print the JSON Schema of suite files, for editors.",
     "completion": "Print what makes a shell complete commands, options and names.",
     "store": "Look at the store, check it, thin it out, copy from it.",
+    "merge": "Bring stores together that were apart.",
     "new": "Write the beginnings of a plugin or a suite.",
     "plugins": "List what plugins offer, and those that failed to load.",
 }

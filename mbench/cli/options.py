@@ -102,6 +102,16 @@ store_option = click.option(
 )
 
 
+kind_option = click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice(["statistics", "masks", "evaluations", "probes", "efficiency", "facts"]),
+    help="Only this kind. Repeatable.",
+)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
 suite_argument = click.argument(
     "suite", type=click.Path(path_type=Path), shell_complete=names("suites")
 )

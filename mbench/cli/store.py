@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mbench.cli.options import STORE, plugin_option, request, store_option
+from mbench.cli.options import (
+    STORE,
+    json_option,
+    kind_option,
+    plugin_option,
+    request,
+    store_option,
+)
 from mbench.cli.output import print_json
 from mbench.cli.store_display import (
     all_kinds,
@@ -33,16 +40,6 @@ if TYPE_CHECKING:
 SOME_DAMAGED = 3
 DAY = 24 * 3600.0
 UNITS = {"h": 3600.0, "d": DAY, "w": 7 * DAY}
-
-kind_option = click.option(
-    "--kind",
-    "kinds",
-    multiple=True,
-    type=click.Choice(["statistics", "masks", "evaluations", "probes", "efficiency", "facts"]),
-    help="Only this kind. Repeatable.",
-)
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 suites_argument = click.argument("suites", nargs=-1, type=click.Path(path_type=Path))
 

@@ -218,6 +218,13 @@ def verify(kind: Kind, path: Place, digest: str) -> Mapping[str, Any]:
     return statistic.record
 
 
+def label_of(kind: Kind, path: Place, digest: str) -> str:
+    """What an artefact says it is, for people; the arrays of a statistic are not read."""
+    if kind == "statistics":
+        return str(read_statistic(path, digest).record.get("label", ""))
+    return str(verify(kind, path, digest).get("label", ""))
+
+
 def files_of(kind: Kind, path: Place, digest: str) -> Iterator[tuple[str, bytes]]:
     """The verified files of an artefact, by name within its folder, or with its own name."""
     if kind == "statistics":
