@@ -55,6 +55,17 @@ KNOWN = frozenset(
     {"until", "do_sample", "num_return_sequences", *LIMITS, *DRAWING, *ALONE, *OTHERS}
 )
 
+HARMLESS = frozenset(
+    {
+        *("bos_token_id", "eos_token_id", "pad_token_id", "transformers_version", "max_length"),
+        *("max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "min_p", "use_cache"),
+        *("return_dict_in_generate", "output_attentions", "output_hidden_states"),
+        *("_from_model_config", "trust_remote_code"),
+    }
+)
+"""Settings of a model's generation_config.json without effect on the likeliest tokens that a
+caller who gives a limit takes."""
+
 INSTEAD = {
     "max_length": "counts the padding of a batch too: write max_gen_toks",
     "min_length": "counts the padding of a batch too: write min_new_tokens",
@@ -80,6 +91,9 @@ class Options:
     """What shapes the draws, with transformers' default of `top_k`, which lm-eval leaves on."""
     useless: tuple[str, ...]
     """Options for drawing that are set although nothing is drawn."""
+    plain: bool
+    """Whether the likeliest tokens are taken, and nothing but a limit and texts that end it is
+    asked for."""
     alone: bool
     """Whether it cannot be in a batch with others."""
     together: str
@@ -117,9 +131,18 @@ def options_of(name: str, instance: Instance) -> Options:
         until=tuple(options["until"]),
         drawing=tuple(drawing.items()) if sampled else (),
         useless=() if sampled else tuple(set_),
+        plain=not sampled and not any(given.get(o) is not None for o in (*ALONE, *OTHERS)),
         alone=alone,
         together=together,
     )
+
+
+def decides_alone(config: GenerationConfig) -> bool:
+    """Whether a model's own settings leave the likeliest token to be the next one.
+
+    Some publish a penalty on repetitions, or tokens that are never generated.
+    """
+    return not set(config.to_diff_dict()) - HARMLESS
 
 
 def _check(where: str, given: dict[str, Any], options: dict[str, Any]) -> None:
