@@ -8,7 +8,9 @@ import torch
 
 from helpers.family_models import FAMILIES, tiny_model
 from helpers.tiny_models import VOCABULARY
-from mbench.evaluate.decoding import Answer, decodes_in_rows, generate
+from mbench.evaluate import decoding
+from mbench.evaluate.decoding import Answer, NotFinite, decodes_in_rows, generate
+from mbench.evaluate.row_cache import RowCache
 
 NOT_IN_ROWS = {
     *("axk2", "bailing_hybrid", "deepseek_v32", "dots3_note_text", "glm_moe_dsa"),
@@ -63,3 +65,102 @@ def test_a_family_gets_side_by_side_what_it_gets_alone(name):
     assert [answer.tokens for answer in answers] == alone
     assert work.prompt_tokens == sum(map(len, prompts))
     assert work.answer_tokens == sum(map(len, alone)) - len(alone)
+
+
+def model_of(name="mixtral"):
+    return tiny_model(name).eval()
+
+
+def asked(count=30, seed=1):
+    prompts = prompts_of(count, seed=seed)
+    limits = np.random.default_rng(seed).integers(1, 20, count).tolist()
+    return list(zip(prompts, limits, strict=True))
+
+
+def never(tokens):
+    return False
+
+
+class Starved:
+    """A model whose memory ends beyond so many rows, or so many tokens at once."""
+
+    def __init__(self, model, rows, tokens):
+        self.model, self.rows, self.tokens = model, rows, tokens
+        self.device, self.calls = model.device, []
+
+    def get_output_embeddings(self):
+        return self.model.get_output_embeddings()
+
+    def __call__(self, input_ids, **rest):
+        self.calls.append(tuple(input_ids.shape))
+        if len(input_ids) > self.rows or input_ids.numel() > self.tokens:
+            raise torch.OutOfMemoryError
+        return self.model(input_ids=input_ids, **rest)
+
+
+def test_where_memory_runs_out_fewer_rows_go_on_and_nothing_is_lost():
+    model, pairs = model_of(), asked()
+    with torch.no_grad():
+        alone = [one_by_one(model, prompt, limit, ()) for prompt, limit in pairs]
+    starved = Starved(model, rows=5, tokens=100)
+    answers = [Answer(prompt, limit, never) for prompt, limit in pairs]
+    done = []
+    work = generate(starved, answers, 400, likeliest, done.append)
+    assert [answer.tokens for answer in answers] == alone
+    assert sum(done) == sum(len(prompt) + limit for prompt, limit in pairs)
+    assert max(rows for rows, _ in starved.calls[-10:]) <= 5
+    # What was generated before memory ran out is read again, and not generated again.
+    made = work.answer_tokens + len(pairs)
+    assert made <= sum(map(len, alone)) + len(pairs)
+    with pytest.raises(torch.OutOfMemoryError):
+        generate(Starved(model, 0, 0), [Answer([3, 4], 3, never)], 400, likeliest)
+
+
+def test_places_that_are_free_are_taken_by_others(monkeypatch):
+    monkeypatch.setattr(decoding, "MOST_ROWS", 8)
+    model = model_of()
+    pairs = asked(40)
+    answers = [Answer(prompt, limit, never) for prompt, limit in pairs]
+    work = generate(model, answers, 1000, likeliest)
+    total = sum(limit for _, limit in pairs)
+    assert [len(answer.tokens) for answer in answers] == [limit for _, limit in pairs]
+    # Eight places; lm-eval's batches of eight wait for the longest answer of each.
+    assert work.steps < 1.3 * total / 8 + 20
+    in_batches = sum(max(limit for _, limit in pairs[at : at + 8]) for at in range(0, 40, 8))
+    assert work.steps < in_batches
+
+
+def test_logits_that_are_not_finite_are_told_with_their_rows():
+    model = model_of()
+    with torch.no_grad():
+        model.get_output_embeddings().weight[5] = float("nan")
+    answers = [Answer(prompt, 5, never) for prompt in prompts_of(3)]
+    with pytest.raises(NotFinite) as told:
+        generate(model, answers, 100, likeliest)
+    assert any(answer is told.value.answers[0] for answer in answers)
+
+
+def test_rows_of_a_cache_leave_and_join_with_their_own_tokens():
+    rng = torch.Generator().manual_seed(0)
+
+    def states(rows, length):
+        return torch.rand(rows, 2, length, 3, generator=rng)
+
+    cache, other = RowCache(), RowCache()
+    one, two, three = states(3, 5), states(2, 7), states(4, 1)
+    cache.update(one, -one, 0)
+    other.update(two, -two, 0)
+    cache.take(torch.tensor([2, 0]), 1)
+    cache.join(other)
+    keys, values = cache.update(three, -three, 0)
+    zeros = torch.zeros(2, 2, 3, 3)
+    expected = torch.cat([torch.cat([zeros, one[[2, 0], :, 1:]], 2), two])
+    expected = torch.cat([expected, three], 2)
+    assert torch.equal(keys, expected)
+    assert torch.equal(values, -expected)
+    assert cache.bytes_per_token == 2 * 2 * 3 * 4
+    for _ in range(200):  # beyond the room of its buffers
+        more = states(4, 1)
+        keys, _ = cache.update(more, -more, 0)
+        expected = torch.cat([expected, more], 2)
+        assert torch.equal(keys, expected)

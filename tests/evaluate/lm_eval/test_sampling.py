@@ -10,6 +10,7 @@ import torch
 from scipy.stats import chisquare
 
 from helpers.lm_eval_runs import ending, stock, toy_model, toy_tokenizer, wrapped, write
+from mbench.core.batch_limit import BatchLimit
 from mbench.core.errors import TaskError
 from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval.prepared_task import prepare
@@ -52,7 +53,7 @@ def answers(folder, model, tokenizer, batch_tokens=8192, **spec):
     from mbench.evaluate.meter import Meter
 
     prepared = prepare("drawn", LmEvalTask(**spec), [folder], tokenizer, max_length=256)
-    texts = prepared.requests.answer(model, batch_tokens, Meter(prepared.tokens, None))
+    texts = prepared.requests.answer(model, BatchLimit(batch_tokens), Meter(prepared.tokens, None))
     questions = [item.doc["q"] for item in prepared.built.items]
     return dict(zip(questions, texts, strict=True))
 
