@@ -72,6 +72,18 @@ class Evaluation:
         return {"item": self.items["item"].to_numpy(object), **arrays}
 
 
+@dataclass
+class GenerationWork:
+    """What generating answers took."""
+
+    prompt_tokens: int = 0
+    prompt_seconds: float = 0.0
+    steps: int = 0
+    """Forward passes for one token of each row."""
+    answer_tokens: int = 0
+    answer_seconds: float = 0.0
+
+
 class Evaluator(Protocol):
     """A task or perplexity text, prepared once and then run on one mask after another."""
 
@@ -105,8 +117,14 @@ class Evaluator(Protocol):
 
     @property
     def scoring(self) -> str:
-        """How the last evaluation went: `packed`, `split` (head on scored positions only) or
-        `reference` (the model's own forward throughout); empty before the first."""
+        """How the last evaluation went: `packed`, `split` (head on scored positions only), `rows`
+        (answers generated side by side) or `reference` (the model's own forward, or lm-eval's
+        batches); empty before the first."""
+
+    @property
+    def work(self) -> GenerationWork | None:
+        """What generating the last answers took, also where an error ended it; None where none were
+        generated side by side."""
 
     @property
     def together(self) -> Sequence[int]:

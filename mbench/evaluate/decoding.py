@@ -14,6 +14,7 @@ import torch
 from transformers import PreTrainedModel
 
 from mbench.core.batch_limit import free_memory, out_of_memory
+from mbench.core.evaluation import GenerationWork
 from mbench.evaluate.lm_head import equal_to_rounding
 from mbench.evaluate.row_cache import RowCache
 
@@ -58,18 +59,6 @@ class Answer:
         self.over = len(self.tokens) >= self.limit or self.ended(self.tokens)
 
 
-@dataclass
-class Work:
-    """What generating took."""
-
-    prompt_tokens: int = 0
-    prompt_seconds: float = 0.0
-    steps: int = 0
-    """Forward passes for one token of each row."""
-    answer_tokens: int = 0
-    answer_seconds: float = 0.0
-
-
 class NotFinite(Exception):
     """The model's logits are not finite for one of these rows."""
 
@@ -85,8 +74,8 @@ def generate(
     batch_tokens: int,
     choose: Choose,
     advance: Callable[[int], None] = lambda tokens: None,
-    work: Work | None = None,
-) -> Work:
+    work: GenerationWork | None = None,
+) -> GenerationWork:
     """Fill in the tokens of all answers.
 
     Args:
@@ -101,7 +90,7 @@ def generate(
         NotFinite: logits are not finite.
         torch.OutOfMemoryError: one row is too many.
     """
-    work = work or Work()
+    work = work or GenerationWork()
     loop = _Loop(model, batch_tokens, choose, advance, work)
     loop.run(sorted(answers, key=lambda answer: -len(answer.prompt)))
     return work
@@ -114,7 +103,7 @@ class _Loop:
         batch_tokens: int,
         choose: Choose,
         advance: Callable[[int], None],
-        work: Work,
+        work: GenerationWork,
     ) -> None:
         self.work = work
         self._model = model

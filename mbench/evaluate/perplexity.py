@@ -75,6 +75,7 @@ class PreparedText:
         self.name = name
         self.metrics = PERPLEXITY_METRICS
         self.scoring = ""
+        self.work = None
         self._texts = laid_out.texts
         self._windows = laid_out.windows
         self._rows = laid_out.rows

@@ -311,7 +311,8 @@ class EvaluationStage:
         result = part.evaluate(model, batch_tokens=limit, advance=session.advance)
         digest = session.plan.task_size_key(session.model, task).digest
         size = TaskSize(part.items, part.tokens, part.generated)
-        session.speeds.evaluated(digest, size, time.perf_counter() - start)
+        reading = part.work.prompt_seconds if part.work else 0.0
+        session.speeds.evaluated(digest, size, time.perf_counter() - start, reading=reading)
         session.outcome.scoring[session.model.name, task.name] = part.scoring
         return result
 

@@ -9,8 +9,9 @@ so short that measuring would cost more than it tells, for the first time.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -135,10 +136,33 @@ def measure(
             size = TaskSize(evaluator.items, evaluator.tokens, evaluator.generated)
             digest = session.plan.task_size_key(session.model, task).digest
             try:
-                if not size.generated:
+                if size.generated:
+                    _measure_generation(session, evaluator, digest, budget)
+                else:
                     _measure_scoring(session, evaluator, digest, budget)
             except Exception as error:
                 session.progress.event("unmeasured", task=task.name, reason=str(error))
+
+
+class _Enough(Exception):
+    """Ends an evaluation that has taken its share of the time."""
+
+
+def _measure_generation(
+    session: ModelSession, evaluator: Evaluator, digest: str, budget: float
+) -> None:
+    """Begin with as many answers side by side as in earnest."""
+    end = time.perf_counter() + budget
+
+    def stop_in_time() -> None:
+        # Not before every kind of work was done.
+        if time.perf_counter() > end and evaluator.work and evaluator.work.steps:
+            raise _Enough
+
+    with contextlib.suppress(_Enough):
+        _evaluate(session, evaluator, stop_in_time)
+    if evaluator.work:
+        session.speeds.begun(digest, evaluator.work)
 
 
 def _measure_scoring(
@@ -159,12 +183,15 @@ def _measure_scoring(
     session.speeds.evaluated(digest, TaskSize(part.items, part.tokens, 0), seconds)
 
 
-def _evaluate(session: ModelSession, evaluator: Evaluator) -> None:
+def _evaluate(
+    session: ModelSession, evaluator: Evaluator, between: Callable[[], None] = lambda: None
+) -> None:
     """Without progress: what is done here is done again."""
 
     def count(tokens: int) -> None:
         stop_if_asked()
         session.outcome.forward_tokens += tokens
+        between()
 
     model = session.load().model
     limit = session.batch_limit(evaluator.name)

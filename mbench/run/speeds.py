@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
+from mbench.core.evaluation import GenerationWork
 from mbench.plan.keys import ModelIdentity
 from mbench.plan.speeds import Speeds, TaskSpeed, read_speeds, write_speeds
 from mbench.plan.tasks import TaskSize
@@ -40,10 +41,11 @@ class SpeedMeter:
         self._masks: dict[str, _Sum] = defaultdict(_Sum)
         self._read: dict[str, _Sum] = defaultdict(_Sum)
         self._generated: dict[str, _Sum] = defaultdict(_Sum)
+        self._begun: dict[str, TaskSpeed] = {}
 
     def knows(self, task: str) -> bool:
         """Whether the task, by the digest of its size, was ever measured on this machine."""
-        return task in self._known.tasks or task in self._read
+        return task in self._known.tasks or task in self._read or task in self._begun
 
     def loaded(self, seconds: float) -> None:
         """The model was loaded."""
@@ -71,9 +73,16 @@ class SpeedMeter:
         self._read[task].add(reading, read)
         self._generated[task].add(seconds - reading, size.generated * share)
 
+    def begun(self, task: str, work: GenerationWork) -> None:
+        """Some tokens of answers were generated; how long answers are is not known by then."""
+        if work.prompt_tokens and work.answer_tokens:
+            self._begun[task] = TaskSpeed(
+                work.prompt_seconds / work.prompt_tokens, work.answer_seconds / work.answer_tokens
+            )
+
     def speeds(self) -> Speeds:
         """What was measured in this run, else what was stored."""
-        tasks = dict(self._known.tasks)
+        tasks = {**self._known.tasks, **self._begun}
         for task, read in self._read.items():
             generated = self._generated[task].each if task in self._generated else None
             tasks[task] = TaskSpeed(read.each or 0.0, generated or 0.0)

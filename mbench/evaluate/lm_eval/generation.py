@@ -17,9 +17,9 @@ import torch
 
 from mbench.core.batch_limit import BatchLimit
 from mbench.core.errors import TaskError
-from mbench.core.evaluation import GENERATED_METRICS
+from mbench.core.evaluation import GENERATED_METRICS, GenerationWork
 from mbench.core.replaced import replaced
-from mbench.evaluate.decoding import Answer, NotFinite, Work, decodes_in_rows, generate
+from mbench.evaluate.decoding import Answer, NotFinite, decodes_in_rows, generate
 from mbench.evaluate.lm_eval import reference
 from mbench.evaluate.lm_eval.answer_shape import Shape, mean_shape
 from mbench.evaluate.lm_eval.encoding import prompt_tokens
@@ -99,7 +99,7 @@ class GenerationRequests:
         """Of these, those generated one after another, at most."""
         self.longest = max(lengths)
         """Tokens of the longest prompt with its answer, at most."""
-        self.work: Work | None = None
+        self.work: GenerationWork | None = None
         """What the last evaluation took, if answers were generated side by side."""
         self._contexts: list[list[int]] | None = None
         self._checked: tuple[weakref.ref[Any], bool] | None = None
@@ -191,7 +191,7 @@ class GenerationRequests:
             options = self._options[draw.instance]
             prompt = self._contexts[draw.instance]
             answers.append(Answer(prompt, options.limit, endings[options.until]))
-        self.work = Work()
+        self.work = GenerationWork()
         try:
             generate(model, answers, limit.tokens, _likeliest, meter.add, self.work)
         except NotFinite as error:

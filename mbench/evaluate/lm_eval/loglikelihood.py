@@ -48,6 +48,7 @@ class LoglikelihoodRequests:
         Raises `TaskError` for a choice that is empty or too long to be scored.
         """
         self.rolling = rolling
+        self.work = None
         self.scoring = ""
         self._name = name
         self._items = items

@@ -16,7 +16,7 @@ import pandas as pd
 
 from mbench.core.batch_limit import BatchLimit
 from mbench.core.errors import ChatError, MbenchError, TaskError, one_line
-from mbench.core.evaluation import WEIGHT, Evaluation, evaluation, joined
+from mbench.core.evaluation import WEIGHT, Evaluation, GenerationWork, evaluation, joined
 from mbench.core.item_texts import ItemText
 from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval.chat_prompts import ChatPrompts
@@ -246,6 +246,11 @@ class PreparedTask:
         table = joined(self.item_names, tables)
         self._refuse_gaps(table)
         return evaluation(self.name, table)
+
+    @property
+    def work(self) -> GenerationWork | None:
+        """What generating the last answers took."""
+        return self.requests.work
 
     @property
     def scoring(self) -> str:
