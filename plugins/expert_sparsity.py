@@ -70,6 +70,13 @@ class ReconstructionSample(mbench.Statistic):
     params: SampleParams
     combine: ClassVar[Literal["sum", "concatenate"]] = "concatenate"
 
+    def _roles(self, total_tokens: int) -> np.ndarray:
+        return sample_roles(total_tokens, **self.params.model_dump())
+
+    def sampled_tokens(self, total_tokens: int) -> np.ndarray:
+        """The tokens to choose on, and the held-out ones."""
+        return np.flatnonzero(self._roles(total_tokens))
+
     def measure(self, batch: mbench.LayerBatch) -> Mapping[str, torch.Tensor]:
         """Return arrays of the t sampled tokens in the batch.
 
@@ -79,23 +86,21 @@ class ReconstructionSample(mbench.Statistic):
         """
         import torch
 
-        roles = sample_roles(batch.total_tokens, **self.params.model_dump())
-        role = torch.from_numpy(roles[batch.token.cpu().numpy()])
-        rows = role.nonzero()[:, 0].to(batch.hidden.device)
-        experts = batch.num_experts
+        rows, experts = batch.sampled, batch.num_experts
+        roles = self._roles(batch.total_tokens)[batch.start : batch.start + len(batch.hidden)]
         upper = torch.triu_indices(experts, experts, device=rows.device)
         grams = [torch.empty(0, packed_size(experts), device=rows.device)]
         at_once = max(1, VALUES_AT_ONCE // (experts * batch.hidden.shape[1]))
-        for start in range(0, len(rows), at_once):
-            outputs = batch.expert_outputs(rows[start : start + at_once]).float()
+        for part in (rows,) if len(rows) <= at_once else rows.split(at_once):
+            outputs = batch.expert_outputs(part).float()
             grams.append((outputs @ outputs.mT)[:, upper[0], upper[1]])
         return {
             "router_logits": batch.router_logits()[rows].float(),
             "gram": torch.cat(grams),
             "top_k_index": batch.top_k_index[rows],
             "top_k_weight": batch.top_k_weight[rows].float(),
-            "token": batch.token[rows.to(batch.token.device)],
-            "held_out": role[rows.cpu()] == 2,
+            "token": batch.token[rows],
+            "held_out": torch.from_numpy(roles[roles > 0] == 2),
         }
 
 

@@ -33,8 +33,8 @@ def sampled_rows(batch: mbench.LayerBatch, params: TokenSample) -> torch.Tensor:
     import torch
 
     roles = sample_roles(batch.total_tokens, params.tokens, 0, params.seed)
-    chosen = torch.from_numpy(roles[batch.token.cpu().numpy()] == 1)
-    return chosen.nonzero()[:, 0].to(batch.hidden.device)
+    rows = np.flatnonzero(roles[batch.start : batch.start + len(batch.hidden)])
+    return torch.from_numpy(rows).to(batch.hidden.device, non_blocking=True)
 
 
 class RouterProducts(mbench.Statistic):
@@ -69,15 +69,21 @@ class MeanOutputs(mbench.Statistic):
     Params = MeanOutputsParams
     params: MeanOutputsParams
 
+    def sampled_tokens(self, total_tokens: int) -> np.ndarray:
+        """The sample."""
+        roles = sample_roles(total_tokens, self.params.tokens, 0, self.params.seed)
+        return np.flatnonzero(roles)
+
     def measure(self, batch: mbench.LayerBatch) -> Mapping[str, torch.Tensor]:
         """Return this batch's sums; raises `UnsupportedModel` if gates need logits there aren't."""
         import torch
 
-        rows = sampled_rows(batch, self.params)
+        rows = batch.sampled
         experts, width = batch.num_experts, batch.hidden.shape[1]
         total = torch.zeros(experts, width, dtype=torch.float64, device=rows.device)
         gates = batch.router_logits().softmax(dim=1) if self.params.gated else None
-        for part in rows.split(max(1, VALUES_AT_ONCE // (experts * width))):
+        at_once = max(1, VALUES_AT_ONCE // (experts * width))
+        for part in (rows,) if len(rows) <= at_once else rows.split(at_once):
             outputs = batch.expert_outputs(part).float()
             if gates is not None:
                 outputs = outputs * gates[part].unsqueeze(-1)

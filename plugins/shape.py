@@ -52,7 +52,7 @@ class RoutedSets(mbench.Statistic):
         import torch
 
         every = -(-batch.total_tokens // self.params.tokens)
-        chosen = batch.top_k_index[batch.token % every == 0]
+        chosen = batch.top_k_index[-batch.start % every :: every]
         return {"experts": chosen.sort(dim=1).values.to(torch.int16)}
 
 

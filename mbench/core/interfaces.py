@@ -85,6 +85,22 @@ class Statistic(Component):
         """
         return {}
 
+    def sampled_tokens(self, total_tokens: int) -> np.ndarray | None:
+        """Return the corpus's tokens on which `measure` asks for the outputs of all experts.
+
+        They are then computed together with the routed experts, which costs far less than to
+        compute them afterwards, and given for `batch.expert_outputs(batch.sampled)`. With
+        `combine = "concatenate"`, all arrays have exactly these tokens.
+
+        Args:
+            total_tokens: of the corpus, padding excluded.
+
+        Returns:
+            Indices [t] int64, ascending, each once; None where `measure` asks for none, or for
+            others.
+        """
+        return None
+
     def inspect(self, weights: LayerWeights) -> Mapping[str, torch.Tensor]:
         """Return what is read from a layer's weights, by array name, tensors [N, ...].
 

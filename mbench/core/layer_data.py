@@ -33,8 +33,13 @@ class LayerBatch:
     """[T] int64, index of each token in the whole corpus, 0 .. total_tokens - 1."""
     ids: torch.Tensor
     """[T] int64, the token ids."""
+    start: int
+    """Index of the first token: those of a batch are consecutive, so that which of them are in a
+    sample is known without asking the device for `token`."""
     total_tokens: int
     """Tokens of the whole corpus, padding excluded; the same in every batch."""
+    sampled: torch.Tensor
+    """[t] int64 row numbers of the tokens that `Statistic.sampled_tokens` names."""
     residual: Callable[[], torch.Tensor]
     """Gives the residual stream [T, hidden size of the model] that the block's output is added to;
     raises `UnsupportedModel` where there is none. A statistic that asks for it is left out where
@@ -45,7 +50,8 @@ class LayerBatch:
     routed_outputs: Callable[[], torch.Tensor]
     """Computes the unweighted outputs [T, k, H] of the experts that tokens were routed to."""
     expert_outputs: Callable[[torch.Tensor], torch.Tensor]
-    """Given row numbers [t], computes the unweighted outputs [t, N, H] of all experts there."""
+    """Given row numbers [t], computes the unweighted outputs [t, N, H] of all experts there. Given
+    `sampled` itself, it has them already: they were computed along with the routed ones."""
     inner_activations: Callable[[torch.Tensor], torch.Tensor]
     """Given row numbers [t], computes what the down projections are given, [t, N, I]."""
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from mbench.core.errors import PluginError
@@ -14,18 +13,25 @@ from mbench.core.interfaces import Statistic
 from mbench.core.layer_data import LayerBatch, LayerWeights
 from mbench.core.plugin_code import plugin_code
 
+_READ_ONLY = ("hidden", "top_k_index", "top_k_weight", "output_norm", "token", "ids", "sampled")
+
+
+def copied(batch: LayerBatch) -> LayerBatch:
+    """Copies for statistics: a change of the model's own tensors would go on into its output."""
+    copies: dict[str, Any] = {name: getattr(batch, name).clone() for name in _READ_ONLY}
+    return replace(batch, **copies)
+
 
 def measured(statistic: Statistic, batch: LayerBatch) -> Mapping[str, torch.Tensor]:
-    """Measure on copies: a change of the model's own tensors would go on into its output.
+    """Measure on copies.
 
     Raises `PluginError` for what it raises, changes or returns against its contract.
     """
-    fields = ("hidden", "top_k_index", "top_k_weight", "output_norm", "token", "ids")
-    copies: dict[str, Any] = {name: getattr(batch, name).clone() for name in fields}
-    versions = [tensor._version for tensor in copies.values()]
+    tensors = [getattr(batch, name) for name in _READ_ONLY]
+    versions = [tensor._version for tensor in tensors]
     with plugin_code(f"statistic {statistic.name!r}"):
-        arrays = statistic.measure(replace(batch, **copies))
-    if [tensor._version for tensor in copies.values()] != versions:
+        arrays = statistic.measure(batch)
+    if [tensor._version for tensor in tensors] != versions:
         raise PluginError(f"statistic {statistic.name!r} changed a tensor that it only may read")
     return _checked(statistic, arrays)
 
@@ -86,26 +92,23 @@ def add_sums(
             totals[name] += values.to(totals[name].device)
 
 
-def add_samples(
-    statistic: Statistic,
-    batch: LayerBatch,
-    arrays: Mapping[str, torch.Tensor],
-    pieces: dict[str, list[np.ndarray]],
-) -> None:
-    """Append arrays [t, ...] to `pieces` by name; raises `PluginError` if they are none."""
+def checked_samples(
+    statistic: Statistic, arrays: Mapping[str, torch.Tensor], tokens: int | None
+) -> dict[str, torch.Tensor]:
+    """Arrays [t, ...] as they can be stored; `tokens`: t, where it is known before.
+
+    Raises `PluginError` for others.
+    """
     for name, values in arrays.items():
-        if values.is_floating_point() and not torch.isfinite(values).all():
-            raise PluginError(
-                f"statistic {statistic.name!r}: {name!r} of layer {batch.layer} is not finite"
-            )
-        # numpy has no bfloat16.
-        values = values.float() if values.dtype == torch.bfloat16 else values
         if values.dim() == 0:
             raise PluginError(f"statistic {statistic.name!r}: {name!r} has no dimension of tokens")
-        parts = pieces.setdefault(name, [])
-        if parts and parts[0].shape[1:] != tuple(values.shape[1:]):
+        if tokens not in (None, len(values)):
             raise PluginError(
-                f"statistic {statistic.name!r}: {name!r} has shape {tuple(values.shape)} after "
-                f"{parts[0].shape}: only the first dimension may vary"
+                f"statistic {statistic.name!r}: {name!r} has {len(values)} tokens, where"
+                f" `sampled_tokens` names {tokens}"
             )
-        parts.append(values.cpu().numpy().copy())
+    # numpy has no bfloat16.
+    return {
+        name: values.float() if values.dtype == torch.bfloat16 else values
+        for name, values in arrays.items()
+    }

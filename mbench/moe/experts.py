@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
-from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, grouped_mm_experts_forward
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, _grouped_linear
 
 from mbench.moe.adapter import MoELayer
+from mbench.moe.joint_rows import FEWEST, rows_stay_equal
 from mbench.moe.offload import execution_device
 from mbench.moe.quantised.stored_experts import StoredExperts
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from mbench.moe.adapter import ExpertsModule
 
 _numbers = itertools.count()
+
+MOST_VALUES = 1 << 26
+"""Numbers in the outputs of all experts that are computed together with the routed ones."""
 
 ExpertsFunction = Callable[
     ["ExpertsModule", torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor
@@ -53,12 +58,23 @@ def _project(experts: ExpertsModule, name: str, expert: int, hidden: torch.Tenso
     return functional.linear(hidden, weight.T if experts.is_transposed else weight, bias)
 
 
+@dataclass(frozen=True)
+class EveryExpert:
+    """Tokens on which every expert is computed together with those that are routed to it."""
+
+    rows: torch.Tensor
+    """int64 [t] row numbers."""
+    outputs: torch.Tensor
+    """[t, N, H], where the unweighted outputs are written."""
+
+
 def sorted_loop(
     experts: ExpertsModule,
     hidden: torch.Tensor,
     top_k_index: torch.Tensor,
     top_k_weights: torch.Tensor,
     norms: torch.Tensor | None = None,
+    every: Sequence[EveryExpert] = (),
 ) -> torch.Tensor:
     """Compute experts one after another on the rows routed to them; return [T, H].
 
@@ -69,52 +85,101 @@ def sorted_loop(
     order = torch.argsort(top_k_index.reshape(-1), stable=True)
     counts = torch.bincount(top_k_index.reshape(-1), minlength=experts.num_experts)
     tokens = order // top_k
-    weights = top_k_weights.reshape(-1)[order].unsqueeze(-1)
+    # Sums of a few experts lose bits in bfloat16: weigh and add in float32.
+    weights = top_k_weights.reshape(-1)[order].unsqueeze(-1).to(torch.float32)
     flat_norms = norms.view(-1) if norms is not None else None
-    # Sums of a few experts lose bits in bfloat16: add in float32, as the grouped kernel does.
     total = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
+    sampled = [hidden[each.rows] for each in every]
+    joined = bool(every) and _may_be_joined(experts, sampled)
     start = 0
     for expert, count in enumerate(counts.tolist()):
-        if count == 0:
-            continue
         rows = slice(start, start + count)
         start += count
-        output = apply_expert(experts, expert, hidden[tokens[rows]])
-        if flat_norms is not None:
-            flat_norms[order[rows]] = torch.linalg.vector_norm(output, dim=-1, dtype=torch.float32)
-        total.index_add_(0, tokens[rows], (output * weights[rows]).to(torch.float32))
+        chosen = tokens[rows]
+        outputs = _outputs(experts, expert, [hidden[chosen], *sampled], joined)
+        for each, output in zip(every, outputs[1:], strict=True):
+            each.outputs[:, expert] = output
+        if count:
+            output = outputs[0].to(torch.float32)
+            if flat_norms is not None:
+                flat_norms[order[rows]] = torch.linalg.vector_norm(output, dim=-1)
+            total.index_add_(0, chosen, output * weights[rows])
     return total.to(hidden.dtype)
 
 
-def _grouped_pairs(
-    experts: ExpertsModule, hidden: torch.Tensor, top_k_index: torch.Tensor
-) -> torch.Tensor:
-    """The unweighted outputs [T, k, H] by the stock grouped kernel."""
-    num_tokens, top_k = top_k_index.shape
-    pairs = hidden.repeat_interleave(top_k, dim=0)
-    ones = torch.ones_like(pairs[:, :1])
-    output: torch.Tensor = grouped_mm_experts_forward(
-        experts, pairs, top_k_index.reshape(-1, 1), ones
+def _may_be_joined(experts: ExpertsModule, parts: Sequence[torch.Tensor]) -> bool:
+    if isinstance(experts, StoredExperts) or experts.is_transposed:
+        return False
+    width, dtype = parts[0].shape[1], parts[0].dtype
+    inner = experts.down_proj.shape[2]
+    return (
+        min(map(len, parts)) >= FEWEST
+        and rows_stay_equal(width, inner * (2 if experts.has_gate else 1), dtype)
+        and rows_stay_equal(inner, width, dtype)
     )
-    return output.view(num_tokens, top_k, -1)
 
 
-def pairwise_grouped(
+def _outputs(
+    experts: ExpertsModule, expert: int, parts: Sequence[torch.Tensor], joined: bool
+) -> Sequence[torch.Tensor]:
+    """One expert's outputs for several parts [n, H], in one product if they may be joined."""
+    if joined and len(parts[0]) >= FEWEST:
+        together = apply_expert(experts, expert, torch.cat(list(parts)))
+        outputs: Sequence[torch.Tensor] = together.split([*map(len, parts)])
+        return outputs
+    return [apply_expert(experts, expert, part) if len(part) else part for part in parts]
+
+
+def sorted_groups(
     experts: ExpertsModule,
     hidden: torch.Tensor,
     top_k_index: torch.Tensor,
     top_k_weights: torch.Tensor,
     norms: torch.Tensor,
 ) -> torch.Tensor:
-    """The same through the stock grouped kernel, one row per token and expert with weight one.
+    """The same by grouped matrix products, which need no count of rows on the host.
 
     The loop would have to read the counts back from the accelerator and start thousands of small
-    kernels. The grouped kernel does the same matrix products in one launch each, at the price of
-    copying [T * k, H], which is cheap in comparison.
+    kernels. This does the same products in one launch each, as the stock grouped forward does.
     """
-    output = _grouped_pairs(experts, hidden, top_k_index)
-    norms.copy_(torch.linalg.vector_norm(output, dim=-1, dtype=torch.float32))
-    return (output * top_k_weights.unsqueeze(-1)).sum(dim=1).to(hidden.dtype)
+    output, place = _grouped(experts, hidden, *_routed_pairs(top_k_index))
+    norms.view(-1).copy_(torch.linalg.vector_norm(output, dim=-1, dtype=torch.float32)[place])
+    pairs = output[place].view(*top_k_index.shape, -1)
+    return (pairs * top_k_weights.unsqueeze(-1)).sum(dim=1).to(hidden.dtype)
+
+
+def _routed_pairs(top_k_index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Expert and token of every routed pair, int64 [T k] each."""
+    pairs = torch.arange(top_k_index.numel(), device=top_k_index.device)
+    return top_k_index.reshape(-1), pairs // top_k_index.shape[1]
+
+
+def _grouped(
+    experts: ExpertsModule, hidden: torch.Tensor, expert: torch.Tensor, token: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Unweighted outputs [P, H] of pairs of expert and token, by expert, and each pair's place."""
+    expert, order = torch.sort(expert, stable=True)
+    numbers = torch.arange(experts.num_experts, device=expert.device)
+    ends = torch.searchsorted(expert, numbers, right=True).to(torch.int32)
+
+    def project(name: str, rows: torch.Tensor) -> torch.Tensor:
+        bias = getattr(experts, f"{name}_bias")[expert] if experts.has_bias else None
+        output: torch.Tensor = _grouped_linear(
+            rows, getattr(experts, name), ends, bias=bias, is_transposed=experts.is_transposed
+        )
+        return output
+
+    rows = hidden[token[order]]
+    if experts.has_gate:
+        inner = experts._apply_gate(project("gate_up_proj", rows))
+    else:
+        inner = experts.act_fn(project("up_proj", rows))
+    output = project("down_proj", inner)
+    if experts.has_post_expert_norm:
+        output = experts.post_expert_norm(output)
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order), device=order.device)
+    return output, place
 
 
 def apply_with_norms(
@@ -122,11 +187,30 @@ def apply_with_norms(
     hidden: torch.Tensor,
     top_k_index: torch.Tensor,
     top_k_weights: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the weighted sum [T, H] and the float32 norms [T, k] of the unweighted outputs."""
+    samples: Sequence[torch.Tensor] = (),
+) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor | None]]:
+    """Return the weighted sum [T, H] and the float32 norms [T, k] of the unweighted outputs.
+
+    Further, for each of some samples, given as row numbers [t], the outputs [t, N, H] of all
+    experts: None where it is no gain to compute them together, or they would take much memory.
+    """
     norms = torch.empty(top_k_index.shape, dtype=torch.float32, device=hidden.device)
-    compute = sorted_loop if hidden.device.type == "cpu" else pairwise_grouped
-    return compute(experts, hidden, top_k_index, top_k_weights, norms), norms
+    routing = top_k_index, top_k_weights, norms
+    if hidden.device.type != "cpu":
+        return sorted_groups(experts, hidden, *routing), norms, [None] * len(samples)
+    values = experts.num_experts * hidden.shape[1]
+    outputs = [
+        hidden.new_empty(len(rows), experts.num_experts, hidden.shape[1])
+        if 0 < len(rows) * values <= MOST_VALUES
+        else None
+        for rows in samples
+    ]
+    every = [
+        EveryExpert(rows, each)
+        for rows, each in zip(samples, outputs, strict=True)
+        if each is not None
+    ]
+    return sorted_loop(experts, hidden, *routing, every), norms, outputs
 
 
 def routed_outputs(
@@ -134,13 +218,63 @@ def routed_outputs(
 ) -> torch.Tensor:
     """Return the unweighted outputs [T, k, H] of the experts that tokens are routed to."""
     if hidden.device.type != "cpu":
-        return _grouped_pairs(experts, hidden, top_k_index)
+        output, place = _grouped(experts, hidden, *_routed_pairs(top_k_index))
+        return output[place].view(*top_k_index.shape, -1)
     flat = top_k_index.reshape(-1)
     outputs = hidden.new_empty(len(flat), hidden.shape[1])
     for expert in flat.unique().tolist():
         pairs = (flat == expert).nonzero()[:, 0]
         outputs[pairs] = apply_expert(experts, expert, hidden[pairs // top_k_index.shape[1]])
     return outputs.view(*top_k_index.shape, -1)
+
+
+def all_outputs(experts: ExpertsModule, hidden: torch.Tensor) -> torch.Tensor:
+    """Return the unweighted outputs [t, N, H] of all experts for hidden [t, H]."""
+    if _one_by_one(experts, hidden):
+        return _of_each(apply_expert, experts, hidden)
+    inner = all_inner_activations(experts, hidden)
+    output = _all_projected(experts, "down_proj", inner.transpose(0, 1)).transpose(0, 1)
+    return experts.post_expert_norm(output) if experts.has_post_expert_norm else output
+
+
+def all_inner_activations(experts: ExpertsModule, hidden: torch.Tensor) -> torch.Tensor:
+    """Return what all experts' down projections are given, [t, N, I] for hidden [t, H]."""
+    if _one_by_one(experts, hidden):
+        return _of_each(inner_activations, experts, hidden)
+    name = "gate_up_proj" if experts.has_gate else "up_proj"
+    weight = getattr(experts, name)
+    if experts.is_transposed:
+        given = hidden.expand(experts.num_experts, *hidden.shape)
+        rows = _all_projected(experts, name, given).transpose(0, 1)
+    else:
+        # All experts are given the same: one product with their weights, one below the other.
+        bias = getattr(experts, f"{name}_bias").flatten() if experts.has_bias else None
+        rows = functional.linear(hidden, weight.flatten(0, 1), bias)
+    # A gate may expect two dimensions.
+    rows = rows.reshape(len(hidden) * experts.num_experts, -1)
+    inner = experts._apply_gate(rows) if experts.has_gate else experts.act_fn(rows)
+    return inner.view(len(hidden), experts.num_experts, -1)
+
+
+def _all_projected(experts: ExpertsModule, name: str, given: torch.Tensor) -> torch.Tensor:
+    """Each expert's projection of its own rows, [N, t, out] for [N, t, in]."""
+    weight = getattr(experts, name)
+    output = torch.bmm(given, weight if experts.is_transposed else weight.transpose(1, 2))
+    return output + getattr(experts, f"{name}_bias").unsqueeze(1) if experts.has_bias else output
+
+
+def _one_by_one(experts: ExpertsModule, hidden: torch.Tensor) -> bool:
+    """Whether a loop is better: faster on a CPU, and stored experts are decoded one at a time."""
+    return hidden.device.type == "cpu" or isinstance(experts, StoredExperts)
+
+
+def _of_each(
+    compute: Callable[[ExpertsModule, int, torch.Tensor], torch.Tensor],
+    experts: ExpertsModule,
+    hidden: torch.Tensor,
+) -> torch.Tensor:
+    results = [compute(experts, expert, hidden) for expert in range(experts.num_experts)]
+    return torch.stack(results, dim=1)
 
 
 @contextlib.contextmanager

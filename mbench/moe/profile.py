@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ from mbench.moe.mask import masked
 from mbench.moe.record import Recorder
 from mbench.moe.residual import ResidualStreams
 from mbench.moe.tokenizer import refuse_unknown
+from mbench.storage.sample_files import Sample, SampleFiles, scratch_sample
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,17 @@ class Collected:
 
     sums: dict[str, dict[str, np.ndarray]]
     """identity -> array name -> float64 [shards, L, N, ...], [1, L, N, ...] if inspected."""
-    samples: dict[str, dict[str, list[np.ndarray]]]
-    """identity -> array name -> one array [t, ...] per layer, in corpus order."""
+    samples: Mapping[str, Sample]
+    """identity -> array name -> one array [t, ...] per layer, in corpus order, read-only."""
     failures: dict[str, MbenchError]
     """identity -> why a statistic has neither; the pass went on without it."""
     tokens: int
     """That were counted, padding excluded."""
+
+    def close(self) -> None:
+        """Remove the samples' files, unless a store has them by now."""
+        for sample in self.samples.values():
+            sample.discard()
 
 
 def profile_corpus(
@@ -47,6 +53,7 @@ def profile_corpus(
     batch_tokens: int,
     shards: int,
     advance: Callable[[int], None] = lambda tokens: None,
+    new_sample: Callable[[int | None], SampleFiles] = scratch_sample,
 ) -> Collected:
     """Cut a corpus as the suite asks and profile the model on it (see `profile_model`).
 
@@ -60,6 +67,7 @@ def profile_corpus(
         batch_size=max(1, batch_tokens // corpus.length),
         shards=shards,
         advance=advance,
+        new_sample=new_sample,
     )
 
 
@@ -86,12 +94,15 @@ def profile_model(
     advance: Callable[[int], None] = lambda tokens: None,
     mask: ExpertMask | None = None,
     router: RouterMode = "sliced",
+    new_sample: Callable[[int | None], SampleFiles] = scratch_sample,
 ) -> Collected:
     """Run `corpus` through `model` once and return what `statistics` inspected and measured.
 
     Shards are contiguous groups of sequences, as equal as possible and never more than there are
-    sequences; no batch crosses their borders, so `batch_size` changes only the rounding. Padding is
-    not seen by any statistic. `advance` is told the number of tokens done after every batch.
+    sequences. A batch may cross their borders: statistics are shown its tokens shard by shard, so
+    that `batch_size` changes only the rounding. Padding is not seen by any statistic. `advance` is
+    told the number of tokens done after every batch. Samples go to the files of `new_sample`, which
+    is told the number of their tokens where that is known before.
 
     A statistic that raises or breaks its contract is left out from there on; `failures` says why.
     With a mask, the model runs under it (see `mbench.moe.mask.masked`), and experts keep their
@@ -108,30 +119,39 @@ def profile_model(
         raise ValueError("a model must be in eval mode to be profiled")
     if not corpus.tokens:
         raise ValueError("there is nothing to profile: the corpus has no tokens")
-    groups = np.array_split(np.arange(len(corpus.ids)), min(shards, len(corpus.ids)))
-    accumulator = Accumulator(layers, statistics, len(groups))
+    count = min(shards, len(corpus.ids))
+    shard_of = np.repeat(np.arange(count), [*map(len, np.array_split(corpus.lengths, count))])
+    accumulator = Accumulator(layers, statistics, count, corpus.tokens, new_sample)
     # Before the mask, which slices the routers.
     with torch.no_grad():
         accumulator.inspect()
     streams = ResidualStreams(model, layers)
-    recorder = Recorder(layers, corpus.tokens, accumulator.add, streams.of, masked=mask is not None)
+    recorder = Recorder(layers, corpus.tokens, accumulator, streams.of, masked=mask is not None)
     applied = contextlib.nullcontext() if mask is None else masked(layers, mask, router)
     with (
+        contextlib.ExitStack() as failing,
         torch.no_grad(),
         applied,
         experts_function(layers, recorder.apply_experts),
         recorder.watch(),
         streams.watch(),
     ):
-        for shard, rows in enumerate(groups):
-            for batch in np.array_split(rows, range(batch_size, len(rows), batch_size)):
-                tokens = int(corpus.lengths[batch].sum())
-                if tokens:
-                    _forward(model, recorder, corpus, batch)
-                accumulator.refuse_residual(streams.problem)
-                advance(tokens)
-            accumulator.close_shard(shard)
-    return Collected(accumulator.sums(), accumulator.samples(), accumulator.failures, corpus.tokens)
+        failing.callback(accumulator.discard)
+        for start in range(0, len(corpus.ids), batch_size):
+            rows = slice(start, start + batch_size)
+            tokens = int(corpus.lengths[rows].sum())
+            if tokens:
+                _forward(model, recorder, corpus[rows], shard_of[rows])
+            accumulator.refuse_residual(streams.problem)
+            advance(tokens)
+            following = (
+                shard_of[start + batch_size] if start + batch_size < len(shard_of) else count
+            )
+            if done := range(shard_of[start], following):
+                accumulator.close(done)
+        samples = accumulator.finished_samples()
+        failing.pop_all()
+    return Collected(accumulator.sums(), samples, accumulator.failures, corpus.tokens)
 
 
 def inspect_weights(layers: Sequence[MoELayer], statistics: Sequence[Statistic]) -> Collected:
@@ -155,13 +175,16 @@ def inspect_weights(layers: Sequence[MoELayer], statistics: Sequence[Statistic])
 
 
 def _forward(
-    model: PreTrainedModel, recorder: Recorder, sequences: TokenSequences, batch: np.ndarray
+    model: PreTrainedModel, recorder: Recorder, sequences: TokenSequences, shards: np.ndarray
 ) -> None:
-    lengths = torch.from_numpy(sequences.lengths[batch])
-    longest = int(lengths.max())
-    ids = torch.from_numpy(sequences.ids[batch, :longest]).to(model.device)
-    inside = torch.arange(longest) < lengths[:, None]
-    mask = {} if inside.all() else {"attention_mask": inside.long().to(model.device)}
-    with recorder.batch(ids, inside):
+    """One forward call on sequences, which are in these shards."""
+    lengths = sequences.lengths
+    ids = sequences.ids[:, : lengths.max()]
+    inside = np.arange(ids.shape[1]) < lengths[:, None]
+    given = {"input_ids": torch.from_numpy(ids)}
+    if not inside.all():
+        given["attention_mask"] = torch.from_numpy(inside.astype(np.int64))
+    given = {name: each.to(model.device, non_blocking=True) for name, each in given.items()}
+    with recorder.batch(ids, lengths, shards):
         # The body alone: the head's logits over the vocabulary would be thrown away.
-        model.base_model(input_ids=ids, use_cache=False, **mask)
+        model.base_model(**given, use_cache=False)

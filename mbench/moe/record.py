@@ -4,18 +4,92 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
-from mbench.core.errors import UnsupportedModel
+from mbench.core.errors import MbenchError, UnsupportedModel
 from mbench.core.layer_data import LayerBatch
 from mbench.moe.adapter import MoELayer
-from mbench.moe.experts import apply_expert, apply_with_norms, inner_activations, routed_outputs
+from mbench.moe.experts import (
+    all_inner_activations,
+    all_outputs,
+    apply_with_norms,
+    routed_outputs,
+)
 
 if TYPE_CHECKING:
     from mbench.moe.adapter import ExpertsModule
+
+
+class Receiver(Protocol):
+    """Takes what a recorder sees."""
+
+    def samples(self, start: int, stop: int) -> list[np.ndarray]:
+        """Samples among the corpus's tokens start .. stop - 1 that every expert is computed on.
+
+        Each is int64 [t], ascending.
+        """
+
+    def add(
+        self, layer: int, shard: int, batch: LayerBatch, every: Sequence[torch.Tensor | None]
+    ) -> None:
+        """Take a layer's batch.
+
+        Args:
+            layer: its number.
+            shard: that all tokens of the batch are in.
+            batch: what was seen.
+            every: [t, N, H] of each sample, all experts' outputs of its tokens in the batch; None
+                where they were not computed.
+        """
+
+    def doubt(self, error: MbenchError, wrong: torch.Tensor) -> None:
+        """Note an error, which is one if `wrong`, bool [], turns out to be true."""
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Consecutive tokens of a batch that are in one shard."""
+
+    shard: int
+    start: int
+    """The first one's index in the corpus."""
+    tokens: int
+    rows: slice | torch.Tensor
+    """Of the batch, padding counted: that is left out."""
+    samples: tuple[slice, ...]
+    """Its own tokens among those of each sample."""
+
+    def keep(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Its rows of a tensor for the whole batch."""
+        return tensor[self.rows]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What is known of a batch before it is computed, on the host."""
+
+    ids: torch.Tensor
+    """[size], padding included."""
+    samples: tuple[torch.Tensor, ...]
+    """Row numbers, padding counted, of the tokens that every expert is computed on."""
+    pieces: tuple[_Piece, ...]
+
+    def on(self, device: torch.device) -> _Batch:
+        """The same with tensors on a device."""
+
+        def moved(value: torch.Tensor) -> torch.Tensor:
+            return value.to(device, non_blocking=True)
+
+        pieces = [
+            replace(each, rows=moved(each.rows)) if isinstance(each.rows, torch.Tensor) else each
+            for each in self.pieces
+        ]
+        return _Batch(moved(self.ids), tuple(map(moved, self.samples)), tuple(pieces))
 
 
 class Recorder:
@@ -25,7 +99,7 @@ class Recorder:
         self,
         layers: Sequence[MoELayer],
         total_tokens: int,
-        receive: Callable[[int, LayerBatch], None],
+        receiver: Receiver,
         residual: Callable[[int], torch.Tensor],
         *,
         masked: bool = False,
@@ -34,12 +108,11 @@ class Recorder:
         self._layers = layers
         self._number = {layer.experts: number for number, layer in enumerate(layers)}
         self._total_tokens = total_tokens
-        self._receive = receive
+        self._receiver = receiver
         self._masked = masked
         self._residual = residual
         self._tokens_before = 0
-        self._inside = torch.empty(0, dtype=torch.bool)
-        self._ids = torch.empty(0, dtype=torch.int64)
+        self._batches: dict[torch.device, _Batch] = {}
         self._router_output: dict[int, Any] = {}
         self._seen: list[int] = []
 
@@ -62,16 +135,18 @@ class Recorder:
         return keep
 
     @contextlib.contextmanager
-    def batch(self, ids: torch.Tensor, inside: torch.Tensor) -> Iterator[None]:
-        """Expect one forward call on token ids [sequences, length].
+    def batch(self, ids: np.ndarray, lengths: np.ndarray, shards: np.ndarray) -> Iterator[None]:
+        """Expect one forward call.
 
-        `inside` is bool of the same shape, False for padding.
+        Args:
+            ids: token ids [sequences, length], padded on the right.
+            lengths: [sequences] of the sequences.
+            shards: [sequences], ascending, of the shard that each is in.
 
         Raises:
             UnsupportedModel: on exit, where a layer was not called exactly once.
         """
-        self._inside = inside.reshape(-1)
-        self._ids = ids.reshape(-1)
+        self._batches = {torch.device("cpu"): self._described(ids, lengths, shards)}
         self._seen = []
         yield
         if sorted(self._seen) != list(range(len(self._layers))):
@@ -79,7 +154,23 @@ class Recorder:
                 layer.path for i, layer in enumerate(self._layers) if self._seen.count(i) != 1
             ]
             raise UnsupportedModel(f"{missed[0]} was not called exactly once in a forward call")
-        self._tokens_before += int(self._inside.sum())
+        self._tokens_before += int(lengths.sum())
+
+    def _described(self, ids: np.ndarray, lengths: np.ndarray, shards: np.ndarray) -> _Batch:
+        before, tokens = self._tokens_before, int(lengths.sum())
+        inside = np.flatnonzero(np.arange(ids.shape[1]) < lengths[:, None])
+        samples = [each - before for each in self._receiver.samples(before, before + tokens)]
+        pieces = []
+        start = 0
+        for shard in np.unique(shards).tolist():
+            stop = start + int(lengths[shards == shard].sum())
+            rows = slice(start, stop) if tokens == ids.size else _tensor(inside[start:stop])
+            if stop > start:
+                own = [slice(*np.searchsorted(each, (start, stop)).tolist()) for each in samples]
+                pieces.append(_Piece(shard, before + start, stop - start, rows, tuple(own)))
+            start = stop
+        rows_of = tuple(_tensor(inside[each]) for each in samples)
+        return _Batch(_tensor(ids.reshape(-1)), rows_of, tuple(pieces))
 
     def apply_experts(
         self,
@@ -104,96 +195,110 @@ class Recorder:
         """
         number = self._number[experts]
         layer = self._layers[number]
+        batch = self._batch_on(hidden.device)
         tokens, chosen = top_k_index.shape
         fits = chosen == layer.top_k or (self._masked and chosen < layer.top_k)
-        if tokens != len(self._inside) or not fits:
+        if tokens != len(batch.ids) or not fits:
             raise UnsupportedModel(
                 f"{layer.path} got routing {list(top_k_index.shape)} where "
-                f"[{len(self._inside)}, {layer.top_k}] was expected"
+                f"[{len(batch.ids)}, {layer.top_k}] was expected"
             )
-        output, norms = apply_with_norms(experts, hidden, top_k_index, top_k_weights)
-        router_output = self._router_output.pop(number, None)
-        keep = self._padding_filter(hidden.device)
-        routing = keep(top_k_index), keep(top_k_weights)
-        start = self._tokens_before
-        self._seen.append(number)
-        self._receive(
-            number,
-            LayerBatch(
-                layer=layer.path,
-                num_experts=layer.num_experts,
-                hidden=keep(hidden),
-                top_k_index=routing[0],
-                top_k_weight=routing[1],
-                output_norm=keep(norms),
-                token=torch.arange(start, start + len(routing[0]), device=hidden.device),
-                ids=keep(self._ids.to(hidden.device)),
-                total_tokens=self._total_tokens,
-                residual=lambda: keep(self._residual(number).flatten(0, -2)),
-                router_logits=lambda: self._logits(layer, router_output, keep, *routing),
-                routed_outputs=lambda: routed_outputs(experts, keep(hidden), routing[0]),
-                expert_outputs=lambda rows: of_all(apply_expert, experts, keep(hidden)[rows]),
-                inner_activations=lambda rows: of_all(
-                    inner_activations, experts, keep(hidden)[rows]
-                ),
-            ),
+        output, norms, every = apply_with_norms(
+            experts, hidden, top_k_index, top_k_weights, batch.samples
         )
+        self._seen.append(number)
+        router_output = self._router_output.pop(number, None)
+        for piece in batch.pieces:
+            routing = tuple(map(piece.keep, (top_k_index, top_k_weights, norms)))
+            shown = self._shown(number, batch, piece, piece.keep(hidden), routing, router_output)
+            outputs = [
+                None if of_batch is None else of_batch[own]
+                for of_batch, own in zip(every, piece.samples, strict=True)
+            ]
+            self._receiver.add(number, piece.shard, shown, outputs)
         return output
 
-    def _logits(self, layer: MoELayer, *arguments: Any) -> torch.Tensor:
+    def _batch_on(self, device: torch.device) -> _Batch:
+        if device not in self._batches:
+            self._batches[device] = self._batches[torch.device("cpu")].on(device)
+        return self._batches[device]
+
+    def _shown(
+        self,
+        number: int,
+        batch: _Batch,
+        piece: _Piece,
+        hidden: torch.Tensor,
+        routing: tuple[torch.Tensor, ...],
+        router_output: Any,
+    ) -> LayerBatch:
+        layer, device = self._layers[number], hidden.device
+        index, weights, norms = routing
+        return LayerBatch(
+            layer=layer.path,
+            num_experts=layer.num_experts,
+            hidden=hidden,
+            top_k_index=index,
+            top_k_weight=weights,
+            output_norm=norms,
+            token=torch.arange(piece.start, piece.start + piece.tokens, device=device),
+            ids=piece.keep(batch.ids),
+            start=piece.start,
+            total_tokens=self._total_tokens,
+            sampled=torch.empty(0, dtype=torch.int64, device=device),
+            residual=lambda: piece.keep(self._residual(number).flatten(0, -2)),
+            router_logits=lambda: self._logits(layer, router_output, piece.keep, index, weights),
+            routed_outputs=lambda: routed_outputs(layer.experts, hidden, index),
+            expert_outputs=lambda rows: all_outputs(layer.experts, hidden[rows]),
+            inner_activations=lambda rows: all_inner_activations(layer.experts, hidden[rows]),
+        )
+
+    def _logits(
+        self,
+        layer: MoELayer,
+        output: Any,
+        keep: Callable[[torch.Tensor], torch.Tensor],
+        top_k_index: torch.Tensor,
+        top_k_weight: torch.Tensor,
+    ) -> torch.Tensor:
+        """The float32 logits [T, N] among a router's outputs; T leaves out padding.
+
+        Raises `UnsupportedModel` if there are none. That they are probabilities, or that a chosen
+        expert with a higher logit has a lower weight, so that they are not what the weights came
+        from, is found out on the device, which need not be waited for.
+        """
         if self._masked:
             raise UnsupportedModel(
                 f"{layer.path}: a masked router does not give the logits of the full model"
             )
-        return raw_logits(layer, *arguments)
-
-    def _padding_filter(self, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
-        if self._inside.all():
-            return lambda tensor: tensor
-        rows = self._inside.nonzero().squeeze(1).to(device)
-        return lambda tensor: tensor[rows]
-
-
-def of_all(
-    compute: Callable[[ExpertsModule, int, torch.Tensor], torch.Tensor],
-    experts: ExpertsModule,
-    hidden: torch.Tensor,
-) -> torch.Tensor:
-    """Return [t, N, ...], what `compute` gives of every expert for hidden [t, H]."""
-    results = [compute(experts, expert, hidden) for expert in range(experts.num_experts)]
-    return torch.stack(results, dim=1)
+        name = f"{layer.path}: {type(layer.router).__name__}"
+        logits = keep(_found_logits(layer, name, output)).to(torch.float32, copy=True)
+        probabilities = (logits >= 0).all() & ((logits.sum(dim=1) - 1).abs() < 1e-2).all()
+        what = f"{name} returns probabilities where its logits were expected"
+        self._receiver.doubt(UnsupportedModel(what), probabilities)
+        by_weight = top_k_weight.argsort(dim=1, stable=True)
+        weights = top_k_weight.gather(1, by_weight)
+        ordered = logits.gather(1, top_k_index.gather(1, by_weight))
+        # Equal weights may belong to logits that differ by less than the weights' precision.
+        wrong = ((ordered.diff(dim=1) < 0) & (weights.diff(dim=1) > 0)).any()
+        what = f"{name} does not rank the chosen experts by the logits it returns"
+        self._receiver.doubt(UnsupportedModel(what), wrong)
+        return logits
 
 
-def raw_logits(
-    layer: MoELayer,
-    output: Any,
-    keep: Callable[[torch.Tensor], torch.Tensor],
-    top_k_index: torch.Tensor,
-    top_k_weight: torch.Tensor,
-) -> torch.Tensor:
-    """Return the float32 logits [T, N] among a router's outputs; T leaves out padding.
-
-    Raises `UnsupportedModel` if there are none, if they are probabilities, or if a chosen expert
-    with a higher logit has a lower weight, so that they are not what the weights came from.
-    """
+def _found_logits(layer: MoELayer, name: str, output: Any) -> torch.Tensor:
     found = [
-        keep(value.reshape(-1, layer.num_experts)).to(torch.float32, copy=True)
+        value.reshape(-1, layer.num_experts)
         for value in (output if isinstance(output, tuple) else (output,))
         if isinstance(value, torch.Tensor)
         and value.is_floating_point()
         and value.shape[-1] == layer.num_experts
     ]
-    name = f"{layer.path}: {type(layer.router).__name__}"
     # Where k equals N the weights have the logits' shape; the logits come first in transformers.
     if not found or (len(found) > 1 and layer.top_k < layer.num_experts):
         raise UnsupportedModel(f"{name} does not return its logits")
-    logits = found[0]
-    if bool((logits >= 0).all()) and bool(((logits.sum(dim=1) - 1).abs() < 1e-2).all()):
-        raise UnsupportedModel(f"{name} returns probabilities where its logits were expected")
-    by_weight = top_k_weight.argsort(dim=1, stable=True)
-    weights = top_k_weight.gather(1, by_weight)
-    ordered = logits.gather(1, top_k_index.gather(1, by_weight))
-    # Equal weights may belong to logits that differ by less than the weights' precision.
-    if bool(((ordered.diff(dim=1) < 0) & (weights.diff(dim=1) > 0)).any()):
-        raise UnsupportedModel(f"{name} does not rank the chosen experts by the logits it returns")
-    return logits
+    return found[0]
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))

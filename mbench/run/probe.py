@@ -11,6 +11,7 @@ of the full model if any mask was measured: predictions are compared with that.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -202,18 +203,19 @@ class CellProbe(Probe):
     ) -> None:
         self._session.progress.stage(f"mask {self._cell.label}: profile on {corpus}")
         kept = ExpertMask(frozen(mask.keep), stand_in=mask.stand_in)
-        collected = self._passes.profile(
-            corpus, self._sequences, kept, self._cell.budget.router, statistics
-        )
-        for each in statistics:
-            identity = each.identity
-            sums = collected.sums.get(identity, {})
-            self._session.store.write_statistic(
-                keys[identity],
-                corpus_profile(each, sums, collected.tokens),
-                sums,
-                collected.samples.get(identity, {}),
-            )
+        router = self._cell.budget.router
+        with contextlib.closing(
+            self._passes.profile(corpus, self._sequences, kept, router, statistics)
+        ) as collected:
+            for each in statistics:
+                identity = each.identity
+                sums = collected.sums.get(identity, {})
+                self._session.store.write_statistic(
+                    keys[identity],
+                    corpus_profile(each, sums, collected.tokens),
+                    sums,
+                    collected.samples.get(identity, {}),
+                )
 
 
 class Probes:

@@ -209,12 +209,14 @@ class ProbePasses:
                     advance=self._session.advance,
                     mask=mask,
                     router=router,
+                    new_sample=self._session.store.new_sample,
                 )
         except ModelChanged as error:
             self._session.unload()
             names = ", ".join(repr(each.name) for each in statistics)
             raise PluginError(f"statistics {names}: {error}") from error
         for failure in collected.failures.values():
+            collected.close()
             raise failure
         return collected
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -104,19 +105,21 @@ def _pass(
     statistics = [job.statistic for job in jobs]
     session.progress.stage(f"profile {session.model.name} on {corpus}")
     start = time.perf_counter()
-    with unchanged(loaded.model):
-        collected = _collected(session, loaded, corpus, statistics)
-    tokens = collected.tokens
-    if tokens:
-        session.speeds.profiled(time.perf_counter() - start, tokens)
-    for job in jobs:
-        identity = job.statistic.identity
-        if identity in collected.failures:
-            continue
-        sums = collected.sums.get(identity, {})
-        samples = collected.samples.get(identity, {})
-        counted = corpus_profile(job.statistic, sums, tokens)
-        session.store.write_statistic(job.key, counted, sums, samples)
+    with contextlib.ExitStack() as ending:
+        with unchanged(loaded.model):
+            collected = _collected(session, loaded, corpus, statistics)
+            ending.callback(collected.close)
+        tokens = collected.tokens
+        if tokens:
+            session.speeds.profiled(time.perf_counter() - start, tokens)
+        for job in jobs:
+            identity = job.statistic.identity
+            if identity in collected.failures:
+                continue
+            sums = collected.sums.get(identity, {})
+            counted = corpus_profile(job.statistic, sums, tokens)
+            samples: Mapping[str, Sequence[np.ndarray]] = collected.samples.get(identity, {})
+            session.store.write_statistic(job.key, counted, sums, samples)
     session.progress.event("profile", model=session.model.name, corpus=corpus, tokens=tokens)
     return collected.failures
 
@@ -136,6 +139,7 @@ def _collected(
         batch_tokens=session.batch_limit(f"profile on {corpus}").tokens,
         shards=SHARDS,
         advance=session.advance,
+        new_sample=session.store.new_sample,
     )
 
 

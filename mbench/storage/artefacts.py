@@ -15,18 +15,27 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from mbench.core.errors import Damaged
+from mbench.core.errors import Damaged, ModelNotFound
 from mbench.core.provenance import CorpusProfile
 from mbench.storage.place import Place, RemotePlace
 from mbench.storage.records import from_plain, to_plain
-from mbench.storage.seal import OPEN_SEAL, check, check_sha256, read_file, sealed
+from mbench.storage.sample_files import Sample, mapped_arrays, write_sample
+from mbench.storage.seal import (
+    OPEN_SEAL,
+    check,
+    check_file_sha256,
+    check_sha256,
+    read_file,
+    sealed,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,29 +136,24 @@ class StatisticArtefact:
     """Name -> `bytes` and `sha256`."""
 
 
-def layer_file(layer: int) -> str:
-    """The file of a statistic's samples in one layer."""
-    return f"layer-{layer:03d}.safetensors"
-
-
 def write_statistic(
     folder: Path,
     record: Mapping[str, Any],
     profile: CorpusProfile,
     sums: Mapping[str, np.ndarray],
-    samples: Mapping[str, list[np.ndarray]],
+    samples: Mapping[str, Sequence[np.ndarray]],
 ) -> None:
     """Fill an empty folder with a statistic; see `Store.write_statistic`."""
     from safetensors.numpy import save
 
-    arrays = {SUMS: dict(sums)}
-    for layer in range(len(next(iter(samples.values()), []))):
-        arrays[layer_file(layer)] = {name: of[layer] for name, of in samples.items()}
-    files = {}
-    for name, content in arrays.items():
-        data = save({key: np.ascontiguousarray(array) for key, array in content.items()})
-        (folder / name).write_bytes(data)
-        files[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    data = save({name: np.ascontiguousarray(array) for name, array in sums.items()})
+    (folder / SUMS).write_bytes(data)
+    files = {SUMS: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}}
+    if isinstance(samples, Sample):
+        for file in samples.files:
+            _link(file.path, folder / file.path.name)
+    written = samples.files if isinstance(samples, Sample) else write_sample(folder, samples)
+    files |= {file.path.name: {"bytes": file.size, "sha256": file.sha256} for file in written}
     meta = {
         "checksum": OPEN_SEAL,
         "made_by": record,
@@ -194,15 +198,26 @@ def _sizes(path: Place, files: Mapping[str, str]) -> dict[str, int]:
     return found
 
 
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name, or its content where the file system cannot."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def read_arrays(path: Place, digest: str, name: str) -> dict[str, np.ndarray]:
-    """Read one file of a statistic: arrays by name."""
+    """Arrays by name of one file of a statistic; on a disk, read-only and memory-mapped."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    data = _checked_file(path, name, read_statistic(path, digest), cached=True)
+    statistic = read_statistic(path, digest)
     try:
-        return load(data)
-    except (SafetensorError, ValueError, KeyError) as error:
+        if isinstance(path, RemotePlace):
+            return load(_checked_file(path, name, statistic, cached=True))
+        _check_file(path, name, statistic)
+        return mapped_arrays(path / name)
+    except (SafetensorError, ModelNotFound, ValueError, KeyError) as error:
         raise Damaged(f"{name} holds no arrays: {error}") from None
 
 
@@ -214,7 +229,7 @@ def verify(kind: Kind, path: Place, digest: str) -> Mapping[str, Any]:
         return read_json(path, digest).record
     statistic = read_statistic(path, digest)
     for name in statistic.files:
-        _checked_file(path, name, statistic)
+        _check_file(path, name, statistic)
     return statistic.record
 
 
@@ -237,27 +252,48 @@ def files_of(kind: Kind, path: Place, digest: str) -> Iterator[tuple[str, bytes]
         yield path.name, read_file(path)
 
 
+def _check_file(path: Place, name: str, statistic: StatisticArtefact) -> None:
+    """Raise `Damaged` unless a file is what was written; one on a disk is read in pieces."""
+    if isinstance(path, RemotePlace):
+        _checked_file(path, name, statistic)
+        return
+    expected = _expected(name, statistic)
+    with _naming(path, name):
+        check_file_sha256(path / name, expected)
+
+
 def _checked_file(
     path: Place, name: str, statistic: StatisticArtefact, *, cached: bool = False
 ) -> bytes:
     """The verified content of one file; `cached`: of its copy on this machine, which is made."""
-    expected = statistic.files.get(name)
-    if expected is None:
-        raise Damaged(f"it has no {name}")
-    sha256 = str(expected["sha256"])
-    try:
-        if not isinstance(path, RemotePlace):
-            data = read_file(path / name)
-        elif not cached:
-            data = path.member(name, sha256).read()
+    sha256 = _expected(name, statistic)
+    with _naming(path, name):
+        if isinstance(path, RemotePlace):
+            member = path.member(name, sha256)
+            if cached:
+                return member.read_cached(sha256)
+            data = member.read()
         else:
-            return path.member(name, sha256).read_cached(sha256)
+            data = read_file(path / name)
         check_sha256(data, sha256)
+        return data
+
+
+def _expected(name: str, statistic: StatisticArtefact) -> str:
+    if name not in statistic.files:
+        raise Damaged(f"it has no {name}")
+    return str(statistic.files[name]["sha256"])
+
+
+@contextlib.contextmanager
+def _naming(path: Place, name: str) -> Iterator[None]:
+    """Let what is raised for a file name it."""
+    try:
+        yield
     except FileNotFoundError:
         raise _missing(path, name) from None
     except Damaged as damage:
         raise Damaged(f"{name}: {damage}") from None
-    return data
 
 
 def _missing(path: Place, name: str) -> Exception:

@@ -59,6 +59,27 @@ def new_folder(path: Path) -> Iterator[Path]:
             raise
 
 
+def temporary_folder(path: Path) -> Path:
+    """A new folder beside `path`, until `discard`, or until `sweep` after this process has ended.
+
+    Raises `StoreError` where it cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = _free_name(path)
+        _ours.add(folder)
+        folder.mkdir()
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+    return folder
+
+
+def discard(folder: Path) -> None:
+    """Remove a temporary folder."""
+    _discard(folder)
+    _ours.discard(folder)
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, then move it there; raises `StoreError`."""
     with unfinished(path, _make_file) as temporary:

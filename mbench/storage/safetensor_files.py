@@ -189,19 +189,20 @@ def _write_file(path: Path, tensors: Sequence[NewTensor]) -> None:
                 if source not in sources:
                     sources[source] = source.open("rb")
                 for start, length in tensor.ranges():
-                    _copy(sources[source], start, length, out, tensor.change)
+                    copy_range(sources[source], start, length, out, tensor.change)
         finally:
             for file in sources.values():
                 file.close()
 
 
-def _copy(
+def copy_range(
     source: BinaryIO,
     start: int,
     length: int,
     out: BinaryIO,
-    change: Callable[[bytes], bytes] | None,
+    change: Callable[[bytes], bytes] | None = None,
 ) -> None:
+    """Append bytes of one file to another, each piece changed if asked; raises `ModelNotFound`."""
     source.seek(start)
     while length:
         data = source.read(min(length, BUFFER_BYTES))

@@ -6,11 +6,14 @@ it, and what is hashed is the file with zeros in its place.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
+import io
 import os
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from mbench.core.errors import Damaged, StoreError
@@ -61,6 +64,19 @@ def read_file(path: Place) -> bytes:
     """
     if isinstance(path, RemotePlace):
         return path.read()
+    with _regular_file(path) as file:
+        return file.read()
+
+
+def check_file_sha256(path: Path, expected: str) -> None:
+    """Raise `Damaged` unless a file has this sha256, else what `read_file` raises; in pieces."""
+    with _regular_file(path) as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != expected:
+            raise Damaged("its checksum does not match")
+
+
+@contextlib.contextmanager
+def _regular_file(path: Path) -> Iterator[io.BufferedReader]:
     try:
         # A pipe or a device must not be waited for.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -75,7 +91,7 @@ def read_file(path: Place) -> bytes:
         if not stat.S_ISREG(mode):
             raise Damaged("it is a folder" if stat.S_ISDIR(mode) else "it is no regular file")
         with open(descriptor, "rb", closefd=False) as file:
-            return file.read()
+            yield file
     except OSError as error:
         raise _unreadable(path, error) from None
     finally:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -33,11 +33,12 @@ from mbench.core.errors import Damaged, StoreError
 from mbench.core.provenance import CorpusProfile
 from mbench.storage import artefacts
 from mbench.storage.artefacts import KINDS, Kind, canonical, digest_of, file_name
-from mbench.storage.atomic import AlreadyThere
+from mbench.storage.atomic import AlreadyThere, temporary_folder
 from mbench.storage.claims import LEASE, Claim
 from mbench.storage.damaged_folder import DamagedFolder
 from mbench.storage.location import backend_of
-from mbench.storage.place import Entry, Place
+from mbench.storage.place import Entry, Place, RemotePlace
+from mbench.storage.sample_files import SampleFiles, layer_file, scratch_sample
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -217,7 +218,7 @@ class Store:
         key: Key,
         profile: CorpusProfile,
         sums: Mapping[str, np.ndarray],
-        samples: Mapping[str, list[np.ndarray]],
+        samples: Mapping[str, Sequence[np.ndarray]],
     ) -> None:
         """Store a statistic, unless there is a whole one.
 
@@ -225,7 +226,8 @@ class Store:
             key: of the statistic.
             profile: what the pass that collected it counted.
             sums: [shards, layers, N, ...] by array name.
-            samples: by array name, one array [t, ...] per layer.
+            samples: by array name, one array [t, ...] per layer. Those of `new_sample` are
+                neither read nor copied.
 
         Raises:
             StoreError: the folder cannot be written, e.g. because the disk is full.
@@ -235,13 +237,26 @@ class Store:
             lambda folder: artefacts.write_statistic(folder, key.record(), profile, sums, samples),
         )
 
+    def new_sample(self, rows: int | None = None) -> SampleFiles:
+        """The files of a sample that is to be collected, on the store's disk if it is on one.
+
+        Args:
+            rows: tokens that every layer will have, where that is known before.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        if isinstance(self.root, RemotePlace):
+            return scratch_sample(rows)
+        return SampleFiles(temporary_folder(self.root / "statistics" / "sample"), rows)
+
     def read_sums(self, key: Key) -> dict[str, np.ndarray]:
         """A statistic's sums [shards, layers, ...] by array name; raises `Damaged` without them."""
         return self._arrays(key, artefacts.SUMS)
 
     def read_samples(self, key: Key, layer: int) -> dict[str, np.ndarray]:
-        """A statistic's samples [t, ...] in one layer by array name; raises `Damaged`."""
-        return self._arrays(key, artefacts.layer_file(layer))
+        """A statistic's samples [t, ...] of a layer by array name, read-only; raises `Damaged`."""
+        return self._arrays(key, layer_file(layer))
 
     def publish_file(self, key: Key, content: bytes) -> bool:
         """Store the file of an artefact; False where there is a whole one by then.

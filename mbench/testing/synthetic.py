@@ -232,7 +232,8 @@ class SyntheticModel:
                 raise found.failures[identity]
             # A method that writes into it spoils nothing for others.
             sums[identity] = dict(found.sums.get(identity, {}))
-            samples[identity] = found.samples.get(identity, {})
+            if identity in found.samples:
+                samples[identity] = found.samples[identity]
         return Collected(sums, samples, {}, self.corpus(corpus).tokens)
 
     def _pass(
@@ -261,6 +262,4 @@ class SyntheticModel:
             raise
         for arrays in found.sums.values():
             arrays.update({name: frozen(array) for name, array in arrays.items()})
-        for layers in found.samples.values():
-            layers.update({name: [frozen(a) for a in arrays] for name, arrays in layers.items()})
         return found

@@ -28,7 +28,7 @@ from mbench.core.basics import RoutingSums
 from mbench.core.errors import UnsupportedModel
 from mbench.core.interfaces import Statistic
 from mbench.moe.adapter import find_moe_layers
-from mbench.moe.experts import experts_function, pairwise_grouped, sorted_loop
+from mbench.moe.experts import experts_function, sorted_groups, sorted_loop
 from mbench.moe.mask import checked, masked
 from mbench.moe.preserved import gates_when_pruned
 from mbench.moe.profile import profile_model
@@ -219,7 +219,7 @@ def test_the_variant_for_accelerators_computes_the_same_experts(case):
     index = torch.rand(10, layers[0].num_experts, generator=generator).argsort(dim=1)[:, :3]
     weights = torch.rand(10, 3, generator=generator)
     results = []
-    for compute in (sorted_loop, pairwise_grouped):
+    for compute in (sorted_loop, sorted_groups):
         norms = torch.empty(10, 3)
         results.append((compute(experts, hidden, index, weights, norms), norms))
     torch.testing.assert_close(*results)

@@ -16,7 +16,7 @@ from mbench.core.errors import PluginError, UnsupportedModel
 from mbench.core.interfaces import ExpertMask, Statistic
 from mbench.core.stand_ins import Constants, Merged
 from mbench.moe.adapter import find_moe_layers
-from mbench.moe.experts import pairwise_grouped, sorted_loop
+from mbench.moe.experts import sorted_groups, sorted_loop
 from mbench.moe.profile import profile_model
 from mbench.run.profile_stage import corpus_profile
 from mbench_plugins.published_gates import PublishedRoutingSums
@@ -177,7 +177,7 @@ def test_the_variant_for_accelerators_gives_the_same(family):
     index = torch.rand(20, 8, generator=generator).argsort(dim=1)[:, :3]
     weights = torch.rand(20, 3, generator=generator)
     results = []
-    for compute in (sorted_loop, pairwise_grouped):
+    for compute in (sorted_loop, sorted_groups):
         norms = torch.empty(20, 3)
         results.append((compute(layers[0].experts, hidden, index, weights, norms), norms))
     torch.testing.assert_close(*results)

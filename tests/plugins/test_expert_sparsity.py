@@ -67,8 +67,9 @@ def all_outputs(block, hidden):
     return torch.stack(outputs, dim=1)
 
 
-def batches(block, hidden, size):
+def batches(statistic, block, hidden, size):
     for rows in torch.arange(TOKENS).split(size):
+        sampled = np.intersect1d(statistic.sampled_tokens(TOKENS), rows.numpy()) - int(rows[0])
         part = hidden[rows]
         logits, weights, index = block.gate(part)
         yield mbench.LayerBatch(
@@ -80,7 +81,9 @@ def batches(block, hidden, size):
             output_norm=torch.zeros(index.shape),
             token=rows,
             ids=rows,
+            start=int(rows[0]),
             total_tokens=TOKENS,
+            sampled=torch.from_numpy(sampled),
             residual=lambda: pytest.fail("not needed"),
             router_logits=lambda logits=logits: logits.float(),
             routed_outputs=lambda: pytest.fail("not needed"),
@@ -91,7 +94,7 @@ def batches(block, hidden, size):
 
 @torch.no_grad()
 def measured(statistic, block, hidden, size=TOKENS):
-    parts = [statistic.measure(batch) for batch in batches(block, hidden, size)]
+    parts = [statistic.measure(batch) for batch in batches(statistic, block, hidden, size)]
     return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
 
 
