@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
@@ -65,29 +67,67 @@ def softmax_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """Tokens that are predicted at some positions: built once, used with one mask after another."""
+
+    positions: torch.Tensor
+    """int64 [n], each once, rising."""
+    places: torch.Tensor
+    """int64 [m], of each target the place of its position in `positions`, rising."""
+    order: torch.Tensor
+    """int64 [m], of each of `places` the number of its target."""
+    targets: torch.Tensor
+    """int64 [m], in the order in which they were given."""
+
+    @classmethod
+    def of(cls, positions: np.ndarray, targets: np.ndarray) -> Predicted:
+        """From int64 [m] positions and the tokens after them, on the CPU."""
+        distinct, places = np.unique(positions, return_inverse=True)
+        order = np.argsort(places, kind="stable")
+        arrays = (distinct, places[order], order, targets)
+        return cls(*(torch.from_numpy(np.asarray(each, dtype=np.int64)) for each in arrays))
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy from the CPU; to a GPU without waiting for what it still has to do."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def log_probabilities(
-    head: torch.nn.Module, hidden: torch.Tensor, positions: torch.Tensor, targets: torch.Tensor
+    head: torch.nn.Module, hidden: torch.Tensor, predicted: Predicted
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probability of tokens after given positions, and the most likely tokens there.
 
     Args:
         head: hidden states [n, H] to logits [n, V].
         hidden: [positions, H].
-        positions: [m] rows of `hidden`; a repeated one goes through the head once.
-        targets: [m] the token after each position.
+        predicted: [m] tokens after rows of `hidden`; a repeated row goes through the head once.
 
     Returns:
         [m] log-probabilities from a softmax of at least float32, and int64 [m] token ids.
     """
-    distinct, place = torch.unique(positions, return_inverse=True)
+    device = hidden.device
     vocabulary = next(head.parameters()).shape[0]
     size = max(1, MOST_LOGITS // vocabulary)
-    target_logs = torch.empty(len(targets), dtype=softmax_dtype(hidden.dtype), device=hidden.device)
-    likeliest = torch.empty(len(targets), dtype=torch.int64, device=hidden.device)
-    for start in range(0, len(distinct), size):
-        logits = head(hidden[distinct[start : start + size]])
+    starts = range(0, len(predicted.positions), size)
+    # On the CPU, where nothing has to be waited for.
+    cuts = torch.searchsorted(predicted.places, torch.tensor([*starts, len(predicted.positions)]))
+    positions, places, order, targets = (
+        to_device(each, device)
+        for each in (predicted.positions, predicted.places, predicted.order, predicted.targets)
+    )
+    target_logs = torch.empty(len(targets), dtype=softmax_dtype(hidden.dtype), device=device)
+    likeliest = torch.empty(len(targets), dtype=torch.int64, device=device)
+    for start, (low, high) in zip(starts, pairwise(cuts.tolist()), strict=True):
+        logits = head(hidden[positions[start : start + size]])
         logs = torch.log_softmax(logits, -1, dtype=softmax_dtype(logits.dtype))
-        chunk = torch.nonzero((place >= start) & (place < start + size))[:, 0]
-        target_logs[chunk] = logs[place[chunk] - start, targets[chunk]]
-        likeliest[chunk] = logs.argmax(-1)[place[chunk] - start]
+        # Before the next ones are computed, these are gone.
+        del logits
+        chunk, place = order[low:high], places[low:high] - start
+        target_logs[chunk] = logs[place, targets[chunk]]
+        likeliest[chunk] = logs.argmax(-1)[place]
+        del logs
     return target_logs, likeliest

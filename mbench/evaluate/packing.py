@@ -1,25 +1,31 @@
-"""Log-likelihoods of many continuations, with the context that they share computed once.
+"""Log-likelihoods of many continuations, with everything that they begin with computed once.
 
-The requests of one item, such as the choices of a question, become one row: their common prefix,
-then each one's remaining tokens. A mask over (query, key) keeps the remainders from seeing one
-another and their positions restart after the prefix, so every request gets what it would get alone.
-That holds for full attention only; `usable` checks whether a model qualifies.
+Requests that begin alike, such as the choices of a question, or questions after the same examples,
+share a row: a tree of their prefixes, branch after branch, several trees in a line (see
+`mbench.evaluate.arrangement`). A mask over (query, key) lets a token see what is on its own branch
+alone, and positions count along the branch, so every request gets what it would get alone. That
+holds for full attention only; `usable` checks whether a model qualifies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
+from mbench.core.batch_limit import BatchLimit
+from mbench.evaluate.arrangement import LONGEST_ROW, Arrangement, Line, batches_of
 from mbench.evaluate.lm_head import (
+    Predicted,
     SplitModel,
     equal_to_rounding,
     log_probabilities,
     softmax_dtype,
     split,
+    to_device,
 )
 
 if TYPE_CHECKING:
@@ -28,18 +34,15 @@ if TYPE_CHECKING:
 Response = tuple[float, bool]
 """Log-likelihood of a continuation, and whether greedy decoding would produce it."""
 
-COMPARED_ROWS = 3
-"""Rows on which packed and plain log-likelihoods are compared before packing is trusted."""
-
-PADDING, PREFIX = -2, -1
+COMPARED_LINES, COMPARED = 3, 12
+"""Lines, and requests of them, on which packed and plain log-likelihoods are compared before
+packing is trusted."""
 
 
 @dataclass(frozen=True)
 class Request:
     """One continuation to score."""
 
-    group: Hashable
-    """Requests of the same group may share a row."""
     tokens: Sequence[int]
     """What the model reads: context and continuation without its last token."""
     targets: Sequence[int]
@@ -47,152 +50,175 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Row:
-    """Requests that share a prefix."""
-
-    prefix: int
-    """Tokens in common."""
-    members: tuple[tuple[int, ...], ...]
-    """Request numbers, those of identical requests together: they are computed once."""
-    tokens: int
-
-
-@dataclass(frozen=True)
 class Batch:
-    """Rows as int64 tensors: [B, L] tokens with padding, of which [m] predict a target."""
+    """Lines as tensors: [B, L] tokens with padding, of which [m] predict a target."""
 
     ids: torch.Tensor
-    """[B, L]"""
+    """int64 [B, L]"""
     positions: torch.Tensor
-    """[B, L] as given to the model; they restart after the prefix for each member."""
-    segments: torch.Tensor
-    """[B, L] PADDING, PREFIX, or the number of the member a token belongs to."""
-    scored: torch.Tensor
-    """[m] indices into the flattened [B * L]."""
-    targets: torch.Tensor
-    """[m] the token after each scored one."""
+    """int64 [B, L] as given to the model; they count along each request."""
+    ends: torch.Tensor
+    """int64 [B, L] the column before which what follows a token on its branches ends."""
+    predicted: Predicted
+    """The [m] targets, at indices into the flattened [B * L]."""
     owners: torch.Tensor
-    """[m] the number of the member that each belongs to."""
-    members: tuple[tuple[int, ...], ...]
-    """Request numbers of each member."""
+    """int64 [m] the place in `members` that each target belongs to."""
+    members: tuple[int, ...]
+    """Numbers of distinct requests."""
     tokens: int
     """Tokens that are not padding."""
 
 
-def arrange(requests: Sequence[Request]) -> list[Row]:
-    """Group requests into rows, longest first."""
-    groups: dict[Hashable, dict[Any, list[int]]] = {}
-    for number, request in enumerate(requests):
-        content = (tuple(request.tokens), tuple(request.targets))
-        groups.setdefault(request.group, {}).setdefault(content, []).append(number)
-    rows = []
-    for contents in groups.values():
-        inputs = [tokens for tokens, _ in contents]
-        low, high = min(inputs), max(inputs)
-        shortest = min(len(low), len(high))
-        prefix = next((at for at in range(shortest) if low[at] != high[at]), shortest)
-        length = prefix + sum(len(tokens) - prefix for tokens in inputs)
-        rows.append(Row(prefix, tuple(map(tuple, contents.values())), length))
-    return sorted(rows, key=lambda row: (-row.tokens, row.members))
+class Packing:
+    """Requests, arranged once and cut into batches for one limit after another."""
+
+    def __init__(self, requests: Sequence[Request]) -> None:
+        """Requests that read the same are computed once, and get the very same figures."""
+        places: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
+        contents = [(tuple(each.tokens), tuple(each.targets)) for each in requests]
+        self._distinct_of = [places.setdefault(each, len(places)) for each in contents]
+        self._distinct = [Request(*each) for each in places]
+        self._arrangement = Arrangement([each.tokens for each in self._distinct])
+        self.floor = self._arrangement.floor
+        """Tokens that would do if every prefix were computed once."""
+        every = range(len(self._distinct))
+        self.tokens = sum(row.tokens for row in self._arrangement.rows(every, LONGEST_ROW))
+        """Tokens of one mask, unless batches are so small that rows are cut for them."""
+        self._cut: tuple[int, list[Batch]] = (0, [])
+
+    def batches(self, tokens: int) -> list[Batch]:
+        """All requests, in batches of at most `tokens` with padding; longer are single rows."""
+        if self._cut[0] != tokens:
+            self._cut = (tokens, self._batches(range(len(self._distinct)), tokens))
+        return self._cut[1]
+
+    def _batches(self, numbers: Sequence[int], tokens: int) -> list[Batch]:
+        rows = self._arrangement.rows(numbers, tokens)
+        return [_batch(self._distinct, lines) for lines in batches_of(rows, tokens)]
+
+    def score(
+        self,
+        parts: SplitModel,
+        limit: BatchLimit,
+        device: torch.device,
+        advance: Callable[[int], None],
+    ) -> list[Response]:
+        """Responses in the order of the requests; `advance` is called with each batch's tokens."""
+        found: dict[int, Response] = {}
+
+        def cut(tokens: int) -> list[Batch]:
+            if not found:
+                return self.batches(tokens)
+            left = [at for at in range(len(self._distinct)) if at not in found]
+            return self._batches(left, tokens)
+
+        def compute(batch: Batch) -> None:
+            found.update(zip(batch.members, _score(parts, batch, device), strict=True))
+            advance(batch.tokens)
+
+        limit.run(cut, lambda batch: batch.ids.numel(), compute)
+        return [found[at] for at in self._distinct_of]
+
+    @torch.no_grad()
+    def usable(self, model: PreTrainedModel) -> SplitModel | None:
+        """Body and head of the model if some lines get the same figures packed and plain, else
+        None.
+
+        Lines with the most requests come first: only they reveal a model in which those of a line
+        affect one another, or one that ignores the given positions. Among these, long ones come
+        first, because attention may be limited to a distance.
+        """
+        if unsuitable(model) is not None:
+            return None
+        rows = self._arrangement.rows(range(len(self._distinct)), LONGEST_ROW)
+        lines = [line for lines in batches_of(rows, LONGEST_ROW) for line in lines]
+        lines.sort(key=lambda line: (_members(line) < 2, -sum(row.tokens for row in line)))
+        first = self._distinct[lines[0][0].members[0]].tokens
+        parts = split(model, torch.tensor([first], device=model.device))
+        if parts is None:
+            return None
+        packed, plain = [], []
+        for line in lines[:COMPARED_LINES]:
+            batch = _batch(self._distinct, [line])
+            responses = _score(parts, batch, model.device)
+            count = min(len(responses), COMPARED // COMPARED_LINES)
+            for at in np.linspace(0, len(responses) - 1, count).astype(int).tolist():
+                packed.append(responses[at][0])
+                plain.append(_plain(model, self._distinct[batch.members[at]]))
+        same = equal_to_rounding(
+            torch.tensor(packed, dtype=torch.float64),
+            torch.tensor(plain, dtype=torch.float64),
+            model.dtype,
+        )
+        return parts if same else None
 
 
-def batches(requests: Sequence[Request], rows: Sequence[Row], batch_tokens: int) -> list[Batch]:
-    """Cut rows, longest first, into batches of at most `batch_tokens` with padding, if possible."""
-    cut, start = [], 0
-    while start < len(rows):
-        count = max(1, batch_tokens // rows[start].tokens)
-        cut.append(_batch(requests, rows[start : start + count]))
-        start += count
-    return cut
+def _members(line: Line) -> int:
+    return sum(len(row.members) for row in line)
 
 
-def _batch(requests: Sequence[Request], rows: Sequence[Row]) -> Batch:
-    length = max(row.tokens for row in rows)
-    ids = torch.zeros(len(rows), length, dtype=torch.long)
-    positions = torch.zeros(len(rows), length, dtype=torch.long)
-    segments = torch.full((len(rows), length), PADDING, dtype=torch.long)
-    scored: list[int] = []
-    targets: list[int] = []
-    owners: list[int] = []
-    members: list[tuple[int, ...]] = []
-    for line, row in enumerate(rows):
-        prefix = row.prefix
-        shared = requests[row.members[0][0]].tokens[:prefix]
-        ids[line, :prefix] = torch.tensor(shared, dtype=torch.long)
-        positions[line, :prefix] = torch.arange(prefix)
-        segments[line, :prefix] = PREFIX
-        start = prefix
-        for member in row.members:
-            request = requests[member[0]]
-            remainder = request.tokens[prefix:]
-            stop = start + len(remainder)
-            ids[line, start:stop] = torch.tensor(remainder, dtype=torch.long)
-            positions[line, start:stop] = torch.arange(prefix, prefix + len(remainder))
-            segments[line, start:stop] = len(members)
-            first = len(request.tokens) - len(request.targets)
-            # Positions inside the prefix stay, the others come after earlier members' remainders.
-            scored += [
-                line * length + (at if at < prefix else start + at - prefix)
-                for at in range(first, len(request.tokens))
-            ]
-            targets += request.targets
-            owners += [len(members)] * len(request.targets)
-            members.append(member)
-            start = stop
+def _batch(requests: Sequence[Request], lines: Sequence[Line]) -> Batch:
+    length = max(sum(row.tokens for row in line) for line in lines)
+    ids = np.zeros((len(lines), length), dtype=np.int64)
+    positions = np.zeros((len(lines), length), dtype=np.int64)
+    # What is padding sees itself alone.
+    ends = np.tile(np.arange(1, length + 1), (len(lines), 1))
+    scored: list[np.ndarray] = []
+    targets: list[Sequence[int]] = []
+    members: list[int] = []
+    for number, line in enumerate(lines):
+        column = 0
+        for row in line:
+            # The columns of the request that was last laid out.
+            path = np.zeros(0, dtype=np.int64)
+            for member, shared in zip(row.members, row.shared, strict=True):
+                request = requests[member]
+                ends[number, path[shared:]] = column
+                new = np.arange(column, column + len(request.tokens) - shared)
+                ids[number, new] = request.tokens[shared:]
+                positions[number, new] = np.arange(shared, len(request.tokens))
+                path = np.concatenate([path[:shared], new])
+                column += len(new)
+                scored.append(number * length + path[len(path) - len(request.targets) :])
+                targets.append(request.targets)
+                members.append(member)
+            ends[number, path] = column
+    counts = [len(each) for each in targets]
     return Batch(
-        ids=ids,
-        positions=positions,
-        segments=segments,
-        scored=torch.tensor(scored),
-        targets=torch.tensor(targets),
-        owners=torch.tensor(owners),
+        ids=torch.from_numpy(ids),
+        positions=torch.from_numpy(positions),
+        ends=torch.from_numpy(ends),
+        predicted=Predicted.of(np.concatenate(scored), np.concatenate(targets)),
+        owners=torch.from_numpy(np.repeat(np.arange(len(members)), counts)),
         members=tuple(members),
-        tokens=sum(row.tokens for row in rows),
+        tokens=sum(row.tokens for line in lines for row in line),
     )
 
 
 @torch.no_grad()
-def score(parts: SplitModel, batch: Batch, device: torch.device) -> list[Response]:
+def _score(parts: SplitModel, batch: Batch, device: torch.device) -> list[Response]:
     """Responses of the batch's members, in order."""
     dtype = next(parts.body.parameters()).dtype
-    segments = batch.segments.to(device)
-    at = torch.arange(segments.shape[1], device=device)
-    keys, queries = segments[:, None, :], segments[:, :, None]
-    seen = (at[:, None] >= at) & ((keys == PREFIX) | (keys == queries))
-    mask = torch.zeros(seen.shape, dtype=dtype, device=device)
-    mask.masked_fill_(~seen, torch.finfo(dtype).min)
+    ends = to_device(batch.ends, device)
+    at = torch.arange(ends.shape[1], device=device)
+    hidden_from = (at[:, None] < at) | (at[:, None] >= ends[:, None, :])
+    mask = torch.zeros(hidden_from.shape, dtype=dtype, device=device)
+    mask.masked_fill_(hidden_from, torch.finfo(dtype).min)
+    del hidden_from
     hidden = parts.body(
-        input_ids=batch.ids.to(device),
+        input_ids=to_device(batch.ids, device),
         attention_mask=mask[:, None],
-        position_ids=batch.positions.to(device),
+        position_ids=to_device(batch.positions, device),
         use_cache=False,
     ).last_hidden_state
-    targets = batch.targets.to(device)
-    logs, likeliest = log_probabilities(
-        parts.head, hidden.flatten(0, 1), batch.scored.to(device), targets
-    )
-    owners = batch.owners.to(device)
-    count = len(batch.members)
-    sums = torch.zeros(count, dtype=torch.float64, device=device)
-    sums.index_add_(0, owners, logs.double())
-    misses = torch.zeros(count, dtype=torch.long, device=device)
-    misses.index_add_(0, owners, (likeliest != targets).long())
-    return list(zip(sums.tolist(), (misses == 0).tolist(), strict=True))
-
-
-def score_all(
-    parts: SplitModel,
-    cut: Sequence[Batch],
-    device: torch.device,
-    advance: Callable[[int], None],
-) -> list[Response]:
-    """Responses in the order of the requests; `advance` is called with each batch's tokens."""
-    responses: dict[int, Response] = {}
-    for batch in cut:
-        for member, response in zip(batch.members, score(parts, batch, device), strict=True):
-            responses.update(dict.fromkeys(member, response))
-        advance(batch.tokens)
-    return [responses[number] for number in range(len(responses))]
+    del mask
+    logs, likeliest = log_probabilities(parts.head, hidden.flatten(0, 1), batch.predicted)
+    missed = likeliest != to_device(batch.predicted.targets, device)
+    figures = torch.stack([logs.double(), missed.double()], 1)
+    owners = to_device(batch.owners, device)
+    sums = torch.zeros(len(batch.members), 2, dtype=torch.float64, device=device)
+    # One transfer back, and so one wait, a batch.
+    return [(value, misses == 0) for value, misses in sums.index_add_(0, owners, figures).tolist()]
 
 
 def unsuitable(model: PreTrainedModel) -> str | None:
@@ -210,35 +236,6 @@ def unsuitable(model: PreTrainedModel) -> str | None:
     if window and not kinds and getattr(config, "use_sliding_window", True):
         return f"sliding window of {window} tokens"
     return None
-
-
-@torch.no_grad()
-def usable(
-    model: PreTrainedModel, requests: Sequence[Request], rows: Sequence[Row]
-) -> SplitModel | None:
-    """Body and head of the model if a few rows get the same figures packed and plain, else None.
-
-    Rows with several members come first: only they reveal a model in which members of a row affect
-    one another, or one that ignores the given positions. Among these, long ones come first, because
-    attention may be limited to a distance.
-    """
-    if unsuitable(model) is not None:
-        return None
-    few = sorted(rows, key=lambda row: (len(row.members) < 2, -row.tokens))[:COMPARED_ROWS]
-    first = torch.tensor([requests[few[0].members[0][0]].tokens], device=model.device)
-    parts = split(model, first)
-    if parts is None:
-        return None
-    packed, plain = [], []
-    for row in few:
-        packed += [value for value, _ in score(parts, _batch(requests, [row]), model.device)]
-        plain += [_plain(model, requests[member[0]]) for member in row.members]
-    same = equal_to_rounding(
-        torch.tensor(packed, dtype=torch.float64),
-        torch.tensor(plain, dtype=torch.float64),
-        model.dtype,
-    )
-    return parts if same else None
 
 
 def _plain(model: PreTrainedModel, request: Request) -> float:

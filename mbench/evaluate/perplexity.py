@@ -17,10 +17,12 @@ from mbench.core.evaluation import PERPLEXITY_METRICS, Evaluation, evaluation, j
 from mbench.core.item_texts import ItemText
 from mbench.core.suite import PerplexityTask
 from mbench.evaluate.lm_head import (
+    Predicted,
     SplitModel,
     log_probabilities,
     softmax_dtype,
     split,
+    to_device,
 )
 from mbench.evaluate.meter import Meter
 from mbench.evaluate.windows import Windows, windows_of
@@ -213,18 +215,20 @@ class PreparedText:
                 targets.append(text.ids[tokens])
                 owners.append(np.full(len(tokens), count))
                 count += 1
-        place, target, owner = (
-            torch.tensor(np.concatenate(parts_of), device=model.device)
-            for parts_of in (places, targets, owners)
-        )
-        inputs = torch.tensor(ids, device=model.device)
+        predicted = Predicted.of(np.concatenate(places), np.concatenate(targets))
+        owner = to_device(torch.from_numpy(np.concatenate(owners)), model.device)
+        inputs = to_device(torch.from_numpy(ids), model.device)
         if parts is None:
+            place, target = (
+                torch.tensor(np.concatenate(each), device=model.device)
+                for each in (places, targets)
+            )
             logits = model(input_ids=inputs, use_cache=False).logits.flatten(0, 1)[place]
             every = torch.log_softmax(logits, -1, dtype=softmax_dtype(logits.dtype))
             logs, likeliest = every.gather(1, target[:, None])[:, 0], every.argmax(-1)
         else:
             hidden = parts.body(input_ids=inputs, use_cache=False).last_hidden_state
-            logs, likeliest = log_probabilities(parts.head, hidden.flatten(0, 1), place, target)
+            logs, likeliest = log_probabilities(parts.head, hidden.flatten(0, 1), predicted)
         sums = torch.zeros(count, dtype=torch.float64, device=model.device)
         losses: np.ndarray = -sums.index_add_(0, owner, logs.double()).cpu().numpy()
         ends = np.cumsum([len(tokens) for tokens in targets])[:-1]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mbench.core.batch_limit import BatchLimit
+from mbench.core.batch_limit import BatchLimit, bands
 
 CPU_ERROR = "[enforce fail] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 B"
 
@@ -75,6 +77,19 @@ def test_what_is_no_lack_of_memory_is_raised_at_once():
         7,
         8192,
     )
+
+
+@given(lengths=st.lists(st.integers(0, 500), max_size=60), tokens=st.integers(1, 2000))
+def test_bands_hold_every_row_once_in_few_tokens_of_padding(lengths, tokens):
+    lengths.sort(reverse=True)
+    parts = [lengths[part] for part in bands(lengths, tokens)]
+    assert [length for part in parts for length in part] == lengths
+    for part, after in itertools.pairwise([*parts, [0]]):
+        assert len(part) == 1 or len(part) * part[0] <= tokens
+        assert min(part) >= 0.9 * part[0]
+        # It ended for a reason.
+        more = after[0] >= 0.9 * part[0] and (len(part) + 1) * part[0] <= tokens
+        assert not more or part is parts[-1]
 
 
 def test_a_gpu_is_filled_by_what_batches_took_and_never_after_memory_ran_out(monkeypatch):

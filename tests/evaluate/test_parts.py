@@ -137,7 +137,8 @@ def test_parts_make_the_whole(name, tmp_path, tokenizer, model):
     tables = [part.evaluate(model, advance=counted.append).items for part in parts]
     assert [part.item_names for part in parts] == [table["item"].tolist() for table in tables]
     assert sum(part.items for part in parts) == whole.items
-    assert sum(part.tokens for part in parts) == whole.tokens == sum(counted)
+    # What items of both parts begin with is read in each.
+    assert sum(part.tokens for part in parts) == sum(counted) >= whole.tokens
     assert sum(part.generated for part in parts) == whole.generated
     found = whole.join(tables[::-1])
     pd.testing.assert_frame_equal(found.items, expected.items, rtol=1e-5)

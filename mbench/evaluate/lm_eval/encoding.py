@@ -107,7 +107,6 @@ class Encoded:
 
 def encode(
     instances: Sequence[Instance],
-    groups: Sequence[Any],
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
 ) -> Encoded:
@@ -115,7 +114,6 @@ def encode(
 
     Args:
         instances: all of type `loglikelihood` or `loglikelihood_rolling`.
-        groups: for each instance, the group within which it may share a row.
         tokenizer: of the model.
         max_length: most tokens of a request.
 
@@ -124,7 +122,7 @@ def encode(
     """
     encoder = _Encoder(tokenizer, max_length)
     encoded = Encoded([], [], [])
-    for number, (instance, group) in enumerate(zip(instances, groups, strict=True)):
+    for number, instance in enumerate(instances):
         rolling = instance.request_type == "loglikelihood_rolling"
         encoder.spanned = False
         if rolling:
@@ -135,14 +133,14 @@ def encode(
             )
         else:
             encoder.loglikelihood([instance], disable_tqdm=True)
-        for window, (context, continuation) in enumerate(encoder.encoded):
+        for context, continuation in encoder.encoded:
             if not continuation or len(continuation) > max_length:
                 raise TaskError(
                     f"task {instance.task_name!r}, item {instance.doc_id}: a choice has "
                     f"{len(continuation)} tokens; it must have 1 to {max_length}"
                 )
             tokens = [*context, *continuation][-(max_length + 1) :][:-1]
-            request = Request((group, window) if rolling else group, tokens, continuation)
+            request = Request(tokens, continuation)
             encoded.requests.append(request)
             encoded.instances.append(number)
             if not rolling:

@@ -14,14 +14,13 @@ import numpy as np
 
 from mbench.core.batch_limit import BatchLimit
 from mbench.core.errors import TaskError
-from mbench.evaluate import packing
 from mbench.evaluate.lm_eval import reference
 from mbench.evaluate.lm_eval.encoding import Encoded, encode
 from mbench.evaluate.lm_eval.items import Item
 from mbench.evaluate.lm_eval.quiet import quiet
 from mbench.evaluate.lm_head import SplitModel
 from mbench.evaluate.meter import Meter
-from mbench.evaluate.packing import Batch, Response
+from mbench.evaluate.packing import Packing, Response
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -57,17 +56,18 @@ class LoglikelihoodRequests:
         self._item_of = [at for at, item in enumerate(items) for _ in item.instances]
         self._repeats = [instance.repeats or 1 for instance in instances]
         self._max_length = max_length
-        self._encoded = encoded or encode(instances, self._item_of, tokenizer, max_length)
+        self._encoded = encoded or encode(instances, tokenizer, max_length)
         encoded = self._encoded
         self._requests, self._instance_of = encoded.requests, encoded.instances
         self.prompts = encoded.prompts
         """One for each instance, but none of rolling ones."""
-        self._rows = packing.arrange(self._requests)
-        self.tokens = sum(row.tokens for row in self._rows)
+        self._packing = Packing(self._requests)
+        self.tokens = self._packing.tokens
         """Forward tokens of one mask."""
+        self.floor = self._packing.floor
+        """Of these, those that would do if nothing that requests begin with were computed twice."""
         self.longest = max(len(request.tokens) for request in self._requests)
         """Tokens of the longest request."""
-        self._batches: tuple[int, list[Batch]] = (0, [])
         self._checked: tuple[weakref.ref[Any], SplitModel | None] | None = None
         self._whole = self
         """Of what they are a part; themselves where they are none."""
@@ -100,7 +100,7 @@ class LoglikelihoodRequests:
         """
         parts = self._split(model)
         if parts is not None:
-            responses = self._packed(parts, model, limit, meter)
+            responses = self._packing.score(parts, limit, model.device, meter.add)
         else:
             with quiet():
                 responses = reference.score_all(
@@ -115,31 +115,13 @@ class LoglikelihoodRequests:
             by_instance = np.bincount(self._instance_of, weights=values).tolist()
         return [(each,) * times for each, times in zip(by_instance, self._repeats, strict=True)]
 
-    def _packed(
-        self, parts: SplitModel, model: PreTrainedModel, limit: BatchLimit, meter: Meter
-    ) -> list[Response]:
-        responses: list[Response] = []
-
-        def compute(tokens: int) -> None:
-            batches = self._cut(tokens)
-            responses.extend(packing.score_all(parts, batches, model.device, meter.add))
-
-        limit.run(lambda tokens: [] if responses else [tokens], lambda tokens: tokens, compute)
-        return responses
-
     def _split(self, model: PreTrainedModel) -> SplitModel | None:
         """Body and head of the model if it allows packing; checked once per model."""
         if self._whole is not self:
             return self._whole._split(model)
         if self._checked is not None and self._checked[0]() is model:
             return self._checked[1]
-        return packing.usable(model, self._requests, self._rows)
-
-    def _cut(self, batch_tokens: int) -> list[Batch]:
-        if self._batches[0] != batch_tokens:
-            batches = packing.batches(self._requests, self._rows, batch_tokens)
-            self._batches = (batch_tokens, batches)
-        return self._batches[1]
+        return self._packing.usable(model)
 
     def _refuse_not_finite(self, responses: Sequence[Response]) -> None:
         for number, (value, _) in enumerate(responses):
