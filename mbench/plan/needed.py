@@ -30,10 +30,11 @@ def needed(plan: Plan, store: Store) -> set[Key]:
 
 
 def _looks(store: Store, keys: set[Key]) -> Iterator[Key]:
-    """What early verdicts evaluated of the evaluations."""
-    digests = {key.digest for key in keys if key.kind == "evaluations"}
-    for stored in contents(store, ["evaluations"]):
-        if stored.key.digest not in digests:
+    """What early verdicts evaluated of the evaluations that are not there."""
+    wanted = {key for key in keys if key.kind == "evaluations"}
+    digests = {key.digest for key in wanted if not store.has_items(key)}
+    for stored in contents(store, ["evaluations"]) if digests else ():
+        if stored.key not in wanted:
             described = describe(stored, whole=False)
             if described is not None and described.record.get("look of") in digests:
                 yield stored.key

@@ -175,7 +175,7 @@ class Store:
         return content if self.publish_file(key, data) else self.read_json(key)
 
     def forget(self, key: Key) -> None:
-        """Remove a JSON artefact that is known to be wrong, where the store can be written."""
+        """Remove an artefact of one file that is wrong, or contained in another, if possible."""
         with contextlib.suppress(StoreError):
             self._backend.remove(_name(key))
 
