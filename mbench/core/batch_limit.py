@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     import torch
 
 Batch = TypeVar("Batch")
+Result = TypeVar("Result")
 
-ON_CPU = 8192
-"""Tokens in a batch where nobody says how many and there is no GPU: more make it no faster."""
+UNMEASURED = 8192
+"""Tokens in a batch where nobody says how many and memory is not measured: on the CPU, where more
+make it no faster, and in passes that do not go on after memory ran out."""
 FIRST = 2048
 """Tokens of the first batch on a GPU, whose memory is measured."""
 MOST = 2**17
@@ -53,13 +55,13 @@ class BatchLimit:
 
     @classmethod
     def automatic(cls, model: Any, tell: Callable[[str], object] = lambda text: None) -> BatchLimit:
-        """As much as the GPUs that a model lies on have memory for; `ON_CPU` where it lies on none.
+        """As much as the GPUs that a model lies on have memory for; `UNMEASURED` without any.
 
         `model` is a `torch.nn.Module` with its weights in place.
         """
         devices = {each.device for each in model.parameters() if each.device.type == "cuda"}
         found = sorted(devices, key=lambda device: device.index or 0)
-        return cls(FIRST if found else ON_CPU, devices=found, tell=tell)
+        return cls(FIRST if found else UNMEASURED, devices=found, tell=tell)
 
     @classmethod
     def of(cls, tokens: int | BatchLimit) -> BatchLimit:
@@ -93,6 +95,23 @@ class BatchLimit:
                     break
             else:
                 return
+
+    def whole(self, compute: Callable[[int], Result], least: int = 1) -> Result:
+        """Compute with batches of so many tokens what cannot go on where memory ran out: then it
+        begins again, with half of it.
+
+        Nothing is measured before, so a limit that is found from memory is `UNMEASURED` at least.
+        `least` are the tokens of a batch that is not cut further. Raises as `run` does.
+        """
+        if self._devices:
+            self.tokens = max(self.tokens, UNMEASURED)
+        found: list[Result] = []
+        self.run(
+            lambda tokens: [] if found else [tokens],
+            lambda tokens: max(tokens, least),
+            lambda tokens: found.append(compute(tokens)),
+        )
+        return found[0]
 
     def _try(self, compute: Callable[[Batch], object], batch: Batch, tokens: int) -> None:
         held = self._watched()
@@ -173,6 +192,6 @@ def out_of_memory(error: BaseException) -> bool:
 def _give_back() -> None:
     import torch
 
-    gc.collect()
     if torch.cuda.is_available():
+        gc.collect()
         torch.cuda.empty_cache()

@@ -196,21 +196,25 @@ class ProbePasses:
 
         text = self.text(corpus, sequences)
         loaded = self._session.load()
-        batch_tokens = self._session.batch_limit(f"profile on {corpus}").tokens
+        length = text.ids.shape[1]
+
+        def collect(batch_tokens: int) -> Collected:
+            return profile_model(
+                loaded.model,
+                loaded.layers,
+                text,
+                statistics,
+                batch_size=max(1, batch_tokens // length),
+                shards=SHARDS,
+                advance=self._session.advance,
+                mask=mask,
+                router=router,
+                new_sample=self._session.store.new_sample,
+            )
+
         try:
             with unchanged(loaded.model):
-                collected = profile_model(
-                    loaded.model,
-                    loaded.layers,
-                    text,
-                    statistics,
-                    batch_size=max(1, batch_tokens // text.ids.shape[1]),
-                    shards=SHARDS,
-                    advance=self._session.advance,
-                    mask=mask,
-                    router=router,
-                    new_sample=self._session.store.new_sample,
-                )
+                collected = self._session.within_memory(f"profile on {corpus}", collect, length)
         except ModelChanged as error:
             self._session.unload()
             names = ", ".join(repr(each.name) for each in statistics)

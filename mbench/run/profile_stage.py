@@ -132,15 +132,20 @@ def _collected(
 
     if corpus == WEIGHTS_ONLY:
         return inspect_weights(loaded.layers, statistics)
-    return profile_corpus(
-        loaded,
-        session.plan.corpora[corpus],
-        statistics,
-        batch_tokens=session.batch_limit(f"profile on {corpus}").tokens,
-        shards=SHARDS,
-        advance=session.advance,
-        new_sample=session.store.new_sample,
-    )
+    text = session.plan.corpora[corpus]
+
+    def collect(batch_tokens: int) -> Collected:
+        return profile_corpus(
+            loaded,
+            text,
+            statistics,
+            batch_tokens=batch_tokens,
+            shards=SHARDS,
+            advance=session.advance,
+            new_sample=session.store.new_sample,
+        )
+
+    return session.within_memory(f"profile on {corpus}", collect, text.length)
 
 
 def corpus_profile(

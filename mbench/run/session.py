@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from mbench.core.batch_limit import BatchLimit
+from mbench.core.batch_limit import BatchLimit, out_of_memory
 from mbench.core.early import EarlyFigure
 from mbench.core.errors import ModelNotFound
 from mbench.core.evaluation import Evaluation
@@ -30,6 +30,9 @@ from mbench.storage.store import Key, Store
 
 if TYPE_CHECKING:
     from mbench.moe.load import LoadedModel
+
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -161,6 +164,21 @@ class ModelSession:
             )
             self.outcome.batch_limits[self.model.name, what] = self._limits[what]
         return self._limits[what]
+
+    def within_memory(self, what: str, compute: Callable[[int], T], least: int) -> T:
+        """Compute what cannot go on where memory ran out: then it begins again, with half the
+        limit, and what it had counted is not. See `BatchLimit.whole` for `least`."""
+
+        def counted(tokens: int) -> T:
+            before = self.outcome.forward_tokens
+            try:
+                return compute(tokens)
+            except Exception as error:
+                if out_of_memory(error):
+                    self.advance(before - self.outcome.forward_tokens)
+                raise
+
+        return self.batch_limit(what).whole(counted, least)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

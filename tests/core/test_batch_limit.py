@@ -79,7 +79,7 @@ def test_what_is_no_lack_of_memory_is_raised_at_once():
     )
 
 
-@given(lengths=st.lists(st.integers(0, 500), max_size=60), tokens=st.integers(1, 2000))
+@given(lengths=st.lists(st.integers(1, 500), max_size=60), tokens=st.integers(1, 2000))
 def test_bands_hold_every_row_once_in_few_tokens_of_padding(lengths, tokens):
     lengths.sort(reverse=True)
     parts = [lengths[part] for part in bands(lengths, tokens)]
@@ -90,6 +90,27 @@ def test_bands_hold_every_row_once_in_few_tokens_of_padding(lengths, tokens):
         # It ended for a reason.
         more = after[0] >= 0.9 * part[0] and (len(part) + 1) * part[0] <= tokens
         assert not more or part is parts[-1]
+
+
+def test_what_cannot_go_on_begins_again_with_half():
+    tried, told = [], []
+
+    def compute(tokens):
+        tried.append(tokens)
+        if tokens > 30:
+            raise torch.OutOfMemoryError("no")
+        return "found"
+
+    limit = BatchLimit(100, tell=told.append)
+    assert limit.whole(compute) == "found"
+    assert (tried, limit.tokens, len(told)) == ([100, 50, 25], 25, 2)
+    assert limit.whole(compute) == "found"
+    assert tried[3:] == [25]
+    # Sequences of 40 tokens are not cut, however small the limit.
+    tried.clear()
+    with pytest.raises(torch.OutOfMemoryError):
+        BatchLimit(100).whole(lambda tokens: compute(max(tokens, 40)), 40)
+    assert tried == [100, 50, 40]
 
 
 def test_a_gpu_is_filled_by_what_batches_took_and_never_after_memory_ran_out(monkeypatch):

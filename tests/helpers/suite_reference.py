@@ -63,7 +63,8 @@ def _kind(field: FieldInfo) -> str:
     text = str(field.annotation)
     models = _models_in(field.annotation)
     if "Literal" in text:
-        return " or ".join(f"`{value}`" for value in _literals(field.annotation))
+        number = ["whole number"] if re.search(r"\bint\b", text) else []
+        return " or ".join(number + [f"`{value}`" for value in _literals(field.annotation)])
     named = "component name, or its `name` with parameters" if ComponentSpec in models else "keys"
     if "Mapping" in text:
         each = "a value" if "bool" in text else "a number"

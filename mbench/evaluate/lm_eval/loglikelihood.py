@@ -53,20 +53,22 @@ class LoglikelihoodRequests:
         self._items = items
         self._tokenizer = tokenizer
         instances = [instance for item in items for instance in item.instances]
-        self._item_of = [at for at, item in enumerate(items) for _ in item.instances]
+        self.item_of = [at for at, item in enumerate(items) for _ in item.instances]
+        """Of each instance, the place of its item."""
         self._repeats = [instance.repeats or 1 for instance in instances]
         self._max_length = max_length
         self._encoded = encoded or encode(instances, tokenizer, max_length)
         encoded = self._encoded
-        self._requests, self._instance_of = encoded.requests, encoded.instances
+        self.requests, self._instance_of = encoded.requests, encoded.instances
+        """One for each instance; of rolling ones, one for each window."""
         self.prompts = encoded.prompts
         """One for each instance, but none of rolling ones."""
-        self._packing = Packing(self._requests)
+        self._packing = Packing(self.requests)
         self.tokens = self._packing.tokens
         """Forward tokens of one mask."""
         self.floor = self._packing.floor
         """Of these, those that would do if nothing that requests begin with were computed twice."""
-        self.longest = max(len(request.tokens) for request in self._requests)
+        self.longest = max(len(request.tokens) for request in self.requests)
         """Tokens of the longest request."""
         self._checked: tuple[weakref.ref[Any], SplitModel | None] | None = None
         self._whole = self
@@ -78,7 +80,7 @@ class LoglikelihoodRequests:
     def part(self, numbers: Sequence[int]) -> LoglikelihoodRequests:
         """Those of these items alone, in this order, as they were tokenised."""
         instances: list[list[int]] = [[] for _ in self._items]
-        for instance, item in enumerate(self._item_of):
+        for instance, item in enumerate(self.item_of):
             instances[item].append(instance)
         found = LoglikelihoodRequests(
             self._name,
@@ -104,7 +106,7 @@ class LoglikelihoodRequests:
         else:
             with quiet():
                 responses = reference.score_all(
-                    model, self._tokenizer, self._requests, limit, meter.add_share
+                    model, self._tokenizer, self.requests, limit, meter.add_share
                 )
         self._refuse_not_finite(responses)
         self._whole._checked = (weakref.ref(model), parts)
@@ -126,7 +128,7 @@ class LoglikelihoodRequests:
     def _refuse_not_finite(self, responses: Sequence[Response]) -> None:
         for number, (value, _) in enumerate(responses):
             if not math.isfinite(value):
-                item = self._items[self._item_of[self._instance_of[number]]]
+                item = self._items[self.item_of[self._instance_of[number]]]
                 raise TaskError(
                     f"task {self._name!r}: the log-likelihood of item {item.identity} is {value}: "
                     "the model's output is not finite"
@@ -137,12 +139,12 @@ class LoglikelihoodRequests:
         firsts = [each[0] for each in responses]
         if self.rolling:
             sizes = np.zeros(len(responses), dtype=np.int64)
-            lengths = [len(request.targets) for request in self._requests]
+            lengths = [len(request.targets) for request in self.requests]
             np.add.at(sizes, self._instance_of, lengths)
             losses = [-float(value) for value in firsts]
             documents = list(range(len(firsts)))
             return {"document": documents, "nll": losses, "tokens": sizes.tolist()}
         by_item: list[list[float]] = [[] for _ in self._items]
-        for item, (value, _) in zip(self._item_of, firsts, strict=True):
+        for item, (value, _) in zip(self.item_of, firsts, strict=True):
             by_item[item].append(float(value))
         return {"loglikelihoods": by_item}
