@@ -14,12 +14,8 @@ from torch import nn
 from mbench.core.errors import MbenchError, UnsupportedModel
 from mbench.core.layer_data import LayerBatch
 from mbench.moe.adapter import MoELayer
-from mbench.moe.experts import (
-    all_inner_activations,
-    all_outputs,
-    apply_with_norms,
-    routed_outputs,
-)
+from mbench.moe.every_expert import all_inner_activations, all_outputs
+from mbench.moe.experts import apply_with_norms, routed_outputs
 
 if TYPE_CHECKING:
     from mbench.moe.adapter import ExpertsModule

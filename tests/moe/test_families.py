@@ -28,6 +28,12 @@ from mbench.core.basics import RoutingSums
 from mbench.core.errors import UnsupportedModel
 from mbench.core.interfaces import Statistic
 from mbench.moe.adapter import find_moe_layers
+from mbench.moe.every_expert import (
+    all_inner_activations,
+    all_outputs,
+    joint_inner_activations,
+    joint_outputs,
+)
 from mbench.moe.experts import experts_function, sorted_groups, sorted_loop
 from mbench.moe.mask import checked, masked
 from mbench.moe.preserved import gates_when_pruned
@@ -223,6 +229,10 @@ def test_the_variant_for_accelerators_computes_the_same_experts(case):
         norms = torch.empty(10, 3)
         results.append((compute(experts, hidden, index, weights, norms), norms))
     torch.testing.assert_close(*results)
+    # On the CPU these are loops.
+    torch.testing.assert_close(joint_outputs(experts, hidden), all_outputs(experts, hidden))
+    inner = joint_inner_activations(experts, hidden)
+    torch.testing.assert_close(inner, all_inner_activations(experts, hidden))
 
 
 @pytest.mark.parametrize("model_type", [*REFUSED, "llama4"])

@@ -8,18 +8,24 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from helpers.tiny_models import FAMILIES, olmoe, qwen2_moe, random_sequences
 from helpers.watched_layers import expert_inputs
 from mbench.core.basics import CoActivation, RoutingSums
 from mbench.core.errors import PluginError, UnsupportedModel
-from mbench.core.interfaces import ExpertMask, Statistic
+from mbench.core.interfaces import ExpertMask, Parameters, Statistic
 from mbench.core.stand_ins import Constants, Merged
 from mbench.moe.adapter import find_moe_layers
+from mbench.moe.every_expert import joint_outputs
 from mbench.moe.experts import sorted_groups, sorted_loop
 from mbench.moe.profile import profile_model
 from mbench.run.profile_stage import corpus_profile
+from mbench.storage.store import Store
+from mbench_plugins.expert_sparsity import ReconstructionSample
+from mbench_plugins.merging import MeanOutputs
 from mbench_plugins.published_gates import PublishedRoutingSums
+from mbench_plugins.shape import RoutedSets
 
 SEQUENCES = random_sequences([10, 7, 12, 3, 12, 1, 9])
 RENORMALISES = {"qwen2_moe": False, "olmoe": False}
@@ -223,6 +229,137 @@ def test_progress_counts_every_token():
     profile_model(model, layers, SEQUENCES, [], batch_size=2, shards=3, advance=done.append)
     assert sum(done) == SEQUENCES.tokens
     assert len(done) == 4
+
+
+class SampledOutputs(Statistic):
+    """All experts' outputs of every third token, which are known before the pass or not."""
+
+    name = "sampled-outputs"
+    combine = "concatenate"
+
+    class Params(Parameters):
+        announced: bool = True
+        spoilt: int = -1
+
+    def sampled_tokens(self, total_tokens):
+        return np.arange(0, total_tokens, 3) if self.params.announced else None
+
+    def measure(self, batch):
+        rows = batch.sampled
+        if not self.params.announced:
+            rows = (batch.token % 3 == 0).nonzero()[:, 0]
+        outputs = batch.expert_outputs(rows)
+        outputs[batch.token[rows] == self.params.spoilt] = torch.nan
+        return {"outputs": outputs, "token": batch.token[rows]}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_outputs_of_sampled_tokens_are_bit_for_bit_those_computed_alone(dtype):
+    """Batches cross shards, have padding, and experts more and fewer tokens than are sampled."""
+    model = qwen2_moe().to(dtype)
+    layers = find_moe_layers(model)
+    sequences = random_sequences([40, 3, 33, 60, 1, 17])
+    announced, not_announced = SampledOutputs(), SampledOutputs(announced=False)
+    passes = [
+        profile_model(model, layers, sequences, statistics, batch_size=4, shards=5)
+        for statistics in ([announced, RoutingSums()], [RoutingSums()], [not_announced])
+    ]
+    for name, sums in passes[1].sums[ROUTING].items():
+        np.testing.assert_array_equal(passes[0].sums[ROUTING][name], sums)
+    together = passes[0].samples[announced.identity]
+    alone = passes[2].samples[not_announced.identity]
+    for number in range(len(layers)):
+        np.testing.assert_array_equal(together["token"][number], np.arange(0, 154, 3))
+        outputs = together["outputs"][number]
+        np.testing.assert_array_equal(outputs, alone["outputs"][number])
+    if dtype == torch.float32:
+        hidden = expert_inputs(model, layers, sequences)
+        for number, layer in enumerate(layers):
+            expected = [
+                [expert_output(layer, expert, row) for expert in range(8)]
+                for row in hidden[number][::3]
+            ]
+            np.testing.assert_allclose(together["outputs"][number], expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_sample_that_is_not_finite_is_named_and_leaves_nothing(announced, tmp_path):
+    model, layers = model_and_layers("qwen2_moe")
+    spoilt = SampledOutputs(announced=announced, spoilt=21)
+    store = Store(tmp_path)
+    collected = profile_model(
+        model,
+        layers,
+        SEQUENCES,
+        [spoilt, RoutingSums()],
+        batch_size=3,
+        shards=2,
+        new_sample=store.new_sample,
+    )
+    assert str(collected.failures[spoilt.identity]) == (
+        "statistic 'sampled-outputs': 'outputs' of layer model.layers.0.mlp.experts is not finite"
+    )
+    assert spoilt.identity not in collected.samples
+    assert list((tmp_path / "statistics").iterdir()) == []
+    alone = profile_model(model, layers, SEQUENCES, [RoutingSums()], batch_size=3, shards=2)
+    for name, sums in alone.sums[ROUTING].items():
+        np.testing.assert_array_equal(collected.sums[ROUTING][name], sums)
+
+
+class Waits(TorchFunctionMode):
+    """Counts what makes the host wait for a device."""
+
+    WAITING = ("item", "cpu", "__bool__", "__int__", "__float__", "nonzero", "unique", "tolist")
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.count += getattr(func, "__name__", "") in self.WAITING
+        masks = args[1] if func is torch.Tensor.__getitem__ else ()
+        for index in masks if isinstance(masks, tuple) else (masks,):
+            self.count += isinstance(index, torch.Tensor) and index.dtype == torch.bool
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("method", ["routing", "expert-sparsity", "mean-outputs", "shape"])
+def test_waits_for_the_device_grow_neither_with_batches_nor_with_layers(method, monkeypatch):
+    """As on an accelerator, whose experts are grouped products: the CPU's loop reads counts."""
+
+    def grouped(experts, hidden, index, weights, samples=()):
+        norms = torch.empty(index.shape)
+        output = sorted_groups(experts, hidden, index, weights, norms)
+        return output, norms, [None] * len(samples)
+
+    monkeypatch.setattr("mbench.moe.record.apply_with_norms", grouped)
+    monkeypatch.setattr("mbench.moe.record.all_outputs", joint_outputs)
+    statistic = {
+        "routing": RoutingSums(),
+        "expert-sparsity": ReconstructionSample(tokens=40, held_out=20),
+        "mean-outputs": MeanOutputs(tokens=40),
+        "shape": RoutedSets(tokens=40),
+    }[method]
+    counts = set()
+    for layers, batch_size in ((1, 12), (1, 2), (3, 12), (3, 2)):
+        model = qwen2_moe(num_hidden_layers=layers)
+        sequences = random_sequences([10] * 12)
+
+        def run(statistics, model=model, sequences=sequences, batch_size=batch_size):
+            with Waits() as waits:
+                found = find_moe_layers(model)
+                collected = profile_model(
+                    model, found, sequences, statistics, batch_size=batch_size, shards=2
+                )
+            assert not collected.failures
+            return waits.count
+
+        with Waits() as plain:
+            for start in range(0, 12, batch_size):
+                ids = torch.from_numpy(sequences.ids[start : start + batch_size])
+                model.base_model(input_ids=ids, use_cache=False)
+        counts.add(run([statistic]) - plain.count)
+    assert max(counts) <= 4, counts
 
 
 class WrongShape(Statistic):
