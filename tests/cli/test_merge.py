@@ -81,7 +81,11 @@ def test_what_is_damaged_is_neither_copied_nor_left_in_the_way(apart):
     shutil.rmtree(apart / "all" / "masks")
     lines = merge(apart, "one", "two", "--into", "all", status=3).splitlines()
     assert "damaged, not copied" in lines[0]
-    assert lines[1:] == ["statistics: 1 there", "masks: 1 copied, 1 damaged", "evaluations: 1 copied"]
+    assert lines[1:] == [
+        "statistics: 1 there",
+        "masks: 1 copied, 1 damaged",
+        "evaluations: 1 copied",
+    ]
     assert all(not describe(e, whole=True).damage for e in contents(Store(apart / "all")))
 
 
