@@ -207,17 +207,16 @@ def _link(source: Path, target: Path) -> None:
 
 
 def read_arrays(path: Place, digest: str, name: str) -> dict[str, np.ndarray]:
-    """Arrays by name of one file of a statistic; on a disk, read-only and memory-mapped."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
+    """Arrays by name of one file of a statistic, read-only and memory-mapped."""
     statistic = read_statistic(path, digest)
     try:
         if isinstance(path, RemotePlace):
-            return load(_checked_file(path, name, statistic, cached=True))
+            sha256 = _expected(name, statistic)
+            with _naming(path, name):
+                return path.member(name, sha256).with_copy(sha256, mapped_arrays)
         _check_file(path, name, statistic)
         return mapped_arrays(path / name)
-    except (SafetensorError, ModelNotFound, ValueError, KeyError) as error:
+    except (ModelNotFound, ValueError, KeyError) as error:
         raise Damaged(f"{name} holds no arrays: {error}") from None
 
 
@@ -262,19 +261,11 @@ def _check_file(path: Place, name: str, statistic: StatisticArtefact) -> None:
         check_file_sha256(path / name, expected)
 
 
-def _checked_file(
-    path: Place, name: str, statistic: StatisticArtefact, *, cached: bool = False
-) -> bytes:
-    """The verified content of one file; `cached`: of its copy on this machine, which is made."""
+def _checked_file(path: Place, name: str, statistic: StatisticArtefact) -> bytes:
     sha256 = _expected(name, statistic)
     with _naming(path, name):
-        if isinstance(path, RemotePlace):
-            member = path.member(name, sha256)
-            if cached:
-                return member.read_cached(sha256)
-            data = member.read()
-        else:
-            data = read_file(path / name)
+        member = path.member(name, sha256) if isinstance(path, RemotePlace) else path / name
+        data = read_file(member)
         check_sha256(data, sha256)
         return data
 

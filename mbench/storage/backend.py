@@ -53,6 +53,9 @@ class Backend(Protocol):
     def new_folder(self, name: str) -> AbstractContextManager[Path]:
         """A folder of this machine that becomes one of the store; raises `AlreadyThere`."""
 
+    def scratch_folder(self, name: str) -> Path:
+        """A folder of this machine for what is to be stored; see `atomic.temporary_folder`."""
+
     def remove(self, name: str) -> None:
         """Remove a file or folder, so that others see all of it or nothing."""
 

@@ -19,6 +19,7 @@ from mbench.storage.atomic import (
     remove,
     sweep,
     take_name,
+    temporary_folder,
     write_atomically,
     write_new,
 )
@@ -77,6 +78,10 @@ class LocalFolder:
     def new_folder(self, name: str) -> AbstractContextManager[Path]:
         """A folder that gets its name at the end; raises `AlreadyThere`."""
         return new_folder(self.root / name)
+
+    def scratch_folder(self, name: str) -> Path:
+        """A folder on the same disk."""
+        return temporary_folder(self.root / name)
 
     def remove(self, name: str) -> None:
         """Remove a file or folder, so that others see all of it or nothing."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypeAlias
+from typing import Self, TypeAlias, TypeVar
+
+T = TypeVar("T")
 
 
 class RemotePlace(ABC):
@@ -37,8 +39,8 @@ class RemotePlace(ABC):
         """Bytes of the files within the folder, by name."""
 
     @abstractmethod
-    def read_cached(self, sha256: str) -> bytes:
-        """The content of a file, which has this sha256, from a copy on this machine.
+    def with_copy(self, sha256: str, read: Callable[[Path], T]) -> T:
+        """What `read` makes of a verified copy of the file, which has this sha256, on this machine.
 
         Raises `Damaged` where what is there has another.
         """

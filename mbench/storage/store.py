@@ -33,12 +33,12 @@ from mbench.core.errors import Damaged, StoreError
 from mbench.core.provenance import CorpusProfile
 from mbench.storage import artefacts
 from mbench.storage.artefacts import KINDS, Kind, canonical, digest_of, file_name
-from mbench.storage.atomic import AlreadyThere, temporary_folder
+from mbench.storage.atomic import AlreadyThere
 from mbench.storage.claims import LEASE, Claim
 from mbench.storage.damaged_folder import DamagedFolder
 from mbench.storage.location import backend_of
-from mbench.storage.place import Entry, Place, RemotePlace
-from mbench.storage.sample_files import SampleFiles, layer_file, scratch_sample
+from mbench.storage.place import Entry, Place
+from mbench.storage.sample_files import SampleFiles, layer_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -238,7 +238,7 @@ class Store:
         )
 
     def new_sample(self, rows: int | None = None) -> SampleFiles:
-        """The files of a sample that is to be collected, on the store's disk if it is on one.
+        """The files of a sample that is to be collected, where they get into the store uncopied.
 
         Args:
             rows: tokens that every layer will have, where that is known before.
@@ -246,9 +246,7 @@ class Store:
         Raises:
             StoreError: the folder cannot be written.
         """
-        if isinstance(self.root, RemotePlace):
-            return scratch_sample(rows)
-        return SampleFiles(temporary_folder(self.root / "statistics" / "sample"), rows)
+        return SampleFiles(self._backend.scratch_folder("statistics/sample"), rows)
 
     def read_sums(self, key: Key) -> dict[str, np.ndarray]:
         """A statistic's sums [shards, layers, ...] by array name; raises `Damaged` without them."""

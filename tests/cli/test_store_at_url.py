@@ -113,9 +113,7 @@ def test_a_run_and_the_verbs_of_the_store_do_as_in_a_folder(s3, tmp_path, expect
     assert contents(Store(URL)) == []
 
 
-def test_a_server_that_dies_ends_the_run_with_one_line_and_the_next_continues(
-    s3, tmp_path, expected
-):
+def test_a_server_that_dies_ends_a_run_with_one_line_and_the_next_goes_on(s3, tmp_path, expected):
     running = start(tmp_path, "run", "--output", "a", "--quiet", AWS_MAX_ATTEMPTS="1")
     wait_for("masks", 1)
     s3.stop()

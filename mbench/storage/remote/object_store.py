@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mbench.core.errors import StoreError
-from mbench.storage.atomic import ABANDONED, AlreadyThere, unfinished
+from mbench.storage.atomic import ABANDONED, AlreadyThere, temporary_folder, unfinished
 from mbench.storage.claims import CLAIMS, Claims
 from mbench.storage.place import Entry
 from mbench.storage.remote.claims import RemoteClaims
@@ -103,6 +103,10 @@ class ObjectStore:
                 self._connection.write(self._path(f"{name}/{META}"), meta)
             else:
                 self._connection.write_new(self._path(f"{name}/{META}"), meta)
+
+    def scratch_folder(self, name: str) -> Path:
+        """A folder on the disk that copies are kept on."""
+        return temporary_folder(self._cache.folder / Path(name).name)
 
     def remove(self, name: str) -> None:
         """Remove a file or folder."""

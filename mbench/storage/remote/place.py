@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
-from mbench.core.errors import Damaged
 from mbench.storage.place import RemotePlace
 from mbench.storage.remote.connection import Connection
 from mbench.storage.remote.read_cache import ReadCache
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,27 +48,11 @@ class ObjectPlace(RemotePlace):
         start = len(self.path) + 1
         return {path[start:]: f.size for path, f in self.connection.files(self.path).items()}
 
-    def read_cached(self, sha256: str) -> bytes:
-        """The content of a file, which has this sha256, from a copy on this machine.
-
-        Raises `Damaged` where what is there has another.
-        """
-        data = self._copied(sha256)
-        if hashlib.sha256(data).hexdigest() != sha256:
-            # Here or there: only what is there counts.
-            self.cache.drop(sha256)
-            data = self._copied(sha256)
-        if hashlib.sha256(data).hexdigest() != sha256:
-            self.cache.drop(sha256)
-            raise Damaged("its checksum does not match")
-        return data
-
-    def _copied(self, sha256: str) -> bytes:
-        file = self.cache.file(sha256, lambda file: self.connection.fetch(self.path, file))
-        try:
-            return file.read_bytes()
-        except OSError:  # removed by another process to make room
-            return self.read()
+    def with_copy(self, sha256: str, read: Callable[[Path], T]) -> T:
+        """What `read` makes of a verified copy of the file on this machine; raises `Damaged`."""
+        return self.cache.with_file(
+            sha256, lambda file: self.connection.fetch(self.path, file), read
+        )
 
 
 def member_name(name: str, sha256: str) -> str:
