@@ -1,9 +1,13 @@
-"""Cost of a profiling pass beside the plain forward pass.
+"""Cost of a profiling pass beside the fastest plain forward pass.
 
-Usage: python benchmarks/profiling.py [--dtype bfloat16] [--repeats 15] [--device cuda]
+Usage: python benchmarks/profiling.py [--models qwen2_moe,olmoe] [--dtypes float32,bfloat16]
+           [--sequences 1,8] [--length 1024] [--repeats 9] [--device cuda] [--every-expert]
 
-Prints the median times of alternating runs, and their ratio to the fastest stock implementation.
-The model is a small random Qwen2-MoE with 60 experts; neither pass computes the head's logits.
+Alternating runs in one process with one thread; CPU seconds (on a device: wall seconds, after
+waiting for it). Each ratio is the median over rounds of a run's time to that of the plain pass in
+the same round, with the least and the greatest; the plain pass is the stock implementation of
+experts whose median is the least, and is named. `every expert` is the way of REAP's own program:
+all experts on all tokens. All passes are of the model without its head, on one batch.
 """
 
 from __future__ import annotations
@@ -11,93 +15,151 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from random_model import random_model
-from transformers import Qwen2MoeForCausalLM
+from transformers import OlmoeConfig, OlmoeForCausalLM, PreTrainedModel
 
 from mbench.core.basics import RoutingSums
-from mbench.moe.adapter import MoELayer, find_moe_layers
+from mbench.core.layer_data import LayerBatch
+from mbench.moe.adapter import find_moe_layers
 from mbench.moe.calibration import TokenSequences
 from mbench.moe.experts import fast_experts
 from mbench.moe.profile import profile_model
+from mbench_plugins.expert_sparsity import ReconstructionSample
 
 VOCABULARY = 4096
 STOCK = ("eager", "grouped_mm")
+SAMPLED = 9216 / (256 * 2048)
+"""ExpertSparsity's share of the tokens of 256 sequences of 2,048 tokens."""
 
 
-def build(dtype: torch.dtype, device: str) -> Qwen2MoeForCausalLM:
-    return random_model(
-        dtype,
-        device,
-        vocab_size=VOCABULARY,
-        num_hidden_layers=4,
-        num_experts=60,
-        hidden_size=512,
-        moe_intermediate_size=352,
-        shared_expert_intermediate_size=1408,
-        intermediate_size=1408,
-        num_attention_heads=8,
-        num_key_value_heads=8,
-    )
+class EveryExpert(RoutingSums):
+    """Norms of all experts' outputs on all tokens, of which those routed are then taken."""
+
+    def measure(self, batch: LayerBatch) -> Mapping[str, torch.Tensor]:
+        """The same sums."""
+        for rows in torch.arange(len(batch.hidden), device=batch.hidden.device).split(1024):
+            torch.linalg.vector_norm(batch.expert_outputs(rows), dim=-1)
+        return super().measure(batch)
+
+
+def build(name: str, dtype: torch.dtype, device: str) -> PreTrainedModel:
+    """A random model of 2 layers: 60 experts, 4 a token, or 64 experts, 8 a token."""
+    sizes = {"vocab_size": VOCABULARY, "num_hidden_layers": 2, "hidden_size": 512}
+    sizes |= {"num_attention_heads": 8, "num_key_value_heads": 8}
+    if name == "qwen2_moe":
+        return random_model(
+            dtype,
+            device,
+            **sizes,
+            num_experts=60,
+            moe_intermediate_size=352,
+            shared_expert_intermediate_size=1408,
+            intermediate_size=1408,
+        )
+    torch.manual_seed(0)
+    config = OlmoeConfig(**sizes, num_experts=64, num_experts_per_tok=8, intermediate_size=256)
+    model = OlmoeForCausalLM(config).to(device, dtype).eval().requires_grad_(False)
+    for layer in find_moe_layers(model):
+        torch.nn.init.normal_(layer.router.weight, std=0.05)
+    return model
 
 
 def seconds(run: Callable[[], object], device: str) -> float:
-    start = time.perf_counter()
+    """CPU seconds of a run on the CPU, else wall seconds until the device is done."""
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    start = clock()
     run()
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    if device != "cpu":
+        torch.accelerator.synchronize()
+    return clock() - start
 
 
-def plain(model: Qwen2MoeForCausalLM, sequences: TokenSequences, batch_size: int) -> None:
-    with torch.no_grad():
-        for start in range(0, len(sequences.ids), batch_size):
-            ids = torch.from_numpy(sequences.ids[start : start + batch_size]).to(model.device)
-            model.base_model(input_ids=ids, use_cache=False)
+def runs_of(
+    model: PreTrainedModel, ids: np.ndarray, every_expert: bool
+) -> dict[str, Callable[[], object]]:
+    """What is timed, by name."""
+    layers = find_moe_layers(model)
+    text = TokenSequences(ids, np.full(len(ids), ids.shape[1]))
+
+    def plain() -> None:
+        with torch.no_grad():
+            given = torch.from_numpy(ids).to(model.device)
+            model.base_model(input_ids=given, use_cache=False)
+
+    def stock(name: str) -> None:
+        model.set_experts_implementation(name)
+        plain()
+
+    def fast() -> None:
+        with fast_experts(layers):
+            plain()
+
+    def profiled(*statistics_: RoutingSums | ReconstructionSample) -> None:
+        profile_model(model, layers, text, statistics_, batch_size=len(ids))
+
+    tokens = max(2, round(SAMPLED * ids.size))
+    sample = ReconstructionSample(tokens=tokens - tokens // 9, held_out=tokens // 9)
+    runs: dict[str, Callable[[], object]] = {
+        **{f"plain, {name}": (lambda name=name: stock(name)) for name in STOCK},
+        "plain, as mbench evaluates": fast,
+        "routing sums": lambda: profiled(RoutingSums()),
+        "with ExpertSparsity's sample": lambda: profiled(RoutingSums(), sample),
+    }
+    if every_expert:
+        runs["every expert"] = lambda: profiled(EveryExpert())
+    return runs
 
 
-def fast(model: Qwen2MoeForCausalLM, layers: list[MoELayer], sequences: TokenSequences) -> None:
-    with fast_experts(layers):
-        plain(model, sequences, batch_size=1)
+def measured(
+    runs: Mapping[str, Callable[[], object]], repeats: int, device: str
+) -> dict[str, list[float]]:
+    """Seconds by name of all rounds but the first, every other one in reverse order."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for repeat in range(repeats + 1):
+        for name in list(runs)[:: 1 if repeat % 2 else -1]:
+            elapsed = seconds(runs[name], device)
+            if repeat:
+                times[name].append(elapsed)
+    return times
+
+
+def report(times: Mapping[str, list[float]]) -> None:
+    """Print each run's seconds, and its ratio to the fastest stock implementation."""
+    best = min((f"plain, {name}" for name in STOCK), key=lambda n: statistics.median(times[n]))
+    for name, values in times.items():
+        ratios = [one / other for one, other in zip(values, times[best], strict=True)]
+        spread = f"{min(ratios):.2f}-{max(ratios):.2f}"
+        least = min(values) / min(times[best])
+        print(
+            f"  {name:28} {statistics.median(values):7.3f} s  {statistics.median(ratios):5.2f} of"
+            f" `{best}` ({spread}; least to least {least:.2f})"
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--models", default="qwen2_moe,olmoe")
+    parser.add_argument("--dtypes", default="float32,bfloat16")
+    parser.add_argument("--sequences", default="1,8")
     parser.add_argument("--length", type=int, default=1024)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--every-expert", action="store_true")
     options = parser.parse_args()
-    model = build(getattr(torch, options.dtype), options.device)
-    layers = find_moe_layers(model)
-    ids = np.random.default_rng(0).integers(0, VOCABULARY, (2, options.length))
-    sequences = TokenSequences(ids, np.full(len(ids), options.length))
-
-    def stock(name):
-        model.set_experts_implementation(name)
-        plain(model, sequences, batch_size=1)
-
-    runs = {f"plain, {name}": lambda name=name: stock(name) for name in STOCK}
-    runs["plain, fast_experts"] = lambda: fast(model, layers, sequences)
-    runs["profiled"] = lambda: profile_model(
-        model, layers, sequences, [RoutingSums()], batch_size=1
-    )
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in range(options.repeats + 1):
-        for name in list(runs)[:: 1 if repeat % 2 else -1]:
-            elapsed = seconds(runs[name], options.device)
-            if repeat:
-                times[name].append(elapsed)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    best = min(medians[f"plain, {name}"] for name in STOCK)
-    print(
-        f"{ids.size} tokens, {options.dtype}, {options.device}, {torch.get_num_threads()} threads"
-    )
-    for name, median in medians.items():
-        print(f"{name:22} {median:8.3f} s  {median / best:6.3f} x fastest stock")
+    torch.set_num_threads(1)
+    for name in options.models.split(","):
+        for dtype in options.dtypes.split(","):
+            model = build(name, getattr(torch, dtype), options.device)
+            for sequences in map(int, options.sequences.split(",")):
+                shape = sequences, options.length
+                ids = np.random.default_rng(0).integers(0, VOCABULARY, shape)
+                print(f"{name}, {dtype}, {sequences} x {options.length}, {options.device}")
+                runs = runs_of(model, ids, options.every_expert)
+                report(measured(runs, options.repeats, options.device))
 
 
 if __name__ == "__main__":
