@@ -8,6 +8,11 @@ import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
 
 
+def denied(self, path, *arguments, **options):
+    """Instead of any method that changes something."""
+    raise PermissionError(13, "Permission denied")
+
+
 class Plain(MemoryFileSystem):
     """Writes over what is there whatever it is asked, as a file server without conditions."""
 
@@ -34,11 +39,7 @@ class Keeping(MemoryFileSystem):
     def _strip_protocol(cls, path):
         return super()._strip_protocol(path.replace("keeping://", "memory://"))
 
-    def rm_file(self, path):
-        raise PermissionError(13, "Permission denied")
-
-    def cp_file(self, path1, path2, **kwargs):
-        raise PermissionError(13, "Permission denied")
+    rm_file = cp_file = denied
 
 
 def register() -> None:

@@ -34,6 +34,22 @@ class S3Server:
         """Refuse connections; what is stored stays."""
         self._server.stop()
 
+    def deny(self) -> None:
+        """Refuse whoever asks."""
+        self._control("reset-auth", b"0")
+
+    def allow(self) -> None:
+        """Ask nobody who they are."""
+        self._control("reset-auth", b"inf")
+
+    def forget(self) -> None:
+        """Begin with nothing."""
+        self._control("reset")
+
+    def _control(self, what: str, data: bytes = b"") -> None:
+        url, kind = f"{self.url}/moto-api/{what}", {"Content-Type": "text/plain"}
+        urllib.request.urlopen(urllib.request.Request(url, data, kind)).close()
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
@@ -63,7 +79,7 @@ def s3_server(monkeypatch) -> Iterator[S3Server]:
     import fsspec.config
 
     server = S3Server()
-    urllib.request.urlopen(f"{server.url}/moto-api/reset", data=b"").close()
+    server.forget()
     for name, value in server.environment().items():
         monkeypatch.setenv(name, value)
     few = {"retries": {"max_attempts": 1}}
@@ -73,4 +89,5 @@ def s3_server(monkeypatch) -> Iterator[S3Server]:
     try:
         yield server
     finally:
+        server.allow()
         server.stop()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -24,7 +27,8 @@ from helpers.stored_examples import (
 from mbench.core.errors import StoreError
 from mbench.storage.housekeeping import contents, describe, set_aside
 from mbench.storage.remote import connection
-from mbench.storage.store import Store
+from mbench.storage.remote.read_cache import ReadCache
+from mbench.storage.store import Key, Store
 
 
 @pytest.fixture(autouse=True)
@@ -247,3 +251,69 @@ def test_a_file_url_is_the_folder(tmp_path):
     fill(Store((folder).as_uri()))
     assert content(Store(folder)) == content(Store(folder.as_uri()))
     assert Store(folder.as_uri()).root == folder
+
+
+def test_a_place_that_denies_everything_is_named(s3):
+    url = f"s3://{BUCKET}/p"
+    store = Store(url)
+    fill(store)
+    s3.deny()
+    for act in (lambda: Store(url), lambda: store.read_json(MASK)):
+        with pytest.raises(StoreError, match=rf"s3://{BUCKET}/p.*: permission denied") as failure:
+            act()
+        assert "\n" not in str(failure.value)
+    s3.allow()
+    assert store.read_json(MASK) == {"a": 1}
+
+
+def test_a_place_that_only_reads_serves_what_it_has(monkeypatch):
+    plain_places.register()
+    fill(Store("plain://place"))
+    monkeypatch.setattr(plain_places.Plain, "pipe_file", plain_places.denied)
+    store = Store("plain://place")
+    assert not store.writable
+    assert store.read_json(MASK) == {"a": 1}
+    fact = Key.of("facts", "a fact", {"kind": "fact"})
+    assert store.write_json(fact, 1) == 1
+    with pytest.raises(StoreError, match=r"plain://place cannot be written, and lacks a mask"):
+        store.require_writable("a mask")
+
+
+def test_copies_take_no_more_than_they_may(tmp_path):
+    content = {hashlib.sha256(data).hexdigest(): data for data in (b"a" * 40, b"b" * 40, b"c" * 40)}
+    cache, fetched = ReadCache(tmp_path / "copies", most=100), []
+
+    def read(sha256):
+        def fetch(file):
+            fetched.append(sha256)
+            file.write_bytes(content[sha256])
+
+        return cache.with_file(sha256, fetch, lambda file: file.read_bytes())
+
+    one, two, three = content
+    for number, sha256 in enumerate((one, two, one, three)):
+        assert read(sha256) == content[sha256]
+        # Far enough apart for any file system's clock.
+        os.utime(tmp_path / "copies" / sha256, (number, number))
+    assert {path.name for path in (tmp_path / "copies").iterdir()} == {one, three}
+    assert fetched == [one, two, three]
+    assert read(two) == content[two]
+    assert {path.name for path in (tmp_path / "copies").iterdir()} == {two, three}
+
+
+def test_what_was_never_finished_is_removed_after_a_week(s3, monkeypatch):
+    url = f"s3://{BUCKET}/p"
+    assert writer(url, 1, die_after=2).wait(60) == 9
+    store = Store(url)
+    store.write_json(MASK, {"a": 1})
+
+    def stored():
+        return s3.client().list_objects_v2(Bucket=BUCKET)["KeyCount"]
+
+    store.sweep()
+    assert stored() == 2 + 1
+    later = time.time() + 8 * 24 * 3600
+    monkeypatch.setattr(time, "time", lambda: later)
+    store.sweep()
+    assert stored() == 1
+    assert store.read_json(MASK) == {"a": 1}
