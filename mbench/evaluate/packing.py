@@ -119,8 +119,7 @@ class Packing:
         limit.run(cut, lambda batch: batch.ids.numel(), compute)
         return [found[at] for at in self._distinct_of]
 
-    @torch.no_grad()
-    def usable(self, model: PreTrainedModel) -> SplitModel | None:
+    def usable(self, model: PreTrainedModel, limit: BatchLimit) -> SplitModel | None:
         """Body and head of the model if some lines get the same figures packed and plain, else
         None.
 
@@ -130,15 +129,33 @@ class Packing:
         """
         if unsuitable(model) is not None:
             return None
-        rows = self._arrangement.rows(range(len(self._distinct)), LONGEST_ROW)
-        lines = [line for lines in batches_of(rows, LONGEST_ROW) for line in lines]
-        lines.sort(key=lambda line: (_members(line) < 2, -sum(row.tokens for row in line)))
+        most, found = LONGEST_ROW, list[SplitModel | None]()
+
+        def cut(tokens: int) -> list[list[Line]]:
+            nonlocal most
+            rows = self._arrangement.rows(range(len(self._distinct)), most)
+            lines = [line for lines in batches_of(rows, most) for line in lines]
+            lines.sort(key=lambda line: (_members(line) < 2, -sum(row.tokens for row in line)))
+            # Where there is no memory for them, shorter ones.
+            most = min(most, tokens) // 2 or 1
+            return [] if found else [lines[:COMPARED_LINES]]
+
+        def size(lines: list[Line]) -> int:
+            # Lines of full length are compared even where a limit is still to grow.
+            return min(limit.tokens, max(sum(row.tokens for row in line) for line in lines))
+
+        limit.run(cut, size, lambda lines: found.append(self._same(model, lines)))
+        return found[0]
+
+    @torch.no_grad()
+    def _same(self, model: PreTrainedModel, lines: Sequence[Line]) -> SplitModel | None:
+        """Body and head, if these lines get the same figures packed and plain."""
         first = self._distinct[lines[0][0].members[0]].tokens
         parts = split(model, torch.tensor([first], device=model.device))
         if parts is None:
             return None
         packed, plain = [], []
-        for line in lines[:COMPARED_LINES]:
+        for line in lines:
             batch = _batch(self._distinct, [line])
             responses = _score(parts, batch, model.device)
             count = min(len(responses), COMPARED // COMPARED_LINES)

@@ -70,7 +70,7 @@ def alone(model, request):
 def test_every_request_gets_what_it_gets_alone(attention, requests, tokens):
     model, counted = MODELS[attention], []
     packing = Packing(requests)
-    parts = packing.usable(model)
+    parts = packing.usable(model, BatchLimit(tokens))
     assert parts is not None
     found = packing.score(parts, BatchLimit(tokens), torch.device("cpu"), counted.append)
     # Eager attention takes its softmax in float32 whatever the model's dtype.
@@ -94,9 +94,9 @@ def test_a_packed_model_that_looks_elsewhere_is_not_trusted():
     body, forward = model.base_model, type(model.base_model).forward
     for name in ("position_ids", "attention_mask"):
         body.forward = lambda name=name, **inputs: forward(body, **(inputs | {name: None}))
-        assert Packing(requests).usable(model) is None
+        assert Packing(requests).usable(model, BatchLimit(64)) is None
     del body.forward
-    assert Packing(requests).usable(model) is not None
+    assert Packing(requests).usable(model, BatchLimit(64)) is not None
 
 
 @settings(max_examples=40, deadline=None)

@@ -18,6 +18,7 @@ from transformers import (
     Qwen2MoeForCausalLM,
 )
 
+from mbench.core.batch_limit import BatchLimit
 from mbench.core.errors import CorpusError, TaskError
 from mbench.core.suite import PerplexityTask
 from mbench.core.suite_inputs import TextSource
@@ -221,6 +222,31 @@ def test_equals_a_token_by_token_loop(spec, where, model, monkeypatch):
     # Batches of other sizes change nothing but rounding.
     again = prepared.evaluate(model, batch_tokens=1).items["nll"]
     assert list(again) == pytest.approx(losses, rel=1e-9)
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["split", "whole model"])
+def test_windows_scored_before_memory_ran_out_are_not_scored_again(alone, model, monkeypatch):
+    spec = described("document", window=9)
+    prepared = prepare("x", spec, DOCUMENTS, TOKENIZERS[False], None)
+    expected = prepared.evaluate(model).items["nll"]
+    if alone:
+        monkeypatch.setattr("mbench.evaluate.perplexity.split", lambda *_: None)
+    prepared = prepare("x", spec, DOCUMENTS, TOKENIZERS[False], None)
+    forward, read, seen = model.base_model.forward, [], []
+
+    def small(*inputs, **options):
+        if options["input_ids"].numel() > 20:
+            raise torch.OutOfMemoryError("no")
+        read.append(options["input_ids"].numel())
+        return forward(*inputs, **options)
+
+    monkeypatch.setattr(model.base_model, "forward", small)
+    limit = BatchLimit(100)
+    found = prepared.evaluate(model, batch_tokens=limit, advance=seen.append)
+    assert list(found.items["nll"]) == pytest.approx(list(expected), rel=1e-9)
+    assert limit.tokens == (100 if alone else 12) or 10 <= limit.tokens <= 25
+    assert sum(seen) == prepared.tokens
+    assert len(read) - len(seen) <= 2  # what compares the head by itself
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ class LoglikelihoodRequests:
 
         A response is (log-likelihood, is greedy), or the sum of rolling windows.
         """
-        parts = self._split(model)
+        parts = self._split(model, limit)
         if parts is not None:
             responses = self._packing.score(parts, limit, model.device, meter.add)
         else:
@@ -117,13 +117,13 @@ class LoglikelihoodRequests:
             by_instance = np.bincount(self._instance_of, weights=values).tolist()
         return [(each,) * times for each, times in zip(by_instance, self._repeats, strict=True)]
 
-    def _split(self, model: PreTrainedModel) -> SplitModel | None:
+    def _split(self, model: PreTrainedModel, limit: BatchLimit) -> SplitModel | None:
         """Body and head of the model if it allows packing; checked once per model."""
         if self._whole is not self:
-            return self._whole._split(model)
+            return self._whole._split(model, limit)
         if self._checked is not None and self._checked[0]() is model:
             return self._checked[1]
-        return self._packing.usable(model)
+        return self._packing.usable(model, limit)
 
     def _refuse_not_finite(self, responses: Sequence[Response]) -> None:
         for number, (value, _) in enumerate(responses):

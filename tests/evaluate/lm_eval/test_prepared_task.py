@@ -23,6 +23,7 @@ from helpers.lm_eval_runs import (
     write,
 )
 from helpers.places import DATA
+from mbench.core.batch_limit import BatchLimit
 from mbench.core.errors import TaskError
 from mbench.core.evaluation import GENERATED_METRICS
 from mbench.core.suite import LmEvalTask
@@ -243,6 +244,30 @@ def test_comparing_figures_finds_what_the_configuration_hides(folder, tokenizer,
     model = toy_model(use_sliding_window=True, sliding_window=8, max_window_layers=1)
     prepared, _ = ours(model, tokenizer, folder)
     assert prepared.scoring == "reference"
+
+
+@pytest.mark.parametrize("scoring", ["packed", "reference"])
+def test_memory_that_runs_out_costs_no_item(scoring, folder, tokenizer, monkeypatch):
+    if scoring == "reference":
+        monkeypatch.setattr("mbench.evaluate.packing.unsuitable", lambda model: "it is asked for")
+    model = toy_model()
+    expected = made_ready(folder, tokenizer).evaluate(model).items
+    forward = model.base_model.forward
+
+    def small(input_ids, **options):
+        if input_ids.numel() > 40:
+            raise torch.OutOfMemoryError("no")
+        return forward(input_ids=input_ids, **options)
+
+    prepared, limit = made_ready(folder, tokenizer), BatchLimit(8192)
+    counted = []
+    monkeypatch.setattr(model.base_model, "forward", small)
+    found = prepared.evaluate(model, batch_tokens=limit, advance=counted.append).items
+    assert prepared.scoring == scoring
+    assert limit.tokens <= 128
+    assert sum(counted) == prepared.tokens
+    for one, two in zip(found["loglikelihoods"], expected["loglikelihoods"], strict=True):
+        assert one == pytest.approx(two, rel=1e-5)
 
 
 def test_one_mask_never_sees_the_results_of_another(folder, tokenizer):
