@@ -78,7 +78,7 @@ def main() -> None:
         wrapped = Generator(pretrained=model, tokenizer=tokenizer, batch_size=1, max_length=room)
         ending = wrapped.ending(UNTIL)
         asked = [Answer(wrapped.prompt(text, given.limit), given.limit, ending) for text in texts]
-        assert decodes_in_rows(model, [answer.prompt for answer in asked])
+        assert decodes_in_rows(model, [answer.prompt for answer in asked], room)
         work = generate(
             model,
             asked,

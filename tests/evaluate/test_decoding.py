@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from transformers import DynamicCache
 
 from helpers.family_models import FAMILIES, tiny_model
 from helpers.tiny_models import VOCABULARY
@@ -46,7 +47,7 @@ def one_by_one(model, prompt, limit, ends):
 def test_a_family_gets_side_by_side_what_it_gets_alone(name):
     model = tiny_model(name).eval()
     prompts = prompts_of(9)
-    usable = decodes_in_rows(model, prompts)
+    usable = decodes_in_rows(model, prompts, 40)
     assert usable == (name not in NOT_IN_ROWS)
     if not usable:
         return
@@ -65,6 +66,57 @@ def test_a_family_gets_side_by_side_what_it_gets_alone(name):
     assert [answer.tokens for answer in answers] == alone
     assert work.prompt_tokens == sum(map(len, prompts))
     assert work.answer_tokens == sum(map(len, alone)) - len(alone)
+
+
+WINDOWS = {
+    **{"afmoe": {}, "cohere2_moe": {}, "gemma4_text": {}, "gpt_oss": {}, "mimo_v2_flash": {}},
+    "qwen3_moe": {"use_sliding_window": True, "max_window_layers": 1},
+}
+"""Families with layers that see a window, and what switches it on."""
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_a_window_that_rows_outgrow_sees_the_same_side_by_side(name):
+    model = tiny_model(name, sliding_window=8, **WINDOWS[name]).eval()
+    kinds = {type(layer).__name__ for layer in DynamicCache(config=model.config).layers}
+    assert "DynamicSlidingWindowLayer" in kinds
+    pairs = [(prompt, 10 + 2 * at) for at, prompt in enumerate(prompts_of(9, longest=30))]
+    with torch.no_grad():
+        alone = [one_by_one(model, prompt, limit, ()) for prompt, limit in pairs]
+    answers = [Answer(prompt, limit, never) for prompt, limit in pairs]
+    generate(model, answers, 60, likeliest)
+    assert [answer.tokens for answer in answers] == alone
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_rotary_angles_that_follow_the_longest_row_are_not_mixed(kind):
+    rope = {"rope_type": kind, "rope_theta": 10_000.0, "factor": 4.0}
+    if kind == "longrope":
+        rope |= {"original_max_position_embeddings": 64}
+        rope |= {"short_factor": [1.0] * 4, "long_factor": [3.0] * 4}
+    model = tiny_model("mixtral", head_dim=8, rope_parameters=rope).eval()
+    prompts = prompts_of(3)
+    assert decodes_in_rows(model, prompts, 64)
+    assert not decodes_in_rows(model, prompts, 65)
+
+
+def test_rounding_of_16_bits_is_told_from_rows_that_see_padding(monkeypatch):
+    # Deep, and with logits spread as those of trained models are: single ones differ by 2 %.
+    sizes = {"hidden_size": 128, "vocab_size": 2000, "num_hidden_layers": 24, "head_dim": 32}
+    model = tiny_model("qwen3_moe", **sizes).eval().bfloat16()
+    with torch.no_grad():
+        head = model.get_output_embeddings().weight
+        head *= 2 / (head.float().std() * 128**0.5)
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(3, 2000, length).tolist() for length in (48, 30, 12)]
+    assert decodes_in_rows(model, prompts, 64)
+    prepare = type(model.model).forward
+
+    def unmasked(self, *args, attention_mask=None, **rest):
+        return prepare(self, *args, **rest)
+
+    monkeypatch.setattr(type(model.model), "forward", unmasked)
+    assert not decodes_in_rows(model, prompts, 64)
 
 
 def model_of(name="mixtral"):
@@ -109,6 +161,8 @@ def test_where_memory_runs_out_fewer_rows_go_on_and_nothing_is_lost():
     assert [answer.tokens for answer in answers] == alone
     assert sum(done) == sum(len(prompt) + limit for prompt, limit in pairs)
     assert max(rows for rows, _ in starved.calls[-10:]) <= 5
+    # Half of what did not fit is tried, and not a row at a time: 30 answers of up to 19 tokens.
+    assert work.steps < sum(limit for _, limit in pairs) / 2
     # What was generated before memory ran out is read again, and not generated again.
     made = work.answer_tokens + len(pairs)
     assert made <= sum(map(len, alone)) + len(pairs)
@@ -130,14 +184,24 @@ def test_places_that_are_free_are_taken_by_others(monkeypatch):
     assert work.steps < in_batches
 
 
+def test_prompts_that_do_not_fit_at_once_leave_the_rows_as_they_are():
+    model, pairs = model_of(), asked(60)
+    starved = Starved(model, rows=60, tokens=100)
+    answers = [Answer(prompt, limit, never) for prompt, limit in pairs]
+    work = generate(starved, answers, 400, likeliest)
+    assert work.prompt_tokens == sum(len(prompt) for prompt, _ in pairs)
+    assert max(rows for rows, tokens in starved.calls if tokens == 1) > 20
+
+
 def test_logits_that_are_not_finite_are_told_with_their_rows():
     model = model_of()
     with torch.no_grad():
-        model.get_output_embeddings().weight[5] = float("nan")
-    answers = [Answer(prompt, 5, never) for prompt in prompts_of(3)]
+        model.get_input_embeddings().weight[5] = float("nan")
+    prompts = [[6, 7, 8], [6, 5, 8], [9, 10]]
+    answers = [Answer(prompt, 1, never) for prompt in prompts]
     with pytest.raises(NotFinite) as told:
         generate(model, answers, 100, likeliest)
-    assert any(answer is told.value.answers[0] for answer in answers)
+    assert [answer.prompt for answer in told.value.answers] == [[6, 5, 8]]
 
 
 def test_rows_of_a_cache_leave_and_join_with_their_own_tokens():

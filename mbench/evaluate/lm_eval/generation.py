@@ -178,7 +178,10 @@ class GenerationRequests:
                     generator.prompt(instance.args[0], options.limit)
                     for instance, options in zip(self._instances, self._options, strict=True)
                 ]
-            self._checked = (weakref.ref(model), decodes_in_rows(model, self._contexts))
+            self._checked = (
+                weakref.ref(model),
+                decodes_in_rows(model, self._contexts, self.longest),
+            )
         return self._checked[1]
 
     def _side_by_side(
@@ -196,15 +199,15 @@ class GenerationRequests:
             generate(model, answers, limit.tokens, _likeliest, meter.add, self.work)
         except NotFinite as error:
             found = next(at for at, answer in enumerate(answers) if answer is error.answers[0])
-            raise self._not_finite(self._draws[found]) from error
+            raise self._not_finite(self._draws[found], "for") from error
         instances = (self._instances[draw.instance] for draw in self._draws)
         pairs = zip(instances, answers, strict=True)
         return [generator.text_of(instance, answer) for instance, answer in pairs]
 
-    def _not_finite(self, draw: _Draw) -> TaskError:
+    def _not_finite(self, draw: _Draw, where: str) -> TaskError:
+        item = self._instances[draw.instance].doc_id
         return TaskError(
-            f"task {self._name!r}: the model's logits are not finite in the batch "
-            f"that starts with item {self._instances[draw.instance].doc_id}"
+            f"task {self._name!r}: the model's logits are not finite {where} item {item}"
         )
 
     def _by_lm_eval(
@@ -229,7 +232,7 @@ class GenerationRequests:
                 with replaced(torch, "multinomial", drawn) if sampled else nullcontext():
                     texts = generator.generate_until(instances, disable_tqdm=True)
                 if not finite:
-                    raise self._not_finite(draws[0])
+                    raise self._not_finite(draws[0], "in the batch that starts with")
                 found.update(zip(part, zip(texts, generator.shapes, strict=True), strict=True))
                 meter.add_share(len(part) / len(self._draws))
         finally:
