@@ -93,7 +93,7 @@ def run(
             would measure something else.
         KeyboardInterrupt: at Ctrl-C, once what was finished is reported.
     """
-    from mbench.api.running import carry_out, prepare
+    from mbench.api.running import carry_out, executor_of, prepare
     from mbench.api.running import report as report_of
 
     tell = _nobody if quiet else _on_standard_error
@@ -104,7 +104,8 @@ def run(
         words = ["mbench.run", str(asked.path), *asked.changes]
         words += [word for name in asked.registry.given for word in ("--plugin", name)]
         prepared, progress = prepare(asked, Path(output), words, tell), _Lines(tell)
-        finished = report_of(prepared, carry_out(prepared, progress, goal), progress)
+        outcome = carry_out(prepared, progress, executor_of(asked, goal))
+        finished = report_of(prepared, outcome, progress)
     if finished.outcome.interrupted:
         raise KeyboardInterrupt("call it again to continue")
     return finished_run(finished)

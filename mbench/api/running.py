@@ -13,6 +13,7 @@ from mbench.api import current_report
 from mbench.api.request import Request
 from mbench.api.run_report import RunReport
 from mbench.core import interruption
+from mbench.core.errors import SuiteError
 from mbench.plan.admission.admit import admit, refuse
 from mbench.plan.cost import Estimate, estimate
 from mbench.storage.report_folder import PAGE, VERDICT, check_replaceable
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mbench.core.results import Results
     from mbench.plan.plan import Plan
     from mbench.report.publish import WrittenReport
+    from mbench.run.executor import Executor
     from mbench.run.progress import Progress
     from mbench.run.session import Outcome
 
@@ -64,22 +66,42 @@ def prepare(
     return Prepared(asked, findings, estimate(asked.plan, asked.store), report)
 
 
-def carry_out(prepared: Prepared, progress: Progress, goal: EarlyGoal | None = None) -> Outcome:
-    """Do everything that can be done, or with a `goal` enough for it.
+def executor_of(
+    asked: Request, goal: EarlyGoal | None, engine: str = "local", gpus: int | None = None
+) -> Executor:
+    """Who evaluates the masks of a run: processes of this machine, or actors of Ray.
+
+    `goal` is when a mask has had enough items, None: when it had all; `gpus` is how many an actor
+    takes. Raises `SuiteError` for what cannot go together.
+    """
+    from mbench.run.processes import Processes
+
+    if engine != "local" and goal is not None:
+        raise SuiteError(
+            f"--executor {engine} evaluates all items: --precision and --hours are for this machine"
+        )
+    if gpus is not None and engine == "local":
+        raise SuiteError("--gpus is how many an actor of Ray takes: give --executor ray, too")
+    if engine == "ray":
+        from mbench.run.ray_executor import OnRay
+
+        return OnRay(asked.plan, asked.store, gpus)
+    if goal is not None:
+        from mbench.run.early.course import Early
+
+        return Early(asked.plan, goal)
+    return Processes(asked.plan, asked.store)
+
+
+def carry_out(prepared: Prepared, progress: Progress, executor: Executor) -> Outcome:
+    """Do everything that can be done, with `executor` to evaluate masks.
 
     After Ctrl-C the outcome says `interrupted`.
     """
-    from mbench.run.executor import Executor
-    from mbench.run.processes import Processes
     from mbench.run.runner import Runner
 
     plan, store = prepared.asked.plan, prepared.asked.store
     meanwhile = partial(prepared.report.write_if_due, warn=progress.warning)
-    executor: Executor = Processes(plan, store)
-    if goal is not None:
-        from mbench.run.early.course import Early
-
-        executor = Early(plan, goal)
     return Runner(plan, store, progress, executor, meanwhile).run()
 
 

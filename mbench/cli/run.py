@@ -46,6 +46,21 @@ SOME_FAILED = 3
     metavar="H",
     help="Evaluate all masks on more and more items, and begin nothing after H hours.",
 )
+@click.option(
+    "--executor",
+    "engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Who evaluates the masks: this machine, or actors of a Ray cluster (mbench[ray]), each"
+    " with the model on its GPUs.",
+)
+@click.option(
+    "--gpus",
+    type=click.IntRange(0),
+    metavar="N",
+    help="GPUs that the model of an actor takes  [default: 1 where the cluster has any].",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.option("--quiet", is_flag=True, help="Print only failures and the report's path.")
 def command(
@@ -54,6 +69,8 @@ def command(
     quiet: bool,
     precision: float | None,
     hours: float | None,
+    engine: str,
+    gpus: int | None,
     **options: Any,
 ) -> None:
     """Run SUITE and write its leaderboard to reports/<suite>/index.html.
@@ -74,7 +91,7 @@ def command(
     Exit status: 0 all done, 2 a mistake in the suite or its inputs or a file that cannot be
     written, 3 something failed, 130, 143 and 129 ended by Ctrl-C, SIGTERM and SIGHUP.
     """
-    from mbench.api.running import carry_out, current_page, prepare, report
+    from mbench.api.running import carry_out, current_page, executor_of, prepare, report
     from mbench.cli.display import json_only, watching
     from mbench.cli.plan_display import show_plan
     from mbench.cli.summary import show_end, show_notes
@@ -83,6 +100,7 @@ def command(
     goal = goal_of(precision, hours)
     json_stream = click.get_current_context().with_resource(json_only()) if as_json else None
     asked = request(**options)
+    executor = executor_of(asked, goal, engine, gpus)
     words = ["mbench", *sys.argv[1:]]
     prepared = prepare(asked, output, words, partial(click.echo, err=True))
     if not as_json and not quiet:
@@ -90,7 +108,7 @@ def command(
         show_notes(prepared.findings)
     with watching(json_stream=json_stream, quiet=quiet) as progress:
         progress.event("plan", **prepared.cost.to_json())
-        outcome = carry_out(prepared, progress, goal)
+        outcome = carry_out(prepared, progress, executor)
         page = current_page(prepared, outcome)
         finished = report(prepared, outcome, progress) if page is None else None
     if page is not None:

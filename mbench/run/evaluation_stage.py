@@ -190,7 +190,7 @@ class EvaluationStage:
         for item in sharing.mine(pending, self._name, self._taken):
             figures: dict[str, float] = {}
             missing = []
-            for task in self._prepared(item):
+            for task in self.prepared(item):
                 if self._restore(item.masked, task):
                     self.session.advance(self.tokens(task))
                     figures |= self._report(item.masked, task)
@@ -202,7 +202,8 @@ class EvaluationStage:
                         figures |= self.run_task(item.masked, task)
             self.show(item.masked, figures)
 
-    def _prepared(self, item: Pending) -> list[PlannedTask]:
+    def prepared(self, item: Pending) -> list[PlannedTask]:
+        """Those of its tasks that could be prepared."""
         return [task for task in item.tasks if task.name in self._looks]
 
     def _name(self, item: Pending) -> str:
@@ -212,7 +213,7 @@ class EvaluationStage:
 
     def _taken(self, item: Pending) -> bool:
         """Whether somebody else has evaluated a mask on all of its tasks; then they are told."""
-        tasks = self._prepared(item)
+        tasks = self.prepared(item)
         if not all(self._restore(item.masked, task) for task in tasks):
             return False
         figures: dict[str, float] = {}
@@ -221,6 +222,28 @@ class EvaluationStage:
             figures |= self._report(item.masked, task)
         self.show(item.masked, figures)
         return True
+
+    def take(
+        self,
+        item: Pending,
+        tables: Mapping[str, pd.DataFrame],
+        problems: Mapping[str, TaskStatus],
+        scoring: Mapping[str, str],
+    ) -> None:
+        """Store what was evaluated elsewhere: by task its items, or why there are none."""
+        session, figures = self.session, dict[str, float]()
+        for task in self.prepared(item):
+            if task.name not in tables:
+                self.lack(item.masked, task, problems[task.name])
+            elif tables[task.name]["item"].tolist() != self._looks[task.name].whole.item_names:
+                reason = "it was evaluated on other items there than it has here"
+                self.lack(item.masked, task, TaskStatus("failed", reason))
+            else:
+                session.advance(self.tokens(task))
+                result = evaluation(task.name, tables[task.name])
+                session.outcome.scoring[session.model.name, task.name] = scoring[task.name]
+                figures |= self._finish(item.masked, task, result)
+        self.show(item.masked, figures)
 
     def show(self, masked: MaskedModel, figures: Mapping[str, float]) -> None:
         """Send a mask's figures to the display, and have them reported."""
@@ -328,15 +351,18 @@ class EvaluationStage:
 
     def fail(self, masked: MaskedModel, tasks: Sequence[PlannedTask], error: Exception) -> None:
         """Record why tasks have no outcome, except those that have one already."""
-        outcome = self.session.outcome
         for task in tasks:
-            key = self.key(masked, task)
-            if key not in outcome.evaluations and key not in outcome.evaluation_problems:
-                outcome.evaluation_problems[key] = TaskStatus("failed", caught(error))
-                self.session.progress.event(
-                    "evaluation",
-                    mask=masked.label,
-                    task=task.name,
-                    status="failed",
-                    reason=caught(error),
-                )
+            self.lack(masked, task, TaskStatus("failed", caught(error)))
+
+    def lack(self, masked: MaskedModel, task: PlannedTask, why: TaskStatus) -> None:
+        """Record why a task has no outcome, if it has none and no reason is known yet."""
+        outcome, key = self.session.outcome, self.key(masked, task)
+        if key not in outcome.evaluations and key not in outcome.evaluation_problems:
+            outcome.evaluation_problems[key] = why
+            self.session.progress.event(
+                "evaluation",
+                mask=masked.label,
+                task=task.name,
+                status=why.status,
+                reason=why.reason,
+            )
