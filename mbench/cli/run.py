@@ -15,6 +15,8 @@ from mbench.core import interruption
 from mbench.core.clean_text import shown_place
 
 if TYPE_CHECKING:
+    from mbench.api.request import Request
+    from mbench.core.early import EarlyGoal
     from mbench.core.results import Results
     from mbench.report.publish import WrittenReport
     from mbench.run.progress import Progress
@@ -61,6 +63,21 @@ SOME_FAILED = 3
     metavar="N",
     help="GPUs that the model of an actor takes  [default: 1 where the cluster has any].",
 )
+@click.option(
+    "--launcher",
+    type=click.Choice(["submitit"]),
+    help="Have workers do all of it first, as jobs that submitit starts (mbench[submitit]).",
+)
+@click.option(
+    "--workers", type=click.IntRange(1), metavar="N", help="Jobs of the launcher  [default: 1]."
+)
+@click.option(
+    "--launcher-option",
+    "launcher_options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Of submitit, e.g. cluster=slurm, slurm_partition=gpu, timeout_min=600. Repeatable.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.option("--quiet", is_flag=True, help="Print only failures and the report's path.")
 def command(
@@ -71,6 +88,9 @@ def command(
     hours: float | None,
     engine: str,
     gpus: int | None,
+    launcher: str | None,
+    workers: int | None,
+    launcher_options: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Run SUITE and write its leaderboard to reports/<suite>/index.html.
@@ -101,6 +121,7 @@ def command(
     json_stream = click.get_current_context().with_resource(json_only()) if as_json else None
     asked = request(**options)
     executor = executor_of(asked, goal, engine, gpus)
+    _refuse_without(launcher, goal, workers, launcher_options)
     words = ["mbench", *sys.argv[1:]]
     prepared = prepare(asked, output, words, partial(click.echo, err=True))
     if not as_json and not quiet:
@@ -108,6 +129,8 @@ def command(
         show_notes(prepared.findings)
     with watching(json_stream=json_stream, quiet=quiet) as progress:
         progress.event("plan", **prepared.cost.to_json())
+        if launcher is not None:
+            _launch(asked, workers or 1, launcher_options, prepared.report.directory, progress)
         outcome = carry_out(prepared, progress, executor)
         page = current_page(prepared, outcome)
         finished = report(prepared, outcome, progress) if page is None else None
@@ -125,6 +148,31 @@ def command(
         sys.exit(interruption.exit_status())
     if failed or asked.registry.rejected_files:
         sys.exit(SOME_FAILED)
+
+
+def _refuse_without(
+    launcher: str | None,
+    goal: EarlyGoal | None,
+    workers: int | None,
+    options: tuple[str, ...],
+) -> None:
+    from mbench.core.errors import SuiteError
+
+    if launcher is None and (workers is not None or options):
+        raise SuiteError("--workers and --launcher-option are for --launcher submitit")
+    if launcher is not None and goal is not None:
+        raise SuiteError("--launcher: workers evaluate all items, without --precision and --hours")
+
+
+def _launch(
+    asked: Request, workers: int, options: tuple[str, ...], folder: Path, progress: Progress
+) -> None:
+    """Workers do all that they can; what is left is for this process, which writes the report."""
+    from mbench.api.launching import launch, options_of
+
+    progress.stage(f"{workers} workers")
+    logs = folder.parent / f"{folder.name}.jobs"
+    launch(asked, workers, options_of(options), logs, progress.warning)
 
 
 def _tell_current(page: Path, progress: Progress, *, as_json: bool, quiet: bool) -> None:

@@ -1,0 +1,122 @@
+"""Workers started as jobs of a cluster by submitit, and waited for."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mbench.api.request import Request
+from mbench.core.errors import MbenchError, SuiteError
+from mbench.core.interruption import stop_if_asked
+
+LOOKS = 2.0
+"""Seconds between two looks at what jobs do."""
+
+SOME_FAILED = 3
+"""Exit status of a worker that did what could be done."""
+
+
+def options_of(given: Sequence[str]) -> dict[str, Any]:
+    """`key=value` pairs as submitit takes them, numbers as numbers; raises `SuiteError`."""
+    options: dict[str, Any] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise SuiteError(f"--launcher-option {text}: expected KEY=VALUE, e.g. timeout_min=60")
+        options[key] = int(value) if value.isdigit() else value
+    return options
+
+
+def launch(
+    asked: Request,
+    workers: int,
+    options: Mapping[str, Any],
+    folder: Path,
+    tell: Callable[[str], object],
+) -> None:
+    """Have so many workers do the suite's work, and return when all have ended.
+
+    Args:
+        asked: the suite as it is asked for.
+        workers: jobs.
+        options: of submitit: `cluster`, and what its executor takes, e.g. `slurm_partition`.
+        folder: where submitit keeps what it says of its jobs; all machines must see it.
+        tell: is told of workers that did not do their share.
+
+    Raises:
+        SuiteError: submitit is not installed, or does not know an option.
+        MbenchError: no worker did its share.
+        KeyboardInterrupt: jobs are cancelled then.
+    """
+    try:
+        import submitit
+    except ImportError:
+        raise SuiteError(
+            "--launcher submitit needs it, and it is not installed: pip install 'mbench[submitit]'"
+        ) from None
+    _refuse_what_is_here_alone(asked)
+    parameters = dict(options)
+    try:
+        executor = submitit.AutoExecutor(folder=folder, cluster=parameters.pop("cluster", None))
+        executor.update_parameters(**parameters)
+    except (NameError, TypeError, ValueError, RuntimeError) as error:
+        raise SuiteError(f"--launcher-option: {str(error).splitlines()[0]}") from None
+    with executor.batch():
+        jobs = [executor.submit(_work, words) for words in _commands(asked, workers)]
+    tell(f"{workers} workers are jobs of {executor.cluster}; what they say is in {folder}")
+    try:
+        _wait(jobs)
+    except BaseException:
+        for job in jobs:
+            with contextlib.suppress(Exception):
+                job.cancel()
+        raise
+    problems = [problem for job in jobs if (problem := _problem(job))]
+    if len(problems) == len(jobs):
+        raise MbenchError(f"no worker did its share: {problems[0]}; logs in {folder}")
+    for problem in problems:
+        tell(f"a worker ended early, others did its share: {problem}")
+
+
+def _refuse_what_is_here_alone(asked: Request) -> None:
+    if asked.plan.registry.given:
+        name = next(iter(asked.plan.registry.given))
+        raise SuiteError(
+            f"plugin {name} exists in this process alone, where no worker can load it: give it as a"
+            " file or a package"
+        )
+
+
+def _commands(asked: Request, workers: int) -> list[list[str]]:
+    plugins = [word for file in asked.registry.files for word in ("--plugin", str(file))]
+    same = [*asked.changes, *plugins, "--store", str(asked.store.root), "--quiet"]
+    python = [sys.executable, "-m", "mbench", "worker", str(asked.path), *same]
+    return [[*python, "--shard", f"{number}/{workers}"] for number in range(1, workers + 1)]
+
+
+def _work(words: Sequence[str]) -> tuple[int, str]:
+    """On the machine of a job: exit status, and the last line of what was said."""
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    print(done.stdout, done.stderr, sep="\n")
+    return done.returncode, (done.stderr.strip().splitlines() or [""])[-1]
+
+
+def _wait(jobs: Sequence[Any]) -> None:
+    while not all(job.done() for job in jobs):
+        stop_if_asked()
+        time.sleep(LOOKS)
+
+
+def _problem(job: Any) -> str:
+    """Why a worker did not do its share; empty where it did."""
+    try:
+        status, said = job.result()
+    # A job may end in as many ways as there are clusters.
+    except Exception as error:
+        return f"job {job.job_id}: {str(error).strip().splitlines()[0]}"
+    return "" if status in (0, SOME_FAILED) else f"job {job.job_id}: {said}"
