@@ -67,6 +67,8 @@ class Connection:
         except Exception as error:
             raise StoreError(f"the store {url} cannot be used: {_reason(error)}") from None
         self._system: Any = system
+        # In parts, s3fs would ask for the size of each file first.
+        self._at_once = {"max_concurrency": 1} if self.protocol in ("s3", "s3a") else {}
         self.path = str(path)
 
     def url_of(self, path: str) -> str:
@@ -76,7 +78,7 @@ class Connection:
     def read(self, path: str) -> bytes:
         """All of a file."""
         with self._told("read", path):
-            return bytes(self._system.cat_file(path))
+            return bytes(self._system.cat_file(path, **self._at_once))
 
     def fetch(self, path: str, file: Path) -> None:
         """Copy a file to this machine."""
