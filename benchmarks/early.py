@@ -99,7 +99,7 @@ def coverage(
             truth, good = population.parts(masks[key])[1].mean(), True
             for made in range(1, len(looks)):
                 tables = [masks[key].iloc[look] for look in looks[:made]]
-                found = verdict(population, tables, known, len(looks) - 1, 1)
+                found = verdict(population, tables, known, len(looks) - 1, 1, 1)
                 good &= found.own[0] - 1e-12 <= truth <= found.own[1] + 1e-12
                 halves.append((made, found.half))
             within += good

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mbench.core.results import UNPRUNED, Results, long_form
+from mbench.core.results import LACKS, UNPRUNED, Results, long_form
 from mbench.report.statistics.answers import answers
 from mbench.report.statistics.boards import Board, RunBoards, boards
 from mbench.report.statistics.groups import RANDOM
@@ -40,6 +40,7 @@ RANKED = {
     "vs_unpruned": "float64",
     "vs_unpruned_low": "float64",
     "vs_unpruned_high": "float64",
+    "early": "boolean",
 }
 """The columns of the ranked table, in order."""
 
@@ -50,8 +51,10 @@ def ranked(results: Results) -> pd.DataFrame:
     Columns: `model`, `retain`, `experts_kept` (per layer), `method` (several with `=` between them
     have the same masks), `rank` and `last_rank` (the best and the worst rank it may have; NA for
     random pruning), `tied` (with the best), `score` (its name), `value` (over seeds), `seed_sd`
-    (NaN for one mask), and the differences from random pruning and from the unpruned model with
-    intervals that hold for the whole family at once; NaN where nothing is compared.
+    (NaN for one mask), the differences from random pruning and from the unpruned model with
+    intervals that hold for the whole family at once, NaN where nothing is compared, and `early`
+    (whether some of its items were not evaluated: then the intervals are of the difference over
+    all of them, without a test).
     """
     return _ranked(boards(results))
 
@@ -79,6 +82,7 @@ def _rows(board: Board) -> Iterator[dict[str, Any]]:
             "score": ranking.score.name if ranking is not None else "",
             "value": row.summary.mean,
             "seed_sd": row.summary.std if row.summary.count > 1 else None,
+            "early": row.early is not None,
             **_difference(board, label, row, RANDOM, "vs_random"),
             **_difference(board, label, row, UNPRUNED, "vs_unpruned"),
         }
@@ -128,7 +132,7 @@ class RunResults(Results):
                 continue
             for task in self.task_metrics:
                 status = cell.task_status(task)
-                if status.status != "ok":
+                if status.status in LACKS:
                     found[f"{cell.label} on {task}"] = status.reason
         return found
 

@@ -14,6 +14,7 @@ from mbench.cli.summary import counted, duration
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from mbench.core.early import EarlyGoal
     from mbench.core.suite import Suite
     from mbench.plan.cost import Estimate, ModelCost
     from mbench.plan.detectable import Detectable
@@ -33,7 +34,7 @@ NARROW = 11
 """Columns of a terminal for a question, so that a table fits into 80."""
 
 
-def show_plan(estimate: Estimate, plan: Plan, *, err: bool) -> None:
+def show_plan(estimate: Estimate, plan: Plan, *, err: bool, goal: EarlyGoal | None = None) -> None:
     """A row per model: cells, masks, passes to do and stored, tokens, time, memory; then notes."""
     suite = plan.suite
     # A published checkpoint may bring a budget of its own.
@@ -51,6 +52,14 @@ def show_plan(estimate: Estimate, plan: Plan, *, err: bool) -> None:
     console_of(stderr=err).print(table)
     for line in _notes(costs, suite):
         click.echo(line, err=err)
+    if goal is not None:
+        click.echo(f"early: {_goal(goal)}, all of this at most", err=err)
+
+
+def _goal(goal: EarlyGoal) -> str:
+    """What ends a mask before all items: `±0.01 or 2 hours`."""
+    asked = ((goal.precision, "±{:g}"), (goal.hours, "{:g} hours"))
+    return " or ".join(words.format(value) for value, words in asked if value is not None)
 
 
 def _table(first: str, *others: str) -> Table:

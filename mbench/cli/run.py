@@ -125,7 +125,7 @@ def command(
     words = ["mbench", *sys.argv[1:]]
     prepared = prepare(asked, output, words, partial(click.echo, err=True))
     if not as_json and not quiet:
-        show_plan(prepared.cost, asked.plan, err=True)
+        show_plan(prepared.cost, asked.plan, err=True, goal=goal)
         show_notes(prepared.findings)
     with watching(json_stream=json_stream, quiet=quiet) as progress:
         progress.event("plan", **prepared.cost.to_json())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mbench.cli.output import clean, console_of
+from mbench.report.page.early import early_note
 from mbench.report.statistics.answers import BEST, GAIN, HURT, Answer, answers
 from mbench.report.statistics.boards import Board, GroupBoards, RunBoards
 from mbench.report.statistics.published import MARK
@@ -33,6 +34,8 @@ def show_standings(run: RunBoards) -> None:
         if words := stored_in_words(run.results, boards.group.model):
             say(console, words)
         console.print(_scores(boards, run.score))
+        if note := early_note(run.results, boards.group.model):
+            say(console, f"≈ early. {note}")
         for gap in (gap for board in boards.boards for gap in board.gaps):
             say(console, f"no cell: {gap.method} at {pruned(gap.retain)}, {gap.reason}")
         console.print(_answers(boards))
@@ -114,6 +117,7 @@ def _figure(board: Board, method: str) -> Text:
     if isinstance(standing, Unranked):
         return Text("not comparable" if standing.problem else "incomplete", style="red")
     summary = standing.summary
-    text = score_text(summary.mean) + (f" ± {summary.std:.3f}" if summary.count > 1 else "")
+    early = "≈ " if standing.early is not None else ""
+    text = early + score_text(summary.mean) + (f" ± {summary.std:.3f}" if summary.count > 1 else "")
     tied = isinstance(standing, Ranked) and standing.tied
     return Text(text, style="bold" if tied else "")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mbench.cli.output import print_place
-from mbench.core.results import budget_label
+from mbench.core.results import LACKS, budget_label
 
 if TYPE_CHECKING:
     from mbench.core.admission import Finding
@@ -65,7 +65,8 @@ def show_end(results: Results, outcome: Outcome, published: WrittenReport, *, qu
         tasks = results.task_metrics
         spent = sum(outcome.seconds.values())
         ok = sum(
-            cell.status == "ok" and all(cell.task_status(t).status == "ok" for t in tasks)
+            cell.status == "ok"
+            and all(cell.task_status(t).status in ("ok", "left out") for t in tasks)
             for cell in results.cells
         )
         early = sum(len(cell.early) for cell in results.cells)
@@ -96,7 +97,7 @@ def list_problems(results: Results) -> list[tuple[str, str]]:
             continue
         for task in results.task_metrics:
             status = cell.task_status(task)
-            if status.status not in ("ok", "early"):
+            if status.status in LACKS:
                 add(status.status, status.reason, cell.label, task)
     for saving in results.efficiency:
         if saving.status != "ok":

@@ -47,6 +47,15 @@ class EarlyFigure:
     low: float
     """Lower bound of the difference, 95 % over all looks."""
     high: float
+    among_low: float
+    """Likewise, of all masks of its budget on this task at once."""
+    among_high: float
+    overall_low: float
+    """Likewise, of all masks of its budget on all tasks at once, so that means over tasks can be
+    bounded by the means of the bounds."""
+    overall_high: float
+    masks: int
+    """Masks that the last four hold for at once."""
     predictors: int
     """Finished masks, the unpruned model among them, whose outcomes the estimate is adjusted by."""
     ended: Ending

@@ -19,9 +19,13 @@ from mbench.core.stand_ins import Constants, Merged, StandIn
 if TYPE_CHECKING:
     import pandas as pd
 
-Status = Literal["ok", "early", "failed", "blocked", "interrupted", "pending", "absent"]
+Status = Literal["ok", "early", "failed", "blocked", "interrupted", "pending", "left out", "absent"]
 """`early`: enough of a task's items were evaluated for what was asked. `blocked`: what it needs
-failed. `absent`: merged from runs of which not all had the task."""
+failed. `left out`: the suite does not ask for the task of this method. `absent`: merged from runs
+of which not all had the task."""
+
+LACKS: tuple[Status, ...] = ("failed", "blocked", "interrupted", "pending", "absent")
+"""Of what was asked for, and is not there."""
 
 UNPRUNED = "none"
 """The method name of the unpruned model, at retain ratio 1."""
@@ -49,6 +53,10 @@ DTYPES = {
     "value": "float64",
     "stderr": "float64",
     "items": "Int64",
+    "of": "Int64",
+    "difference": "float64",
+    "low": "float64",
+    "high": "float64",
     "status": "str",
 }
 """The columns of the long form, in order."""
@@ -344,7 +352,11 @@ def long_form(results: Results) -> pd.DataFrame:
     `search_tokens` and `search_masks` (what a search cost, else 0), `weight_bytes` (of the
     checkpoint as stored), `stored_form` (empty for plain numbers), `checkpoint` (source and
     revision of a published one, else empty), `task`, `metric`, `value`,
-    `stderr` (over items), `items`, `status`. A task without a result has one row: its declared
+    `stderr` (over items), `items`, `of`, `difference`, `low`, `high`, `status`. A task with an
+    early figure (status `early`) has the estimate over all items as `value`, no `stderr`, the
+    `items` that it rests on and those of the task in `of`, and the estimated difference to the
+    unpruned model with its interval, 95 % over all looks; other rows lack the last three and have
+    as many items as `of`. A task without a result has one row: its declared
     metric, no value, its status. The suite's average has a row where all its tasks are ok: its name
     as `task`, `mean` as `metric`, and the standard error that follows from the tasks' independent
     ones.
@@ -379,13 +391,20 @@ def _cell_rows(results: Results, cell: CellResult) -> Iterator[dict[str, Any]]:
     }
 
     def row(task: str, figure: Metric) -> dict[str, Any]:
-        values = {"value": figure.value, "stderr": figure.stderr, "items": figure.items}
+        values = {"value": figure.value, "stderr": figure.stderr}
+        values |= {"items": figure.items, "of": figure.items}
         return {**common, "task": task, "metric": figure.name, **values, "status": "ok"}
 
     for task, declared in results.task_metrics.items():
         status = cell.task_status(task).status
         if status == "ok":
             yield from (row(task, figure) for figure in cell.evaluations[task].metrics)
+        elif task in cell.early:
+            known = cell.early[task]
+            names = ("items", "of", "difference", "low", "high")
+            values = {name: getattr(known, name) for name in names}
+            named = {"task": task, "metric": declared, "value": known.figure}
+            yield {**common, **named, **values, "status": status}
         else:
             yield {**common, "task": task, "metric": declared, "status": status}
     average = results.average_of(cell)

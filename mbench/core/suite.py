@@ -191,6 +191,9 @@ class MethodSpec(Parts):
     """Of a method that draws at random, listed or their number; omitted: the suite's."""
     router: RouterMode | None = None
     """The router mode of its masked models; omitted: the suite's. A candidate has its own."""
+    tasks: Annotated[tuple[Name, ...] | None, Field(min_length=1)] = None
+    """The tasks that its masks are evaluated on, of `tasks` and `perplexity`; omitted: all. A
+    method without some task of the `average` has no average, and no rank by it."""
     checkpoint: LocalPath | None = None
     """A pruned checkpoint, as a directory or a hub id, instead of parts: it is evaluated as it is,
     at the one budget that it has."""

@@ -17,7 +17,7 @@ from mbench.export.servers import servers
 from mbench.export.written import span
 from mbench.moe.deepseek import MODEL_TYPE
 from mbench.plan.in_words import method_in_words
-from mbench.report.words import number, percent
+from mbench.report.words import bounds, number, percent
 
 if TYPE_CHECKING:
     from mbench.export.written import Export
@@ -208,6 +208,13 @@ def _figures(results: Results, cell: CellResult) -> list[str]:
 
 def _figure(cell: CellResult, task: str, metric: str) -> str:
     figure = cell.metric(task, metric)
+    if task in cell.early:
+        known = cell.early[task]
+        interval = bounds(known.low, known.high) or "too few items to tell"
+        return (
+            f"{number(metric, known.figure)}, early: from {known.items:,} of {known.of:,} items,"
+            f" {interval} to the full model"
+        )
     if figure is None:
         return cell.task_status(task).status
     error = number(metric, figure.stderr, scale=figure.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -136,12 +137,12 @@ def model_cost(
     return ModelCost(
         model=model.name,
         cells=sum(cell.method.evaluated for cell in plan.cells_of(model.name)),
-        masks=len(masks) + unmade,
-        masks_final=unmade == 0,
+        masks=len(masks) + len(unmade),
+        masks_final=not unmade,
         profiles=len(corpora),
         profile_tokens=profile_tokens,
         search_tokens=search_tokens,
-        evaluations=(len(masks) + unmade) * len(plan.tasks),
+        evaluations=sum(map(len, masks.values())) + sum(len(plan.tasks_of(c)) for c in unmade),
         evaluations_cached=evaluations.stored,
         evaluation_tokens=evaluations.tokens,
         generated_tokens=evaluations.generated,
@@ -191,16 +192,22 @@ class _Masked:
     router: RouterMode
 
 
-def masked_models(plan: Plan, store: Store, model: PlannedModel) -> tuple[set[_Masked], int]:
-    """The distinct ones as far as masks are stored, the unpruned model too; how many are not."""
-    known = {_Masked(model, model.unpruned_mask.content_hash, plan.suite.router)}
-    unmade = 0
+def masked_models(
+    plan: Plan, store: Store, model: PlannedModel
+) -> tuple[dict[_Masked, set[str]], list[Cell]]:
+    """The distinct ones as far as masks are stored, the unpruned model too, with the tasks that
+    each is evaluated on; and the cells whose masks are not."""
+    full = _Masked(model, model.unpruned_mask.content_hash, plan.suite.router)
+    known = {full: {task.name for task in plan.tasks}}
+    unmade = []
     for cell in plan.cells_of(model.name):
         stored = store.read_json(cell.mask_key) if cell.mask_key else None
         if stored is None:
-            unmade += cell.method.evaluated and not cell.problem
+            if cell.method.evaluated and not cell.problem:
+                unmade.append(cell)
         elif cell.method.evaluated:
-            known.add(_masked(plan, cell, model, stored))
+            own = known.setdefault(_masked(plan, cell, model, stored), set())
+            own.update(task.name for task in plan.tasks_of(cell))
     return known, unmade
 
 
@@ -253,8 +260,8 @@ def _evaluations(
     plan: Plan,
     store: Store,
     model: PlannedModel,
-    masks: set[_Masked],
-    unmade: int,
+    masks: Mapping[_Masked, set[str]],
+    unmade: Sequence[Cell],
     speeds: Speeds,
     assumed: float,
 ) -> _Evaluations:
@@ -263,7 +270,8 @@ def _evaluations(
     unknown: list[str] = []
     expected: list[str] = []
     for task in plan.tasks:
-        keys = (plan.evaluation_key(each.model, each.mask, each.router, task) for each in masks)
+        asked = [each for each, names in masks.items() if task.name in names]
+        keys = (plan.evaluation_key(each.model, each.mask, each.router, task) for each in asked)
         done = sum(map(store.has_items, keys))
         stored += done
         built = stored_size(plan, store, model, task)
@@ -273,7 +281,7 @@ def _evaluations(
             continue
         if built is None:
             expected.append(task.name)
-        left = len(masks) + unmade - done
+        left = len(asked) + sum(task in plan.tasks_of(cell) for cell in unmade) - done
         digest = plan.task_size_key(model, task).digest
         # Side by side, processes do several masks in the time of one.
         of_a_mask = speeds.of(digest, assumed).seconds(size) / plan.suite.processes

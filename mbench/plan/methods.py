@@ -44,6 +44,8 @@ class ResolvedMethod:
     origins: Mapping[str, Origin]
     description: str
     router: RouterMode
+    tasks: tuple[str, ...] | None = None
+    """Those of the suite that its masks are evaluated on; None: all."""
     evaluated: bool = True
     """False for a candidate that the suite does not list: only its mask is needed."""
     problem: str = ""
@@ -211,6 +213,7 @@ class _Resolver:
             },
             description=preset.description,
             router=spec.router or self.suite.router,
+            tasks=self._tasks(spec),
             evaluated=evaluated,
         )
 
@@ -226,6 +229,14 @@ class _Resolver:
         if not seeds:
             raise self.source.error(self.place, f"{name!r} draws at random: it needs seeds")
         return seeds
+
+    def _tasks(self, spec: MethodSpec) -> tuple[str, ...] | None:
+        offered = {*self.suite.tasks, *self.suite.perplexity}
+        for index, task in enumerate(spec.tasks or ()):
+            if task not in offered:
+                at = (*self.place, "tasks", index)
+                raise self.source.error(at, unknown("task", task, offered))
+        return spec.tasks
 
     def _preset(self, name: str, spec: MethodSpec) -> Method:
         wanted = spec.use or method_of(name)

@@ -56,6 +56,11 @@ class Plan:
         """A model's cells, candidates before those that build on them."""
         return [cell for cell in self.cells if cell.model == model]
 
+    def tasks_of(self, cell: Cell) -> tuple[PlannedTask, ...]:
+        """Those that a cell's mask is evaluated on; equal masks of other methods may have more."""
+        asked = cell.method.tasks
+        return tuple(task for task in self.tasks if asked is None or task.name in asked)
+
     @property
     def published(self) -> tuple[PlannedModel, ...]:
         """The published checkpoints among the methods."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from mbench.core.evaluation import LOWER_IS_BETTER
 from mbench.core.results import CellResult
 from mbench.report.statistics.boards import Board, GroupBoards, RunBoards
+from mbench.report.statistics.early import estimate_of, lines_of, value_or_early
 from mbench.report.statistics.equal_bytes import EqualBytes, Limit
 from mbench.report.statistics.groups import Entry
 from mbench.report.statistics.ranking import Ranking
@@ -31,6 +32,12 @@ NOTE = (
     "Bold: the best figure at a budget and those not told apart from it (paired over items or"
     " documents, 5 % after Holm's correction for all pairs of methods); none where all are tied."
     " Several seeds: mean and sample standard deviation. A dash: no complete result."
+)
+
+EARLY_NOTE = (
+    "Early: estimated over all items from those given, with a 95 % interval of the difference to"
+    " the unpruned model that holds over all looks; told apart from others where intervals that"
+    " hold for all masks of the budget at once do not overlap."
 )
 
 BYTES_NOTE = (
@@ -123,13 +130,15 @@ class _Column:
     value: Callable[[CellResult], float | None]
     mark: Callable[[Board, str], str]
     """`bold` or `plain`: how a method's figure at a budget is marked."""
+    score: Score | None = None
+    """None for a task."""
 
 
 def _columns(run: RunBoards) -> Iterator[_Column]:
     for score in (run.score, run.second_score):
         if score is not None:
             mark = partial(_score_mark, score)
-            yield _Column(score.name, score.name, score.higher, score.value, mark)
+            yield _Column(score.name, score.name, score.higher, score.value, mark, score)
     for task, metric in run.results.task_metrics.items():
         value, mark = partial(_task_value, task, metric), partial(_task_mark, task)
         yield _Column(task, metric, metric not in LOWER_IS_BETTER, value, mark)
@@ -173,6 +182,8 @@ def _note(boards: GroupBoards) -> str:
     said = [NOTE]
     if words := stored_in_words(boards.results, boards.group.model):
         said.append(f"W{words[1:]}; {NOT_QUANTISED}.")
+    if any(cell.early for cell in boards.group.cells.values()):
+        said.append(EARLY_NOTE)
     if parts:
         said.append(f"Nothing is told apart on {'; '.join(parts)}.")
     gaps = [f"{gap.method} at {board.pruned}" for board in boards.boards for gap in board.gaps]
@@ -262,7 +273,8 @@ def _block(syntax: Syntax, board: Board, columns: Sequence[_Column]) -> tuple[tu
     rows: list[tuple[str, ...]] = []
     for entry in board.budget.entries:
         figures = (
-            getattr(syntax, column.mark(board, entry.method)) % _figure(syntax, entry, column)
+            getattr(syntax, column.mark(board, entry.method))
+            % _figure(syntax, entry, column, board.group.unpruned)
             for column in columns
         )
         pruned = "" if rows else syntax.text(percent(1 - board.retain))
@@ -277,16 +289,41 @@ def _name(board: Board, entry: Entry) -> str:
     return ", ".join((entry.method, *routers, *board.marks_of(entry)))
 
 
-def _figure(syntax: Syntax, entry: Entry, column: _Column) -> str:
+def _figure(
+    syntax: Syntax, entry: Entry, column: _Column, unpruned: CellResult | None = None
+) -> str:
     """A method's figure over its seeds; a dash if any of them failed."""
     summary = entry.summary(column.value)
     if summary is None:
-        return syntax.missing
+        return _early(syntax, entry, column, unpruned)
     text = number(column.metric, summary.mean)
     text = text.replace(MINUS, syntax.minus).replace("∞", syntax.infinite)
     if summary.count > 1 and math.isfinite(summary.std):
         text += f" {syntax.spread} {number(column.metric, summary.std, scale=summary.mean)}"
     return text
+
+
+def _early(syntax: Syntax, entry: Entry, column: _Column, unpruned: CellResult | None) -> str:
+    """A figure where some masks were evaluated on some items, with an interval: of a score, of it;
+    of a task, of the difference to the unpruned model."""
+    if column.score is not None:
+        known = estimate_of(entry, column.score, unpruned)
+        if known is None:
+            return syntax.missing
+        value, ends = known.value, (known.low, known.high)
+        lines = ["early", f"{' to '.join(number(column.metric, end) for end in ends)}"]
+    else:
+        values = [value_or_early(cell, column.name, column.metric) for cell in entry.cells]
+        present = [each for each in values if each is not None]
+        lines = list(lines_of(entry, column.name)[:2])
+        if not lines or len(present) < len(values):
+            return syntax.missing
+        value = math.fsum(present) / len(present)
+    figure, *said = (
+        each.replace(MINUS, syntax.minus)
+        for each in (number(column.metric, value), *map(syntax.text, lines))
+    )
+    return f"{figure} ({', '.join(said)})"
 
 
 def write_tables(run: RunBoards, directory: Path) -> None:

@@ -31,6 +31,7 @@ from mbench.run.session import Outcome
 from mbench.storage.checkpoints import OnHub
 
 INTERRUPTED = TaskStatus("interrupted", "the run ended before this")
+LEFT_OUT = TaskStatus("left out", "the suite does not ask for it of this method")
 PENDING = TaskStatus("pending", "not reached yet by the run")
 
 
@@ -163,6 +164,8 @@ def _pruned(
     else:
         status = TaskStatus("ok")
         evaluations, early, tasks = _on_tasks(plan, outcome, model, mask, router, left)
+    asked = {task.name for task in plan.tasks_of(cell)}
+    tasks = {name: own if name in asked else LEFT_OUT for name, own in tasks.items()}
     return CellResult(
         model=model.name,
         method=cell.method.name,
@@ -174,8 +177,8 @@ def _pruned(
         status=status.status,
         reason=status.reason,
         notes=mask.notes if mask else (),
-        evaluations=evaluations,
-        early=early,
+        evaluations={name: own for name, own in evaluations.items() if name in asked},
+        early={name: own for name, own in early.items() if name in asked},
         tasks=tasks,
         stability=outcome.stabilities.get(cell.key),
         weight_bytes=_weight_bytes(outcome, model, mask),

@@ -71,7 +71,7 @@ class EvaluationStage:
         """Distinct masks known by now with their missing tasks; takes the others from the store."""
         pending = []
         for masked in [self.unpruned, *(masked for masked, _ in self.retained())]:
-            tasks = self.session.plan.tasks
+            tasks = self.asked(masked)
             missing = [task for task in tasks if not self._restore(masked, task)]
             if missing:
                 pending.append(Pending(masked, tuple(missing)))
@@ -84,6 +84,19 @@ class EvaluationStage:
         published = session.model in session.plan.published
         label = session.model.name + ("" if published else " unpruned")
         return MaskedModel(label, session.model.unpruned_mask, session.plan.suite.router)
+
+    def asked(self, masked: MaskedModel) -> tuple[PlannedTask, ...]:
+        """The tasks that any method with a mask is to be evaluated on."""
+        session, names = self.session, set[str]()
+        if masked.identity == self.unpruned.identity:
+            return session.plan.tasks
+        for cell in session.cells:
+            mask = session.outcome.masks.get(cell.mask_key) if cell.mask_key else None
+            if mask is None or not cell.method.evaluated:
+                continue
+            if (mask.content_hash, cell.budget.router) == masked.identity:
+                names.update(task.name for task in session.plan.tasks_of(cell))
+        return tuple(task for task in session.plan.tasks if task.name in names)
 
     def retained(self) -> Iterator[tuple[MaskedModel, float]]:
         """Distinct masks known by now, and the budget that each was first made for."""

@@ -218,12 +218,12 @@ def _announce_total(
 ) -> None:
     """Set the total to the most there can be: masks that are not made yet may turn out equal."""
     corpora = [session.plan.corpora[corpus] for corpus in jobs if corpus != WEIGHTS_ONLY]
-    unmade = sum(cell.method.evaluated for cell in cells)
+    unmade = [cell for cell in cells if cell.method.evaluated]
     session.progress.total(
         session.outcome.forward_tokens
         + sum(corpus.tokens for corpus in corpora)
         + _evaluation_tokens(stage, stage.pending())
-        + unmade * sum(stage.tokens(task) for task in session.plan.tasks)
+        + sum(stage.tokens(task) for cell in unmade for task in session.plan.tasks_of(cell))
         + sum(cell.search_tokens for cell in cells)
     )
 

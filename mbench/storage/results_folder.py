@@ -35,6 +35,7 @@ from mbench.storage.atomic import write_atomically
 from mbench.storage.results_json import (
     FORMAT,
     KEY,
+    OLDEST,
     SCORES,
     STAND_INS,
     array_name,
@@ -167,7 +168,7 @@ def read(directory: str | Path) -> Results:
 
 def _check_format(directory: Path, data: Mapping[str, Any]) -> None:
     written: int = data.get("format", 1)
-    if written < FORMAT:
+    if written < OLDEST:
         raise StoreError(
             f"results in {directory} were written by an older mbench: run the suite again; nothing"
             " in the store is computed again"

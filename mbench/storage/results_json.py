@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mbench.core.admission import Finding
+from mbench.core.early import EarlyFigure
 from mbench.core.evaluation import Evaluation, evaluation
 from mbench.core.provenance import Provenance
 from mbench.core.results import (
@@ -30,8 +32,9 @@ if TYPE_CHECKING:
 SCORES, STAND_INS = "scores.safetensors", "stand_ins.safetensors"
 """Files of arrays."""
 
-FORMAT = 9
-"""Of `results.json`; raised whenever what it holds changes. The first format named no number."""
+FORMAT, OLDEST = 10, 9
+"""Of `results.json`; raised whenever what it holds changes. The first format named no number.
+The oldest that is read knows no early figures."""
 
 KEY = ["model", "router", "mask", "task"]
 """Columns that identify one per-item table: equal masks are evaluated once, whatever made them."""
@@ -106,7 +109,32 @@ def _cell_to_json(results: Results, cell: CellResult) -> dict[str, Any]:
         "weight_bytes": cell.weight_bytes,
         "published": to_plain(cell.published),
         "tasks": {task: [status.status, status.reason] for task, status in tasks.items()},
+        "early": {task: _early_to_json(figure) for task, figure in cell.early.items()},
     }
+
+
+def _early_to_json(figure: EarlyFigure) -> dict[str, Any]:
+    """JSON has no word for what is not finite, as an interval of too few items is."""
+    plain: dict[str, Any] = to_plain(figure)
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in plain.items()
+    }
+
+
+_UNKNOWN = {"figure": math.nan, "difference": math.nan} | {
+    f"{name}{end}": -math.inf if end == "low" else math.inf
+    for name in ("", "among_", "overall_")
+    for end in ("low", "high")
+}
+"""What is read where a figure of an early verdict is not finite."""
+
+
+def _early_from_json(data: Mapping[str, Any]) -> EarlyFigure:
+    plain: dict[str, Any] = {
+        name: _UNKNOWN[name] if value is None else value for name, value in data.items()
+    }
+    return EarlyFigure(**plain)
 
 
 def from_json(
@@ -186,11 +214,13 @@ def _cell_from_json(
         if status.status == "ok"
     }
     told = data["published"]
-    rest = {n: value for n, value in data.items() if n not in ("notes", "tasks", "published")}
+    apart = ("notes", "tasks", "published", "early")
+    rest = {name: value for name, value in data.items() if name not in apart}
     return CellResult(
         **rest,
         notes=tuple(data["notes"]),
         evaluations=outcomes,
         tasks=tasks,
+        early={task: _early_from_json(figure) for task, figure in data.get("early", {}).items()},
         published=None if told is None else from_plain(PublishedCheckpoint, told),
     )

@@ -42,7 +42,7 @@ MERGED, DIFFER = "Merged runs", "Differs between the merged runs"
 SETTLED = "Contradiction settled by the preferred run"
 """Protocol entries that merging writes."""
 
-_SEVERITY = ("ok", "failed", "blocked", "interrupted", "pending", "absent")
+_SEVERITY = ("ok", "early", "failed", "blocked", "interrupted", "pending", "left out", "absent")
 
 ABSENT = TaskStatus("absent", "the run that made this cell did not have this task")
 
@@ -174,14 +174,19 @@ class _Joined:
             best = next(iter(same.values()))
             same = {run: cell for run, cell in same.items() if cell.mask == best.mask}
         absent = ABSENT if best.status == "ok" else TaskStatus(best.status, best.reason)
-        statuses, outcomes = {}, {}
+        statuses, outcomes, early = {}, {}, {}
         for task in tasks:
             known = [cell.tasks[task] for cell in same.values() if task in cell.tasks]
             statuses[task] = min(known, key=lambda s: (_severity(s), s.reason), default=absent)
             if statuses[task].status == "ok":
                 outcomes[task] = self.outcomes[*_measured(best), task]
+            if statuses[task].status == "early":
+                found = [cell.early[task] for cell in same.values() if task in cell.early]
+                early[task] = max(found, key=lambda figure: figure.items)
+                reasons = {c.early[task]: c.tasks[task] for c in same.values() if task in c.early}
+                statuses[task] = reasons[early[task]]
         notes = tuple(_unique(note for cell in same.values() for note in cell.notes))
-        return replace(best, notes=notes, evaluations=outcomes, tasks=statuses)
+        return replace(best, notes=notes, evaluations=outcomes, early=early, tasks=statuses)
 
 
 def _measured(cell: CellResult) -> tuple[str, str, str]:

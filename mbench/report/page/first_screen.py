@@ -8,6 +8,7 @@ from statistics import quantiles
 
 from mbench.core.results import UNPRUNED
 from mbench.report.page.axis import Axis, axis
+from mbench.report.page.early import early_note
 from mbench.report.statistics.answers import MASKS_FOR_FIVE_PERCENT, Answer, answers
 from mbench.report.statistics.boards import Board, GroupBoards
 from mbench.report.statistics.families import Comparison
@@ -83,6 +84,8 @@ class Screen:
     """What so few random masks cannot show; empty if they are enough."""
     warnings: tuple[str, ...]
     """What the score hides."""
+    early: str
+    """How much of it rests on some of the items; empty where nothing does."""
 
 
 def first_screen(boards: GroupBoards) -> Screen | None:
@@ -112,6 +115,7 @@ def first_screen(boards: GroupBoards) -> Screen | None:
         _gaps(boards),
         _few_masks([ranking for _, ranking in ranked]),
         boards.answer_warnings,
+        early_note(boards.results, boards.group.model),
     )
 
 

@@ -57,7 +57,8 @@ class Listed:
 def to_json(run: RunBoards) -> dict[str, Any]:
     """A run as the index shows it, so that the index reads no outcomes."""
     results = run.results
-    statuses = [c.task_status(task).status for c in results.cells for task in results.task_metrics]
+    every = [c.task_status(task).status for c in results.cells for task in results.task_metrics]
+    statuses = [status for status in every if status != "left out"]
     return {
         "suite": results.suite,
         "title": results.title,
@@ -79,6 +80,7 @@ def _budget_to_json(board: Board) -> dict[str, Any]:
         "tied_for_best": [list(row.names) for row in ranking.tied] if ranking else [],
         "answers": [_answer_to_json(answer) for answer in answers(ranking)] if ranking else [],
         "comparisons": _comparisons_to_json(ranking) if ranking else [],
+        "early": [list(row.names) for row in board.ranked if row.early is not None],
     }
 
 
@@ -144,6 +146,7 @@ def _comparison_to_json(c: Comparison) -> dict[str, Any]:
         "difference": finite(c.value),
         **{name: finite(value) for name, value in figures.items()},
         "clear": c.clear,
+        "early": c.early,
         "not_tested_because": c.problem,
     }
 

@@ -16,6 +16,7 @@ from mbench.core.results import UNPRUNED, Results
 from mbench.report.item_files import FOLDER, file_of
 from mbench.report.statistics.boards import Board, RunBoards
 from mbench.report.statistics.disagreements import choice_divergence
+from mbench.report.statistics.early import TOO_FEW, early_lines, value_or_early
 from mbench.report.statistics.equal_bytes import bytes_of
 from mbench.report.statistics.families import LEVEL, Comparison
 from mbench.report.statistics.groups import RANDOM, Entry
@@ -23,15 +24,16 @@ from mbench.report.statistics.ranking import Ranked, Ranking, Reference, Unranke
 from mbench.report.statistics.scores import task_score
 from mbench.report.statistics.seed_summaries import Summary
 from mbench.report.statistics.strata import pairs
-from mbench.report.words import DIGITS
+from mbench.report.words import DIGITS, listing
 
 
 def leaderboard_data(run: RunBoards) -> dict[str, Any]:
     """All models, budgets and scores; a score's `id` is `score`, `perplexity` or `task:` and name.
 
-    Comparisons are lists [difference, low, high, p, adjusted p], or [difference] where nothing is
-    tested: of all pairs of rows (first row with second, with third, ..., second with third, ...),
-    of each row with random pruning, and of each row and random pruning with the unpruned model.
+    Comparisons are lists [difference, low, high, p, adjusted p], [difference, low, high] where one
+    of the two is early, or [difference] where nothing is told: of all pairs of rows (first row with
+    second, with third, ..., second with third, ...), of each row with random pruning, and of each
+    row and random pruning with the unpruned model.
     """
     results = run.results
     scores = {"score": run.score, "perplexity": run.second_score} | {
@@ -94,6 +96,7 @@ def _budget(board: Board, results: Results) -> dict[str, Any]:
         "pruned": board.pruned,
         "kept": board.kept,
         "tasks": _task_figures(board, results),
+        "early": early_lines(board.budget.entries, results.task_metrics),
         "facts": _facts(board),
         "answers": _answers(board),
         "gaps": [{"name": gap.method, "why": f"no cell: {gap.reason}"} for gap in board.gaps],
@@ -130,6 +133,7 @@ def _row(row: Ranked) -> dict[str, Any]:
         "names": row.names,
         "rank": [row.rank, row.last_rank],
         "tied": row.tied,
+        "early": row.early is not None,
         **_summary(row.summary),
         "beaten": row.masks_beaten,
         "gap": None if closed is None else [_figure(v) for v in vars(closed).values()],
@@ -137,14 +141,23 @@ def _row(row: Ranked) -> dict[str, Any]:
 
 
 def _reference(reference: Reference | None) -> dict[str, Any] | None:
-    return None if reference is None else _summary(reference.summary)
+    if reference is None:
+        return None
+    return {"early": reference.early is not None, **_summary(reference.summary)}
 
 
 def _unranked(own: Unranked) -> dict[str, Any]:
-    reasons = (cell.task_status(task) for cell in own.entry.cells for task in cell.tasks)
-    failed = next((status for status in reasons if status.status != "ok"), None)
+    reasons = ((task, cell.task_status(task)) for cell in own.entry.cells for task in cell.tasks)
+    lacking = [(task, status) for task, status in reasons if status.status not in ("ok", "early")]
     first = own.entry.cells[0]
-    why = own.problem or (failed.reason or failed.status if failed else first.reason)
+    why = own.problem or first.reason
+    if not why and lacking:
+        status = lacking[0][1]
+        why = status.reason or status.status
+        if status.status == "left out":
+            why = f"not asked for {listing(dict.fromkeys(task for task, _ in lacking))}"
+    elif not why and any(cell.early for cell in own.entry.cells):
+        why = TOO_FEW
     return {"name": own.entry.method, "why": why or "incomplete"}
 
 
@@ -169,6 +182,8 @@ def _comparison(comparison: Comparison) -> list[float | None]:
     if comparison.problem:
         return [_figure(comparison.value)]
     c = comparison
+    if c.early:
+        return [_signed(value, c) for value in (c.value, c.low, c.high)]
     return [*(_signed(value, c) for value in (c.value, c.low, c.high)), _p(c.p), _p(c.adjusted)]
 
 
@@ -197,7 +212,7 @@ def _task_figures(board: Board, results: Results) -> dict[str, list[Any]]:
 def _figures(entry: Entry, tasks: Mapping[str, str]) -> list[Any]:
     figures: list[Any] = []
     for task, metric in tasks.items():
-        values = [cell.value(task, metric) for cell in entry.cells]
+        values = [value_or_early(cell, task, metric) for cell in entry.cells]
         present = [value for value in values if value is not None]
         if len(present) == len(values):
             figures.append(_figure(math.fsum(present) / len(present)))

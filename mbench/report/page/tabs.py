@@ -12,6 +12,7 @@ from mbench.report.charts.single_seeds import single_seeds
 from mbench.report.figures_of_papers import Published
 from mbench.report.page.answer_shapes import answers_part
 from mbench.report.page.crossing import method_or_text
+from mbench.report.page.early import early_part
 from mbench.report.page.equal_bytes import equal_bytes_parts
 from mbench.report.page.layout import folded, notes, per_budget, section, shown, side_by_side
 from mbench.report.page.notes import budget_notes, never_selected, union_of_choices
@@ -54,6 +55,7 @@ def tabs(run: RunBoards, papers: Sequence[Published], panels: Sequence[Part]) ->
             (
                 _published_checkpoints(run),
                 _savings(run),
+                early_part(run),
                 _failures(run),
                 _what_was_measured(run),
             ),

@@ -126,6 +126,7 @@ def _progress(results: Results) -> str:
     states = [
         cell.task_status(task).status for cell in results.cells for task in results.task_metrics
     ]
+    states = [state for state in states if state != "left out"]
     done = states.count("ok")
     if done == len(states):
         return "✓ complete"

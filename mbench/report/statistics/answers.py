@@ -7,7 +7,8 @@ tied for best. The page, the terminal, the tables for papers and verdict.json gi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Literal
 
 from mbench.core.results import UNPRUNED
@@ -20,6 +21,9 @@ from mbench.report.words import bounds, difference, listing, score_text
 Kind = Literal["win", "up", "down", "tie", "none", "unknown"]
 """What a chip says beside its words: a clear win, better, worse, tied, no difference seen, cannot
 tell."""
+
+EARLY = "an early verdict"
+"""Beside answers of which some figures are estimated from some of the items."""
 
 BEST, HURT, GAIN = "Which is best?", "Did pruning hurt?", "Better than random?"
 
@@ -62,7 +66,20 @@ class Answer:
 
 def answers(ranking: Ranking) -> tuple[Answer, Answer, Answer]:
     """The three answers, in the order of the page."""
-    return (_best(ranking), _against(ranking, HURT), _against(ranking, GAIN))
+    every = combinations(ranking.ranked, 2)
+    return (
+        _marked(_best(ranking), [(a.label, b.label) for a, b in every], ranking),
+        _marked(_against(ranking, HURT), [(row.label, UNPRUNED) for row in ranking.tied], ranking),
+        _marked(_against(ranking, GAIN), [(row.label, RANDOM) for row in ranking.tied], ranking),
+    )
+
+
+def _marked(answer: Answer, rests_on: Sequence[tuple[str, str]], ranking: Ranking) -> Answer:
+    """With a word beside it where some of the comparisons that it rests on are early."""
+    compared = (ranking.compare(*labels) for labels in rests_on)
+    if answer.kind == "unknown" or not any(own is not None and own.early for own in compared):
+        return answer
+    return replace(answer, note="; ".join(filter(None, (answer.note, EARLY))))
 
 
 def _best(ranking: Ranking) -> Answer:
@@ -108,6 +125,8 @@ def _against(ranking: Ranking, question: str) -> Answer:
     why = ranking.untested.get(family, "" if present else "nothing to compare")
     if why:
         return Answer(question, "unknown", "cannot tell", why, figures=figures)
+    if untold := next((c.problem for c in present if c.problem), ""):
+        return Answer(question, "unknown", "cannot tell", untold, figures=figures)
     interval = (min(c.low for c in present), max(c.high for c in present))
     kind, chip = _verdict(ranking, family, list(zip(group, present, strict=True)))
     note = ""

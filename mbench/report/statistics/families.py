@@ -51,11 +51,16 @@ class Comparison:
     """Comparisons of its family."""
     problem: str = ""
     """Why nothing is tested; empty if it is."""
+    early: bool = False
+    """Whether one of the two was evaluated on some items only: then the bounds are of the
+    difference over all items of the tasks, and there is no p-value."""
 
     @property
     def clear(self) -> bool:
         """Whether the two are told apart: the adjusted p-value is below 5 %, and the interval
-        excludes zero."""
+        excludes zero; of early figures, whether the interval does."""
+        if self.early:
+            return self.low > 0 or self.high < 0
         return self.adjusted < LEVEL
 
     @property
@@ -63,7 +68,7 @@ class Comparison:
         """Second minus first."""
         return Comparison(
             -self.value, -self.high, -self.low, self.p, self.adjusted, self.family, self.size,
-            self.problem,
+            self.problem, self.early,
         )  # fmt: skip
 
 

@@ -77,7 +77,11 @@ def floors(
             continue
         if full and not _any_clears(full, bottom, significance):
             uninformative[task] = Floor(bottom, unpruned=True)
-        elif pruned and not _any_clears(pruned, bottom, significance):
+        elif (
+            pruned
+            and not _any_clears(pruned, bottom, significance)
+            and not _early_may_clear(budget, task, bottom)
+        ):
             uninformative[task] = Floor(bottom, unpruned=False)
     return uninformative
 
@@ -87,6 +91,12 @@ def _figures(
 ) -> list[tuple[CellResult, Metric]]:
     figures = ((cell, cell.metric(task, metric)) for cell in cells)
     return [(cell, figure) for cell, figure in figures if figure is not None]
+
+
+def _early_may_clear(budget: BudgetEntries, task: str, bottom: float) -> bool:
+    """Whether some mask that was evaluated on some items may be above the floor on all of them."""
+    early = (c.early[task] for e in budget.entries for c in e.cells if task in c.early)
+    return any(not own.figure - own.difference + own.among_high <= bottom + ROOM for own in early)
 
 
 def _any_clears(

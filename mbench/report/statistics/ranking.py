@@ -10,18 +10,19 @@ import numpy as np
 
 from mbench.core.results import UNPRUNED, CellKey
 from mbench.report.statistics.against_random import reversing_seeds, worse_seeds
-from mbench.report.statistics.disagreements import items_won
-from mbench.report.statistics.families import Comparison, FamilyName, compare_family
+from mbench.report.statistics.early import Estimate, estimate_of
+from mbench.report.statistics.families import Comparison, FamilyName
 from mbench.report.statistics.floors import floors
 from mbench.report.statistics.gap import GapClosed, gap_closed
 from mbench.report.statistics.groups import RANDOM, BudgetEntries, Entry, Group
 from mbench.report.statistics.many_comparisons import ranks
 from mbench.report.statistics.pairing import Paired, problem_of
-from mbench.report.statistics.pairwise import Pairwise, pairwise
+from mbench.report.statistics.placed import Placed
 from mbench.report.statistics.scores import Score
 from mbench.report.statistics.seed_summaries import Summary, summarize
 from mbench.report.statistics.strata import pairs
-from mbench.report.statistics.untested import Units, few_masks, units_of, untested_families
+from mbench.report.statistics.untested import Units, units_of, untested_families
+from mbench.report.words import listing
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Ranked:
     """How many of the random masks have a worse score; None without random pruning."""
     reversing_seeds: tuple[int | None, ...]
     """Seeds of random pruning that, as the only baseline, would change the difference's sign."""
+    early: Estimate | None = None
+    """Where its score lies over all items, where some were not evaluated; else None."""
 
     @property
     def label(self) -> str:
@@ -61,6 +64,8 @@ class Reference:
     summary: Summary
     figures: tuple[float, ...]
     """The score of each of its masks."""
+    early: Estimate | None = None
+    """As of `Ranked`."""
 
 
 @dataclass(frozen=True)
@@ -152,121 +157,89 @@ def rank_together(entries: Sequence[Entry], score: Score, paired: Paired[CellKey
 
 
 def _ranking(group: Group, budget: BudgetEntries, score: Score, paired: Paired[CellKey]) -> Ranking:
-    comparable = [e for e in budget.entries if not problem_of(e, paired) and _there(e, paired)]
-    unranked = tuple(
-        Unranked(entry, _summary(entry, score), problem_of(entry, paired))
-        for entry in budget.entries
-        if entry not in comparable
-    )
+    fits = [entry for entry in budget.entries if not problem_of(entry, paired)]
+    comparable = [entry for entry in fits if _there(entry, paired)]
     full = Entry(UNPRUNED, (group.unpruned,)) if group.unpruned else None
     if full is not None and not _there(full, paired):
         full = None
-    random = next((entry for entry in comparable if entry.method == RANDOM), None)
-    copies = _copies([entry for entry in comparable if entry is not random])
-    sign = -1 if score.higher else 1
-    values = {own[0].key: _mean(own[0], paired) for own in copies}
-    copies.sort(key=lambda own: sign * values[own[0].key])
-    rows = [own[0] for own in copies]
-    references = [entry for entry in (random, full) if entry is not None]
-    units = units_of(score, paired)
-    columns = [paired.columns_of(c.key for c in e.cells) or [] for e in (*rows, *references)]
-    differences = pairwise(paired.strata, columns) if columns else None
+    known = {
+        id(entry): estimate_of(entry, score, group.unpruned if full else None) for entry in fits
+    }
+    early = [entry for entry in fits if entry not in comparable and known[id(entry)] is not None]
+    placed = Placed(group, budget, score, paired, comparable, early, full)
+    unranked = tuple(
+        Unranked(entry, _summary(entry, score), problem_of(entry, paired))
+        for entry in budget.entries
+        if entry not in comparable and entry not in early
+    )
     at_floor = tuple(floors(group, budget, dict(score.parts)).values())
-    was_run = any(entry.method == RANDOM for entry in budget.entries)
-    untested = untested_families(units, at_floor, random, full, random_was_run=was_run)
-    labels = [" = ".join(entry.method for entry in own) for own in copies]
-    labels += [entry.method for entry in references]
-    compared = _comparisons(differences, len(rows), labels, untested, random) if differences else {}
+    units = units_of(score, paired)
+    lacking = _why_no_random(budget, score)
+    untested = untested_families(units, at_floor, placed.random, full, no_random=lacking)
+    compared = placed.comparisons(untested)
     return Ranking(
         score=score,
-        ranked=tuple(_rows(copies, labels, compared, differences, random, score)),
-        random=None if random is None else _reference(random, score),
-        unpruned=None if full is None else _reference(full, score),
+        ranked=tuple(_rows(placed, compared)),
+        random=None if placed.random is None else _reference(placed, placed.random),
+        unpruned=None if full is None else _reference(placed, full),
         unranked=unranked,
         units=units,
         untested=untested,
-        won=items_won(paired.strata, columns[: len(rows)] + (columns[-1:] if full else [])),
+        won=placed.won(),
         comparisons=compared,
     )
+
+
+def _why_no_random(budget: BudgetEntries, score: Score) -> str:
+    """Why random pruning is not there, should it not be."""
+    random = next((entry for entry in budget.entries if entry.method == RANDOM), None)
+    if random is None:
+        return "random pruning was not run"
+    tasks = [task for task, _ in score.parts]
+    without = [task for task in tasks if random.cells[0].task_status(task).status == "left out"]
+    if without:
+        return f"random pruning was not asked for {listing(without)}"
+    return "random pruning is incomplete or not comparable"
 
 
 def _there(entry: Entry, paired: Paired[CellKey]) -> bool:
     return paired.columns_of(cell.key for cell in entry.cells) is not None
 
 
-def _mean(entry: Entry, paired: Paired[CellKey]) -> float:
-    columns = paired.columns_of(cell.key for cell in entry.cells)
-    return float(np.mean([stratum.figures[columns] for stratum in paired.strata]))
-
-
-def _copies(entries: Sequence[Entry]) -> list[list[Entry]]:
-    """Methods with equal masks together: they are one model under several names."""
-    by_masks: dict[frozenset[object], list[Entry]] = {}
-    for entry in entries:
-        by_masks.setdefault(entry.masks, []).append(entry)
-    return list(by_masks.values())
-
-
-def _comparisons(
-    differences: Pairwise,
-    rows: int,
-    labels: Sequence[str],
-    untested: Mapping[FamilyName, str],
-    random: Entry | None,
-) -> dict[tuple[str, str], Comparison]:
-    """All comparisons by label; rows are first, then random and the unpruned model."""
-    families: dict[FamilyName, list[tuple[int, int]]] = {"methods": list(pairs(rows))}
-    places = {label: place for place, label in enumerate(labels) if place >= rows}
-    if RANDOM in places:
-        families["random"] = [(row, places[RANDOM]) for row in range(rows)]
-    if UNPRUNED in places:
-        compared = [*range(rows), *([places[RANDOM]] if RANDOM in places else [])]
-        families["unpruned"] = [(place, places[UNPRUNED]) for place in compared]
-    result: dict[tuple[str, str], Comparison] = {}
-    for name, of_family in families.items():
-        found = compare_family(name, differences, of_family, untested.get(name, ""))
-        result |= {(labels[a], labels[b]): comparison for (a, b), comparison in found.items()}
-    own = result.get((RANDOM, UNPRUNED))
-    if own is not None and random is not None and (few := few_masks(len(random.cells))):
-        why = own.problem or few
-        result[RANDOM, UNPRUNED] = Comparison(
-            own.value, family="unpruned", size=own.size, problem=why
-        )
-    return result
-
-
-def _rows(
-    copies: Sequence[Sequence[Entry]],
-    labels: Sequence[str],
-    compared: Mapping[tuple[str, str], Comparison],
-    differences: Pairwise | None,
-    random: Entry | None,
-    score: Score,
-) -> Iterator[Ranked]:
-    count = len(copies)
+def _rows(placed: Placed, compared: Mapping[tuple[str, str], Comparison]) -> Iterator[Ranked]:
+    count, labels, random, score = len(placed.rows), placed.labels, placed.random, placed.score
     clear = np.zeros((count, count), bool)
     for first, second in pairs(count):
         clear[first, second] = clear[second, first] = compared[labels[first], labels[second]].clear
-    figures = [] if random is None else _figures(random, score)
+    random_whole = random is not None and id(random) in placed.place
     gap = compared.get((RANDOM, UNPRUNED))
-    for place, (own, (first, last)) in enumerate(zip(copies, ranks(clear), strict=True)):
-        summary = summarize(_figures(own[0], score))
+    # There is a gap to close only where random pruning is worse.
+    worse = gap is not None and gap.clear and (gap.value < 0) == score.higher
+    for at, (own, (first, last)) in enumerate(zip(placed.copies, ranks(clear), strict=True)):
+        place = placed.place.get(id(own[0]))
+        summary = summarize(placed.figures(own[0]))
+        # Early figures are beside their masks' by chance: single masks are not compared with them.
+        figures = []
+        if random is not None and random_whole and place is not None:
+            figures = placed.figures(random)
         turning = reversing_seeds(summary.mean, figures) if figures else []
         closed = None
-        # There is a gap to close only where random pruning is worse.
-        worse = gap is not None and gap.clear and (gap.value < 0) == score.higher
-        if differences is not None and worse:
-            closed = gap_closed(differences, place, count, count + 1)
+        if placed.differences is not None and worse and figures and place is not None:
+            assert random is not None
+            assert placed.full is not None
+            references = placed.place[id(random)], placed.place[id(placed.full)]
+            closed = gap_closed(placed.differences, place, *references)
         yield Ranked(
             names=tuple(entry.method for entry in own),
             entry=own[0],
             summary=summary,
             rank=first,
             last_rank=last,
-            tied=not clear[0, place],
+            tied=not clear[0, at],
             gap_closed=closed,
             masks_beaten=worse_seeds(summary.mean, figures, score.higher) if figures else None,
             reversing_seeds=tuple(random.cells[at].seed for at in turning) if random else (),
+            early=None if place is not None else placed.of(own[0]),
         )
 
 
@@ -279,6 +252,7 @@ def _summary(entry: Entry, score: Score) -> Summary | None:
     return summarize(values) if values else None
 
 
-def _reference(entry: Entry, score: Score) -> Reference:
-    figures = _figures(entry, score)
-    return Reference(entry, summarize(figures), tuple(figures))
+def _reference(placed: Placed, entry: Entry) -> Reference:
+    figures = placed.figures(entry)
+    early = None if id(entry) in placed.place else placed.of(entry)
+    return Reference(entry, summarize(figures), tuple(figures), early)

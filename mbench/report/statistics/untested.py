@@ -47,21 +47,18 @@ def untested_families(
     random: Entry | None,
     full: Entry | None,
     *,
-    random_was_run: bool,
+    no_random: str,
 ) -> dict[FamilyName, str]:
     """Families of which nothing is tested, with the reason.
 
-    `floors` are those of the score's uninformative tasks. Pruned models that only guess are not
-    told apart from each other; that pruning brought them there is told where the unpruned model
-    does not guess.
+    `no_random` is why there is no random pruning. `floors` are those of the score's uninformative
+    tasks. Pruned models that only guess are not told apart from each other; that pruning brought
+    them there is told where the unpruned model does not guess.
     """
     few = _too_few(units)
     guesses = bool(units) and len(floors) == len(units)
     general = few or (GUESSING if guesses else "")
     never = few or (GUESSING if guesses and all(floor.unpruned for floor in floors) else "")
-    no_random = "random pruning was not run"
-    if random_was_run:
-        no_random = "random pruning is incomplete or not comparable"
     reasons: dict[FamilyName, str] = {
         "random": general
         or (no_random if random is None else "")

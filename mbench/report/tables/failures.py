@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mbench.core.results import UNPRUNED, CellResult
+from mbench.core.results import LACKS, UNPRUNED, CellResult
 from mbench.report.statistics.boards import RunBoards
 from mbench.report.tables.table import Cell, Column, Row, Table
 from mbench.report.words import percent
@@ -17,7 +17,7 @@ def failures(run: RunBoards) -> Table | None:
             continue
         for task in run.results.task_metrics:
             status = cell.task_status(task)
-            if status.status != "ok":
+            if status.status in LACKS:
                 rows.append(_row(cell, task, status.status, status.reason))
     rows += [
         _row(cell, "figures", "not comparable", reason)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from mbench.core.evaluation import LOWER_IS_BETTER
 from mbench.core.results import UNPRUNED, CellResult, LeftOut, TaskStatus
 from mbench.report.statistics.boards import Board
+from mbench.report.statistics.early import lines_of, value_or_early
 from mbench.report.statistics.families import Comparison
 from mbench.report.statistics.floors import at_floor
 from mbench.report.statistics.groups import RANDOM, Entry
@@ -15,7 +16,7 @@ from mbench.report.statistics.ranking import Ranked, Ranking, Reference, Unranke
 from mbench.report.statistics.scores import Score
 from mbench.report.statistics.seed_summaries import Summary, summarize
 from mbench.report.tables.table import MISSING, Cell, Column, Row, Table
-from mbench.report.words import bounds, difference, number, percent, shorten
+from mbench.report.words import bounds, difference, number, percent, score_text, shorten
 
 
 def leaderboard(board: Board) -> Table:
@@ -123,6 +124,10 @@ def _rank_cell(row: Ranked) -> Cell:
 def _score_cell(ranking: Ranking, entry: Entry, summary: Summary) -> Cell:
     score = ranking.score
     details = _spread(score.name, summary) or (_error(score, entry.cells[0]),)
+    references = {own.entry.method: own for own in (ranking.random, ranking.unpruned) if own}
+    row = references.get(entry.method) or ranking.row_of(entry.method)
+    if row is not None and row.early is not None:
+        details = ("early", f"{score_text(row.early.low)} to {score_text(row.early.high)}")
     return Cell(f"{summary.mean:.3f}", details, summary.mean)
 
 
@@ -149,6 +154,13 @@ def _gap_cell(row: Ranked) -> Cell:
 def _task_cells(board: Board, entry: Entry) -> Iterator[Cell]:
     for task, metric in board.results.task_metrics.items():
         figures = [cell.metric(task, metric) for cell in entry.cells]
+        if lines := lines_of(entry, task):
+            values = [value_or_early(cell, task, metric) for cell in entry.cells]
+            known = [value for value in values if value is not None]
+            if len(known) == len(values):
+                mean = summarize(known).mean
+                yield Cell(number(metric, mean), lines, mean)
+                continue
         present = [figure for figure in figures if figure is not None]
         if len(present) < len(figures):
             yield _failed_cell(entry, task, len(present))
@@ -175,5 +187,7 @@ def _failed_cell(entry: Entry, task: str, present: int) -> Cell:
     status = next((status for status in statuses if status.status != "ok"), missing)
     total = len(entry.cells)
     seeds = (f"{total - present} of {total} seeds",) if total > 1 else ()
+    if status.status == "left out":
+        return Cell("not asked for", seeds, kind="quiet")
     reason = (shorten(status.reason),) if status.reason else ()
     return Cell(status.status, (*seeds, *reason), kind="failed")

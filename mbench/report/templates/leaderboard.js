@@ -110,6 +110,11 @@ boards.then((data) => {
       (each.every((own) => own.includes(mark)) ? mark : `${nameOf(row.names[at])}: ${mark}`))));
   }
 
+  const EARLY = "Early: bounds of the difference over all items of the tasks, for all masks of the budget at once; no test, no p-value";
+
+  // Lines on how an early figure came about; none where all items were evaluated.
+  const earlyLines = (view, row, task) => view.budget.early[row.names[0]]?.[task] ?? [];
+
   const untold = (board) => "methods" in board.untested;
 
   // `best`: the direction of the first click, which puts the best on top: -1 for large ones.
@@ -132,7 +137,7 @@ boards.then((data) => {
       { id: "changed", head: "Predictions changed", small: "of tokens, from unpruned", hidden: true, term: "changed", value: (row) => row.changed, best: 1,
         text: (row) => (row.changed === undefined ? "–" : share(row.changed)) },
       { id: "p", head: "p", small: "adjusted", hidden: true, term: "clear", value: (row) => row.compared?.adjusted, best: 1,
-        text: (row) => (row.compared?.tested ? pText(row.compared.adjusted) : "–") },
+        text: (row) => (row.compared?.tested && !row.compared.early ? pText(row.compared.adjusted) : "–") },
       { id: "gap", head: "Gap closed", small: "95 %", hidden: true, term: "gap-closed", value: (row) => row.gap?.[0], best: -1,
         text: (row) => (row.gap ? `${share(row.gap[0])} [${share(row.gap[1])}, ${share(row.gap[2])}]` : "–") },
       { id: "beaten", head: "Masks beaten", small: "of random", hidden: true, term: "masks-beaten", value: (row) => row.beaten, best: -1,
@@ -242,6 +247,7 @@ boards.then((data) => {
       name.append(element("span", { className: "name" }, nameOf(row.label)),
         drawn ? " " : "",
         drawn ? element("small", {}, `mean of ${row.seeds ?? 1}`) : "",
+        row.early ? element("small", { className: "mark", title: EARLY }, "early") : "",
         row.rank ? element("small", { className: "phone" }, `rank ${[...new Set(row.rank)].join("–")}`) : "");
       for (const mark of marksOf(view, row)) name.append(element("small", { className: "mark" }, mark));
       line.append(name);
@@ -300,7 +306,7 @@ boards.then((data) => {
       else if (!row.compared) cell.append("–");
       else {
         const said = verdict(view, row.compared);
-        const why = row.compared.tested ? "" : view.board.untested[row.compared.family] ?? view.board.untested.random ?? "";
+        const why = row.compared.early ? EARLY : row.compared.tested ? "" : view.board.untested[row.compared.family] ?? view.board.untested.random ?? "";
         const chip = element("span", { className: `chip ${said.kind}`, title: why }, said.text);
         chip.prepend(Object.assign(element("i", {}, said.icon), { ariaHidden: "true" }));
         const interval = row.compared.tested ? element("small", {}, bounds(row.compared.low, row.compared.high)) : "";
@@ -317,6 +323,7 @@ boards.then((data) => {
     } else {
       const text = column.text(row);
       cell.append(text);
+      for (const line of column.task ? earlyLines(view, row, column.head) : []) cell.append(element("small", { className: "early" }, line));
       if (column.task && typeof row.tasks[data.tasks.findIndex((task) => `task:${task.name}` === column.id)] === "string") cell.classList.add("failed");
     }
     return cell;
@@ -406,7 +413,9 @@ boards.then((data) => {
     const parts = [why ? `Cannot tell: ${why}.` : "Whiskers: difference to the dashed line.",
       " Rank: the places that the pairs told apart allow. Unpruned and random have none, and their intervals belong to families of their own."];
     const few = view.board.units.map(([task, unit, count]) => `${task} ${count} ${unit}`).join(", ");
-    return [parts.join(""), ` Rests on: ${few}.`];
+    const early = Object.keys(view.budget.early).length
+      ? ` ${EARLY}. Two are told apart where such intervals do not overlap.` : "";
+    return [parts.join(""), ` Rests on: ${few}.`, early];
   }
 
   if (data.models.length) start();

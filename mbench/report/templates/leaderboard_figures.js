@@ -5,17 +5,19 @@ const leaderboardFigures = (() => {
   const MINUS = "−";
   const nameOf = (label) => (label === "none" ? "unpruned" : label);
 
-  // First minus second: { value, low, high, p, adjusted, tested, clear, family, size }; null for a row itself.
+  // First minus second: { value, low, high, p, adjusted, tested, early, clear, family, size }; null for a row itself.
   function compare(board, first, second) {
     if (first === second) return null;
     const places = [first, second].map((label) => board.rows.findIndex((row) => row.label === label));
     const count = board.rows.length;
     const found = (list, at, sign, family) => {
       const [value, low, high, p, adjusted] = list[at];
-      const tested = adjusted !== undefined;
+      // An early figure has an interval and no test.
+      const early = list[at].length === 3;
+      const tested = early || adjusted !== undefined;
       const turned = sign > 0 ? [low, high] : [-high, -low];
       return { value: value === null ? null : sign * value, low: tested ? turned[0] : null, high: tested ? turned[1] : null,
-        p, adjusted, tested, clear: tested && adjusted < 0.05, family, size: list.length };
+        p, adjusted, tested, early, clear: early ? low > 0 || high < 0 : tested && adjusted < 0.05, family, size: list.length };
     };
     const one = (label, at, other, otherAt, sign) => {
       if (other === "none") return found(board.vsUnpruned, label === "random" ? count : at, sign, "unpruned");

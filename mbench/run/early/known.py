@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mbench.core.early import EarlyFigure
+from mbench.core.interfaces import RouterMode
 from mbench.plan.tasks import PlannedTask
 from mbench.run.early.population import Population
 from mbench.run.early.verdict import Interval, Verdict, verdict
@@ -69,16 +70,21 @@ class Known:
         columns = [self._told(cell.task, None), *(self._told(cell.task, each) for each in finished)]
         if np.ptp(population.size) > 0:
             columns.append(population.size[:, None])
+        masks = len(self._asked(self.retain(cell), cell.task))
         cell.found = verdict(
             population,
             cell.tables,
             np.concatenate(columns, 1),
             cell.looks.count - 1,
-            len(self.at_budget(cell)),
+            masks,
+            len(self._session.plan.tasks),
         )
         full = population.shown(population.full_mean)
         figure = population.shown(cell.found.mean)
-        low, high = (population.shown(end) - full for end in cell.found.own)
+        bounds = (cell.found.own, cell.found.among, cell.found.overall)
+        own, among, overall = (
+            [population.shown(end) - full for end in interval] for interval in bounds
+        )
         return EarlyFigure(
             items=cell.found.items,
             of=cell.looks.whole.items,
@@ -86,8 +92,13 @@ class Known:
             looks=cell.looks.count,
             figure=figure,
             difference=figure - full,
-            low=low,
-            high=high,
+            low=own[0],
+            high=own[1],
+            among_low=among[0],
+            among_high=among[1],
+            overall_low=overall[0],
+            overall_high=overall[1],
+            masks=masks,
             predictors=1 + len(finished),
             ended="out of time",
         )
@@ -111,9 +122,14 @@ class Known:
 
         Without those that failed.
         """
-        same = [each for each, retain in self._retain.items() if retain == self.retain(cell)]
+        same = self._asked(self.retain(cell), cell.task)
         intervals = ((each, self._interval(self._masks[each], cell.task)) for each in same)
         return {each: interval for each, interval in intervals if interval is not None}
+
+    def _asked(self, retain: float, task: PlannedTask) -> Sequence[tuple[str, RouterMode]]:
+        """Masks of a budget that are evaluated on a task."""
+        same = [each for each in self._masks if self._retain[each] == retain]
+        return [each for each in same if task in self._stage.asked(self._masks[each])]
 
     def _interval(self, masked: MaskedModel, task: PlannedTask) -> Interval | None:
         if self._stage.key(masked, task) in self._session.outcome.evaluation_problems:

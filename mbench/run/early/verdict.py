@@ -34,6 +34,8 @@ class Verdict:
     """Of this mask alone, over all looks."""
     among: Interval
     """Of this mask and all that it is compared with at once, over all looks."""
+    overall: Interval
+    """Of this mask and those on all tasks at once, over all looks."""
     items: int
     """It rests on so many."""
 
@@ -49,6 +51,7 @@ def verdict(
     predictors: np.ndarray,
     looks: int,
     compared: int,
+    tasks: int,
 ) -> Verdict:
     """Estimate from the looks made so far.
 
@@ -59,6 +62,7 @@ def verdict(
         looks: those that leave items out. Each may err with an equal share of `ERROR`, which needs
             no assumption on how looks hang together (Bonferroni).
         compared: masks whose intervals are to hold at once.
+        tasks: on which they are to.
     """
     items = sum(len(table) for table in tables)
     found = [population.parts(table) for table in tables]
@@ -67,7 +71,7 @@ def verdict(
     if np.isnan(values).any():
         # Without the metric on some item, the figure is a mean over nobody knows how many.
         nothing = (-math.inf, math.inf)
-        return Verdict(math.nan, nothing, nothing, items)
+        return Verdict(math.nan, nothing, nothing, nothing, items)
     # Which unit is in which fold is fixed by how many there are: a look repeated tells the same.
     rng = np.random.default_rng(len(sample))
     estimate = adjusted(values, sample, predictors, rng)
@@ -80,7 +84,8 @@ def verdict(
         return max(estimate.mean - below, bounds[0]), min(estimate.mean + above, bounds[1])
 
     each = ERROR / max(1, looks)
-    return Verdict(mean, interval(each), interval(each / max(1, compared)), items)
+    among = each / max(1, compared)
+    return Verdict(mean, interval(each), interval(among), interval(among / max(1, tasks)), items)
 
 
 def _certain(population: Population, sample: np.ndarray, values: np.ndarray) -> Interval:

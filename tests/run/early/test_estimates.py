@@ -58,7 +58,7 @@ def share_within(random, full, mask, metric):
         good = True
         for made in range(1, len(looks)):
             tables = [mask.iloc[look] for look in looks[:made]]
-            found = verdict(population, tables, predictors, len(looks) - 1, 1)
+            found = verdict(population, tables, predictors, len(looks) - 1, 1, 1)
             low, high = map(population.shown, found.own)
             good &= low - 1e-12 <= truth <= high + 1e-12
         within += good
@@ -97,7 +97,7 @@ def test_weighted_items_are_within_over_all_looks():
 def test_an_interval_of_answers_that_never_differ_is_not_empty():
     full, _ = answers(np.random.default_rng(0), 400, 0.1, 0)
     population = Population(full, np.arange(400), "acc")
-    found = verdict(population, [full.iloc[:160]], population.told_by(full), 2, 1)
+    found = verdict(population, [full.iloc[:160]], population.told_by(full), 2, 1, 1)
     # With 1.5 % lost, none is among 160 of 400 in a twentieth of all orders.
     assert found.own[0] < full["acc"].mean() - 0.012
     assert found.half > 0.006
@@ -107,7 +107,7 @@ def test_a_figure_of_which_items_are_missing_is_not_known():
     full, mask = answers(np.random.default_rng(0), 400, 0.1, 0)
     mask.loc[3, "acc"] = np.nan
     population = Population(full, np.arange(400), "acc")
-    found = verdict(population, [mask.iloc[:160]], population.told_by(full), 2, 1)
+    found = verdict(population, [mask.iloc[:160]], population.told_by(full), 2, 1, 1)
     assert math.isinf(found.half)
 
 
