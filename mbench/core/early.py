@@ -54,6 +54,9 @@ class EarlyFigure:
     """Likewise, of all masks of its budget on all tasks at once, so that means over tasks can be
     bounded by the means of the bounds."""
     overall_high: float
+    stderr: float
+    """Standard error of the difference over items like these, were all of them evaluated; of
+    perplexities in units of the mean loss."""
     masks: int
     """Masks that the last four hold for at once."""
     predictors: int

@@ -36,8 +36,8 @@ NOTE = (
 
 EARLY_NOTE = (
     "Early: estimated over all items from those given, with a 95 % interval of the difference to"
-    " the unpruned model that holds over all looks; told apart from others where intervals that"
-    " hold for all masks of the budget at once do not overlap."
+    " the unpruned model over these items that holds over all looks; told apart from others by"
+    " intervals for all masks of the budget at once, to which the error over items is added."
 )
 
 BYTES_NOTE = (

@@ -122,7 +122,7 @@ def _early_to_json(figure: EarlyFigure) -> dict[str, Any]:
     }
 
 
-_UNKNOWN = {"figure": math.nan, "difference": math.nan} | {
+_UNKNOWN = dict.fromkeys(("figure", "difference", "stderr"), math.nan) | {
     f"{name}{end}": -math.inf if end == "low" else math.inf
     for name in ("", "among_", "overall_")
     for end in ("low", "high")

@@ -31,9 +31,8 @@ def early_note(results: Results, model: str) -> str:
     are = "is" if whole == 1 else "are"
     return (
         f"Early verdict: {said}{whole} of {every} evaluations {are} whole, {len(early)} rest on"
-        f" {share:.0f}\N{NO-BREAK SPACE}% of their items. What is said of those is of all items of"
-        " these tasks, not of others like them. The same command without"
-        " --precision and --hours goes on from here."
+        f" {share:.0f}\N{NO-BREAK SPACE}% of their items. These are told apart by intervals and not"
+        " tested. The same command without --precision and --hours goes on from here."
     )
 
 
@@ -55,9 +54,10 @@ def early_part(run: RunBoards) -> Part | None:
         "Estimated over all items: the outcomes of the items that were evaluated, and for the"
         " others what the outcomes of the unpruned model and of finished masks tell of them. The"
         " interval is of the difference to the unpruned model over all items, and holds however"
-        " often it was looked at. In rankings intervals are wider, because they hold for all masks"
-        " of a budget at once (Bonferroni), and for an average for all tasks at once: it lies"
-        " between the means of the bounds. Two are told apart where these do not overlap. A mean"
-        " over seeds is of these masks alone. There are no p-values."
+        " often it was looked at. In rankings intervals hold for all masks of a budget at once"
+        " (Bonferroni), and for an average for all tasks at once: it lies between the means of the"
+        " bounds. To differences the error over other items like these is added, and that of the"
+        " masks of a mean over seeds; two methods are told apart where zero is outside all of it."
+        " There are no p-values."
     )
     return Part("Early figures", (Text(how), Text(WHOLE_ONLY), table), id="early-figures")

@@ -1,23 +1,29 @@
 """Scores of masks that were evaluated on some of the items, and what can be told of them.
 
-An early figure is of all items of the task, and so is its interval: items that were not evaluated
-are its only error. Scores are told apart here by intervals that hold at once for all masks of the
-budget, and for all tasks where a score has several: two that do not overlap are of two masks whose
-scores over all items differ in that direction. It is no test, has no p-value, and says nothing of
-other items.
+The interval of an early figure is of all items of the task: those that were not evaluated are its
+only error. Here it holds at once for all masks of the budget, and for all tasks where a score has
+several. Before two methods are told apart, the error over items like these is added, which is all
+that is left when every item has been evaluated: from both methods' standard errors to the unpruned
+model as if these were independent (what two masks change is alike, which makes their difference
+surer than that), and from their masks' spread, at the level of Bonferroni's correction. So an early
+verdict asks for more than the tests of whole evaluations do. It is none, and has no p-value.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 from mbench.core.early import EarlyFigure
 from mbench.core.results import CellResult
-from mbench.report.statistics.families import Comparison, FamilyName
+from mbench.report.statistics.families import LEVEL, Comparison, FamilyName
 from mbench.report.statistics.groups import Entry
+from mbench.report.statistics.pairing import pair
+from mbench.report.statistics.pairwise import pairwise
 from mbench.report.statistics.scores import Score
+from mbench.report.statistics.seed_summaries import summarize
 from mbench.report.words import bounds, listing
 
 TOO_FEW = "early: too few items to tell"
@@ -31,6 +37,9 @@ class Estimate:
     low: float
     """Bounds that hold at once for all masks of the budget; whole evaluations are known."""
     high: float
+    error: float = 0.0
+    """Standard error of the difference to the unpruned model over items like these, at most; of
+    several masks their spread is in it."""
     masks: float = math.inf
     """For how many masks of the budget they hold at once."""
 
@@ -55,20 +64,24 @@ def estimate(cell: CellResult, score: Score, unpruned: CellResult | None) -> Est
 def mean(estimates: Sequence[Estimate]) -> Estimate:
     """Of several, whose bounds hold at once."""
     count = len(estimates)
-    value, low, high = (
+    value, low, high, error = (
         math.fsum(getattr(each, name) for each in estimates) / count
-        for name in ("value", "low", "high")
+        for name in ("value", "low", "high", "error")
     )
     if all(each.known for each in estimates):
         low = high = value
-    return Estimate(value, low, high, min(each.masks for each in estimates))
+    return Estimate(value, low, high, error, min(each.masks for each in estimates))
 
 
 def estimate_of(entry: Entry, score: Score, unpruned: CellResult | None) -> Estimate | None:
     """The mean of a method's masks; None unless each has the score."""
     each = [estimate(cell, score, unpruned) for cell in entry.cells]
     found = [own for own in each if own is not None]
-    return mean(found) if len(found) == len(each) else None
+    if len(found) < len(each):
+        return None
+    spread = summarize(own.value for own in found).std if len(found) > 1 else 0.0
+    together = mean(found)
+    return replace(together, error=math.hypot(together.error, spread / math.sqrt(len(found))))
 
 
 def _part(
@@ -77,7 +90,7 @@ def _part(
     """One task's part of a score."""
     task, metric = part
     if (whole := cell.value(task, metric)) is not None:
-        return Estimate(whole, whole, whole)
+        return Estimate(whole, whole, whole, _item_error(cell, part, unpruned))
     figure = cell.early.get(task)
     if figure is None or cell.task_status(task).status != "early" or unpruned is None:
         return None
@@ -92,7 +105,19 @@ def _part(
     if not all(map(math.isfinite, scaled)):
         return None
     value, low, high = (full + each for each in scaled)
-    return Estimate(value, low, high, figure.masks)
+    error = figure.stderr * (1.0 if _is_log(base, full) else full / base if base else 1.0)
+    return Estimate(value, low, high, error, figure.masks)
+
+
+def _item_error(cell: CellResult, part: tuple[str, str], unpruned: CellResult | None) -> float:
+    """Of a whole evaluation, from its items; of one that cannot be paired, no error is known."""
+    if unpruned is None or cell is unpruned:
+        return 0.0
+    together = pair({"cell": cell, "unpruned": unpruned}, [part])
+    if len(together.columns) < 2:
+        return math.nan
+    columns = [[together.columns[name]] for name in ("cell", "unpruned")]
+    return math.sqrt(float(pairwise(together.strata, columns).variance[0, 1]))
 
 
 def _scaled(base: float, difference: float, metric: str, full: float) -> float:
@@ -103,7 +128,7 @@ def _scaled(base: float, difference: float, metric: str, full: float) -> float:
     """
     if metric != "mean_nll" or math.isclose(base, full, rel_tol=1e-9):
         return difference
-    if math.isclose(math.log(base), full, rel_tol=1e-6, abs_tol=1e-9):
+    if _is_log(base, full):
         return math.log((base + difference) / base) if base + difference > 0 else -math.inf
     return difference * full / base
 
@@ -122,8 +147,17 @@ def told(
         problem = f"early intervals hold for {holds:.0f} masks at once, and here are {masks}"
     if problem:
         return Comparison(value, family=family, size=size, problem=problem, early=True)
-    low, high = first.low - second.high, first.high - second.low
+    items = NormalDist().inv_cdf(1 - LEVEL / 2 / max(1, size))
+    items *= math.hypot(first.error, second.error)
+    low, high = first.low - second.high - items, first.high - second.low + items
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return Comparison(value, family=family, size=size, problem=TOO_FEW, early=True)
     return Comparison(value, low, high, family=family, size=size, early=True)
+
+
+def _is_log(base: float, full: float) -> bool:
+    """Whether the score's figure of the unpruned model is the logarithm of the task's."""
+    return base > 0 and math.isclose(math.log(base), full, rel_tol=1e-6, abs_tol=1e-9)
 
 
 def value_or_early(cell: CellResult, task: str, metric: str) -> float | None:

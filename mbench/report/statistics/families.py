@@ -52,8 +52,8 @@ class Comparison:
     problem: str = ""
     """Why nothing is tested; empty if it is."""
     early: bool = False
-    """Whether one of the two was evaluated on some items only: then the bounds are of the
-    difference over all items of the tasks, and there is no p-value."""
+    """Whether one of the two was evaluated on some items only: then the bounds are those of
+    `mbench.report.statistics.early`, and there is no p-value."""
 
     @property
     def clear(self) -> bool:

@@ -110,7 +110,7 @@ boards.then((data) => {
       (each.every((own) => own.includes(mark)) ? mark : `${nameOf(row.names[at])}: ${mark}`))));
   }
 
-  const EARLY = "Early: bounds of the difference over all items of the tasks, for all masks of the budget at once; no test, no p-value";
+  const EARLY = "Early: bounds of the difference that hold for all masks of the budget at once, for items not evaluated and for others like them; no test, no p-value";
 
   // Lines on how an early figure came about; none where all items were evaluated.
   const earlyLines = (view, row, task) => view.budget.early[row.names[0]]?.[task] ?? [];
@@ -414,7 +414,7 @@ boards.then((data) => {
       " Rank: the places that the pairs told apart allow. Unpruned and random have none, and their intervals belong to families of their own."];
     const few = view.board.units.map(([task, unit, count]) => `${task} ${count} ${unit}`).join(", ");
     const early = Object.keys(view.budget.early).length
-      ? ` ${EARLY}. Two are told apart where such intervals do not overlap.` : "";
+      ? ` ${EARLY}. Two are told apart where zero is outside.` : "";
     return [parts.join(""), ` Rests on: ${few}.`, early];
   }
 

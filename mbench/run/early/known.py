@@ -98,6 +98,7 @@ class Known:
             among_high=among[1],
             overall_low=overall[0],
             overall_high=overall[1],
+            stderr=population.item_error(cell.tables),
             masks=masks,
             predictors=1 + len(finished),
             ended="out of time",

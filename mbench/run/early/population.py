@@ -87,6 +87,24 @@ class Population:
         units = np.unique(self.unit[rows])
         return units, found[units]
 
+    def item_error(self, tables: Sequence[pd.DataFrame]) -> float:
+        """Standard error that the difference to the unpruned model has over all of the units.
+
+        From the units of the tables; those of one document count as one.
+        """
+        found = [self.parts(table) for table in tables]
+        units = np.concatenate([own for own, _ in found])
+        apart = np.concatenate([parts for _, parts in found]) - self.parts(self.full)[1][units]
+        apart = apart - apart.mean()
+        together = units
+        if "document" in self.full:
+            _, document = np.unique(self.full["document"].to_numpy(), return_inverse=True)
+            first = np.unique(self.unit, return_index=True)[1]
+            together = document[first][units]
+        sums = np.bincount(together, apart)
+        spread = math.sqrt(float((sums**2).sum()) / max(1, len(units) - 1))
+        return spread / math.sqrt(self.count)
+
     def told_by(self, items: pd.DataFrame) -> np.ndarray:
         """float64 [units, p]: what a mask with all outcomes tells of another's.
 
