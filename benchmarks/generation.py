@@ -20,9 +20,10 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from mbench.core.evaluation import GenerationWork
-from mbench.evaluate.decoding import Answer, decodes_in_rows, generate
+from mbench.evaluate.decoding import Answer, generate
 from mbench.evaluate.lm_eval.generator import Generator
 from mbench.evaluate.lm_eval.quiet import quiet
+from mbench.evaluate.row_passes import decodes_in_rows
 from mbench.moe.load import load
 from mbench_plugins.demo.plugin import MODEL
 from mbench_plugins.demo.text import documents

@@ -19,7 +19,7 @@ from mbench.core.batch_limit import BatchLimit
 from mbench.core.errors import TaskError
 from mbench.core.evaluation import GENERATED_METRICS, GenerationWork
 from mbench.core.replaced import replaced
-from mbench.evaluate.decoding import Answer, NotFinite, decodes_in_rows, generate
+from mbench.evaluate.decoding import Answer, NotFinite, generate
 from mbench.evaluate.lm_eval import reference
 from mbench.evaluate.lm_eval.answer_shape import Shape, mean_shape
 from mbench.evaluate.lm_eval.encoding import prompt_tokens
@@ -30,6 +30,7 @@ from mbench.evaluate.lm_eval.quiet import quiet
 from mbench.evaluate.lm_eval.sampling import Draws, stream
 from mbench.evaluate.lm_head import output_layer
 from mbench.evaluate.meter import Meter
+from mbench.evaluate.row_passes import decodes_in_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
