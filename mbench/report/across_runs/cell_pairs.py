@@ -148,6 +148,8 @@ class Beside:
     paired: Paired[CellOfRun]
     problems: Mapping[CellOfRun, str]
     """Why a cell cannot be compared."""
+    tasks: tuple[str, ...]
+    """Of the score."""
 
     def columns(self, run: int, pair: CellPair) -> list[int]:
         """Of the pair's cells in that run, all of which must be comparable."""
@@ -165,8 +167,16 @@ class Beside:
                 if (run, cell.key) in self.problems:
                     return f"{self.problems[run, cell.key]} in {names[run]}"
                 if (run, cell.key) not in self.paired.columns:
-                    return f"no result in {names[run]}"
+                    return f"{self._lack(cell)} in {names[run]}"
         return ""
+
+    def _lack(self, cell: CellResult) -> str:
+        """Why a cell has no outcome of all items."""
+        if any(task in cell.early for task in self.tasks):
+            return "early, and only whole evaluations are compared,"
+        if any(cell.task_status(task).status == "left out" for task in self.tasks):
+            return "not asked for"
+        return "no result"
 
 
 def put_beside(runs: TwoRuns, model: str, parts: Sequence[Part]) -> Beside | str:
@@ -192,7 +202,8 @@ def put_beside(runs: TwoRuns, model: str, parts: Sequence[Part]) -> Beside | str
         if common
     }
     paired = pair(restricted, parts)
-    return Beside(paired, problems | dict(paired.problems))
+    tasks = tuple(task for task, _ in parts)
+    return Beside(paired, problems | dict(paired.problems), tasks)
 
 
 def _items(cell: CellResult, task: str, metric: str) -> set[str]:
