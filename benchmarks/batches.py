@@ -67,23 +67,34 @@ def plain_batches(rows, limit):
     return padded, count
 
 
+def contents_of(prepared):
+    """The distinct requests of a task."""
+    return {(tuple(each.tokens), tuple(each.targets)) for each in prepared.requests.requests}
+
+
+def ours(arrangement, count, limit):
+    """Tokens sent, tokens with padding, and how many batches."""
+    rows = arrangement.rows(range(count), limit)
+    batches = list(batches_of(rows, limit))
+    lengths = [[sum(row.tokens for row in line) for line in lines] for lines in batches]
+    padded = sum(len(each) * max(each) for each in lengths)
+    return sum(row.tokens for row in rows), padded, len(batches)
+
+
 def counted(prepared):
     """Print a line for each limit."""
-    contents = {(tuple(each.tokens), tuple(each.targets)) for each in prepared.requests.requests}
+    contents = contents_of(prepared)
     arrangement = Arrangement([tokens for tokens, _ in contents])
     plain, floor = plain_rows(prepared), arrangement.floor
     print(
         f"{prepared.name}: {prepared.items} items, {len(contents)} requests, floor {floor} tokens"
     )
     for limit in LIMITS:
-        rows = arrangement.rows(range(len(contents)), limit)
-        batches = list(batches_of(rows, limit))
-        lengths = [[sum(row.tokens for row in line) for line in lines] for lines in batches]
-        padded = sum(len(each) * max(each) for each in lengths)
+        sent, padded, batches = ours(arrangement, len(contents), limit)
         before, count = plain_batches(plain, limit)
         print(
-            f"  {limit:6d}: sent {sum(row.tokens for row in rows) / floor:.3f} padded"
-            f" {padded / floor:.3f} batches {len(batches)}; plainer: sent {sum(plain) / floor:.3f}"
+            f"  {limit:6d}: sent {sent / floor:.3f} padded"
+            f" {padded / floor:.3f} batches {batches}; plainer: sent {sum(plain) / floor:.3f}"
             f" padded {before / floor:.3f} batches {count}"
         )
 
@@ -94,14 +105,14 @@ def timed(prepared, model, tokenizer):
     ratios = []
     for number in range(ROUNDS + 1):
         begun = time.process_time()
-        ours = requests.answer(model, BatchLimit(8192), Meter(requests.tokens, None))
+        answers = requests.answer(model, BatchLimit(8192), Meter(requests.tokens, None))
         between = time.process_time()
         with quiet():
             theirs = reference.score_all(
                 model, tokenizer, requests.requests, BatchLimit(8192), lambda share: None
             )
         ended = time.process_time()
-        for (value, _), (expected, _) in zip((each[0] for each in ours), theirs, strict=True):
+        for (value, _), (expected, _) in zip((each[0] for each in answers), theirs, strict=True):
             assert abs(value - expected) < 1e-3 * max(1, abs(expected)), (value, expected)
         # The first compares packed and plain log-likelihoods.
         ratios += [(ended - between) / (between - begun)] * bool(number)

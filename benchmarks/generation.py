@@ -13,13 +13,13 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from mbench.core.evaluation import GenerationWork
 from mbench.evaluate.decoding import Answer, generate
 from mbench.evaluate.lm_eval.generator import Generator
 from mbench.evaluate.lm_eval.quiet import quiet
@@ -29,7 +29,30 @@ from mbench_plugins.demo.plugin import MODEL
 from mbench_plugins.demo.text import documents
 
 BATCH_TOKENS = 8192
+LM_EVAL, SIDE_BY_SIDE = "lm-eval", "side by side"
 UNTIL = [" and", "\n"]
+
+
+@dataclass
+class Compared:
+    """Both ways, by name."""
+
+    passes: dict[str, int]
+    seconds: dict[str, list[float]]
+    texts: dict[str, list[str]]
+
+    @property
+    def fewer_passes(self) -> float:
+        return self.passes[LM_EVAL] / self.passes[SIDE_BY_SIDE]
+
+    @property
+    def faster(self) -> float:
+        pairs = zip(self.seconds[LM_EVAL], self.seconds[SIDE_BY_SIDE], strict=True)
+        return statistics.median(one / other for one, other in pairs)
+
+    @property
+    def equal(self) -> int:
+        return sum(a == b for a, b in zip(*self.texts.values(), strict=True))
 
 
 def prompts(tokenizer, count: int, longest: int) -> list[str]:
@@ -43,76 +66,66 @@ def prompts(tokenizer, count: int, longest: int) -> list[str]:
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--prompts", type=int, default=200)
-    parser.add_argument("--limit", type=int, default=256)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--device", default="cpu")
-    given = parser.parse_args()
+def compared(count: int, limit: int, repeats: int, device: str) -> Compared:
+    """Answer the same prompts both ways, in turns."""
     torch.set_num_threads(1)
     loaded = load(str(MODEL), dtype="float32")
-    model, tokenizer = loaded.model.to(given.device), loaded.tokenizer
+    model, tokenizer = loaded.model.to(device), loaded.tokenizer
     # More than the model was trained on, which says nothing of the texts but costs as much.
-    room = 256 + given.limit
-    texts = prompts(tokenizer, given.prompts, room - given.limit)
+    room = 256 + limit
+    texts = prompts(tokenizer, count, room - limit)
     instances = [
-        Instance("generate_until", {}, (text, {"until": UNTIL, "max_gen_toks": given.limit}), 0)
+        Instance("generate_until", {}, (text, {"until": UNTIL, "max_gen_toks": limit}), 0)
         for text in texts
     ]
-    steps = {"lm-eval": 0, "side by side": 0}
-    made: dict[str, list[str]] = {}
+    found = Compared({LM_EVAL: 0, SIDE_BY_SIDE: 0}, {LM_EVAL: [], SIDE_BY_SIDE: []}, {})
 
     def by_lm_eval() -> None:
         size = max(1, BATCH_TOKENS // room)
         wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=size, max_length=room)
-        steps["lm-eval"] = 0
+        found.passes[LM_EVAL] = 0
 
-        def count(*_: object) -> None:
-            steps["lm-eval"] += 1
+        def count_pass(*_: object) -> None:
+            found.passes[LM_EVAL] += 1
 
-        handle = model.register_forward_hook(count)
-        made["lm-eval"] = wrapped.generate_until(instances, disable_tqdm=True)
+        handle = model.register_forward_hook(count_pass)
+        found.texts[LM_EVAL] = wrapped.generate_until(instances, disable_tqdm=True)
         handle.remove()
 
     def side_by_side() -> None:
         wrapped = Generator(pretrained=model, tokenizer=tokenizer, batch_size=1, max_length=room)
         ending = wrapped.ending(UNTIL)
-        asked = [Answer(wrapped.prompt(text, given.limit), given.limit, ending) for text in texts]
+        asked = [Answer(wrapped.prompt(text, limit), limit, ending) for text in texts]
         assert decodes_in_rows(model, [answer.prompt for answer in asked], room)
-        work = generate(
-            model,
-            asked,
-            BATCH_TOKENS,
-            lambda logits, rows: logits.argmax(-1),
-            work=GenerationWork(),
-        )
-        steps["side by side"] = work.steps
+        work = generate(model, asked, BATCH_TOKENS, lambda logits, rows: logits.argmax(-1))
+        found.passes[SIDE_BY_SIDE] = work.steps
         pairs = zip(instances, asked, strict=True)
-        made["side by side"] = [wrapped.text_of(*pair)[0] for pair in pairs]
+        found.texts[SIDE_BY_SIDE] = [wrapped.text_of(*pair)[0] for pair in pairs]
 
-    ways = {"lm-eval": by_lm_eval, "side by side": side_by_side}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
     with quiet():
-        for _ in range(given.repeats):
-            for name, way in ways.items():
+        for _ in range(repeats):
+            for name, way in ((LM_EVAL, by_lm_eval), (SIDE_BY_SIDE, side_by_side)):
                 start = time.process_time()
                 way()
-                if given.device.startswith("cuda"):
+                if device.startswith("cuda"):
                     torch.cuda.synchronize()
-                seconds[name].append(time.process_time() - start)
-    same = sum(a == b for a, b in zip(*made.values(), strict=True))
-    lengths = [len(tokenizer(text)["input_ids"]) for text in made["side by side"]]
-    print(f"{len(texts)} prompts, answers of {np.mean(lengths):.0f} tokens in the mean")
-    for name in ways:
-        low, middle, high = np.percentile(seconds[name], (25, 50, 75))
-        print(f"{name:13} {steps[name]:7} passes  {middle:6.1f} s [{low:.1f}, {high:.1f}]")
-    ratio = statistics.median(
-        one / other for one, other in zip(seconds["lm-eval"], seconds["side by side"], strict=True)
-    )
-    fewer = steps["lm-eval"] / steps["side by side"]
-    print(f"passes {fewer:.1f} times fewer, time {ratio:.1f} times less")
-    print(f"{same} of {len(texts)} texts are equal")
+                found.seconds[name].append(time.process_time() - start)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--prompts", type=int, default=200)
+    parser.add_argument("--limit", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    given = parser.parse_args()
+    found = compared(given.prompts, given.limit, given.repeats, given.device)
+    for name, values in found.seconds.items():
+        low, middle, high = np.percentile(values, (25, 50, 75))
+        print(f"{name:13} {found.passes[name]:7} passes  {middle:6.1f} s [{low:.1f}, {high:.1f}]")
+    print(f"passes {found.fewer_passes:.1f} times fewer, time {found.faster:.1f} times less")
+    print(f"{found.equal} of {given.prompts} texts are equal")
 
 
 if __name__ == "__main__":
