@@ -8,14 +8,15 @@ from mbench.plan.cost import model_cost
 from mbench.report.statistics.boards import boards
 from mbench.storage.store import Store
 
-SHORTER = SUITE.replace("  random:\n", "  random: {tasks: [ppl-wiki]}\n")
+SHORT = SUITE.replace("retain: [0.25, 0.5]", "retain: [0.5]")
+SHORTER = SHORT.replace("  random:\n", "  random: {tasks: [ppl-wiki]}\n")
 
 
 def test_random_pruning_is_evaluated_on_its_own_tasks_alone(tmp_path):
     store = Store(tmp_path / "store")
     plan = plan_of(tmp_path, store, SHORTER)
     cost = model_cost(plan, store, plan.models[0])
-    every = model_cost(plan_of(tmp_path, store), store, plan.models[0])
+    every = model_cost(plan_of(tmp_path, store, SHORT), store, plan.models[0])
     random = sum(cell.method.name == "random" for cell in plan.cells)
     assert every.evaluations - cost.evaluations == random
     watcher = Watcher()
@@ -34,10 +35,6 @@ def test_random_pruning_is_evaluated_on_its_own_tasks_alone(tmp_path):
     run = boards(results_of(plan, outcome))
     board = run.groups[0].boards[0]
     assert board.by_task["cloze_bible"].random is None
-    assert (
-        board.by_task["cloze_bible"].untested["random"].endswith("cloze_bible")
-        or "few" in board.by_task["cloze_bible"].untested["random"]
-    )
     assert board.by_task["ppl-wiki"].random is not None
 
 
