@@ -35,7 +35,6 @@ from mbench.storage.atomic import write_atomically
 from mbench.storage.results_json import (
     FORMAT,
     KEY,
-    OLDEST,
     SCORES,
     STAND_INS,
     array_name,
@@ -168,7 +167,7 @@ def read(directory: str | Path) -> Results:
 
 def _check_format(directory: Path, data: Mapping[str, Any]) -> None:
     written: int = data.get("format", 1)
-    if written < OLDEST:
+    if written < FORMAT:
         raise StoreError(
             f"results in {directory} were written by an older mbench: run the suite again; nothing"
             " in the store is computed again"

@@ -32,9 +32,8 @@ if TYPE_CHECKING:
 SCORES, STAND_INS = "scores.safetensors", "stand_ins.safetensors"
 """Files of arrays."""
 
-FORMAT, OLDEST = 10, 9
-"""Of `results.json`; raised whenever what it holds changes. The first format named no number.
-The oldest that is read knows no early figures."""
+FORMAT = 10
+"""Of `results.json`; raised whenever what it holds changes. The first format named no number."""
 
 KEY = ["model", "router", "mask", "task"]
 """Columns that identify one per-item table: equal masks are evaluated once, whatever made them."""
@@ -221,6 +220,6 @@ def _cell_from_json(
         notes=tuple(data["notes"]),
         evaluations=outcomes,
         tasks=tasks,
-        early={task: _early_from_json(figure) for task, figure in data.get("early", {}).items()},
+        early={task: _early_from_json(figure) for task, figure in data["early"].items()},
         published=None if told is None else from_plain(PublishedCheckpoint, told),
     )

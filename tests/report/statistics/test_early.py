@@ -145,7 +145,7 @@ def test_early_figures_are_written_read_and_merged(mixed, tmp_path):
     assert not any(cell.early for cell in joined.cells)
 
 
-def test_older_results_have_no_early_figures(tmp_path):
+def test_results_of_whole_evaluations_have_none(tmp_path):
     write(synthetic(failures=False), tmp_path)
     data = json.loads((tmp_path / "results.json").read_text())
     assert data["format"] == 10
