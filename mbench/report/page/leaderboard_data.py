@@ -218,7 +218,8 @@ def _figures(entry: Entry, tasks: Mapping[str, str]) -> list[Any]:
             figures.append(_figure(math.fsum(present) / len(present)))
         else:
             states = (cell.task_status(task).status for cell in entry.cells)
-            figures.append(next((state for state in states if state != "ok"), "no such metric"))
+            state = next((state for state in states if state != "ok"), "no such metric")
+            figures.append("not asked for" if state == "left out" else state)
     return figures
 
 
