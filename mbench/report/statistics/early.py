@@ -49,12 +49,17 @@ class Estimate:
         return self.low == self.value == self.high
 
 
-def estimate(cell: CellResult, score: Score, unpruned: CellResult | None) -> Estimate | None:
+def estimate(
+    cell: CellResult, score: Score, unpruned: CellResult | None, *, errors: bool = True
+) -> Estimate | None:
     """A cell's score; None where a part has neither an outcome nor an early figure.
 
-    Over several tasks, the mean of bounds that hold for all tasks at once bounds the mean.
+    Over several tasks, the mean of bounds that hold for all tasks at once bounds the mean. Without
+    `errors`, those of whole evaluations are left at 0: they take long, and only comparisons with
+    early figures ask for them.
     """
-    parts = [_part(cell, part, unpruned, len(score.parts) > 1) for part in score.parts]
+    several = len(score.parts) > 1
+    parts = [_part(cell, part, unpruned, several, errors) for part in score.parts]
     found = [part for part in parts if part is not None]
     if len(found) < len(parts):
         return None
@@ -73,9 +78,11 @@ def mean(estimates: Sequence[Estimate]) -> Estimate:
     return Estimate(value, low, high, error, min(each.masks for each in estimates))
 
 
-def estimate_of(entry: Entry, score: Score, unpruned: CellResult | None) -> Estimate | None:
+def estimate_of(
+    entry: Entry, score: Score, unpruned: CellResult | None, *, errors: bool = True
+) -> Estimate | None:
     """The mean of a method's masks; None unless each has the score."""
-    each = [estimate(cell, score, unpruned) for cell in entry.cells]
+    each = [estimate(cell, score, unpruned, errors=errors) for cell in entry.cells]
     found = [own for own in each if own is not None]
     if len(found) < len(each):
         return None
@@ -85,12 +92,17 @@ def estimate_of(entry: Entry, score: Score, unpruned: CellResult | None) -> Esti
 
 
 def _part(
-    cell: CellResult, part: tuple[str, str], unpruned: CellResult | None, several: bool
+    cell: CellResult,
+    part: tuple[str, str],
+    unpruned: CellResult | None,
+    several: bool,
+    errors: bool,
 ) -> Estimate | None:
     """One task's part of a score."""
     task, metric = part
     if (whole := cell.value(task, metric)) is not None:
-        return Estimate(whole, whole, whole, _item_error(cell, part, unpruned))
+        error = _item_error(cell, part, unpruned) if errors else 0.0
+        return Estimate(whole, whole, whole, error)
     figure = cell.early.get(task)
     if figure is None or cell.task_status(task).status != "early" or unpruned is None:
         return None

@@ -37,7 +37,8 @@ class Placed:
         self.random = next((entry for entry in every if entry.method == RANDOM), None)
         self._estimates: dict[int, Estimate] = {}
         for entry in (*every, *([full] if full else [])):
-            found = estimate_of(entry, score, group.unpruned if full else None)
+            unpruned = group.unpruned if full else None
+            found = estimate_of(entry, score, unpruned, errors=bool(early))
             assert found is not None
             self._estimates[id(entry)] = found
         self.copies = _copies([entry for entry in every if entry is not self.random])
@@ -61,7 +62,7 @@ class Placed:
     def figures(self, entry: Entry) -> list[float]:
         """The score of each of its masks."""
         unpruned = self.full.cells[0] if self.full else None
-        found = (estimate(cell, self.score, unpruned) for cell in entry.cells)
+        found = (estimate(cell, self.score, unpruned, errors=False) for cell in entry.cells)
         return [own.value for own in found if own is not None]
 
     def won(self) -> np.ndarray | None:

@@ -162,10 +162,12 @@ def _ranking(group: Group, budget: BudgetEntries, score: Score, paired: Paired[C
     full = Entry(UNPRUNED, (group.unpruned,)) if group.unpruned else None
     if full is not None and not _there(full, paired):
         full = None
-    known = {
-        id(entry): estimate_of(entry, score, group.unpruned if full else None) for entry in fits
-    }
-    early = [entry for entry in fits if entry not in comparable and known[id(entry)] is not None]
+    unpruned = group.unpruned if full else None
+    early = [
+        entry
+        for entry in fits
+        if entry not in comparable and estimate_of(entry, score, unpruned, errors=False) is not None
+    ]
     placed = Placed(group, budget, score, paired, comparable, early, full)
     unranked = tuple(
         Unranked(entry, _summary(entry, score), problem_of(entry, paired))
