@@ -2,7 +2,8 @@
 
 PYTHONPATH=tests python benchmarks/publishing.py
 
-CPU seconds. Results are stand-ins in the shape of suites/paper.yaml: two models, three budgets, 300 items each.
+CPU seconds. Results are stand-ins in the shape of suites/paper.yaml: two models, three budgets,
+300 items each.
 "again" renders a report from results that are there, as `mbench report` does.
 """
 

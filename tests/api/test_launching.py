@@ -35,7 +35,7 @@ def run(folder, *options, suite="suite.yaml"):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=400,
     )
     events = [json.loads(line) for line in done.stdout.splitlines()]
     return done.returncode, events, done.stderr
