@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from mbench.core.batch_limit import BatchLimit
+from mbench.core.item_names import ItemNames, shared
 from mbench.core.item_texts import ItemText
 
 if TYPE_CHECKING:
@@ -63,13 +64,15 @@ class Evaluation:
     task: str
     items: pd.DataFrame = field(repr=False, compare=False)
     metrics: tuple[Metric, ...]
+    names: ItemNames = field(repr=False, compare=False)
+    """Of the items; one for all outcomes on the same items."""
 
     @cached_property
     def columns(self) -> dict[str, np.ndarray]:
         """`item` and the numeric columns as arrays: a report reads them hundreds of times."""
         numeric = self.items.select_dtypes("number")
         arrays = {str(name): numeric[name].to_numpy(float) for name in numeric}
-        return {"item": self.items["item"].to_numpy(object), **arrays}
+        return {"item": self.names.array, **arrays}
 
 
 @dataclass
@@ -175,7 +178,8 @@ def evaluation(task: str, items: pd.DataFrame) -> Evaluation:
             for name in numeric
             if name != WEIGHT
         )
-    return Evaluation(task, items, metrics)
+    table, names = shared(items)
+    return Evaluation(task, table, metrics, names)
 
 
 def joined(names: Sequence[str], tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -202,7 +206,7 @@ def with_changes(pruned: Evaluation, full: Evaluation | None) -> Evaluation:
     if full is not None and "top" in full.items and _same_rows(pruned.items, full.items):
         pairs = zip(pruned.items["top"], full.items["top"], strict=True)
         items["changed"] = [int((np.asarray(one) != np.asarray(two)).sum()) for one, two in pairs]
-    return Evaluation(pruned.task, items, pruned.metrics)
+    return Evaluation(pruned.task, items, pruned.metrics, pruned.names)
 
 
 def _same_rows(first: pd.DataFrame, second: pd.DataFrame) -> bool:

@@ -23,6 +23,8 @@ import numpy as np
 
 from mbench.core.clean_text import visible
 from mbench.core.errors import Damaged, MbenchError, StoreError, one_line
+from mbench.core.evaluation import Evaluation
+from mbench.core.item_names import ItemNames
 from mbench.core.results import (
     DTYPES,
     Footprint,
@@ -134,7 +136,8 @@ def read(directory: str | Path) -> Results:
     Raises:
         StoreError: a file is missing or malformed, or another version of mbench wrote it.
     """
-    import pandas as pd
+    import pyarrow
+    import pyarrow.parquet
 
     directory = Path(directory)
     name = JSON
@@ -149,7 +152,10 @@ def read(directory: str | Path) -> Results:
         arrays = {}
         for name in (SCORES, STAND_INS):
             arrays[name] = _read_arrays(directory / name, data)
-        return from_json(data, pd.read_parquet(io.BytesIO(table)), arrays)
+        # Names are read as numbers of distinct names; those of columns are in `results.json`.
+        file = pyarrow.BufferReader(table)
+        items = pyarrow.parquet.read_table(file, read_dictionary=[*KEY, "item"])
+        return from_json(data, items.to_pandas(ignore_metadata=True), arrays)
     except FileNotFoundError as error:
         runs = sorted(path.parent.name for path in directory.glob(f"*/{JSON}"))
         hint = f"; did you mean {directory / runs[0]}?" if runs else ""
@@ -209,27 +215,41 @@ def load_results(path: str | Path) -> pd.DataFrame:
 
 
 def _gather_items(results: Results) -> tuple[pd.DataFrame, dict[str, dict[str, str]]]:
-    """All per-item tables under one another, and each task's columns with their dtypes."""
+    """All per-item tables under one another, with names as categories; and each task's columns with
+    their dtypes."""
     import pandas as pd
 
-    tables: dict[tuple[str, ...], pd.DataFrame] = {}
+    outcomes: dict[tuple[str, ...], Evaluation] = {}
     dtypes: dict[str, dict[str, str]] = {}
     for cell in results.cells:
         for task in results.task_metrics:
             if cell.task_status(task).status != "ok":
                 continue
-            items = cell.evaluations[task].items
+            outcome = cell.evaluations[task]
+            items = outcome.items
             key = (cell.model, cell.router, cell.mask, task)
-            first = tables.setdefault(key, items)
+            first = outcomes.setdefault(key, outcome).items
             if first is not items and not first.equals(items):
                 raise ValueError(f"two different outcomes of one mask on {task}: {key}")
             dtypes.setdefault(task, {name: str(items[name].dtype) for name in items.columns})
-    if not tables:
+    if not outcomes:
         return pd.DataFrame(columns=[*KEY, "item"], dtype="str"), dtypes
-    joined = pd.concat(tables.values(), ignore_index=True)
-    lengths = [len(items) for items in tables.values()]
-    for position, (name, values) in enumerate(zip(KEY, zip(*tables, strict=True), strict=True)):
-        joined.insert(position, name, np.repeat(np.array(values, dtype=object), lengths))
+    numbers: dict[str, int] = {}
+    numbered: dict[ItemNames, np.ndarray] = {}
+    for outcome in outcomes.values():
+        if outcome.names not in numbered:
+            found = [numbers.setdefault(name, len(numbers)) for name in outcome.names.array]
+            numbered[outcome.names] = np.array(found, np.int32)
+    joined = pd.concat(
+        [each.items.assign(item=numbered[each.names]) for each in outcomes.values()],
+        ignore_index=True,
+    )
+    joined["item"] = pd.Categorical.from_codes(joined["item"], pd.Index(numbers, dtype="str"))
+    lengths = [len(each.items) for each in outcomes.values()]
+    for position, (name, values) in enumerate(zip(KEY, zip(*outcomes, strict=True), strict=True)):
+        codes, categories = pd.factorize(np.array(values, dtype=object))
+        whole = pd.Categorical.from_codes(np.repeat(codes, lengths), categories.astype("str"))
+        joined.insert(position, name, whole)
     return joined, dtypes
 
 

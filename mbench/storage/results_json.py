@@ -147,10 +147,14 @@ def from_json(
     """
     columns = {entry["task"]: entry["columns"] for entry in data["tasks"]}
     evaluations = {}
-    for task, rows in items.groupby("task", sort=False):
-        table = rows[list(columns[task])].astype(columns[task])
-        for key, index in rows.groupby(KEY, sort=False).indices.items():
-            evaluations[key] = evaluation(task, table.iloc[index].reset_index(drop=True))
+    for task, rows in items.groupby("task", sort=False, observed=True):
+        dtypes = {name: dtype for name, dtype in columns[task].items() if name != "item"}
+        table = rows[list(dtypes)].astype(dtypes)
+        place, dtype = list(columns[task]).index("item"), columns[task]["item"]
+        for key, index in rows.groupby(KEY, sort=False, observed=True).indices.items():
+            own = table.iloc[index].reset_index(drop=True)
+            own.insert(place, "item", rows["item"].array[index].astype(dtype))
+            evaluations[key] = evaluation(task, own)
     masks = {}
     for entry in data["masks"]:
         keep = np.zeros((len(entry["kept"]), entry["experts"]), bool)

@@ -89,6 +89,17 @@ def test_results_round_trip(written):
                 pd.testing.assert_frame_equal(one.items, theirs.evaluations[task].items)
 
 
+def test_names_of_items_are_held_once_and_written_as_categories(written):
+    for results in (read(written), synthetic()):
+        distinct = {}
+        for cell in results.cells:
+            for task, outcome in cell.evaluations.items():
+                distinct.setdefault((cell.model, task), set()).add(id(outcome.columns["item"]))
+        assert {len(arrays) for arrays in distinct.values()} == {1}
+    items = pd.read_parquet(written / "items.parquet")
+    assert (items.dtypes[["model", "router", "mask", "task", "item"]] == "category").all()
+
+
 def test_equal_masks_are_stored_once(written):
     items = pd.read_parquet(written / "items.parquet")
     assert not items.duplicated(["model", "router", "mask", "task", "item"]).any()

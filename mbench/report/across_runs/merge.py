@@ -203,7 +203,7 @@ def _figures(outcome: Evaluation) -> str:
 
 def _differing(task: str, outcomes: Mapping[str, Evaluation]) -> tuple[str, dict[str, str]]:
     """What outcomes differ in, and the value of each."""
-    items = {name: frozenset(outcome.items["item"]) for name, outcome in outcomes.items()}
+    items = {name: frozenset(outcome.columns["item"]) for name, outcome in outcomes.items()}
     if len(set(items.values())) > 1:
         return f"{task} › items", counted_items(items)
     return task, {name: _figures(outcome) for name, outcome in outcomes.items()}

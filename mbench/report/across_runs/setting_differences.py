@@ -179,7 +179,7 @@ def _item_differences(runs: Mapping[str, Results]) -> Iterator[SettingDifference
         for cell in results.cells:
             for task, evaluation in cell.evaluations.items():
                 by_run = items.setdefault((task, cell.model), {})
-                by_run[run] = by_run.get(run, frozenset()) | frozenset(evaluation.items["item"])
+                by_run[run] = by_run.get(run, frozenset()) | frozenset(evaluation.columns["item"])
     for (task, model), by_run in items.items():
         if len(set(by_run.values())) > 1:
             yield SettingDifference(f"task {task}", f"items on {model}", counted_items(by_run))
