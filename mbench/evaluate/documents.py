@@ -36,13 +36,17 @@ class Documents:
     """Where each heading of an article begins."""
 
     def read(self, records: Iterable[Iterable[str]]) -> Iterator[Iterator[str]]:
-        """The records, each in parts, unchanged; they have to be consumed one after another."""
+        """The records, each in parts, unchanged; what is left of one is read when the next is asked
+        for."""
         position = 0
         between = len(self.join.encode())
         for record in records:
             self.records.append(position)
             lines = _Lines(position, self.headings)
-            yield lines.read(record)
+            parts = lines.read(record)
+            yield parts
+            for _ in parts:
+                pass
             position = lines.end + between
 
     def begin_of(self, record: int) -> int:

@@ -212,7 +212,7 @@ class PreparedText:
             for row in (self._rows[at] for at in self._rows_of[number]):
                 tokens = np.arange(row.start, row.stop)[~text.is_bos[row.start : row.stop]]
                 places.append(first + tokens)
-                targets.append(text.ids[tokens])
+                targets.append(text.ids[tokens].astype(np.int64))
                 owners.append(np.full(len(tokens), count))
                 count += 1
         predicted = Predicted.of(np.concatenate(places), np.concatenate(targets))

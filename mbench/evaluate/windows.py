@@ -25,9 +25,9 @@ class Tokens:
     """One text."""
 
     ids: np.ndarray
-    """int64 [n], with BOS where it stands inside the text."""
+    """int32 [n], with BOS where it stands inside the text."""
     size: np.ndarray
-    """int64 [n], bytes that each token stands for (see `mbench.moe.tokens`); 0 for BOS."""
+    """int32 [n], bytes that each token stands for (see `mbench.moe.tokens`); 0 for BOS."""
     is_bos: np.ndarray
     """bool [n], tokens that are no part of the text: they are read and not predicted."""
     begin: np.ndarray
@@ -94,8 +94,8 @@ def windows_of(
 ) -> Windows:
     """Tokenise the documents, each in parts, and lay out the windows; see `PerplexityTask`.
 
-    No more is read than the first `max_windows` need. Raises `CorpusError` if there is too little
-    text, or no BOS token where it is asked for.
+    No more is tokenised than the first `max_windows`, or `windows_per_document` of each, need.
+    Raises `CorpusError` if there is too little text, or no BOS token where it is asked for.
     """
     where, bos = bos_at(tokenizer, spec.bos, "text" if spec.protocol == "gptq" else "window")
     begin = bos if where == "window" else None
@@ -106,7 +106,8 @@ def windows_of(
     for pieces in _texts(spec, noted.read(documents), where):
         stream = _tokens(pieces, tokenizer, inside, noted)
         most = math.inf if spec.max_windows is None else spec.max_windows - len(windows)
-        text, found = _begun(stream, spec, len(texts), most, begun=begin is not None)
+        asked = min(most, spec.windows_per_document or math.inf)
+        text, found = _begun(stream, spec, len(texts), asked, begun=begin is not None)
         texts.append(text)
         windows += found
         if len(found) >= most:
@@ -188,8 +189,8 @@ def _begun(
 ) -> tuple[Tokens, list[Window]]:
     """A text as far as its first `most` windows need it, and windows of it, at least these."""
     whole = spec.window + (spec.protocol == "document") - begun
-    none = np.zeros(0, np.int64)
-    read = [Tokens(none, none, np.zeros(0, bool), none)]
+    none = np.zeros(0, np.int32)
+    read = [Tokens(none, none, np.zeros(0, bool), np.zeros(0, np.int64))]
     count, enough = 0, most * (spec.window + 1)
     while True:
         ended = True
@@ -199,12 +200,8 @@ def _begun(
             if count >= enough:
                 ended = False
                 break
-        text = Tokens(
-            np.concatenate([tokens.ids for tokens in read]),
-            np.concatenate([tokens.size for tokens in read]),
-            np.concatenate([tokens.is_bos for tokens in read]),
-            np.concatenate([tokens.begin for tokens in read]),
-        )
+        text = _joined(read)
+        read = [text]
         windows = [
             window
             for window in lay_out(spec, number, count, begun=begun)
@@ -215,6 +212,18 @@ def _begun(
         if ended or len(windows) >= most:
             return text, windows
         enough *= 2
+
+
+def _joined(read: list[Tokens]) -> Tokens:
+    """One text; the list is emptied, so that no more than one array is held twice."""
+    fields = [[t.ids for t in read], [t.size for t in read]]
+    fields += [[t.is_bos for t in read], [t.begin for t in read]]
+    read.clear()
+    arrays = []
+    for parts in fields:
+        arrays.append(np.concatenate(parts))
+        parts.clear()
+    return Tokens(*arrays)
 
 
 def _tokens(
@@ -233,9 +242,11 @@ def _tokens(
                     yield _one_bos(bos, position)
             size = tokens.size
             begin = position + np.cumsum(size) - size
-            yield Tokens(tokens.ids, size, np.zeros(len(tokens.ids), bool), begin)
+            none = np.zeros(len(tokens.ids), bool)
+            yield Tokens(tokens.ids.astype(np.int32), size.astype(np.int32), none, begin)
             position += int(size.sum())
 
 
 def _one_bos(bos: int, position: int) -> Tokens:
-    return Tokens(np.array([bos]), np.zeros(1, np.int64), np.ones(1, bool), np.array([position]))
+    ids, size = np.array([bos], np.int32), np.zeros(1, np.int32)
+    return Tokens(ids, size, np.ones(1, bool), np.array([position]))

@@ -1,5 +1,6 @@
 """Perplexity: each protocol against a token-by-token loop, whatever the lengths."""
 
+import copy
 import math
 from itertools import groupby, pairwise
 from operator import itemgetter
@@ -18,6 +19,8 @@ from transformers import (
     Qwen2MoeForCausalLM,
 )
 
+from helpers.tokenizers_by_kind import SAMPLE
+from helpers.tokenizers_by_kind import TOKENIZERS as KINDS
 from mbench.core.batch_limit import BatchLimit
 from mbench.core.errors import CorpusError, TaskError
 from mbench.core.suite import PerplexityTask
@@ -414,3 +417,28 @@ def test_no_more_is_read_than_the_first_windows_need(protocol, where, monkeypatc
                 inside = slice(window.start, window.stop)
                 assert some[inside].tolist() == all_of_it[inside].tolist()
         assert len(read) < len(documents) / 2
+
+
+@pytest.mark.parametrize("where", PLACEMENTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_more_of_a_document_is_tokenised_than_its_windows_need(kind, where, monkeypatch):
+    for name, characters in (("WHOLE", 100), ("PIECE", 120), ("OVERLAP", 60)):
+        monkeypatch.setattr(tokens, name, characters)
+    tokenizer = copy.deepcopy(KINDS[kind])
+    tokenizer.add_special_tokens({"bos_token": "<s>"})
+    heading = "\n = A title = \n"
+    long = [f"{SAMPLE[0]}{number} {SAMPLE[1]}{heading * (number == 30)}" for number in range(40)]
+    settings = {"window": 15, "bos": where}
+    documents = [long, ["a dog"], long[::-1], [""], long[7:]]
+    every = windows_of("x", described("document", **settings), documents, tokenizer)
+    spec = described("document", **settings, windows_per_document=2)
+    found = windows_of("x", spec, documents, tokenizer)
+    first = [[w for w in every.windows if w.text == text][:2] for text in range(len(documents))]
+    assert list(found.windows) == [window for windows in first for window in windows]
+    assert found.kind == every.kind == "wikitext"
+    for text, windows in enumerate(first):
+        end = max((window.stop for window in windows), default=0)
+        for of in ("ids", "size", "is_bos", "begin"):
+            some, all_of_it = (getattr(w.texts[text], of)[:end] for w in (found, every))
+            assert some.tolist() == all_of_it.tolist()
+    assert len(found.texts[0].ids) < len(every.texts[0].ids) / 3
