@@ -23,7 +23,7 @@ class ItemNames:
     @cached_property
     def array(self) -> np.ndarray:
         """object [items], not to be written to."""
-        array = self.column.to_numpy(object)
+        array: np.ndarray = self.column.to_numpy(object)
         array.flags.writeable = False
         return array
 
