@@ -7,7 +7,7 @@ would get alone, up to the rounding of other batches; `decodes_in_rows` checks w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -112,7 +112,7 @@ class _Loop:
         self._lengths: list[int] = []
         """Tokens of each row that the cache has."""
         self._cache: RowCache | None = None
-        self._bytes_per_token = 0
+        self._bytes_per_token: Mapping[torch.device, int] = {}
         self._most = MOST_ROWS
         self._reading: tuple[int, int] | None = None
         """Prompts, and tokens with padding, of a pass over them that is under way."""
@@ -151,18 +151,19 @@ class _Loop:
                 self._step()
 
     def _places(self, answers: Sequence[Answer]) -> int:
-        """Rows that there is memory for, were all as long as the longest may get."""
-        device = self._model.device
+        """Rows that every device has memory for, were all as long as the longest may get."""
         if not self._bytes_per_token:  # not known before the first prompt was read
             return 1
         longest = max(len(answer.prompt) + answer.limit for answer in answers)
         vocabulary = next(self._model.get_output_embeddings().parameters()).shape[0]
-        of_a_row = longest * self._bytes_per_token + LOGITS * vocabulary
-        memory: float = CPU_CACHE
-        if device.type == "cuda":
-            held = sum(self._lengths) * self._bytes_per_token
-            memory = SHARE * (free_memory(device) + held)
-        return max(1, int(memory // of_a_row))
+        places = MOST_ROWS
+        for device, of_a_token in self._bytes_per_token.items():
+            memory: float = CPU_CACHE
+            if device.type == "cuda":
+                held = sum(self._lengths) * of_a_token
+                memory = SHARE * (free_memory(device) + held)
+            places = min(places, int(memory // (longest * of_a_token + LOGITS * vocabulary)))
+        return max(1, places)
 
     def _admit(self, waiting: list[Answer], free: int) -> None:
         """Read the next prompts, as many as fit into a forward pass, and join them to the rows."""

@@ -107,10 +107,12 @@ class RowCache(DynamicCache):
             own.join(others)
 
     @property
-    def bytes_per_token(self) -> int:
-        """Of one row, in all layers."""
-        return sum(
-            states.numel() // (states.shape[0] * states.shape[2]) * states.element_size()
-            for layer in self._each
-            for states in (layer.keys, layer.values)
-        )
+    def bytes_per_token(self) -> dict[torch.device, int]:
+        """Of one row, in all layers, by the device that they lie on."""
+        found: dict[torch.device, int] = {}
+        for layer in self._each:
+            for states in (layer.keys, layer.values):
+                each = states.numel() // (states.shape[0] * states.shape[2])
+                held = found.get(states.device, 0)
+                found[states.device] = held + each * states.element_size()
+        return found

@@ -224,7 +224,7 @@ def test_rows_of_a_cache_leave_and_join_with_their_own_tokens():
     expected = torch.cat([expected, three], 2)
     assert torch.equal(keys, expected)
     assert torch.equal(values, -expected)
-    assert cache.bytes_per_token == 2 * 2 * 3 * 4
+    assert cache.bytes_per_token == {torch.device("cpu"): 2 * 2 * 3 * 4}
     for _ in range(200):  # beyond the room of its buffers
         more = states(4, 1)
         keys, _ = cache.update(more, -more, 0)
