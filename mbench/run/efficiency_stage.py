@@ -33,10 +33,25 @@ def measure_efficiency(session: ModelSession) -> None:
     from mbench.run.footprint import device_name
 
     device = device_name()
-    for retain in suite.retain:
-        kept = session.plan.kept(session.model, retain)
-        saving = Saving(session.model.name, retain, kept, device, "ok", "")
-        session.outcome.efficiency.append(_measured(session, spec, saving))
+    model, plan = session.model, session.plan
+    asked = [
+        Saving(model.name, retain, plan.kept(model, retain), device, "ok", "")
+        for retain in suite.retain
+    ]
+
+    def done(saving: Saving) -> bool:
+        return _stored(session.store, _key(session, spec, saving)) is not None
+
+    def name(saving: Saving) -> str:
+        return f"efficiency {_key(session, spec, saving).digest}"
+
+    measured = {
+        saving.retain: _measured(session, spec, saving)
+        for saving in session.sharing.mine(asked, name, done)
+    }
+    session.outcome.efficiency += [
+        measured.get(saving.retain) or _measured(session, spec, saving) for saving in asked
+    ]
 
 
 def lacks_efficiency(session: ModelSession) -> bool:
@@ -56,7 +71,7 @@ def lacks_efficiency(session: ModelSession) -> bool:
 def _measured(session: ModelSession, spec: EfficiencySpec, saving: Saving) -> Saving:
     """The budget's figures, from the store or measured now; or why there are none."""
     kept, device = saving.kept, saving.device
-    key = efficiency_key(session.plan.code, session.model.identity, kept, spec.model_dump(), device)
+    key = _key(session, spec, saving)
     stored = _stored(session.store, key)
     if stored is not None:
         # The key names neither: another suite may call the model or write the ratio differently.
@@ -77,6 +92,11 @@ def _measured(session: ModelSession, spec: EfficiencySpec, saving: Saving) -> Sa
     session.store.write_json(key, to_plain(measured), replace=True)
     session.progress.event("efficiency", cell=label, **common, status="ok")
     return measured
+
+
+def _key(session: ModelSession, spec: EfficiencySpec, saving: Saving) -> Key:
+    code, identity = session.plan.code, session.model.identity
+    return efficiency_key(code, identity, saving.kept, spec.model_dump(), saving.device)
 
 
 def _stored(store: Store, key: Key) -> Saving | None:

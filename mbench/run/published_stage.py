@@ -14,6 +14,7 @@ from mbench.plan.cells import Cell
 from mbench.plan.models import PlannedModel
 from mbench.run.mask_checks import frozen
 from mbench.run.session import ModelSession
+from mbench.storage.store import Key
 
 
 def restore_recognised(session: ModelSession) -> list[Cell]:
@@ -32,7 +33,17 @@ def restore_recognised(session: ModelSession) -> list[Cell]:
 
 def recognise_checkpoints(session: ModelSession, cells: Sequence[Cell]) -> None:
     """Compare checkpoints with the full model, file by file; a failure costs its cell."""
-    for cell in cells:
+
+    def done(cell: Cell) -> bool:
+        stored = session.store.read_json(_key(cell))
+        if stored is not None:
+            _keep(session, cell, stored)
+        return stored is not None
+
+    def name(cell: Cell) -> str:
+        return f"recognise {_key(cell).digest}"
+
+    for cell in session.sharing.mine(cells, name, done):
         session.progress.stage(f"recognise {cell.method.name}")
         try:
             with session.timed("recognise"):
@@ -53,7 +64,7 @@ def differing(session: ModelSession) -> Iterator[PlannedModel]:
             yield cell.method.published
 
 
-def _key(cell: Cell) -> Any:
+def _key(cell: Cell) -> Key:
     assert cell.mask_key is not None
     return cell.mask_key
 

@@ -185,6 +185,7 @@ def _differing(session: ModelSession) -> Iterator[_Work]:
                 session.progress,
                 session.outcome,
                 session.meanwhile,
+                session.sharing,
             )
         )
 

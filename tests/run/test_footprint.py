@@ -18,6 +18,7 @@ from helpers.page_tables import Tables
 from helpers.pages import html_of
 from helpers.prunable import built, draw
 from helpers.quantised_checkpoints import write_pair
+from helpers.recorded_sharing import Recorded
 from helpers.tiny_models import random_sequences, save
 from helpers.tiny_suite import results_of
 from mbench.cli.summary import list_problems
@@ -184,14 +185,22 @@ def test_models_take_turns_and_the_warm_up_does_not_count(monkeypatch):
         measure.compare(model, smaller, longer, facts("float32"))
 
 
-def run(tmp_path, *values):
+def run(tmp_path, *values, sharing=None):
     path = tmp_path / "savings.yaml"
     path.write_text(SUITE)
     suite, source = load_suite(path, set_values=values)
     store = Store(tmp_path / "store")
     plan = make_plan(suite, source, load_registry(), store)
-    outcome = Runner(plan, store, Progress()).run()
+    outcome = Runner(plan, store, Progress(), sharing=sharing).run()
     return results_of(plan, outcome)
+
+
+def test_workers_measure_a_budget_once(tmp_path):
+    sharing, later = Recorded(), Recorded()
+    first = run(tmp_path, sharing=sharing)
+    assert sum(name.startswith("efficiency ") for name in sharing.names) == 2
+    assert run(tmp_path, sharing=later).efficiency == first.efficiency
+    assert not later.names
 
 
 def test_a_run_measures_each_budget_once_and_failures_are_named(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from helpers.pruned_by_hand import DEMO, write_pruned
+from helpers.recorded_sharing import Recorded
 from helpers.tiny_suite import SUITE, Watcher, go, plan_of, results_of
 from mbench.core.errors import AdmissionError, MbenchError, SuiteError
 from mbench.plan.admission.admit import admit, refuse
@@ -17,6 +18,7 @@ from mbench.plan.plugin_loading import load_registry
 from mbench.plan.suite_file import load_suite
 from mbench.run.processes import Processes
 from mbench.run.runner import Runner
+from mbench.storage.artefacts import canonical
 from mbench.storage.results_folder import read, write
 
 BOTH = ["reap", "imported"]
@@ -124,6 +126,21 @@ def test_processes_evaluate_a_checkpoint_as_one_does(tmp_path, store, reap, monk
     outcome = Runner(plan, store, Watcher(), Processes(plan, store)).run()
     (cell,) = (c for c in results_of(plan, outcome).cells if c.method == "imported")
     assert {status.status for status in cell.tasks.values()} == {"ok"}
+
+
+def test_workers_share_a_checkpoint_as_all_other_work(tmp_path, store, reap):
+    folder = write_pruned(tmp_path / "pruned", reap, louder_router)
+    plan = plan_of(tmp_path, store, suite_with(folder), methods=BOTH)
+    sharing = Recorded()
+    Runner(plan, store, Watcher(), sharing=sharing).run()
+    (published,) = plan.published
+    assert any(name.startswith("recognise ") for name in sharing.names)
+    own = canonical(published.identity.parts())
+    assert any(name.startswith("evaluations ") and name.endswith(own) for name in sharing.names)
+    # One that comes later finds it done.
+    sharing = Recorded()
+    assert Runner(plan, store, Watcher(), sharing=sharing).run().forward_tokens == 0
+    assert not sharing.names
 
 
 def test_another_tokenizer_is_refused_before_weights_are_read(tmp_path, store):
