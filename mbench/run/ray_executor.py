@@ -184,7 +184,7 @@ class _Pool:
         except ray.exceptions.RayTaskError as error:
             self._broken.append(one_line(error.cause))
             ray.kill(actor)
-        except ray.exceptions.RayActorError as error:
+        except ray.exceptions.RayError as error:
             self._broken.append(one_line(error))
         else:
             self._idle.append(actor)
@@ -193,18 +193,20 @@ class _Pool:
         ray, (actor, item) = _ray(), self._working.pop(ready)
         try:
             answered: Answered = ray.get(ready)
-        except ray.exceptions.RayActorError as error:
-            # Its process or machine is gone; what it had is another's.
+        except ray.exceptions.RayTaskError as error:
+            why = one_line(error.cause)
+            stage.fail(item.masked, stage.prepared(item), MbenchError(why))
+            self._idle.append(actor)
+        except ray.exceptions.RayError as error:
+            # Its process or machine is gone, maybe with an answer that lay there; what it had is
+            # another's.
+            ray.kill(actor)
             self._lost[item.masked.identity] += 1
             if self._lost[item.masked.identity] < TRIES:
                 self._waiting.append(item)
             else:
                 why = f"{TRIES} actors of Ray ended at it: {one_line(error)}"
                 stage.fail(item.masked, stage.prepared(item), MbenchError(why))
-        except ray.exceptions.RayTaskError as error:
-            why = one_line(error.cause)
-            stage.fail(item.masked, stage.prepared(item), MbenchError(why))
-            self._idle.append(actor)
         else:
             stage.take(item, answered.tables, answered.problems, answered.scoring)
             for text in answered.warnings:
