@@ -197,8 +197,9 @@ def abandoned(content: bytes, age: float) -> bool:
         lease = float(owner["lease"])
         number, here = int(owner["process"]), owner["machine"] == _machine()
     except (ValueError, KeyError, TypeError):
-        return age > LEASE
-    return age > lease or (here and not _runs(number))
+        return abs(age) > LEASE
+    # One from the future was touched before a clock was set back, and not since.
+    return not -LEASE <= age <= lease or (here and not _runs(number))
 
 
 @cache

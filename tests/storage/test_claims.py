@@ -45,6 +45,17 @@ def test_a_claim_of_another_machine_is_taken_over_when_its_lease_is_over(tmp_pat
     taken.release()
 
 
+def test_a_claim_from_before_a_clock_was_set_back_does_not_stay(tmp_path):
+    claims = FileClaims(tmp_path)
+    claims.take("work")
+    (path,) = tmp_path.iterdir()
+    path.write_text(path.read_text().replace('"machine": "', '"machine": "another '))
+    os.utime(path, (time.time() + 30, time.time() + 30))
+    assert claims.take("work") is None
+    os.utime(path, (time.time() + 3600, time.time() + 3600))
+    assert claims.take("work") is not None
+
+
 def test_a_kept_claim_outlives_its_lease(tmp_path):
     claims = FileClaims(tmp_path)
     claim = claims.take("work", lease=0.3)
