@@ -11,14 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from mbench.api.request import Request
-from mbench.core.errors import MbenchError, SuiteError
+from mbench.core.errors import SOME_FAILED, MbenchError, SuiteError, one_line
 from mbench.core.interruption import stop_if_asked
 
 LOOKS = 2.0
 """Seconds between two looks at what jobs do."""
-
-SOME_FAILED = 3
-"""Exit status of a worker that did what could be done."""
 
 
 def options_of(given: Sequence[str]) -> dict[str, Any]:
@@ -65,7 +62,7 @@ def launch(
         executor = submitit.AutoExecutor(folder=folder, cluster=parameters.pop("cluster", None))
         executor.update_parameters(**parameters)
     except (NameError, TypeError, ValueError, RuntimeError) as error:
-        raise SuiteError(f"--launcher-option: {str(error).splitlines()[0]}") from None
+        raise SuiteError(f"--launcher-option: {one_line(error)}") from None
     with executor.batch():
         jobs = [executor.submit(_work, words) for words in _commands(asked, workers)]
     tell(f"{workers} workers are jobs of {executor.cluster}; what they say is in {folder}")
@@ -118,5 +115,5 @@ def _problem(job: Any) -> str:
         status, said = job.result()
     # A job may end in as many ways as there are clusters.
     except Exception as error:
-        return f"job {job.job_id}: {str(error).strip().splitlines()[0]}"
+        return f"job {job.job_id}: {one_line(error)}"
     return "" if status in (0, SOME_FAILED) else f"job {job.job_id}: {said}"

@@ -13,6 +13,7 @@ from mbench.cli.options import request, suite_options, warn_of_failures
 from mbench.cli.output import print_place
 from mbench.core import interruption
 from mbench.core.clean_text import shown_place
+from mbench.core.errors import SOME_FAILED
 
 if TYPE_CHECKING:
     from mbench.api.request import Request
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from mbench.report.publish import WrittenReport
     from mbench.run.progress import Progress
     from mbench.run.session import Outcome
-
-SOME_FAILED = 3
 
 
 @click.command("run")

@@ -18,13 +18,12 @@ from mbench.cli.options import (
     suite_argument,
 )
 from mbench.cli.output import clean, console_of, print_json, print_place
+from mbench.core.errors import SOME_FAILED
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from mbench.run.score_stage import MethodScores, Scored
-
-SOME_FAILED = 3
 
 
 @click.command("scores")

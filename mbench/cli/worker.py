@@ -9,8 +9,7 @@ import click
 
 from mbench.cli.options import request, suite_options, warn_of_failures
 from mbench.core import interruption
-
-SOME_FAILED = 3
+from mbench.core.errors import SOME_FAILED
 
 
 @click.command("worker")

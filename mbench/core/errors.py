@@ -13,6 +13,9 @@ from mbench.core.interruption import stop_if_asked
 MOST_LISTED = 100
 """More valid choices than this are not listed in an error, e.g. the names of lm-eval's tasks."""
 
+SOME_FAILED = 3
+"""Exit status of a command that did what could be done, and names what could not."""
+
 MOST_CHARACTERS = 300
 """Of another library's error that one line shows."""
 
