@@ -35,6 +35,7 @@ def launch(
     options: Mapping[str, Any],
     folder: Path,
     tell: Callable[[str], object],
+    warn: Callable[[str], object],
 ) -> None:
     """Have so many workers do the suite's work, and return when all have ended.
 
@@ -43,7 +44,8 @@ def launch(
         workers: jobs.
         options: of submitit: `cluster`, and what its executor takes, e.g. `slurm_partition`.
         folder: where submitit keeps what it says of its jobs; all machines must see it.
-        tell: is told of workers that did not do their share.
+        tell: is told what was started.
+        warn: is told of workers that did not do their share.
 
     Raises:
         SuiteError: submitit is not installed, or does not know an option.
@@ -77,7 +79,7 @@ def launch(
     if len(problems) == len(jobs):
         raise MbenchError(f"no worker did its share: {problems[0]}; logs in {folder}")
     for problem in problems:
-        tell(f"a worker ended early, others did its share: {problem}")
+        warn(f"a worker ended early, others did its share: {problem}")
 
 
 def _refuse_what_is_here_alone(asked: Request) -> None:

@@ -34,11 +34,11 @@ class PlainLines(Progress):
 
     def event(self, kind: str, **values: Any) -> None:
         """Print forecasts, finished profiles, and masks and evaluations that failed."""
-        if kind == "forecast":
-            click.echo(
-                f"{values['model']}: about {duration(values['seconds'])} at the speed measured",
-                err=True,
-            )
+        if kind == "note":
+            click.echo(values["text"], err=True)
+        elif kind == "forecast":
+            left = duration(values["seconds"])
+            click.echo(f"{values['model']}: about {left} more, at the speed measured", err=True)
         elif kind == "profile":
             click.echo(
                 f"profiled {values['model']} on {values['corpus']}: {values['tokens']:,} tokens",

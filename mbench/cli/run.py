@@ -171,7 +171,11 @@ def _launch(
 
     progress.stage(f"{workers} workers")
     logs = folder.parent / f"{folder.name}.jobs"
-    launch(asked, workers, options_of(options), logs, progress.warning)
+
+    def tell(text: str) -> None:
+        progress.event("note", text=text)
+
+    launch(asked, workers, options_of(options), logs, tell, progress.warning)
 
 
 def _tell_current(page: Path, progress: Progress, *, as_json: bool, quiet: bool) -> None:

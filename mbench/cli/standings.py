@@ -115,6 +115,10 @@ def _figure(board: Board, method: str) -> Text:
     if ranking is None or standing is None:
         return Text("no cell", style="dim")
     if isinstance(standing, Unranked):
+        tasks = [task for task, _ in ranking.score.parts]
+        statuses = {c.task_status(t).status for c in standing.entry.cells for t in tasks}
+        if "left out" in statuses:
+            return Text("not asked for", style="dim")
         return Text("not comparable" if standing.problem else "incomplete", style="red")
     summary = standing.summary
     early = "≈ " if standing.early is not None else ""

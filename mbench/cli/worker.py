@@ -60,10 +60,13 @@ def command(shard: str | None, as_json: bool, quiet: bool, **options: Any) -> No
             interrupted=outcome.interrupted,
         )
     if not as_json and not quiet:
+        made = counted(outcome.made_masks, "mask"), counted(outcome.made_evaluations, "evaluation")
+        ended = "interrupted: start it again to go on"
+        if not outcome.interrupted:
+            ended = "`mbench run` writes the report"
         click.echo(
-            f"worker {place.number + 1}/{place.of}: {counted(outcome.made_masks, 'mask')} and"
-            f" {counted(outcome.made_evaluations, 'evaluation')} made,"
-            f" {counted(problems, 'problem')}; `mbench run` writes the report",
+            f"worker {place.number + 1}/{place.of}: {' and '.join(made)} made,"
+            f" {counted(problems, 'problem')}; {ended}",
             err=True,
         )
     warn_of_failures(asked.registry, asked.registry.rejected_files)

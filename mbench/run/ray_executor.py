@@ -57,7 +57,8 @@ class OnRay:
     def __init__(self, plan: Plan, store: Store, gpus: int | None = None) -> None:
         """`gpus` is how many an actor takes; None: one where the cluster has any.
 
-        Raises `SuiteError` where Ray is not installed, or plugins exist in this process alone.
+        Raises `SuiteError` where Ray is not installed, the cluster has fewer GPUs, or plugins exist
+        in this process alone.
         """
         try:
             import ray  # noqa: F401
@@ -73,6 +74,12 @@ class OnRay:
         self._plan = plan
         self._store = store
         self._gpus = gpus
+        if gpus:  # asked now and not after hours of profiling
+            _connect()
+            try:
+                self._resources()
+            finally:
+                _ray().shutdown()
 
     def evaluate(self, stage: EvaluationStage, pending: Sequence[Pending]) -> None:
         """Hand out masks to actors until all have an outcome or a reason for having none."""

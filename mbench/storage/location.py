@@ -23,6 +23,10 @@ def backend_of(location: Path | str) -> Backend:
         if parts.netloc not in ("", "localhost") or not parts.path:
             raise StoreError(f"the store {location} cannot be used: expected file:///PATH")
         return backend_of(Path(url2pathname(parts.path)))
+    if not location.partition("://")[2].strip("/"):
+        raise StoreError(
+            f"the store {location} cannot be used: it names no place, as in s3://BUCKET/PREFIX"
+        )
     if "::" in location:
         raise StoreError(f"the store {location} cannot be used: a URL names one place, without ::")
     from mbench.storage.remote.object_store import ObjectStore

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -71,6 +71,13 @@ def _difference(stored: Stored, destination: Store) -> str:
     return "the contents differ"
 
 
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values of a cell are equal; it may hold an array, or no number."""
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return bool(np.array_equal(one, other, equal_nan=np.asarray(one).dtype.kind == "f"))
+    return bool(one == other or (one != one and other != other))
+
+
 def _rows_that_differ(items: pd.DataFrame, others: pd.DataFrame) -> str:
     if list(items.columns) != list(others.columns):
         return f"columns {', '.join(sorted(set(items.columns) ^ set(others.columns)))} differ"
@@ -78,6 +85,8 @@ def _rows_that_differ(items: pd.DataFrame, others: pd.DataFrame) -> str:
         return f"{len(items)} and {len(others)} items, not the same ones"
     unequal = np.zeros(len(items), dtype=bool)
     for name in items.columns:
-        one, other = items[name].to_numpy(), others[name].to_numpy()
-        unequal |= (one != other) & ~((one != one) & (other != other))
+        unequal |= np.array(
+            [not _same(one, other) for one, other in zip(items[name], others[name], strict=True)],
+            dtype=bool,
+        )
     return f"{unequal.sum()} of {len(items)} items differ" if unequal.any() else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import pandas as pd
 import pytest
 
 from helpers.command import call
@@ -71,6 +72,19 @@ def test_what_differs_stays_and_both_are_named(apart):
     assert files(apart / "all") == before
     lines = merge(apart, "one", "--into", "all", status=3).splitlines()
     assert sum("stays beside" in line for line in lines) == 3
+
+
+def test_outcomes_of_several_values_a_cell_are_compared_too(tmp_path):
+    key = Key.of("evaluations", "choices", {"kind": "evaluation"})
+    table = pd.DataFrame({"item": ["a", "b"], "loglikelihoods": [[-1.0, -2.0], [-3.0]]})
+    one, two = Store(tmp_path / "one"), Store(tmp_path / "two")
+    one.write_items(key, table)
+    two.write_items(key, table)
+    merge(tmp_path, "one", "--into", "all")
+    assert merge(tmp_path, "two", "--into", "all") == "evaluations: 1 there\n"
+    three = Store(tmp_path / "three")
+    three.write_items(key, table.assign(loglikelihoods=[[-1.0, -2.0], [-3.5]]))
+    assert "1 of 2 items differ" in merge(tmp_path, "three", "--into", "all", status=3)
 
 
 def test_what_is_damaged_is_neither_copied_nor_left_in_the_way(apart):

@@ -73,7 +73,7 @@ def _checked(forecast: Forecast) -> str:
     """A forecast beside what came true."""
     said = f"{forecast.seconds:.0f} s, made after {forecast.after:.0f} s"
     if forecast.took is None:
-        return f"{said}; the run ended before"
+        return f"{said}; not checked, as not all of it was done"
     off = f", {100 * (forecast.took / forecast.seconds - 1):+.0f} %" if forecast.seconds else ""
     return f"{said}; took {forecast.took:.0f} s{off}"
 

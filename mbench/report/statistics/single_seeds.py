@@ -32,6 +32,8 @@ def _places(board: Board) -> Iterator[str]:
             if value is not None:
                 place = 1 + sum(sign * other > sign * value for other in others)
                 seeds_by_place.setdefault(place, []).append(str(cell.seed))
+        if not seeds_by_place:
+            continue  # all of them are early
         texts = [
             f"{place} (seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)})"
             for place, seeds in sorted(seeds_by_place.items())
