@@ -116,7 +116,8 @@ def _obstacle(
         return TaskStatus("failed", cell.problem)
     for jobs in cell.statistics.values():
         for job in jobs:
-            if job.key in statistic_problems:
+            # Another worker may have collected what failed here.
+            if job.key in statistic_problems and not session.store.has_statistic(job.key):
                 return TaskStatus("blocked", statistic_problems[job.key])
     name = cell.method.candidate
     if name is not None and cell.candidate not in session.outcome.masks:

@@ -182,10 +182,14 @@ def _alive(pid: int) -> bool:
 
 @cache
 def _host() -> str:
-    """Where process numbers mean the same: the machine's name and the container's namespace."""
+    """Where process numbers mean the same: the machine's name, its boot and the container.
+
+    The name alone does not tell apart machines that are clones of one another.
+    """
     name = re.sub(r"[^\w-]", "-", platform.node())[:60] or "-"
     try:
-        return f"{name}-{os.stat('/proc/self/ns/pid').st_ino}"
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+        return f"{name}-{boot}-{os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:
         return name
 

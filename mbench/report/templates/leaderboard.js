@@ -413,9 +413,9 @@ boards.then((data) => {
     const parts = [why ? `Cannot tell: ${why}.` : "Whiskers: difference to the dashed line.",
       " Rank: the places that the pairs told apart allow. Unpruned and random have none, and their intervals belong to families of their own."];
     const few = view.board.units.map(([task, unit, count]) => `${task} ${count} ${unit}`).join(", ");
-    const early = Object.keys(view.budget.early).length
-      ? ` ${EARLY}. Two are told apart where zero is outside.` : "";
-    return [parts.join(""), ` Rests on: ${few}.`, early];
+    const some = Object.keys(view.budget.early).length;
+    const early = some ? ` ${EARLY}. Two are told apart where zero is outside.` : "";
+    return [parts.join(""), ` ${some ? "What is whole rests" : "Rests"} on: ${few}.`, early];
   }
 
   if (data.models.length) start();

@@ -8,16 +8,16 @@ from mbench.core.early import EarlyFigure, EarlyGoal, Ending
 from mbench.core.errors import MbenchError, shown
 
 WHY: dict[Ending, str] = {
-    "precise": "known to",
-    "settled": "apart from all others, known to",
-    "hopeless": "below the best, known to",
-    "out of time": "the hours were over, known to",
-    "whole": "known to",
+    "precise": "difference to unpruned known to",
+    "settled": "apart from all others, difference to unpruned known to",
+    "hopeless": "below the best, difference to unpruned known to",
+    "out of time": "the hours were over, difference to unpruned known to",
+    "whole": "difference to unpruned known to",
 }
 
 
 def in_words(figure: EarlyFigure) -> str:
-    """A status's reason, e.g. `after 400 of 2,000 items: known to ±0.010`."""
+    """A status's reason: `after 400 of 2,000 items: difference to unpruned known to ±0.010`."""
     after = f"after {figure.items:,} of {figure.of:,} items"
     half = (figure.high - figure.low) / 2
     if not math.isfinite(half):
