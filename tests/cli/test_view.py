@@ -198,10 +198,10 @@ def test_an_open_page_follows_its_report_and_stays_where_it_was(browser, folder)
 
 def test_a_run_writes_its_report_while_it_goes_on(tmp_path):
     (tmp_path / "tiny.yaml").write_text(SUITE)
-    statuses = []
+    statuses, original = [], publish.publish
 
     def watched(results, directory, *panels, **options):
-        written = publish.publish(results, directory, *panels, **options)
+        written = original(results, directory, *panels, **options)
         counts = json.loads((directory / "verdict.json").read_text())["evaluations"]
         statuses.append((counts.get("ok", 0), counts.get("pending", 0)))
         return written
@@ -209,7 +209,7 @@ def test_a_run_writes_its_report_while_it_goes_on(tmp_path):
     with (
         mock.patch.object(run_report, "EVERY", 0.0),
         mock.patch.object(run_report, "SHARE", 1e9),
-        mock.patch.object(run_report, "publish", watched),
+        mock.patch.object(publish, "publish", watched),
     ):
         done = call("run", "tiny.yaml", cwd=tmp_path, store=tmp_path / "s")
     assert done.returncode == 0, done.stderr
@@ -222,17 +222,17 @@ def test_a_run_writes_its_report_while_it_goes_on(tmp_path):
 
 def test_a_report_that_cannot_be_written_meanwhile_does_not_end_the_run(tmp_path):
     (tmp_path / "tiny.yaml").write_text(SUITE)
-    written = []
+    written, original = [], publish.publish
 
     def failing(results, *words, **options):
         written.append(results)
         if len(written) == 1:
             raise OSError("no space")
-        return publish.publish(results, *words, **options)
+        return original(results, *words, **options)
 
     with (
         mock.patch.object(run_report, "EVERY", 0.0),
-        mock.patch.object(run_report, "publish", failing),
+        mock.patch.object(publish, "publish", failing),
     ):
         done = call("run", "tiny.yaml", cwd=tmp_path, store=tmp_path / "s")
     assert done.returncode == 0, done.stderr

@@ -156,7 +156,8 @@ WRONG = {
         statistic(
             "f = batch.expert_outputs\n"
             "cells = dict(zip(f.__code__.co_freevars, f.__closure__))\n"
-            "w = cells['experts'].cell_contents.down_proj.detach().numpy(); w *= np.nan\n"
+            "experts = cells['layer'].cell_contents.experts\n"
+            "w = experts.down_proj.detach().numpy(); w *= np.nan\n"
             "return {'a': p.sum(0)}"
         ),
         "changed the model's weights",

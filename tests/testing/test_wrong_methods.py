@@ -336,10 +336,9 @@ WRONG = {
     "a statistic changes weights": Wrong(
         "pure",
         statistic(
-            "f = batch.expert_outputs\n"
-            "cells = [cell.cell_contents for cell in f.__closure__]\n"
-            "found = [each for each in cells if hasattr(each, 'down_proj')]\n"
-            f"found[0].down_proj.data.zero_()\nreturn {{'a': {COUNTS}}}"
+            "cells = [cell.cell_contents for cell in batch.expert_outputs.__closure__]\n"
+            "(layer,) = [each for each in cells if hasattr(each, 'experts')]\n"
+            f"layer.experts.down_proj.data.zero_()\nreturn {{'a': {COUNTS}}}"
         ),
         "changed the model's weights",
     ),

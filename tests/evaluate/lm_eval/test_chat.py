@@ -150,7 +150,7 @@ def requests_of(built, tokenizer):
     texts = [instance.args for instance in instances]
     if instances[0].request_type == "generate_until":
         return texts, [prompt.tokens for prompt in built.tokenised(tokenizer, 4096).prompts]
-    encoded = encode(instances, list(range(len(instances))), tokenizer, 4096)
+    encoded = encode(instances, tokenizer, 4096)
     return texts, [(request.tokens, request.targets) for request in encoded.requests]
 
 
