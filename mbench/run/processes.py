@@ -124,20 +124,25 @@ def _start(order: Order) -> subprocess.Popen[str]:
     return process
 
 
-def work(order: Order) -> None:
-    """Evaluate the masks of one model that are stored, and write no report."""
-    store = Store(order.store)
+def session_of(order: Order, store: Store, progress: Progress) -> ModelSession:
+    """The model of an order in this process, planned as the run planned it, without a network."""
     source = YamlSource(Path(order.suite.name), PlacedMap())
     offline()
     inputs = Inputs(store, pins=from_plain(Pins, order.pins))
     plan = make_plan(order.suite, source, load_registry(order.plugin_files), store, inputs=inputs)
     (model,) = (model for model in plan.checkpoints if model.name == order.model)
-    session = ModelSession(plan, model, store, Progress(), Outcome())
+    return ModelSession(plan, model, store, progress, Outcome())
+
+
+def work(order: Order) -> None:
+    """Evaluate the masks of one model that are stored, and write no report."""
+    store = Store(order.store)
+    session = session_of(order, store, Progress())
     restore_masks(session)
     stage = EvaluationStage(session)
     pending = stage.pending()
     stage.prepare(task for item in pending for task in item.tasks)
-    stage.run(pending, Shared(store, order.worker, plan.suite.processes))
+    stage.run(pending, Shared(store, order.worker, order.suite.processes))
 
 
 if __name__ == "__main__":

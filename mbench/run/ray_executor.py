@@ -19,17 +19,11 @@ from typing import TYPE_CHECKING, Any
 from mbench.core.errors import MbenchError, SuiteError, one_line
 from mbench.core.interruption import stop_if_asked
 from mbench.core.results import TaskStatus
-from mbench.plan.plan import Plan, make_plan
-from mbench.plan.plugin_loading import load_registry
-from mbench.plan.yaml_source import YamlSource
-from mbench.plan.yaml_text import PlacedMap
+from mbench.plan.plan import Plan
 from mbench.run.evaluation_stage import EvaluationStage, MaskedModel, Pending
 from mbench.run.executor import threads_of
-from mbench.run.processes import Order
+from mbench.run.processes import Order, session_of
 from mbench.run.progress import Progress
-from mbench.run.session import ModelSession, Outcome
-from mbench.storage.inputs import Inputs, Pins
-from mbench.storage.records import from_plain
 from mbench.storage.store import Store
 
 if TYPE_CHECKING:
@@ -250,23 +244,17 @@ class Actor:
         import torch
 
         from mbench.run.environment import set_up_libraries
-        from mbench.storage.hub.offline import offline
 
         set_up_libraries()
-        offline()
         torch.set_num_threads(self._threads)
         told = Order.model_validate_json(self._order)
         self._folder = tempfile.TemporaryDirectory(prefix="mbench-ray-")
         # What it keeps is gone with it: the run stores what comes back.
         store = Store(Path(self._folder.name))
-        inputs = Inputs(store, pins=from_plain(Pins, told.pins))
-        source = YamlSource(Path(told.suite.name), PlacedMap())
-        plan = make_plan(told.suite, source, load_registry(told.plugin_files), store, inputs=inputs)
-        (model,) = (model for model in plan.checkpoints if model.name == told.model)
         self._progress = _Remembered()
-        self._session = ModelSession(plan, model, store, self._progress, Outcome())
+        self._session = session_of(told, store, self._progress)
         self._stage = EvaluationStage(self._session)
-        self._tasks = {task.name: task for task in plan.tasks}
+        self._tasks = {task.name: task for task in self._session.plan.tasks}
         self._prepared: set[str] = set()
         self._session.load()
 
