@@ -20,17 +20,17 @@ turns, on one thread, in CPU time; the median over rounds, and the range.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from pathlib import Path
 
 import torch
+from in_turns import in_turns
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import mbench_plugins.demo
 from mbench.core.batch_limit import BatchLimit
 from mbench.core.suite import LmEvalTask
-from mbench.evaluate.arrangement import Arrangement, batches_of
+from mbench.evaluate.arrangement import Arrangement
+from mbench.evaluate.cuts import cuts
 from mbench.evaluate.lm_eval import reference
 from mbench.evaluate.lm_eval.prepared_task import prepare
 from mbench.evaluate.lm_eval.quiet import quiet
@@ -68,17 +68,18 @@ def plain_batches(rows, limit):
 
 
 def contents_of(prepared):
-    """The distinct requests of a task."""
-    return {(tuple(each.tokens), tuple(each.targets)) for each in prepared.requests.requests}
+    """The distinct requests of a task: what is read, and how many of its last tokens are scored."""
+    requests = prepared.requests.requests
+    contents = {(tuple(each.tokens), tuple(each.targets)) for each in requests}
+    return [(tokens, len(targets)) for tokens, targets in contents]
 
 
-def ours(arrangement, count, limit):
-    """Tokens sent, tokens with padding, and how many batches."""
-    rows = arrangement.rows(range(count), limit)
-    batches = list(batches_of(rows, limit))
-    lengths = [[sum(row.tokens for row in line) for line in lines] for lines in batches]
-    padded = sum(len(each) * max(each) for each in lengths)
-    return sum(row.tokens for row in rows), padded, len(batches)
+def ours(arrangement, contents, limit):
+    """Tokens sent, tokens with padding, and how many batches, with those that are read before."""
+    most_begun = [len(tokens) - scored for tokens, scored in contents]
+    found = list(cuts(arrangement, range(len(contents)), limit, most_begun))
+    sent, padded = sum(each.tokens for each in found), sum(each.padded for each in found)
+    return sent, padded, len(found) + sum(each.first for each in found)
 
 
 def counted(prepared):
@@ -90,7 +91,7 @@ def counted(prepared):
         f"{prepared.name}: {prepared.items} items, {len(contents)} requests, floor {floor} tokens"
     )
     for limit in LIMITS:
-        sent, padded, batches = ours(arrangement, len(contents), limit)
+        sent, padded, batches = ours(arrangement, contents, limit)
         before, count = plain_batches(plain, limit)
         print(
             f"  {limit:6d}: sent {sent / floor:.3f} padded"
@@ -102,24 +103,24 @@ def counted(prepared):
 def timed(prepared, model, tokenizer):
     """Print the ratio of CPU times; both must agree."""
     requests = prepared.requests
-    ratios = []
-    for number in range(ROUNDS + 1):
-        begun = time.process_time()
+
+    def here():
         answers = requests.answer(model, BatchLimit(8192), Meter(requests.tokens, None))
-        between = time.process_time()
+        return [each[0] for each in answers]
+
+    def by_lm_eval():
         with quiet():
-            theirs = reference.score_all(
+            return reference.score_all(
                 model, tokenizer, requests.requests, BatchLimit(8192), lambda share: None
             )
-        ended = time.process_time()
-        for (value, _), (expected, _) in zip((each[0] for each in answers), theirs, strict=True):
+
+    # The first round compares packed and plain log-likelihoods, and is not counted.
+    turns = in_turns({"here": here, "lm-eval": by_lm_eval}, ROUNDS)
+    for found in turns.results:
+        for (value, _), (expected, _) in zip(found["here"], found["lm-eval"], strict=True):
             assert abs(value - expected) < 1e-3 * max(1, abs(expected)), (value, expected)
-        # The first compares packed and plain log-likelihoods.
-        ratios += [(ended - between) / (between - begun)] * bool(number)
-    print(
-        f"{prepared.name}: lm-eval / here {statistics.median(ratios):.2f}"
-        f" ({min(ratios):.2f}-{max(ratios):.2f}), {prepared.items} items"
-    )
+    ratio = turns.ratio("lm-eval", "here")
+    print(f"{prepared.name}: lm-eval / here {ratio}, {prepared.items} items")
 
 
 def main():

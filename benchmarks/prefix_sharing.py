@@ -4,18 +4,18 @@ Usage: python benchmarks/prefix_sharing.py [--device cuda] [--dtype bfloat16] [-
 
 Masks as two searches ask for them: a generation of an evolution of layer counts, in which each
 child differs from a parent in a few layers anywhere, and an order of dropping experts layer by
-layer. Prints the median times with and without sharing, of alternating runs, their ratio, and
-whether every bit is equal. The model is a small random Qwen2-MoE of 12 layers.
+layer. Prints the median times with and without sharing, in turns, their ratio, and whether every
+bit is equal. The model is a small random Qwen2-MoE of 12 layers.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
+from functools import partial
 
 import numpy as np
 import torch
+from in_turns import in_turns
 from random_model import random_model
 from transformers import Qwen2MoeForCausalLM
 
@@ -81,11 +81,10 @@ def main() -> None:
     rng = np.random.default_rng(0)
     ids = torch.from_numpy(rng.integers(0, VOCABULARY, (1, options.tokens))).to(options.device)
 
-    def run(masks: list[ExpertMask], share: bool) -> tuple[float, dict[int, torch.Tensor]]:
+    def outputs(masks: list[ExpertMask], share: bool) -> dict[int, torch.Tensor]:
         prefix = SharedPrefix(model, layers, share=share)
-        start = time.perf_counter()
         with fast_experts(layers):
-            found = dict(
+            return dict(
                 prefix.run(
                     lambda ids: model.base_model(input_ids=ids, use_cache=False).last_hidden_state,
                     ids,
@@ -93,22 +92,19 @@ def main() -> None:
                     "sliced",
                 )
             )
-        found[0].sum().item()  # waits for the device
-        return time.perf_counter() - start, found
 
     for name, masks in (("evolution", generation(rng)), ("order", order(rng))):
-        times: dict[bool, list[float]] = {True: [], False: []}
-        equal = True
-        for _ in range(options.repeats):
-            outputs = {}
-            for share in (True, False):
-                seconds, outputs[share] = run(masks, share)
-                times[share].append(seconds)
-            equal &= all(torch.equal(outputs[True][n], outputs[False][n]) for n in outputs[True])
-        with_, without = (statistics.median(times[share]) for share in (True, False))
+        ways = {"shared": partial(outputs, masks, True), "each": partial(outputs, masks, False)}
+        turns = in_turns(ways, options.repeats, options.device)
+        equal = all(
+            torch.equal(found["shared"][n], found["each"][n])
+            for found in turns.results
+            for n in found["each"]
+        )
         print(
-            f"{name}: {len(masks)} masks, {with_:.2f} s with sharing, {without:.2f} s without,"
-            f" ratio {with_ / without:.2f}, {'equal' if equal else 'NOT equal'} bit by bit"
+            f"{name}: {len(masks)} masks, {turns.median('shared'):.2f} s with sharing,"
+            f" {turns.median('each'):.2f} s without, ratio {turns.ratio('shared', 'each')},"
+            f" {'equal' if equal else 'NOT equal'} bit by bit"
         )
 
 

@@ -1,24 +1,24 @@
 """Cost of a profiling pass beside the fastest plain forward pass.
 
 Usage: python benchmarks/profiling.py [--models qwen2_moe,olmoe] [--dtypes float32,bfloat16]
-           [--sequences 1,8] [--length 1024] [--repeats 9] [--device cuda] [--every-expert]
+           [--sequences 1,8] [--batches 1] [--length 1024] [--repeats 9] [--device cuda]
+           [--every-expert]
 
-Alternating runs in one process with one thread; CPU seconds (on a device: wall seconds, after
-waiting for it). Each ratio is the median over rounds of a run's time to that of the plain pass in
-the same round, with the least and the greatest; the plain pass is the stock implementation of
-experts whose median is the least, and is named. `every expert` is the way of REAP's own program:
-all experts on all tokens. All passes are of the model without its head, on one batch.
+Runs in turns, in one process with one thread. Each ratio is the median over rounds of a run's time
+to that of the plain pass in the same round, with the least and the greatest; the plain pass is the
+stock implementation of experts whose median is the least, and is named. `every expert` is the way
+of REAP's own program: all experts on all tokens. All passes are of the model without its head, over
+some batches one after another, as a profile has many.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
+from in_turns import Turns, in_turns
 from random_model import random_model
 from transformers import OlmoeConfig, OlmoeForCausalLM, PreTrainedModel
 
@@ -68,18 +68,8 @@ def build(name: str, dtype: torch.dtype, device: str) -> PreTrainedModel:
     return model
 
 
-def seconds(run: Callable[[], object], device: str) -> float:
-    """CPU seconds of a run on the CPU, else wall seconds until the device is done."""
-    clock = time.process_time if device == "cpu" else time.perf_counter
-    start = clock()
-    run()
-    if device != "cpu":
-        torch.accelerator.synchronize()
-    return clock() - start
-
-
 def runs_of(
-    model: PreTrainedModel, ids: np.ndarray, every_expert: bool
+    model: PreTrainedModel, ids: np.ndarray, batches: int, every_expert: bool
 ) -> dict[str, Callable[[], object]]:
     """What is timed, by name."""
     layers = find_moe_layers(model)
@@ -87,8 +77,9 @@ def runs_of(
 
     def plain() -> None:
         with torch.no_grad():
-            given = torch.from_numpy(ids).to(model.device)
-            model.base_model(input_ids=given, use_cache=False)
+            for batch in np.split(ids, batches):
+                given = torch.from_numpy(batch).to(model.device)
+                model.base_model(input_ids=given, use_cache=False)
 
     def stock(name: str) -> None:
         model.set_experts_implementation(name)
@@ -99,7 +90,7 @@ def runs_of(
             plain()
 
     def profiled(*statistics_: RoutingSums | ReconstructionSample) -> None:
-        profile_model(model, layers, text, statistics_, batch_size=len(ids))
+        profile_model(model, layers, text, statistics_, batch_size=len(ids) // batches)
 
     tokens = max(2, round(SAMPLED * ids.size))
     sample = ReconstructionSample(tokens=tokens - tokens // 9, held_out=tokens // 9)
@@ -114,29 +105,14 @@ def runs_of(
     return runs
 
 
-def measured(
-    runs: Mapping[str, Callable[[], object]], repeats: int, device: str
-) -> dict[str, list[float]]:
-    """Seconds by name of all rounds but the first, every other one in reverse order."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in range(repeats + 1):
-        for name in list(runs)[:: 1 if repeat % 2 else -1]:
-            elapsed = seconds(runs[name], device)
-            if repeat:
-                times[name].append(elapsed)
-    return times
-
-
-def report(times: Mapping[str, list[float]]) -> None:
+def report(turns: Turns[object]) -> None:
     """Print each run's seconds, and its ratio to the fastest stock implementation."""
-    best = min((f"plain, {name}" for name in STOCK), key=lambda n: statistics.median(times[n]))
-    for name, values in times.items():
-        ratios = [one / other for one, other in zip(values, times[best], strict=True)]
-        spread = f"{min(ratios):.2f}-{max(ratios):.2f}"
-        least = min(values) / min(times[best])
+    best = turns.fastest(f"plain, {name}" for name in STOCK)
+    for name in turns.seconds:
+        ratio = turns.ratio(name, best)
         print(
-            f"  {name:28} {statistics.median(values):7.3f} s  {statistics.median(ratios):5.2f} of"
-            f" `{best}` ({spread}; least to least {least:.2f})"
+            f"  {name:28} {turns.median(name):7.3f} s  {ratio} of `{best}`; least to least"
+            f" {ratio.of_least:.2f}"
         )
 
 
@@ -145,6 +121,7 @@ def main() -> None:
     parser.add_argument("--models", default="qwen2_moe,olmoe")
     parser.add_argument("--dtypes", default="float32,bfloat16")
     parser.add_argument("--sequences", default="1,8")
+    parser.add_argument("--batches", type=int, default=1)
     parser.add_argument("--length", type=int, default=1024)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--device", default="cpu")
@@ -155,11 +132,14 @@ def main() -> None:
         for dtype in options.dtypes.split(","):
             model = build(name, getattr(torch, dtype), options.device)
             for sequences in map(int, options.sequences.split(",")):
-                shape = sequences, options.length
+                shape = options.batches * sequences, options.length
                 ids = np.random.default_rng(0).integers(0, VOCABULARY, shape)
-                print(f"{name}, {dtype}, {sequences} x {options.length}, {options.device}")
-                runs = runs_of(model, ids, options.every_expert)
-                report(measured(runs, options.repeats, options.device))
+                print(
+                    f"{name}, {dtype}, {options.batches} batches of {sequences} x"
+                    f" {options.length}, {options.device}"
+                )
+                runs = runs_of(model, ids, options.batches, options.every_expert)
+                report(in_turns(runs, options.repeats, options.device))
 
 
 if __name__ == "__main__":

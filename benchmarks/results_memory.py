@@ -1,8 +1,9 @@
 """Memory that the results of a run take: read, reported, and written.
 
-Usage: PYTHONPATH=tests python benchmarks/results_memory.py [--items 4000]
+Usage: PYTHONPATH=tests python benchmarks/results_memory.py [--items 4000] [--masks 46]
 
-Results are stand-ins in the shape of suites/paper.yaml (two models, three budgets, eleven tasks).
+Results are stand-ins in the shape of suites/paper.yaml (two models, three budgets, eleven tasks);
+`--masks` are those of both models together.
 Each way is a process of its own, of which the peak (VmHWM) is printed, and by how much it exceeds
 that of four items a task, for each row of `items.parquet`.
 """
@@ -44,6 +45,7 @@ def peak(mode: str, folder: Path) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--items", type=int, default=4000)
+    parser.add_argument("--masks", type=int)
     parser.add_argument("--work", nargs=2, metavar=("MODE", "FOLDER"))
     options = parser.parse_args()
     if options.work:
@@ -55,7 +57,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         few, many = Path(name) / "few", Path(name) / "many"
         for folder, items in ((few, 4), (many, options.items)):
-            write(synthetic.paper_sized(items=items), folder)
+            masks = None if options.masks is None else options.masks // 2
+            write(synthetic.paper_sized(items=items, settings_each=masks), folder)
             synthetic.paper_sized.cache_clear()
         rows = pyarrow.parquet.read_metadata(many / "items.parquet").num_rows
         print(f"{options.items} items a task, {rows} rows; peaks of a process:")

@@ -22,7 +22,7 @@ import torch
 from random_model import random_model
 
 from mbench.core.basics import RoutingSums
-from mbench.core.provenance import CorpusProfile
+from mbench.core.run_record import CorpusProfile
 from mbench.moe.adapter import find_moe_layers
 from mbench.moe.calibration import TokenSequences
 from mbench.moe.profile import profile_model

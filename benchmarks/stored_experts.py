@@ -2,9 +2,9 @@
 
 Usage: python benchmarks/stored_experts.py [--tokens 2048] [--repeats 5] [--device cuda]
 
-Prints bytes of the experts, and the median seconds of alternating forward passes: of the processors
-on a CPU, of the clock elsewhere. The logits must be equal bit for bit, or it fails. The model is a
-small random Qwen2-MoE with 60 experts, in blocks of 128x128.
+Prints bytes of the experts, and the median seconds of forward passes, in turns. The logits must be
+equal bit for bit, or it fails. The model is a small random Qwen2-MoE with 60 experts, in blocks of
+128x128.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import statistics
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 import torch
+from in_turns import in_turns
 from random_model import random_model
 from safetensors.torch import load_file, save_file
 
@@ -61,14 +61,9 @@ def expert_bytes(loaded: LoadedModel) -> int:
 
 
 @torch.no_grad()
-def timed(loaded: LoadedModel, ids: torch.Tensor) -> tuple[float, torch.Tensor]:
-    clock = time.process_time if ids.device.type == "cpu" else time.perf_counter
+def logits(loaded: LoadedModel, ids: torch.Tensor) -> torch.Tensor:
     with fast_experts(loaded.layers):
-        start = clock()
-        logits = loaded.model(ids, use_cache=False).logits
-        if ids.device.type == "cuda":
-            torch.cuda.synchronize()
-        return clock() - start, logits
+        return loaded.model(ids, use_cache=False).logits
 
 
 def main() -> None:
@@ -87,19 +82,15 @@ def main() -> None:
             generator = torch.Generator().manual_seed(0)
             ids = torch.randint(0, 256, (8, options.tokens // 8), generator=generator)
             ids = ids.to(options.device)
-            seconds: dict[str, list[float]] = {experts: [] for experts in models}
-            for _ in range(options.repeats):
-                logits = {}
-                for experts, loaded in models.items():
-                    took, logits[experts] = timed(loaded, ids)
-                    seconds[experts].append(took)
-                assert torch.equal(logits["computed"], logits["stored"])
+            ways = {name: partial(logits, loaded, ids) for name, loaded in models.items()}
+            turns = in_turns(ways, options.repeats, options.device)
+            for found in turns.results:
+                assert torch.equal(found["computed"], found["stored"])
             sizes = {name: expert_bytes(loaded) / 2**20 for name, loaded in models.items()}
-            medians = {name: statistics.median(each) for name, each in seconds.items()}
             print(
                 f"{dtype}: experts {sizes['computed']:.0f} -> {sizes['stored']:.0f} MiB,"
-                f" {options.tokens} tokens in {medians['computed']:.2f} ->"
-                f" {medians['stored']:.2f} s, x{medians['stored'] / medians['computed']:.2f}"
+                f" {options.tokens} tokens in {turns.median('computed'):.2f} ->"
+                f" {turns.median('stored'):.2f} s, x{turns.ratio('stored', 'computed')}"
             )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
@@ -15,20 +17,55 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from helpers.browsing import browser, tab, written  # noqa: F401
 from helpers.hub_server import HubServer
 from mbench.storage.store import Store
 
+# No example may take too long for a busy machine, and all runs have the same ones, so that no
+# change fails by one that is drawn; `--hypothesis-profile=random` draws others.
+settings.register_profile(
+    "same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("random", settings.get_profile("same"), derandomize=False)
+settings.load_profile("same")
+
+
+def pytest_xdist_auto_num_workers():
+    """One more than there are cores: a third of the time, servers, signals, leases are awaited."""
+    return len(os.sched_getaffinity(0)) + 1
+
 
 def pytest_collection_modifyitems(items):
     """Begin with the longest tests, so that no worker is left alone with one at the end."""
-    items.sort(key=lambda item: "suites" not in item.path.parts)
+    items.sort(key=lambda item: not {"suites", "testing"}.intersection(item.path.parts))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """What a test draws is the same whichever tests its process had before."""
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
 def _own_store(tmp_path, monkeypatch):
     monkeypatch.setenv("MBENCH_STORE", str(tmp_path / "store"))
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """As in the processes that tests start: sums depend on the number of threads."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -54,8 +91,8 @@ def online(hub, monkeypatch, tmp_path):
     template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 5)
-    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 5)
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 60)
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 60)
     monkeypatch.setattr(client, "WAITS", (0.01, 0.01, 0.01))
     monkeypatch.setattr(client, "DEAD_FOR", 0.0)
     yield hub

@@ -15,13 +15,14 @@ from mbench.api.views import PlannedRun, RunResults, finished_run, planned_run, 
 from mbench.core.errors import MbenchError, SuiteError, shown, unknown
 from mbench.run.early.words import goal_of
 from mbench.run.environment import settings_as_before
-from mbench.run.progress import Progress
+from mbench.run.progress import Progress, figures_in_words
 from mbench.storage.hub.offline import online_afterwards
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from mbench.api.identifying import Identified
+    from mbench.core.early import EarlyFigure
     from mbench.core.interfaces import Component
 
 Suite = str | Path | Mapping[str, Any]
@@ -103,7 +104,9 @@ def run(
         asked = _request(suite, options, tell)
         words = ["mbench.run", str(asked.path), *asked.changes]
         words += [word for name in asked.registry.given for word in ("--plugin", name)]
-        prepared, progress = prepare(asked, Path(output), words, tell), _Lines(tell)
+        for name, value in (("--precision", precision), ("--hours", hours)):
+            words += [name, f"{value:g}"] if value is not None else []
+        prepared, progress = prepare(asked, Path(output), words, tell, goal), _Lines(tell)
         outcome = carry_out(prepared, progress, executor_of(asked, goal))
         finished = report_of(prepared, outcome, progress)
     if finished.outcome.interrupted:
@@ -270,11 +273,15 @@ class _Lines(Progress):
 
     def event(self, kind: str, **values: Any) -> None:
         """What has no result."""
-        if values.get("status") not in (None, "ok"):
+        if values.get("status") not in (None, "ok", "early"):
             what = values.get("cell") or f"{values.get('mask')}: {values.get('task')}"
             self._tell(f"{values['status']} {what}: {values['reason']}")
 
-    def figures(self, label: str, metrics: Mapping[str, float]) -> None:
+    def figures(
+        self,
+        label: str,
+        metrics: Mapping[str, float],
+        early: Mapping[str, EarlyFigure] | None = None,
+    ) -> None:
         """A mask's figures."""
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        self._tell(f"{label}  {shown}")
+        self._tell(f"{label}  {figures_in_words(metrics, early)}")

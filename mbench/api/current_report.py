@@ -1,20 +1,23 @@
 """Whether a report is still what its run would write again: made of the same, by the same code.
 
 Rendering takes longer than all else in a run that finds everything in the store. What a report was
-made of is remembered in the store: inputs and settings by what the lock says of them; code, stored
-artefacts and the files of the report by their size and times.
+made of is remembered in the store: inputs, settings and installed packages by what the lock says of
+them; code, stored artefacts and the files of the report by their size and times.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mbench_published
 
 import mbench
+from mbench.plan.cost import masked_models
+from mbench.plan.stored_looks import read_looks
 from mbench.storage.artefacts import digest_of
 from mbench.storage.file_hash import state_of
 from mbench.storage.records import to_plain
@@ -23,6 +26,7 @@ from mbench.storage.store import Key, Store
 if TYPE_CHECKING:
     from mbench.api.request import Request
     from mbench.core.admission import Finding
+    from mbench.core.early import EarlyGoal
     from mbench.run.session import Outcome
 
 HOME = Path(mbench.__file__).parent
@@ -45,14 +49,65 @@ def made_of(
     That is after a run that did anything or could not do all of it, where plugins have panels,
     whose code may do anything, and where artefacts have no times, as in object storage.
     """
-    problems = outcome.mask_problems or outcome.evaluation_problems or outcome.task_problems
-    if outcome.interrupted or outcome.early or problems or asked.registry.panels:
+    if outcome.early or not _complete(outcome):
         return None
-    keys = [*outcome.masks, *outcome.evaluations]
+    return _digest(
+        asked,
+        folder,
+        {"lock": lock, "findings": to_plain(tuple(findings)), "command": list(command)},
+        {"efficiency": to_plain(tuple(outcome.efficiency))},
+        {*outcome.masks, *outcome.evaluations},
+    )
+
+
+def made_early_of(
+    asked: Request,
+    folder: Path,
+    lock: str,
+    findings: Sequence[Finding],
+    command: Sequence[str],
+    goal: EarlyGoal | None,
+    outcome: Outcome | None = None,
+) -> str | None:
+    """Likewise of a run that ends at a precision, by what is stored: known before the run begins,
+    whose model need not be loaded then. None where it must run in any case.
+
+    After it, `outcome` says whether it reached its goal. Within hours every run goes on; and a
+    model's efficiency is found while it runs.
+    """
+    if goal is None or goal.hours is not None or asked.plan.suite.efficiency is not None:
+        return None
+    if outcome is not None and not _complete(outcome):
+        return None
+    plan, store = asked.plan, asked.store
+    evaluations: set[Key] = set()
+    for model in plan.models:
+        masked, unmade = masked_models(plan, store, model)
+        if unmade:
+            return None
+        for each, task in product(masked, plan.tasks):
+            key = plan.evaluation_key(each.model, each.mask, each.router, task)
+            looks = read_looks(store, plan.task_size_key(each.model, task)).looks
+            evaluations |= {key, *(look.key(key, number) for number, look in enumerate(looks))}
+    there = {key for key in evaluations if store.has_items(key)}
+    said = {"lock": lock, "findings": to_plain(tuple(findings)), "command": list(command)}
+    return _digest(asked, folder, said, {"goal": to_plain(goal)}, there)
+
+
+def _complete(outcome: Outcome) -> bool:
+    problems = outcome.mask_problems or outcome.evaluation_problems or outcome.task_problems
+    return not (outcome.interrupted or problems)
+
+
+def _digest(
+    asked: Request, folder: Path, said: dict[str, Any], of_run: dict[str, Any], found: set[Key]
+) -> str | None:
+    """Of what was said and what is stored; `found` is what a report is made of beside the rest."""
+    if asked.registry.panels:
+        return None
     try:
-        paths = {f"{key.kind}/{key.digest}": asked.store.path(key) for key in keys}
-        stored = {name: state_of(path) for name, path in paths.items() if isinstance(path, Path)}
-        if len(stored) < len(paths):
+        stored = _stored(asked, found)
+        if stored is None:
             return None
         beside = folder.resolve().parent / "published"
         read = [*_files(HOME), *_files(SHIPPED), *_files(beside)]
@@ -61,15 +116,34 @@ def made_of(
         return None
     return digest_of(
         {
-            "lock": lock,
-            "findings": to_plain(tuple(findings)),
-            "command": list(command),
+            **said,
+            **of_run,
             "changes": list(asked.changes),
-            "efficiency": to_plain(tuple(outcome.efficiency)),
             "stored": stored,
             "code": code,
         }
     )
+
+
+def _stored(asked: Request, found: set[Key]) -> dict[str, Any] | None:
+    """The state of each artefact that a report is made of; None where they are no files.
+
+    Raises `OSError` where one is gone that the run found. Of others, such as what items ask and
+    what was counted with a statistic, being absent is a state, too.
+    """
+    plan = asked.plan
+    others = {plan.item_texts_key(model, task) for model in plan.models for task in plan.tasks}
+    for cell in plan.cells:
+        others |= {job.key for jobs in cell.statistics.values() for job in jobs}
+        others |= {cell.mask_key} if cell.mask_key is not None else set()
+    stored: dict[str, Any] = {}
+    for key in found | others:
+        path = asked.store.path(key)
+        if not isinstance(path, Path):
+            return None
+        there = key in found or path.exists()
+        stored[f"{key.kind}/{key.digest}"] = state_of(path) if there else None
+    return stored
 
 
 def is_current(store: Store, folder: Path, digest: str | None) -> bool:

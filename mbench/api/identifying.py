@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mbench.core.errors import Damaged, ModelNotFound, UnsupportedModel
+from mbench.core.errors import Damaged, ModelNotFound, UnsupportedModel, did_you_mean
 from mbench.core.interfaces import ExpertMask
 from mbench.core.recognised import Recognised
 from mbench.plan.plugin_loading import load_registry
@@ -144,6 +144,7 @@ def _find(place: str, models: Mapping[str, Path], inputs: Inputs) -> Checkpoint:
         return find_checkpoint(hub_id, revision or None, inputs)
     except ModelNotFound as error:
         known = f"nor is there such a directory, or a plugin's model ({', '.join(models)})"
+        known += did_you_mean(place, models)
         raise ModelNotFound(str(error).replace(HINT, known)) from None
 
 

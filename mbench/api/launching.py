@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +60,7 @@ def launch(
         raise SuiteError(
             "--launcher submitit needs it, and it is not installed: pip install 'mbench[submitit]'"
         ) from None
-    _refuse_what_is_here_alone(asked)
+    asked.plan.registry.refuse_given("worker")
     parameters = dict(options)
     try:
         executor = submitit.AutoExecutor(folder=folder, cluster=parameters.pop("cluster", None))
@@ -75,20 +77,17 @@ def launch(
             with contextlib.suppress(Exception):
                 job.cancel()
         raise
-    problems = [problem for job in jobs if (problem := _problem(job))]
-    if len(problems) == len(jobs):
-        raise MbenchError(f"no worker did its share: {problems[0]}; logs in {folder}")
-    for problem in problems:
-        warn(f"a worker ended early, others did its share: {problem}")
-
-
-def _refuse_what_is_here_alone(asked: Request) -> None:
-    if asked.plan.registry.given:
-        name = next(iter(asked.plan.registry.given))
-        raise SuiteError(
-            f"plugin {name} exists in this process alone, where no worker can load it: give it as a"
-            " file or a package"
+    ends = [_end(job) for job in jobs]
+    idle = [end for end in ends if not end.worked]
+    if len(idle) == len(jobs):
+        raise MbenchError(
+            f"no worker did its share: {idle[0].where}: {idle[0].said}; logs in {folder}"
         )
+    for said in dict.fromkeys(end.said for end in ends if end.said):
+        alike = [end for end in ends if end.said == said]
+        who = "a worker" if len(alike) == 1 else f"{len(alike)} workers"
+        did = "could not do all" if alike[0].worked else "ended early, others did its share"
+        warn(f"{who} {did}: {', '.join(end.where for end in alike)}: {said}")
 
 
 def _commands(asked: Request, workers: int) -> list[list[str]]:
@@ -98,11 +97,22 @@ def _commands(asked: Request, workers: int) -> list[list[str]]:
     return [[*python, "--shard", f"{number}/{workers}"] for number in range(1, workers + 1)]
 
 
-def _work(words: Sequence[str]) -> tuple[int, str]:
-    """On the machine of a job: exit status, and the last line of what was said."""
+@dataclass(frozen=True)
+class _End:
+    """How a worker ended."""
+
+    where: str
+    worked: bool
+    """Whether it did what it could of its share."""
+    said: str
+    """Why it did not do all; empty where it did."""
+
+
+def _work(words: Sequence[str]) -> tuple[int, str, str]:
+    """On the machine of a job: exit status, the last line of what was said, and the machine."""
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     print(done.stdout, done.stderr, sep="\n")
-    return done.returncode, (done.stderr.strip().splitlines() or [""])[-1]
+    return done.returncode, (done.stderr.strip().splitlines() or [""])[-1], platform.node()
 
 
 def _wait(jobs: Sequence[Any]) -> None:
@@ -111,11 +121,12 @@ def _wait(jobs: Sequence[Any]) -> None:
         time.sleep(LOOKS)
 
 
-def _problem(job: Any) -> str:
-    """Why a worker did not do its share; empty where it did."""
+def _end(job: Any) -> _End:
+    where = f"job {job.job_id}"
     try:
-        status, said = job.result()
+        status, said, machine = job.result()
     # A job may end in as many ways as there are clusters.
     except Exception as error:
-        return f"job {job.job_id}: {one_line(error)}"
-    return "" if status in (0, SOME_FAILED) else f"job {job.job_id}: {said}"
+        return _End(where, False, one_line(error))
+    worked = status in (0, SOME_FAILED)
+    return _End(f"{where} on {machine}", worked, said if status else "")

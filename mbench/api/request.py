@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mbench.core.collection import without_collection
 from mbench.core.errors import PluginError, SuiteError, shown
 from mbench.plan.given_plugins import GivenPlugin, as_plugin, missing_methods
 
@@ -74,6 +75,7 @@ class Request:
         return lock_of(self.plan, self.source.plain())
 
 
+@without_collection()
 def request(wish: Wish, tell: Callable[[str], object]) -> Request:
     """Load plugins, read the suite and plan it; notes and warnings, a line each, go to `tell`.
 
@@ -89,7 +91,6 @@ def request(wish: Wish, tell: Callable[[str], object]) -> Request:
         refuse_other_files,
     )
     from mbench.plan.plan import make_plan
-    from mbench.plan.plugin_loading import load_registry
     from mbench.plan.shipped import find_suite
     from mbench.plan.suite_file import narrowed, validated
     from mbench.plan.yaml_source import YamlSource
@@ -119,11 +120,7 @@ def request(wish: Wish, tell: Callable[[str], object]) -> Request:
         loaded = validated(source)
         note = python_note(lock)
     set_up_libraries()
-    registry = load_registry(plugin_files, given)
-    for failure in registry.rejected_files if not wish.broken_files else ():
-        raise PluginError(f"plugin {failure.plugin}: {failure.reason}")
-    for failure in registry.failures:
-        tell(f"warning: plugin {failure.plugin}: {failure.reason}")
+    registry = _registry(plugin_files, given, tell, broken_files=wish.broken_files)
     if note:
         tell(f"note: {note}")
     store = Store(wish.store or default_root())
@@ -136,6 +133,24 @@ def request(wish: Wish, tell: Callable[[str], object]) -> Request:
     if lock is not None:
         refuse_another_plan(source.path, lock, lock_of(plan, source.plain()))
     return Request(plan, store, registry, source, changes)
+
+
+def _registry(
+    files: Sequence[Path],
+    given: Sequence[GivenPlugin],
+    tell: Callable[[str], object],
+    *,
+    broken_files: bool,
+) -> Registry:
+    """What all plugins offer; one that cannot be loaded is told, or raised (see `Wish`)."""
+    from mbench.plan.plugin_loading import load_registry
+
+    registry = load_registry(files, given)
+    for failure in registry.rejected_files if not broken_files else ():
+        raise PluginError(f"plugin {failure.plugin}: {failure.reason}")
+    for failure in registry.failures:
+        tell(f"warning: plugin {failure.plugin}: {failure.reason}")
+    return registry
 
 
 def _add_methods(

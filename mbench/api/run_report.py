@@ -18,7 +18,9 @@ from mbench.storage.report_folder import LOCK
 if TYPE_CHECKING:
     from mbench.api.request import Request
     from mbench.core.admission import Finding
-    from mbench.core.results import Results, TaskStatus
+    from mbench.core.cell_results import TaskStatus
+    from mbench.core.early import EarlyGoal
+    from mbench.core.results import Results
     from mbench.plan.tasks import PlannedTask
     from mbench.report.publish import WrittenReport
     from mbench.run.session import Outcome
@@ -39,6 +41,8 @@ class RunReport:
     directory: Path
     command: Sequence[str]
     """Its words, as a reader may repeat them."""
+    goal: EarlyGoal | None = None
+    """What it is to end at before all items, if anything."""
     _due: float = field(default_factory=lambda: time.monotonic() + EVERY)
     lock: str = field(init=False)
     """What repeats the run, as the text of its file."""
@@ -52,7 +56,9 @@ class RunReport:
         asked, source = self.asked, self.asked.source
         file = source.path if source.written else None
         given = "" if source.written else json.dumps(source.plain())
-        provenance = gather(asked.plan, outcome, file, self.command, asked.changes, given)
+        provenance = gather(
+            asked.plan, outcome, file, self.command, asked.changes, given, self.goal
+        )
         found = {task.name: self._texts(task) for task in asked.plan.tasks if task.publishes_items}
         texts = {name: of_task for name, of_task in found.items() if of_task}
         return assemble(asked.plan, outcome, provenance, self.findings, left=left, item_texts=texts)

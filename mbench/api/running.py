@@ -49,9 +49,15 @@ class Finished:
 
 
 def prepare(
-    asked: Request, output: Path, command: Sequence[str], tell: Callable[[str], object]
+    asked: Request,
+    output: Path,
+    command: Sequence[str],
+    tell: Callable[[str], object],
+    goal: EarlyGoal | None = None,
 ) -> Prepared:
     """Look at all inputs; the report will lie in a folder of `output` named after the suite.
+
+    `goal` is what the report says that the run was to end at before all items.
 
     Raises `AdmissionError` for inputs that would measure something else, and `StoreError` where
     the report could not be written.
@@ -62,7 +68,7 @@ def prepare(
         tell(note)
     findings = admit(asked.plan, asked.store)
     refuse(findings, asked.source)
-    report = RunReport(asked, findings, directory, command)
+    report = RunReport(asked, findings, directory, command, goal)
     return Prepared(asked, findings, estimate(asked.plan, asked.store), report)
 
 
@@ -125,8 +131,32 @@ def current_page(prepared: Prepared, outcome: Outcome) -> Path | None:
     return folder / PAGE if current else None
 
 
+def finished_page(prepared: Prepared) -> Path | None:
+    """The page that is there, where this run has reached its precision before and nothing has
+    changed since: then it need not begin."""
+    folder, digest = prepared.report.directory, _made_early_of(prepared)
+    return (
+        folder / PAGE if current_report.is_current(prepared.asked.store, folder, digest) else None
+    )
+
+
+def _made_early_of(prepared: Prepared, outcome: Outcome | None = None) -> str | None:
+    said = prepared.report
+    return current_report.made_early_of(
+        prepared.asked,
+        said.directory,
+        said.lock,
+        prepared.findings,
+        said.command,
+        said.goal,
+        outcome,
+    )
+
+
 def _made_of(prepared: Prepared, outcome: Outcome) -> str | None:
     report = prepared.report
+    if report.goal is not None and report.goal.hours is None:
+        return _made_early_of(prepared, outcome)
     return current_report.made_of(
         prepared.asked, report.directory, report.lock, prepared.findings, report.command, outcome
     )

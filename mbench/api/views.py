@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mbench.core.results import LACKS, UNPRUNED, Results, long_form
+from mbench.core.cell_results import LACKS, UNPRUNED
+from mbench.core.results import Results, long_form
 from mbench.report.statistics.answers import answers
 from mbench.report.statistics.boards import Board, RunBoards, boards
 from mbench.report.statistics.groups import RANDOM
@@ -62,8 +63,10 @@ def ranked(results: Results) -> pd.DataFrame:
 def _ranked(run: RunBoards) -> pd.DataFrame:
     import pandas as pd
 
+    from mbench.api.ranked_table import RankedTable
+
     rows = [row for group in run.groups for board in group.boards for row in _rows(board)]
-    return pd.DataFrame(rows, columns=list(RANKED)).astype(RANKED)
+    return RankedTable(pd.DataFrame(rows, columns=list(RANKED)).astype(RANKED))
 
 
 def _rows(board: Board) -> Iterator[dict[str, Any]]:
@@ -209,11 +212,11 @@ def planned_run(asked: Request) -> PlannedRun:
         {
             "model": cost.model,
             "masks": cost.masks,
-            "passes_to_do": cost.evaluations - cost.evaluations_cached,
+            "passes_to_do": cost.evaluations_left,
             "passes_stored": cost.evaluations_cached,
             "profiles_to_do": cost.profiles,
             "tokens": None if cost.unknown_tasks else cost.evaluation_tokens + cost.profile_tokens,
-            "seconds": None if cost.unknown_tasks else cost.seconds,
+            "seconds": None if cost.unknown_tasks or not cost.speed_known else cost.seconds,
             "weight_bytes": cost.weight_bytes,
         }
         for cost in estimate(plan, store).models

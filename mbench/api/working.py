@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,23 +28,53 @@ class Shard:
     """From 0."""
     of: int = 1
 
+    def __str__(self) -> str:
+        """As it is given."""
+        return f"{self.number + 1}/{self.of}"
+
     @classmethod
     def read(cls, text: str) -> Shard:
         """`2/8` is the second of eight; raises `SuiteError` for anything else."""
         number, _, of = text.partition("/")
-        if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
-            raise SuiteError(f"--shard {text}: expected I/N with I from 1 to N, e.g. 2/8")
+        numbers = f"{number}{of}".isascii() and number.isdigit() and of.isdigit()
+        if not (numbers and 1 <= int(number) <= int(of)):
+            raise SuiteError(
+                f"--shard {text}: expected I/N with I from 1 to N, e.g. 2/8; in a job array"
+                " of SLURM, leave it out"
+            )
         return cls(int(number) - 1, int(of))
 
     @classmethod
+    def chosen(cls, given: str | None) -> tuple[Shard, str]:
+        """The one that is given, else that of SLURM, else the only one; and what contradicts it."""
+        if given is None:
+            return cls.of_slurm() or cls(), ""
+        shard, slurm = cls.read(given), None
+        with contextlib.suppress(SuiteError):
+            slurm = cls.of_slurm()
+        if slurm in (None, shard):
+            return shard, ""
+        return shard, f"--shard {given} is used, though SLURM says {slurm} of its job array"
+
+    @classmethod
     def of_slurm(cls, environment: Mapping[str, str] = os.environ) -> Shard | None:
-        """Which task of a SLURM job array this is; None: of none."""
-        try:
-            task, count = int(environment[TASK]), int(environment[COUNT])
-        except (KeyError, ValueError):
+        """Which task of a SLURM job array this is; None: of none.
+
+        Raises `SuiteError` for variables that SLURM does not set so.
+        """
+        if TASK not in environment:
             return None
-        first, step = int(environment.get(FIRST, 0)), int(environment.get(STEP, 1))
-        return cls((task - first) // step, count)
+        least = {TASK: 0, COUNT: 1, FIRST: 0, STEP: 1}
+        given = {name: environment.get(name, "") for name in least}
+        # An array may have been started without what newer versions of SLURM tell.
+        given = {**given, **{name: given[name] or str(least[name]) for name in (FIRST, STEP)}}
+        for name, value in given.items():
+            if not (value.isascii() and value.isdigit() and int(value) >= least[name]):
+                raise SuiteError(
+                    f"{name} is {value!r}, which no SLURM job array has: say --shard I/N"
+                )
+        task, count, first, step = (int(given[name]) for name in least)
+        return cls((task - first) // step % count, count)
 
 
 def work(asked: Request, shard: Shard, progress: Progress) -> Outcome:
@@ -59,7 +90,11 @@ def work(asked: Request, shard: Shard, progress: Progress) -> Outcome:
 
     _refuse_moving(asked)
     refuse(admit(asked.plan, asked.store), asked.source)
-    sharing = Shared(asked.store, shard.number, shard.of)
+
+    def note(text: str) -> None:
+        progress.event("note", text=text)
+
+    sharing = Shared(asked.store, shard.number, shard.of, tell=progress.warning, note=note)
     return Runner(asked.plan, asked.store, progress, sharing=sharing).run()
 
 

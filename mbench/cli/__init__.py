@@ -121,9 +121,19 @@ def main() -> None:
                 click.echo(f"error: cannot print: {lost}", err=True)
                 status = status or USER_ERROR
         sys.exit(status)
-    # Between the handling of one signal and the end, another may arrive.
+    # Before the command has begun, or between the handling of one signal and the end.
     except KeyboardInterrupt:
-        sys.exit(interruption.exit_status())
+        sys.exit(tell_interrupted())
+
+
+def tell_interrupted() -> int:
+    """Say, once in a process, how to go on; return the exit status."""
+    from mbench.core import interruption
+
+    if interruption.first_telling():
+        with contextlib.suppress(OSError):
+            click.echo("interrupted; run the same command again to continue", err=True)
+    return interruption.exit_status()
 
 
 def _status() -> int:
@@ -136,7 +146,7 @@ def _status() -> int:
         shortened,
         tracebacks_shown,
     )
-    from mbench.core.interruption import exit_status, interrupted
+    from mbench.core.interruption import interrupted
 
     words = [word for word in sys.argv[1:] if word not in (DEBUG, PDB)]
     debug = DEBUG in sys.argv
@@ -157,8 +167,7 @@ def _status() -> int:
             traceback.print_exc()
         if isinstance(error, (click.Abort, KeyboardInterrupt)) or interrupted():
             # Whatever a signal made of the code that it met, e.g. of an import.
-            click.echo("interrupted; run the same command again to continue", err=True)
-            return exit_status()
+            return tell_interrupted()
         if isinstance(error, click.exceptions.NoArgsIsHelpError):
             error.show()
             return error.exit_code

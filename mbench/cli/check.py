@@ -9,19 +9,21 @@ import click
 
 from mbench.cli.options import request, suite_options
 from mbench.cli.output import print_json
+from mbench.core.collection import without_collection
 
 
 @click.command("check")
 @suite_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@without_collection()
 def command(as_json: bool, **options: Any) -> None:
     """Check SUITE and all that goes into it, within seconds: no weights are read.
 
     SUITE is a file, or the name of a suite that comes with mbench (`mbench suites`).
 
     Shows what was found out about models, texts, tasks and budgets. `run` does the same before it
-    loads a model, and refuses the same. A model that is out of reach is not looked at, where the
-    suite states its sizes.
+    loads a model, and refuses the same. A model that cannot be reached is passed over if the suite
+    states its sizes.
 
     Exit status: 0 no mistakes, 2 a mistake in the suite or an input that is refused, 3 a plugin's
     component is broken.

@@ -66,15 +66,16 @@ def _show(comparison: Comparison) -> None:
     from mbench.report.page.comparison import correction, heading
 
     console = console_of(stderr=False)
-    legend = "95 % intervals that hold for all at once; bold: told apart (adjusted)"
-    say(console, f"{heading(comparison)}, {legend}")
+    legend = "95 % intervals that hold for all at once"
+    bold = "; bold: told apart (adjusted)" if console.is_terminal else ""
+    say(console, f"{heading(comparison)}, {legend}{bold}")
     console.print(_table(comparison))
     if comparison.compared:
         say(console, f"told apart at 5 %, {correction(comparison)}")
     for line in comparison.settings:
         say(console, f"differs: {line}")
-    for line in comparison.not_compared:
-        say(console, f"not compared: {line}")
+    for each in comparison.not_compared:
+        say(console, f"not compared: {each.line(most=2)}")
 
 
 def _table(comparison: Comparison) -> Table:

@@ -10,7 +10,7 @@ SHELLS = ("bash", "zsh", "fish")
 @click.command("completion")
 @click.argument("shell", type=click.Choice(SHELLS))
 def command(shell: str) -> None:
-    """Print a script that makes SHELL complete what stands after mbench.
+    """Print a script by which a shell completes mbench's commands, options and names.
 
     \b
     bash: eval "$(mbench completion bash)" in ~/.bashrc

@@ -17,8 +17,9 @@ import click
 from mbench.cli.output import clean, console_of, print_json
 from mbench.cli.summary import duration
 from mbench.core.debugger import debugging
+from mbench.core.early import EarlyFigure
 from mbench.core.output_stream import clean_output, output_stream
-from mbench.run.progress import Progress
+from mbench.run.progress import Progress, figures_in_words
 
 
 class PlainLines(Progress):
@@ -44,7 +45,7 @@ class PlainLines(Progress):
                 f"profiled {values['model']} on {values['corpus']}: {values['tokens']:,} tokens",
                 err=True,
             )
-        elif values.get("status") not in (None, "ok"):
+        elif values.get("status") not in (None, "ok", "early"):
             name = values.get("cell") or f"{values.get('mask')}: {values.get('task')}"
             click.echo(f"{values['status']} {name}: {values['reason']}", err=True)
 
@@ -52,9 +53,14 @@ class PlainLines(Progress):
         """Print the warning."""
         click.echo(f"warning: {text}", err=True)
 
-    def figures(self, label: str, metrics: Mapping[str, float]) -> None:
+    def figures(
+        self,
+        label: str,
+        metrics: Mapping[str, float],
+        early: Mapping[str, EarlyFigure] | None = None,
+    ) -> None:
         """One line of figures."""
-        click.echo(f"{label}  {_figures(metrics)}", err=True)
+        click.echo(f"{label}  {figures_in_words(metrics, early)}", err=True)
 
 
 class JsonLines(Progress):
@@ -237,7 +243,3 @@ def size_in_words(size: int) -> str:
         if size >= factor:
             return f"{size / factor:.1f} {unit}"
     return f"{size} bytes"
-
-
-def _figures(metrics: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())

@@ -23,8 +23,13 @@ if TYPE_CHECKING:
     help="The model, if RESULT has several; PATH_OR_ID: where to load its weights from.",
 )
 @click.option("--method", metavar="NAME", help="The method, if RESULT has several.")
-@click.option("--retain", type=float, metavar="RATIO", help="The budget, if it has several.")
-@click.option("--seed", type=int, metavar="N", help="The seed, if the method has several.")
+@click.option(
+    "--retain",
+    type=float,
+    metavar="RATIO",
+    help="The budget, as the share of experts kept, if RESULT has several.",
+)
+@click.option("--seed", type=int, metavar="N", help="The seed, if the method was run with several.")
 @click.option(
     "--form",
     type=click.Choice(["transformers", "original"]),

@@ -50,7 +50,7 @@ def command(
     Each is a directory, a hub id, maybe with @REVISION, or a plugin's model by name. All weights
     are read, no model is loaded. Masks of BASE in the store are compared with it.
 
-    Exit status: 0 its mask is told, 2 a mistake, 3 it is no selection of BASE's experts.
+    Exit status: 0 its experts are told, 2 a mistake, 3 it is no selection of BASE's experts.
     """
     from mbench.api.identifying import identified
     from mbench.cli.display import json_only

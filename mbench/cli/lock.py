@@ -16,8 +16,8 @@ from mbench.cli.output import print_place
 @click.option(
     "--output",
     type=click.Path(path_type=Path, allow_dash=True),
-    help="The file to write; -: standard output  [default: suite.lock in the folder of the report,"
-    " if there is no report yet]",
+    help="The file to write; -: standard output  [default: suite.lock in reports/SUITE; where"
+    " a report is there, it has one, and a file must be given]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def command(output: Path | None, as_json: bool, **options: Any) -> None:

@@ -75,9 +75,11 @@ def command(
     from mbench.storage.store import Store
 
     sources = [Store(place, make=False) for place in stores]
+    for source in sources:
+        _refuse_other(source)
     target = Store(into)
     for source in sources:
-        if str(source.root) == str(target.root):
+        if _one_place(source, target):
             raise StoreError(f"{source.root} cannot be merged into itself")
     target.require_writable("what is to be merged into it")
     target.listen(warn)
@@ -94,6 +96,28 @@ def command(
         sys.exit(SOME_DIFFER)
 
 
+def _refuse_other(source: Store) -> None:
+    """Raise `StoreError` for a folder of something else; an empty one may become a store."""
+    from mbench.core.errors import StoreError
+    from mbench.storage.artefacts import KINDS
+    from mbench.storage.results_folder import JSON
+
+    if not isinstance(source.root, Path):
+        return
+    names = {each.name for each in source.root.iterdir()}
+    if JSON in names:
+        raise StoreError(f"{source.root} is a report and no store: `mbench report` merges reports")
+    if names and names.isdisjoint(KINDS):
+        raise StoreError(f"{source.root} is no store: it has none of {', '.join(KINDS)}")
+
+
+def _one_place(one: Store, other: Store) -> bool:
+    """Whether two stores are the same, however they are written."""
+    if isinstance(one.root, Path) and isinstance(other.root, Path):
+        return one.root.samefile(other.root)
+    return str(one.root) == str(other.root)
+
+
 def _merge(source: Store, target: Store, kinds: tuple[Any, ...], merged: _Merged) -> None:
     from mbench.core.errors import Damaged
     from mbench.storage.artefacts import KINDS
@@ -101,6 +125,8 @@ def _merge(source: Store, target: Store, kinds: tuple[Any, ...], merged: _Merged
     from mbench.storage.merging import merge
 
     chosen = list(copies(contents(source, kinds or KINDS)))
+    if not chosen:
+        warn(f"{source.root} holds nothing that could be merged: is it a store?")
     with progress_over(chosen, f"merging {source.root}") as watched:
         for stored in watched:
             key = stored.key

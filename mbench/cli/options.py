@@ -47,7 +47,7 @@ _NARROWING = {
         type=float,
         multiple=True,
         metavar="RATIO",
-        help="Run only this retain ratio. Repeatable.",
+        help="Run only the budget that keeps this share of the experts, e.g. 0.5. Repeatable.",
     ),
     "--method": click.option(
         "--method",
@@ -120,6 +120,29 @@ suite_argument = click.argument(
 def suite_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the suite argument and all options that narrow or change the suite."""
     for option in reversed([suite_argument, *_NARROWING.values(), plugin_option, store_option]):
+        function = option(function)
+    return function
+
+
+def early_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that end a mask before it had all items."""
+    for option in (
+        click.option(
+            "--hours",
+            type=float,
+            metavar="H",
+            help="Evaluate all masks on more and more items, in turns, and begin nothing after H"
+            " hours.",
+        ),
+        click.option(
+            "--precision",
+            type=float,
+            metavar="WIDTH",
+            help="Leave out the rest of a task's items for a mask once its difference to the"
+            " unpruned model is known to ± WIDTH in 95 of 100 cases, in units of the task's metric"
+            " (0.01: a point of accuracy, 1 % of a perplexity).",
+        ),
+    ):
         function = option(function)
     return function
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -33,6 +35,22 @@ def console_of(*, stderr: bool) -> Console:
 def clean(text: str) -> str:
     """Text for a console on a terminal."""
     return redacted(visible(text))
+
+
+def say(line: str, *, hang: int = 2, err: bool = False) -> None:
+    """Print a line; on a terminal it is broken between words, and goes on `hang` columns in."""
+    stream = sys.stderr if err else sys.stdout
+    if stream.isatty():
+        columns = shutil.get_terminal_size().columns
+        inner = " " * (hang if hang <= columns - 30 else 2)
+        line = textwrap.fill(
+            line,
+            columns,
+            subsequent_indent=inner,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    click.echo(line, err=err)
 
 
 def print_json(value: Any, stream: TextIO | None = None) -> None:

@@ -6,18 +6,24 @@ from typing import Any
 
 import click
 
-from mbench.cli.options import request, suite_options
-from mbench.cli.output import print_json
+from mbench.cli.options import early_options, request, suite_options
+from mbench.cli.output import print_json, say
 
 
 @click.command("plan")
 @suite_options
+@early_options
 @click.option("--settings", is_flag=True, help="Show the protocol and every method in words, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(settings: bool, as_json: bool, **options: Any) -> None:
+def command(
+    settings: bool, as_json: bool, precision: float | None, hours: float | None, **options: Any
+) -> None:
     """Show what SUITE would cost, what of it is stored, and which differences it can find.
 
     SUITE is a file, or the name of a suite that comes with mbench (`mbench suites`).
+
+    With --precision or --hours the cost is still that of all items, the most that a run can take:
+    how much less it takes depends on outcomes.
     """
     from mbench.cli.display import json_only
     from mbench.cli.plan_display import show_detectable, show_few_masks, show_plan
@@ -27,8 +33,10 @@ def command(settings: bool, as_json: bool, **options: Any) -> None:
     from mbench.plan.detectable import detectable
     from mbench.plan.in_words import methods_in_words, protocol_in_words
     from mbench.plan.random_masks import few_masks
+    from mbench.run.early.words import goal_of
     from mbench.storage.records import to_plain
 
+    goal = goal_of(precision, hours)
     json_stream = click.get_current_context().with_resource(json_only()) if as_json else None
     planned = request(trust_expected=True, **options)
     suite = planned.plan.suite
@@ -37,15 +45,16 @@ def command(settings: bool, as_json: bool, **options: Any) -> None:
     in_words = (*protocol_in_words(suite, planned.plan.corpora), *methods_in_words(planned.plan))
     if json_stream is not None:
         extra = {"random_masks": few, "detectable": differences, "settings": in_words}
-        print_json({**cost.to_json(), **to_plain(extra)}, json_stream)
+        early = {} if goal is None else {"goal": goal}
+        print_json({**cost.to_json(), **to_plain({**extra, **early})}, json_stream)
         return
     click.echo(f"{suite.name}: {suite.title or suite.name}")
-    show_plan(cost, planned.plan, err=False)
+    show_plan(cost, planned.plan, err=False, goal=goal)
     if few is not None:
         show_few_masks(few)
     show_detectable(differences)
     show_notes(budget_findings(planned.plan), err=False)
     for entry in in_words if settings else ():
-        click.echo(f"{entry.name}: {entry.text}")
+        say(f"{entry.name}: {entry.text}")
     if not settings:
         click.echo("--settings shows the protocol and every method in words")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mbench.cli.output import clean, console_of
+from mbench.cli.output import clean, console_of, say
 from mbench.cli.summary import counted, duration
 
 if TYPE_CHECKING:
@@ -50,16 +50,36 @@ def show_plan(estimate: Estimate, plan: Plan, *, err: bool, goal: EarlyGoal | No
     if len(costs) > 1:
         table.add_row("all", *_totals(costs))
     console_of(stderr=err).print(table)
-    for line in _notes(costs, suite):
-        click.echo(line, err=err)
+    # With a goal nothing is forecast: only a run without one measures speeds beforehand.
+    for line in _notes(costs, suite, forecast=goal is None):
+        say(line, err=err)
     if goal is not None:
-        click.echo(f"early: {_goal(goal)}, all of this at most", err=err)
+        say(_upper_bound(costs, goal), err=err)
 
 
-def _goal(goal: EarlyGoal) -> str:
-    """What ends a mask before all items: `±0.01 or 2 hours`."""
-    asked = ((goal.precision, "±{:g}"), (goal.hours, "{:g} hours"))
-    return " or ".join(words.format(value) for value, words in asked if value is not None)
+def _upper_bound(costs: Sequence[ModelCost], goal: EarlyGoal) -> str:
+    """What the table is where a mask may have had enough items before all."""
+    measured = all(cost.speed_measured for cost in costs)
+    said = (
+        f"early verdict, asked for {goal.in_words}: the table is for all items, the most it takes"
+    )
+    known = measured and not any(cost.unknown_tasks for cost in costs)
+    seconds = sum(cost.seconds for cost in costs)
+    if goal.hours is None:
+        return said
+    if not all(cost.speed_known for cost in costs):
+        return f"{said}; what the hours suffice for is not known before speeds are measured"
+    first = sum(cost.first_seconds for cost in costs)
+    if first >= 3600 * goal.hours:
+        return (
+            f"{said}; the hours suffice for no verdict: what comes before, the unpruned model"
+            f" included, takes about {duration(first)}, and is gone on with by the next run"
+        )
+    if not known:
+        return said
+    if seconds <= 3600 * goal.hours:
+        return f"{said}, and all may be done within the hours"
+    return f"{said}; after {duration(3600 * goal.hours)} nothing more is begun"
 
 
 def _table(first: str, *others: str) -> Table:
@@ -75,9 +95,8 @@ def _table(first: str, *others: str) -> Table:
 
 def _figures(cost: ModelCost) -> tuple[str, ...]:
     at_most = "" if cost.masks_final else "≤ "
-    left = cost.evaluations - cost.evaluations_cached
+    left = cost.evaluations_left
     unknown = bool(cost.unknown_tasks)
-    roughly = "" if cost.speed_measured or not cost.seconds else "~"
     return (
         f"{cost.cells:,}",
         f"{at_most}{cost.masks:,}",
@@ -87,9 +106,16 @@ def _figures(cost: ModelCost) -> tuple[str, ...]:
         "not counted"
         if unknown
         else f"{'≤ ' if cost.search_tokens else ''}{tokens(_tokens(cost))}",
-        "-" if unknown else f"{roughly}{duration(cost.seconds)}",
+        _time(cost),
         size(cost.weight_bytes),
     )
+
+
+def _time(cost: ModelCost) -> str:
+    """Nothing but what measured speeds come to: what is assumed was three times too short."""
+    if cost.unknown_tasks or not cost.speed_known:
+        return "-"
+    return f"{'' if cost.speed_measured else '~'}{duration(cost.seconds)}"
 
 
 def _tokens(cost: ModelCost) -> int:
@@ -114,6 +140,7 @@ def _totals(costs: Sequence[ModelCost]) -> tuple[str, ...]:
             unknown_tasks=tuple(task for cost in costs for task in cost.unknown_tasks),
             seconds=sum(cost.seconds for cost in costs),
             speed_measured=all(cost.speed_measured for cost in costs),
+            speed_known=all(cost.speed_known for cost in costs),
             weight_bytes=max(cost.weight_bytes for cost in costs),
         )
     )
@@ -129,13 +156,24 @@ def size(count: int) -> str:
     return f"{count / 1e9:.0f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
-def _notes(costs: Sequence[ModelCost], suite: Suite) -> Iterator[str]:
+def _notes(costs: Sequence[ModelCost], suite: Suite, *, forecast: bool) -> Iterator[str]:
+    if not all(cost.masks_final for cost in costs):
+        yield "pass: one mask on one task; ≤: masks that turn out to be equal are evaluated once"
     if all(cost.evaluations == cost.evaluations_cached and not cost.profiles for cost in costs):
         yield "nothing to do: everything is in the store"
     elif all(cost.speed_measured for cost in costs):
         yield "time: at the speed last measured"
     else:
-        yield "~: on a few CPU cores, as no speed was measured here yet"
+        later = "; a run measures it in its first minute" if forecast else ""
+        if all(cost.speed_known for cost in costs):
+            yield (
+                "~: rough: tasks not measured here are taken to be as fast, per token, as others"
+                + later
+            )
+        else:
+            yield f"time -: no speed was measured here yet{later}"
+    if begun := sum(cost.evaluations_begun for cost in costs):
+        yield f"of the passes to do, {begun:,} are begun: tokens and time are of what is missing"
     if unknown := _names(task for cost in costs for task in cost.unknown_tasks):
         yield f"tokens of {unknown} are not counted yet: `mbench check`, given the same, does that"
     if expected := _names(task for cost in costs for task in cost.expected_tasks):
@@ -145,7 +183,7 @@ def _notes(costs: Sequence[ModelCost], suite: Suite) -> Iterator[str]:
     if searching := sum(cost.search_tokens for cost in costs):
         yield f"of the tokens, searches for masks may spend up to {tokens(searching)}"
     if suite.efficiency is not None:
-        yield "and size, memory and speed at each budget, unless measured here before"
+        yield "not in these figures: measuring memory and speed of each budget, as the suite asks"
     for cost in costs:
         if not cost.files_available:
             yield f"{cost.model}: its files cannot be read: sizes are those the suite states"
@@ -171,10 +209,11 @@ def show_few_masks(few: FewMasks) -> None:
 
     cost = "" if few.tokens is None else f", {tokens(few.tokens)} tokens"
     cost += "" if few.seconds is None else f", {duration(few.seconds)}"
-    click.echo(
-        f"random: {counted(few.masks, 'mask')} at each budget: to beat all is a rank p-value of"
-        f" 1/{few.masks + 1} = {few.least_p:.2f}; {ENOUGH} are the fewest for 0.05:"
-        f" --set {few.key}={ENOUGH} adds {few.more} at each budget{cost}"
+    bound = " at most" if cost and not few.all_tasks else ""
+    say(
+        f"random: {counted(few.masks, 'mask')} at each budget: a method that beats them all has, by"
+        f" its rank, p = 1/{few.masks + 1} = {few.least_p:.2f}; for 0.05 it takes {ENOUGH} masks:"
+        f" --set {few.key}={ENOUGH} adds {few.more} at each budget{cost}{bound}"
     )
 
 
@@ -186,9 +225,9 @@ def show_detectable(rows: Sequence[Detectable]) -> None:
     for row in rows:
         by_model.setdefault(row.model, []).append(replace(row, model=""))
     alike = len({tuple(map(_cells, of_model)) for of_model in by_model.values()}) == 1
-    click.echo("least difference that is told apart (80 % power; 5 % for each question):")
+    click.echo("least difference that a run would find (power 80 %, 5 % for each question):")
     questions = [
-        f"{question}\n{counted(rows[0].comparisons[family], 'test')}"
+        f"{question}\n{_tests([row.comparisons[family] for row in rows])}"
         for family, question in QUESTIONS.items()
     ]
     table = _table("Task", "Items", "Disagree", *questions)
@@ -198,14 +237,21 @@ def show_detectable(rows: Sequence[Detectable]) -> None:
             table.add_row(clean(name), *_cells(row))
     console_of(stderr=False).print(table)
     if any(row.disagree is None and row.units is not None for row in rows):
-        click.echo(
-            "perplexities: items are documents, as so many of equal size; differences of the log"
+        say(
+            "perplexities: items are documents, counted as if of equal size; differences are of the"
+            " logarithm"
         )
     if any(not row.measured for row in rows):
-        click.echo(
+        say(
             f"assumed: two masked models disagree on {100 * ASSUMED:.0f} % of right/wrong items,"
             " and random masks score alike; of perplexities nothing is known before a run"
         )
+
+
+def _tests(counts: Sequence[int]) -> str:
+    """`36 tests`; fewer where methods have a shorter list of tasks."""
+    fewest, most = min(counts), max(counts)
+    return counted(most, "test") if fewest == most else f"{fewest:,}–{counted(most, 'test')}"
 
 
 def _cells(row: Detectable) -> tuple[str, ...]:

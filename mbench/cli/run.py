@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -9,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mbench.cli.options import request, suite_options, warn_of_failures
+from mbench.cli import tell_interrupted
+from mbench.cli.options import early_options, request, suite_options, warn_of_failures
 from mbench.cli.output import print_place
-from mbench.core import interruption
 from mbench.core.clean_text import shown_place
 from mbench.core.errors import SOME_FAILED
 
 if TYPE_CHECKING:
     from mbench.api.request import Request
+    from mbench.api.running import Finished, Prepared
     from mbench.core.early import EarlyGoal
     from mbench.core.results import Results
     from mbench.report.publish import WrittenReport
+    from mbench.run.executor import Executor
     from mbench.run.progress import Progress
     from mbench.run.session import Outcome
 
@@ -33,28 +36,15 @@ if TYPE_CHECKING:
     show_default=True,
     help="Folder of reports; this one is written to its subfolder named after the suite.",
 )
-@click.option(
-    "--precision",
-    type=float,
-    metavar="WIDTH",
-    help="End a mask on a task once its difference to the unpruned model is known to ± WIDTH in"
-    " 95 of 100 cases, in units of the task's metric (0.01: a point of accuracy, 1 % of a"
-    " perplexity).",
-)
-@click.option(
-    "--hours",
-    type=float,
-    metavar="H",
-    help="Evaluate all masks on more and more items, and begin nothing after H hours.",
-)
+@early_options
 @click.option(
     "--executor",
     "engine",
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="Who evaluates the masks: this machine, or actors of a Ray cluster (mbench[ray]), each"
-    " with the model on its GPUs.",
+    help="Who evaluates the masks: this machine, or actors of a Ray cluster (pip install"
+    " mbench[ray]), each with the model on its GPUs.",
 )
 @click.option(
     "--gpus",
@@ -65,17 +55,22 @@ if TYPE_CHECKING:
 @click.option(
     "--launcher",
     type=click.Choice(["submitit"]),
-    help="Have workers do all of it first, as jobs that submitit starts (mbench[submitit]).",
+    help="Have workers do the work first (see `mbench worker`), as jobs that submitit starts (pip"
+    " install mbench[submitit]).",
 )
 @click.option(
-    "--workers", type=click.IntRange(1), metavar="N", help="Jobs of the launcher  [default: 1]."
+    "--workers",
+    type=click.IntRange(1),
+    metavar="N",
+    help="How many workers the launcher starts  [default: 1].",
 )
 @click.option(
     "--launcher-option",
     "launcher_options",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Of submitit, e.g. cluster=slurm, slurm_partition=gpu, timeout_min=600. Repeatable.",
+    help="A setting of submitit, e.g. cluster=slurm, slurm_partition=gpu, timeout_min=600."
+    " Repeatable.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.option("--quiet", is_flag=True, help="Print only failures and the report's path.")
@@ -102,18 +97,18 @@ def command(
 
     What is in the store is not computed again; an interrupted run continues where it stopped.
 
-    With --precision or --hours, a mask may have had enough items before it had all of them; the
-    report says from how many each figure is. A later run goes on from there.
+    With --precision or --hours, masks need not be evaluated on all items: the report says on how
+    many each figure rests. A later run goes on from there.
 
     Ctrl-C, SIGTERM and SIGHUP end a run: what is finished is stored, and a report of it is written.
 
     Exit status: 0 all done, 2 a mistake in the suite or its inputs or a file that cannot be
     written, 3 something failed, 130, 143 and 129 ended by Ctrl-C, SIGTERM and SIGHUP.
     """
-    from mbench.api.running import carry_out, current_page, executor_of, prepare, report
+    from mbench.api.running import executor_of, prepare
     from mbench.cli.display import json_only, watching
     from mbench.cli.plan_display import show_plan
-    from mbench.cli.summary import show_end, show_notes
+    from mbench.cli.summary import show_notes
     from mbench.run.early.words import goal_of
 
     goal = goal_of(precision, hours)
@@ -122,29 +117,21 @@ def command(
     executor = executor_of(asked, goal, engine, gpus)
     _refuse_without(launcher, goal, workers, launcher_options)
     words = ["mbench", *sys.argv[1:]]
-    prepared = prepare(asked, output, words, partial(click.echo, err=True))
+    prepared = prepare(asked, output, words, partial(click.echo, err=True), goal)
     if not as_json and not quiet:
         show_plan(prepared.cost, asked.plan, err=True, goal=goal)
         show_notes(prepared.findings)
     with watching(json_stream=json_stream, quiet=quiet) as progress:
         progress.event("plan", **prepared.cost.to_json())
+        if goal is not None:
+            progress.event("goal", precision=goal.precision, hours=goal.hours)
         if launcher is not None:
             _launch(asked, workers or 1, launcher_options, prepared.report.directory, progress)
-        outcome = carry_out(prepared, progress, executor)
-        page = current_page(prepared, outcome)
-        finished = report(prepared, outcome, progress) if page is None else None
-    if page is not None:
-        _tell_current(page, progress, as_json=as_json, quiet=quiet)
-    if finished is None:
-        failed = 0
-    elif as_json:
-        failed = _tell_end(progress, finished.results, outcome, finished.published)
-    else:
-        failed = show_end(finished.results, outcome, finished.published, quiet=quiet)
+        made = _made(prepared, progress, executor)
+    failed = _tell(made, progress, as_json=as_json, quiet=quiet)
     warn_of_failures(asked.registry, asked.registry.rejected_files)
-    if outcome.interrupted:
-        click.echo("interrupted; run the same command again to continue", err=True)
-        sys.exit(interruption.exit_status())
+    if not isinstance(made, Path) and made.outcome.interrupted:
+        sys.exit(tell_interrupted())
     if failed or asked.registry.rejected_files:
         sys.exit(SOME_FAILED)
 
@@ -178,16 +165,52 @@ def _launch(
     launch(asked, workers, options_of(options), logs, tell, progress.warning)
 
 
+def _made(prepared: Prepared, progress: Progress, executor: Executor) -> Finished | Path:
+    """What the run gave; or the page that is there, where nothing has changed."""
+    from mbench.api.running import carry_out, current_page, finished_page, report
+
+    page = finished_page(prepared)
+    if page is not None:
+        return page
+    outcome = carry_out(prepared, progress, executor)
+    page = current_page(prepared, outcome)
+    return report(prepared, outcome, progress) if page is None else page
+
+
+def _tell(made: Finished | Path, progress: Progress, *, as_json: bool, quiet: bool) -> int:
+    """Say how the run ended; returns the number of problems."""
+    from mbench.cli.summary import show_end
+
+    if isinstance(made, Path):
+        _tell_current(made, progress, as_json=as_json, quiet=quiet)
+        return 0
+    told = made.results, made.outcome, made.published
+    return _tell_end(progress, *told) if as_json else show_end(*told, quiet=quiet)
+
+
 def _tell_current(page: Path, progress: Progress, *, as_json: bool, quiet: bool) -> None:
     """Nothing was left to do, and nothing to write."""
     if as_json:
         progress.event(
-            "done", report=shown_place(page), problems=[], interrupted=False, unchanged=True
+            "done",
+            report=shown_place(page),
+            problems=[],
+            interrupted=False,
+            early=_early_in(page.parent),
+            unchanged=True,
         )
         return
     if not quiet:
         click.echo("nothing has changed: the report is as it was", err=True)
     print_place(page)
+
+
+def _early_in(folder: Path) -> int:
+    """Early figures of a report that is as a run left it."""
+    from mbench.storage.report_folder import VERDICT
+
+    counts = json.loads((folder / VERDICT).read_text(encoding="utf-8"))["evaluations"]
+    return int(counts.get("early", 0))
 
 
 def _tell_end(
@@ -198,5 +221,8 @@ def _tell_end(
 
     problems = [{"what": what, "why": why} for what, why in list_problems(results)]
     place = shown_place(published.page)
-    progress.event("done", report=place, problems=problems, interrupted=outcome.interrupted)
+    early = sum(len(cell.early) for cell in results.cells)
+    progress.event(
+        "done", report=place, problems=problems, interrupted=outcome.interrupted, early=early
+    )
     return len(problems)

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, unquote, urlsplit
 
-HOST = "127.0.0.1"
+from mbench.storage.report_folder import PAGE
 
-INDEX = "index.html"
+HOST = "127.0.0.1"
 
 TEXT = "text/plain; charset=utf-8"
 
@@ -68,9 +68,11 @@ RELOADING = """\
 WAITING = """\
 <!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>No report yet</title></head>
-<body><p>No report in {folder} yet: this page shows it as soon as a run has written one.</p>
+<body><p>No report in {folder} yet: this page shows it as soon as a run has written one.</p>{below}
 </body></html>
 """
+
+BELOW = "<p>In folders within it there are: {links}</p>"
 
 
 class FolderServer(ThreadingHTTPServer):
@@ -118,6 +120,19 @@ def find(folder: Path, path: str) -> Path | None:
     return place if place.is_file() or place.is_dir() else None
 
 
+def pages_within(folder: Path) -> list[str]:
+    """The folders in `folder` that have a page: reports, and folders of reports."""
+    names = sorted(page.parent.name for page in folder.glob(f"*/{PAGE}"))
+    return [name for name in names if find(folder, f"{quote(name)}/{PAGE}")]
+
+
+def _waiting(folder: Path) -> str:
+    """The page of a folder that has none."""
+    links = [f'<a href="{quote(name)}/">{html.escape(name)}</a>' for name in pages_within(folder)]
+    below = BELOW.format(links=", ".join(links)) if links else ""
+    return WAITING.format(folder=html.escape(str(folder)), below=below)
+
+
 class _Answer(BaseHTTPRequestHandler):
     """GET and HEAD of one address."""
 
@@ -147,9 +162,9 @@ class _Answer(BaseHTTPRequestHandler):
             if not path.endswith("/"):
                 self._redirect(path)
                 return
-            place = find(self.server.folder, f"{path}{INDEX}")
+            place = find(self.server.folder, f"{path}{PAGE}")
             if place is None and not path.strip("/"):
-                words = WAITING.format(folder=html.escape(str(self.server.folder)))
+                words = _waiting(self.server.folder)
                 self._send(BytesIO(), '"none"', KINDS[".html"], words.encode(), whole)
                 return
         if place is None or not place.is_file():

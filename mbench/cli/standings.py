@@ -29,8 +29,8 @@ def show_standings(run: RunBoards) -> None:
         if run.score is None or not boards.boards:
             continue
         direction = "higher" if run.score.higher else "lower"
-        tied = "bold: tied for best"
-        say(console, f"{boards.group.model}: {run.score.name}, {direction} is better; {tied}")
+        tied = "; bold: tied for best" if console.is_terminal else ""
+        say(console, f"{boards.group.model}: {run.score.name}, {direction} is better{tied}")
         if words := stored_in_words(run.results, boards.group.model):
             say(console, words)
         console.print(_scores(boards, run.score))
@@ -79,7 +79,7 @@ def _answers(boards: GroupBoards) -> Table:
 def _in_words(answer: Answer) -> str:
     """Up to three lines, as the page has them."""
     head = f"{answer.name}, {answer.chip}" if answer.name else answer.chip
-    last = " ".join(part for part in (answer.why or answer.interval_text, answer.note) if part)
+    last = "; ".join(part for part in (answer.why or answer.interval_text, answer.note) if part)
     return "\n".join(line for line in (head, answer.figures_text, last) if line)
 
 

@@ -53,7 +53,7 @@ def command() -> None:
     """
 
 
-@command.command("list")
+@command.command("list", short_help="List what is stored, newest last.")
 @click.argument("text", default="")
 @kind_option
 @store_option
@@ -167,7 +167,7 @@ def verify(
         sys.exit(SOME_DAMAGED)
 
 
-@command.command("prune")
+@command.command("prune", short_help="Remove what SUITES do not need, or what is old.")
 @suites_argument
 @click.option("--older-than", metavar="30d", help="Only what is older: hours h, days d, weeks w.")
 @click.option("--damaged", is_flag=True, help="Remove what was set aside because it was damaged.")
@@ -228,7 +228,7 @@ def prune(
     say(f"removed {what}" if yes else f"would remove {what}; --yes removes them")
 
 
-@command.command("copy")
+@command.command("copy", short_help="Copy all, or what SUITES need, to another store.")
 @click.argument("destination", type=STORE)
 @suites_argument
 @kind_option

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
 
-from mbench.cli.output import print_place
-from mbench.core.results import LACKS, budget_label
+from mbench.cli.output import print_place, say
+from mbench.core.cell_results import LACKS, budget_label
+from mbench.core.run_record import IN_ALL
 
 if TYPE_CHECKING:
     from mbench.core.admission import Finding
@@ -21,7 +23,7 @@ def show_notes(findings: Iterable[Finding], *, err: bool = True) -> None:
     """What a reader of the figures should know of the inputs."""
     for finding in findings:
         if finding.level == "note":
-            click.echo(f"note: {finding.subject}, {finding.fact}: {finding.words}", err=err)
+            say(f"note: {finding.subject}, {finding.fact}: {finding.words}", err=err)
 
 
 def show_findings(findings: Iterable[Finding]) -> None:
@@ -30,7 +32,7 @@ def show_findings(findings: Iterable[Finding]) -> None:
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     for *short, words in rows:
         cells = (text.ljust(width) for text, width in zip(short, widths, strict=True))
-        click.echo("  ".join((*cells, words)))
+        say("  ".join((*cells, words)), hang=sum(widths) + 6)
 
 
 def counted(number: int, noun: str) -> str:
@@ -63,18 +65,19 @@ def show_end(results: Results, outcome: Outcome, published: WrittenReport, *, qu
         click.echo(f"{label}: {reason}", err=True)
     if not quiet:
         tasks = results.task_metrics
-        spent = sum(outcome.seconds.values())
+        (run,) = results.provenance.runs
         ok = sum(
             cell.status == "ok"
             and all(cell.task_status(t).status in ("ok", "left out") for t in tasks)
             for cell in results.cells
         )
-        early = sum(len(cell.early) for cell in results.cells)
+        early = Counter(figure.ended for cell in results.cells for figure in cell.early.values())
+        ends = ", ".join(f"{count:,} {ended}" for ended, count in early.most_common())
         click.echo(
             f"{ok} of {counted(len(results.cells), 'cell')} complete,"
-            + (f" {counted(early, 'figure')} from some items," if early else "")
+            + (f" {counted(early.total(), 'figure')} from some items ({ends})," if early else "")
             + f" {counted(len(problems), 'problem')},"
-            f" {outcome.forward_tokens:,} forward tokens, {duration(spent)}",
+            f" {outcome.forward_tokens:,} forward tokens, {duration(run.cost.seconds[IN_ALL])}",
             err=True,
         )
     print_place(published.page)

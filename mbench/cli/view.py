@@ -23,8 +23,13 @@ def command(directory: Path, port: int | None, no_open: bool) -> None:
     from mbench.cli.served_folder import HOST, FolderServer
 
     if not directory.is_dir():
+        from mbench.core.errors import did_you_mean
+
+        beside = [] if directory.exists() else map(str, directory.parent.glob("*/"))
+        meant = did_you_mean(str(directory), beside)
         raise click.UsageError(
-            f"{directory} is no folder: give a report's, e.g. reports/quickstart, or that of all"
+            f"{directory} is no folder"
+            + (meant or ": give a report's, e.g. reports/quickstart, or that of all")
         )
     try:
         server = FolderServer(directory, port or 0)
@@ -46,15 +51,11 @@ def command(directory: Path, port: int | None, no_open: bool) -> None:
 
 
 def _first_page(directory: Path) -> str:
-    """The only report of a folder that has no more, else the folder's own page."""
-    from mbench.cli.served_folder import INDEX
+    """The only page below a folder, a report or the list of some, else the folder's own page."""
+    from mbench.cli.served_folder import pages_within
     from mbench.storage.results_folder import JSON
 
-    if (directory / JSON).exists():
+    within = pages_within(directory)
+    if (directory / JSON).exists() or len(within) != 1:
         return ""
-    reports = [
-        entry.name
-        for entry in sorted(directory.iterdir())
-        if not entry.name.startswith(".") and (entry / JSON).exists() and (entry / INDEX).exists()
-    ]
-    return f"{quote(reports[0])}/" if len(reports) == 1 else ""
+    return f"{quote(within[0])}/"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ class BatchLimit:
         """
         self.tokens = tokens
         """Of the next batch, at most."""
+        self.rows: int | None = None
+        """Answers that are generated side by side, at most; None before memory ran out over more.
+        """
         self._devices = tuple(devices)
         self._tell = tell
 
@@ -85,7 +89,7 @@ class BatchLimit:
                 nothing may be kept.
 
         Raises:
-            torch.OutOfMemoryError: a single piece is too much; a `RuntimeError` on the CPU.
+            torch.OutOfMemoryError: a single piece is too much, on the CPU, too.
         """
         while True:
             limit = self.tokens
@@ -114,21 +118,52 @@ class BatchLimit:
         return found[0]
 
     def _try(self, compute: Callable[[Batch], object], batch: Batch, tokens: int) -> None:
-        held = self._watched()
         try:
-            compute(batch)
-        except Exception as error:
-            if not out_of_memory(error) or tokens > self.tokens or tokens < 2:
-                raise
-            problem = type(error).__name__
-        else:
-            self._grow(tokens, held)
+            with self.measured(tokens):
+                compute(batch)
             return
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            if tokens > self.tokens or tokens < 2:
+                raise _too_large(tokens, error) from error
+            problem = type(error).__name__
         # Only here is the error gone, and with it the tensors of the functions that it came from.
-        self.tokens = min(self.tokens, tokens) // 2
+        self.halve(tokens, problem)
+
+    @contextmanager
+    def measured(self, tokens: int, share: float = SHARE) -> Iterator[None]:
+        """Around a batch of so many tokens: later ones may take that share of free memory."""
+        held = self._watched()
+        yield
+        self._grow(tokens, held, share)
+
+    def halve(self, tokens: int, problem: str) -> None:
+        """Memory ran out over a batch of so many tokens; `problem` is the error's name.
+
+        Half of the limit and not of the batch: the last batch may be far smaller than those that
+        there was memory for, and others use a GPU, too. Where it is cut as before, it is tried
+        again. To be called where the error and what it holds is gone.
+        """
+        self.tokens = max(1, self.tokens // 2)
         self._devices = ()
         _give_back()
         self._tell(f"out of memory ({problem}) at {tokens} tokens, goes on with {self.tokens}")
+
+    def halve_rows(self, rows: int, problem: str) -> None:
+        """Memory ran out over so many answers side by side; as `halve`."""
+        self.rows = max(1, rows // 2)
+        self._devices = ()
+        _give_back()
+        self._tell(
+            f"out of memory ({problem}) with {rows} answers at once, goes on with {self.rows}"
+        )
+
+    def stay(self, problem: str, told: str) -> None:
+        """Memory ran out over what no limit makes smaller; as `halve`."""
+        self._devices = ()
+        _give_back()
+        self._tell(f"out of memory ({problem}) over {told}")
 
     def _watched(self) -> list[int]:
         """Bytes held on each device now; from here on their peak is counted anew."""
@@ -138,12 +173,12 @@ class BatchLimit:
             torch.cuda.reset_peak_memory_stats(device)
         return [torch.cuda.memory_allocated(device) for device in self._devices]
 
-    def _grow(self, tokens: int, held: Sequence[int]) -> None:
+    def _grow(self, tokens: int, held: Sequence[int], share: float) -> None:
         """To what fits by the memory that a batch of `tokens` took."""
         import torch
 
         fits = [
-            SHARE * free_memory(device) * tokens / max(1, peak - before)
+            share * free_memory(device) * tokens / max(1, peak - before)
             for device, before in zip(self._devices, held, strict=True)
             if (peak := torch.cuda.max_memory_allocated(device))
         ]
@@ -187,6 +222,16 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in MESSAGES)
+
+
+def _too_large(tokens: int, error: Exception) -> RuntimeError:
+    """The error for a piece that memory has no room for."""
+    import torch
+
+    why = (str(error).strip().splitlines() or [""])[0]
+    return torch.OutOfMemoryError(
+        f"no memory for {tokens} tokens that cannot be read in parts: {why}"
+    )
 
 
 def _give_back() -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
+
+NOT_FINITE = "an outcome that is not finite"
+TOO_FEW = "too few items to tell"
 
 Ending = Literal["precise", "settled", "hopeless", "out of time", "whole"]
 """Why no more items of a cell were evaluated: its difference is known to the asked width, or lies
@@ -20,6 +24,12 @@ class EarlyGoal:
     perplexities in units of the mean loss, so that 0.01 is 1 %."""
     hours: float | None = None
     """Wall-clock hours after which no further look begins."""
+
+    @property
+    def in_words(self) -> str:
+        """`±0.01 or 2 hours`: what ends a mask before all items, whichever comes first."""
+        asked = ((self.precision, "±{:g}"), (self.hours, "{:g} hours"))
+        return " or ".join(words.format(value) for value, words in asked if value is not None)
 
 
 @dataclass(frozen=True)
@@ -54,11 +64,20 @@ class EarlyFigure:
     """Likewise, of all masks of its budget on all tasks at once, so that means over tasks can be
     bounded by the means of the bounds."""
     overall_high: float
-    stderr: float
-    """Standard error of the difference over items like these, were all of them evaluated; of
-    perplexities in units of the mean loss."""
     masks: int
-    """Masks that the last four hold for at once."""
+    """Masks that `among` and `overall` hold for at once."""
     predictors: int
     """Finished masks, the unpruned model among them, whose outcomes the estimate is adjusted by."""
     ended: Ending
+
+    @property
+    def half(self) -> float:
+        """Half of the 95 % interval over all looks; not finite where `untold` says why."""
+        return (self.high - self.low) / 2
+
+    @property
+    def untold(self) -> str:
+        """Why nothing can be said of the difference; empty where something is."""
+        if not math.isfinite(self.figure):
+            return NOT_FINITE
+        return "" if math.isfinite(self.half) else TOO_FEW

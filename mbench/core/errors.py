@@ -98,10 +98,15 @@ def unknown(what: str, name: str, choices: Iterable[str]) -> str:
     """
     name, valid = shortened(name), sorted(choices)
     few = len(valid) <= MOST_LISTED
-    near = difflib.get_close_matches(name, valid, n=1 if few else 4)
-    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    hint = did_you_mean(name, valid, most=1 if few else 4)
     listed = f" (valid: {', '.join(valid) or 'none'})" if few else ""
     return f"unknown {what} {name!r}{hint}{listed}"
+
+
+def did_you_mean(name: str, choices: Iterable[str], *, most: int = 1) -> str:
+    """What a message about a mistyped name goes on with; empty if no choice is like it."""
+    near = difflib.get_close_matches(shortened(name), list(choices), n=most)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:

@@ -70,8 +70,9 @@ class Evaluation:
     @cached_property
     def columns(self) -> dict[str, np.ndarray]:
         """`item` and the numeric columns as arrays: a report reads them hundreds of times."""
-        numeric = self.items.select_dtypes("number")
-        arrays = {str(name): numeric[name].to_numpy(float) for name in numeric}
+        named = {str(name): self.items[name] for name in self.items}
+        numeric = {name: each for name, each in named.items() if each.dtype.kind in "iuf"}
+        arrays = {name: each.to_numpy(float) for name, each in numeric.items()}
         return {"item": self.names.array, **arrays}
 
 
@@ -85,6 +86,12 @@ class GenerationWork:
     """Forward passes for one token of each row."""
     answer_tokens: int = 0
     answer_seconds: float = 0.0
+    ended: int = 0
+    """Answers that ended before their limit."""
+    begun: int = 0
+    """Answers."""
+    limits: int = 0
+    """Of the answers begun, together."""
 
 
 class Evaluator(Protocol):

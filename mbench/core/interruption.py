@@ -21,6 +21,9 @@ SIGNALS = tuple(
 SAME = 1.0
 """Seconds within which a second signal is the same wish: clusters and terminals send several."""
 
+AGAIN = 0.05
+"""Seconds after which a signal that came too early is looked at again."""
+
 WRITING = "the report is being written; once more to end without it\n"
 
 
@@ -37,6 +40,8 @@ class _State:
     finishing: bool = False
     """Whether what is left to do is short, so that one signal only gets an answer."""
     answered: bool = False
+    told: bool = False
+    """Whether it was said how to go on."""
 
 
 _state = _State()
@@ -63,6 +68,18 @@ def watched() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Put back what a library replaces in this block, in Python or below, of handlers in Python."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if callable(handler) and threading.current_thread() is threading.main_thread():
+                signal.signal(number, handler)
+
+
 def _without_interruptions(hook: Callable[[Any], object]) -> Callable[[Any], None]:
     """Python prints what a destructor cannot raise; `stop_if_asked` raises it again instead."""
 
@@ -73,7 +90,12 @@ def _without_interruptions(hook: Callable[[Any], object]) -> Callable[[Any], Non
     return print_others
 
 
-def _handle(number: int, _frame: FrameType | None) -> None:
+def _handle(number: int, frame: FrameType | None) -> None:
+    if _importing_torch(frame):
+        again = threading.Timer(AGAIN, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+        return
     now = time.monotonic()
     if now - _state.last < SAME:
         return
@@ -86,6 +108,16 @@ def _handle(number: int, _frame: FrameType | None) -> None:
             os.write(2, WRITING.encode())
         return
     raise Interrupted
+
+
+def _importing_torch(frame: FrameType | None) -> bool:
+    """Whether torch is being imported: what is raised in some of its C++ aborts the process."""
+    while frame is not None:
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if frame.f_code.co_name == "<module>" and package == "torch":
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextlib.contextmanager
@@ -106,6 +138,12 @@ def stop_if_asked() -> None:
     """
     if _state.received is not None and not _state.finishing:
         raise Interrupted
+
+
+def first_telling() -> bool:
+    """Whether nobody has asked this before, i.e. how to go on was not said yet."""
+    told, _state.told = _state.told, True
+    return not told
 
 
 def exit_status() -> int:

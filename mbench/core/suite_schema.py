@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import sys
+from collections.abc import Iterator
+from inspect import cleandoc, getsource
+from itertools import pairwise
 from typing import Any
 
+from pydantic import BaseModel
+
 from mbench.core.suite import Suite
-from mbench.core.suite_values import MOST_SEEDS
+from mbench.core.suite_values import MOST_SEEDS, Strict
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -17,6 +24,11 @@ def suite_schema() -> dict[str, Any]:
     """
     schema = Suite.model_json_schema()
     kinds = schema["$defs"]
+    for model in _models(Strict):
+        place = schema if model is Suite else kinds[model.__name__]
+        for name, words in descriptions(model).items():
+            described = {**place["properties"][name], "description": words}
+            place["properties"][name] = dict(sorted(described.items()))
     for method in (*_values(schema, "methods"), *_values(schema, "candidates")):
         _or(method, {"type": "null"})  # `random:` alone
     _or(kinds["ComponentSpec"], {"type": "string"})
@@ -38,6 +50,36 @@ def suite_schema() -> dict[str, Any]:
             if "patternProperties" in value:
                 value["additionalProperties"] = False
     return {"$schema": DIALECT, **schema, "title": "A suite of mbench"}
+
+
+def descriptions(model: type[BaseModel]) -> dict[str, str]:
+    """Field -> the text below it in the source.
+
+    Pydantic would read it whenever a suite is loaded, which takes longer than all else of it.
+    """
+    texts: dict[str, str] = {}
+    for each in reversed(model.__mro__):
+        if each is not Strict and issubclass(each, Strict):
+            (body,) = (node.body for node in _classes(each) if node.name == each.__name__)
+            for field, after in pairwise(body):
+                match field, after:
+                    case (
+                        ast.AnnAssign(target=ast.Name(id=name)),
+                        ast.Expr(value=ast.Constant(value=str(text))),
+                    ):
+                        texts[name] = cleandoc(text)
+    return texts
+
+
+def _classes(model: type) -> Iterator[ast.ClassDef]:
+    tree = ast.parse(getsource(sys.modules[model.__module__]))
+    return (node for node in tree.body if isinstance(node, ast.ClassDef))
+
+
+def _models(base: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for model in base.__subclasses__():
+        yield model
+        yield from _models(model)
 
 
 def _values(schema: dict[str, Any], key: str) -> list[dict[str, Any]]:

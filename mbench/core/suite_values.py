@@ -59,6 +59,4 @@ RetainRatio = Annotated[float, Field(gt=0, lt=1)]
 class Strict(BaseModel):
     """Unknown keys are errors, and values are not converted or changed."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)

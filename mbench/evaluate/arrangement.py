@@ -18,8 +18,11 @@ import numpy as np
 PAIRS = 20_000
 """Pairs of tokens whose attention costs as much as one token elsewhere: 8192 operations a pair and
 160 million a token in a layer of Qwen1.5-MoE-A2.7B."""
-LONGEST_ROW = 4096
-"""Tokens of a row, at most; a single sequence may have more."""
+LONGEST_ROW = 8192
+"""Tokens of a row, at most, unless sequences are so long that `LONGEST` are more."""
+LONGEST = 3
+"""How many times the tokens of its longest sequence a row may have in any case: the attention of
+longer rows takes more memory, and gains little where sequences share nearly all that they are."""
 LINE = 256
 """Tokens up to which rows are laid end to end; a line of one row may have more."""
 FULL = 0.93
@@ -35,7 +38,7 @@ class Row:
     shared: tuple[int, ...]
     """Of each, the first tokens that it has in common with the one before it; 0 of the first."""
     tokens: int
-    """What is computed: the nodes of the tree of their prefixes."""
+    """What is computed: the nodes of the tree of their prefixes, but those that were begun."""
 
 
 Line = tuple[Row, ...]
@@ -49,17 +52,18 @@ class Arrangement:
         # Big-endian, so that bytes compare as the numbers do.
         self._written = [np.array(each, dtype=">u4") for each in sequences]
         keys = [each.tobytes() for each in self._written]
-        order = sorted(range(len(keys)), key=keys.__getitem__)
-        self._place = np.empty(len(order), dtype=np.int64)
-        self._place[order] = np.arange(len(order))
-        self.floor = sum(self._new(order))
+        self.order = sorted(range(len(keys)), key=keys.__getitem__)
+        """Numbers of the sequences, in lexicographic order."""
+        self._place = np.empty(len(keys), dtype=np.int64)
+        self._place[self.order] = np.arange(len(keys))
+        self.floor = sum(self._new(self.order))
         """Tokens that would do if nothing were computed twice."""
 
     def _new(self, order: Sequence[int]) -> list[int]:
-        shared = self._shared(order)
+        shared = self.shared(order)
         return [len(self._written[at]) - same for at, same in zip(order, shared, strict=True)]
 
-    def _shared(self, order: Sequence[int]) -> list[int]:
+    def shared(self, order: Sequence[int]) -> list[int]:
         """Of each sequence, the tokens that it shares with the one before it in `order`."""
         found = [0] * bool(order)
         for before, at in pairwise(order):
@@ -70,18 +74,23 @@ class Arrangement:
             found.append(place if shortest and differs[place] else shortest)
         return found
 
-    def rows(self, numbers: Sequence[int], most: int) -> list[Row]:
+    def in_order(self, numbers: Sequence[int]) -> list[int]:
+        """Some of them, in lexicographic order."""
+        return sorted(numbers, key=self._place.__getitem__)
+
+    def rows(self, numbers: Sequence[int], most: int, begun: int = 0) -> list[Row]:
         """Put some of the sequences into rows of at most `most` tokens, where one alone has fewer.
 
-        The cut that costs least, tokens and attention together.
+        The cut that costs least, tokens and attention together. Of sequences that all begin with
+        the same `begun` tokens, these are left out.
         """
-        order = sorted(numbers, key=self._place.__getitem__)
-        shared = np.array(self._shared(order), dtype=np.int64)
-        lengths = np.array([len(self._written[at]) for at in order], dtype=np.int64)
-        most = min(most, LONGEST_ROW)
+        order = self.in_order(numbers)
+        shared = np.maximum(np.array(self.shared(order), dtype=np.int64) - begun, 0)
+        lengths = np.array([len(self._written[at]) for at in order], dtype=np.int64) - begun
+        most = min(most, max(LONGEST_ROW, LONGEST * int(lengths.max(initial=0))))
         # With a row from `first` to before `stop`, ends[stop] - ends[first] + shared[first] tokens.
         ends = np.concatenate([[0], np.cumsum(lengths - shared)])
-        best, begun = np.zeros(len(order) + 1), np.zeros(len(order) + 1, dtype=np.int64)
+        best, starts = np.zeros(len(order) + 1), np.zeros(len(order) + 1, dtype=np.int64)
         low = 0
         for stop in range(1, len(order) + 1):
             while low < stop - 1 and ends[stop] - ends[low] + shared[low] > most:
@@ -90,29 +99,32 @@ class Arrangement:
             costs = best[low:stop] + sizes + sizes * sizes / PAIRS
             # Of equal ones the shortest row.
             at = len(costs) - 1 - int(costs[::-1].argmin())
-            best[stop], begun[stop] = costs[at], low + at
+            best[stop], starts[stop] = costs[at], low + at
         rows, stop = [], len(order)
         while stop:
-            first = int(begun[stop])
-            inside = (0, *shared[first + 1 : stop].tolist())
+            first = int(starts[stop])
+            inside = (0, *(shared[first + 1 : stop] + begun).tolist())
             tokens = int(ends[stop] - ends[first] + shared[first])
             rows.append(Row(tuple(order[first:stop]), inside, tokens))
             stop = first
         return rows[::-1]
 
 
-def batches_of(rows: Sequence[Row], tokens: int) -> Iterator[list[Line]]:
+def batches_of(rows: Sequence[Row], tokens: int, least: int = LINE) -> Iterator[list[Line]]:
     """Lay rows into lines and cut these into batches, those with the longest row first.
 
     A batch has at most `tokens` tokens, padding included, unless a single row has more; and little
-    padding.
+    padding. Lines have room for `least` tokens, or the longest row.
     """
     waiting = _Waiting(rows)
     while waiting.rows:
-        room = max(waiting.longest, min(LINE, tokens))
+        room = max(waiting.longest, min(least, tokens))
         lines = [waiting.line(room)]
         length = filled = sum(row.tokens for row in lines[0])
         while waiting.rows and (len(lines) + 1) * length <= tokens:
+            if length > LONGEST_ROW and waiting.longest < length / 2:
+                # Attention over so long lines would cost short rows more than a batch of their own.
+                break
             line = waiting.line(length)
             if not line:
                 break

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import cast
 
 import torch
 from transformers import PreTrainedModel
 
-from mbench.core.batch_limit import free_memory, out_of_memory
+from mbench.core.batch_limit import BatchLimit, free_memory, out_of_memory
 from mbench.core.evaluation import GenerationWork
+from mbench.evaluate.answers import Answer, in_order
 from mbench.evaluate.row_cache import RowCache
 from mbench.evaluate.row_passes import one_more, read
 
@@ -28,33 +28,17 @@ CPU_CACHE = 2**31
 SHARE = 0.6
 """Of a GPU's free memory that the cache and the logits may take."""
 
+READING = 0.3
+"""Of a GPU's free memory that a pass over prompts is expected to take."""
+
 REFILL = 8
 """Rows leave, and new ones come in, once they are an eighth of all: the cache is moved for it."""
 
 LOGITS = 16
 """Bytes for each token of the vocabulary that a row's logits take on their way."""
 
-Choose = Callable[[torch.Tensor, Sequence["Answer"]], torch.Tensor]
+Choose = Callable[[torch.Tensor, Sequence[Answer]], torch.Tensor]
 """The next token of every row, int64 [rows], from logits float32 [rows, vocabulary]."""
-
-
-@dataclass
-class Answer:
-    """A prompt, and what has been generated for it so far."""
-
-    prompt: Sequence[int]
-    limit: int
-    """Most tokens."""
-    ended: Callable[[Sequence[int]], bool]
-    """Whether the tokens are a whole answer, asked after each one."""
-    tokens: list[int] = field(default_factory=list)
-    over: bool = False
-    """Whether nothing is left to generate."""
-
-    def add(self, token: int) -> None:
-        """One token more."""
-        self.tokens.append(token)
-        self.over = len(self.tokens) >= self.limit or self.ended(self.tokens)
 
 
 class NotFinite(Exception):
@@ -69,7 +53,7 @@ class NotFinite(Exception):
 def generate(
     model: PreTrainedModel,
     answers: Sequence[Answer],
-    batch_tokens: int,
+    limit: BatchLimit,
     choose: Choose,
     advance: Callable[[int], None] = lambda tokens: None,
     work: GenerationWork | None = None,
@@ -79,9 +63,11 @@ def generate(
     Args:
         model: one of which `decodes_in_rows` is true.
         answers: those that have tokens already go on from them.
-        batch_tokens: tokens of prompts in one forward pass, padding included; one may exceed it.
+        limit: of the tokens of prompts in one forward pass, padding included; one may exceed it.
+            It learns where memory ran out.
         choose: picks the next tokens.
-        advance: told of tokens that are done, in sum prompts and limits of all answers.
+        advance: told of tokens that are done, in sum prompts, but what they share only once, and
+            limits of all answers.
         work: is added to, and returned; None: a new one.
 
     Raises:
@@ -89,8 +75,7 @@ def generate(
         torch.OutOfMemoryError: one row is too many.
     """
     work = work or GenerationWork()
-    loop = _Loop(model, batch_tokens, choose, advance, work)
-    loop.run(sorted(answers, key=lambda answer: -len(answer.prompt)))
+    _Loop(model, limit, choose, advance, work).run(in_order(answers))
     return work
 
 
@@ -98,14 +83,14 @@ class _Loop:
     def __init__(
         self,
         model: PreTrainedModel,
-        batch_tokens: int,
+        limit: BatchLimit,
         choose: Choose,
         advance: Callable[[int], None],
         work: GenerationWork,
     ) -> None:
         self.work = work
         self._model = model
-        self._batch_tokens = batch_tokens
+        self._limit = limit
         self._choose = choose
         self._advance = advance
         self._rows: list[Answer] = []
@@ -113,36 +98,56 @@ class _Loop:
         """Tokens of each row that the cache has."""
         self._cache: RowCache | None = None
         self._bytes_per_token: Mapping[torch.device, int] = {}
-        self._most = MOST_ROWS
+        self._begun: tuple[Sequence[int], RowCache | None] = ((), None)
+        """What the prompts that were read last begin with."""
         self._reading: tuple[int, int] | None = None
         """Prompts, and tokens with padding, of a pass over them that is under way."""
 
     def run(self, waiting: list[Answer]) -> None:
-        while waiting or self._rows:
+        while True:
+            self._reading = None
             try:
                 self._run(waiting)
+                return
             except Exception as error:
-                if not out_of_memory(error):
+                if not out_of_memory(error) or self._least:
                     raise
-                if self._reading is not None and self._reading[0] > 1:
-                    self._batch_tokens = self._reading[1] // 2
-                    continue  # the rows are as they were
-                rows = len(self._rows) + (self._reading is not None)
-                if rows == 1:
-                    raise
-                self._most = rows // 2
-            # What they have by now is read again, after their prompts.
-            waiting[:0] = [row for row in self._rows if not row.over]
-            self._rows, self._lengths, self._cache = [], [], None
+                problem = type(error).__name__
+            # Only here is the error gone, and with it the tensors that it held.
+            self._go_on(waiting, problem)
+
+    @property
+    def _least(self) -> bool:
+        """Whether nothing can be done with less memory."""
+        reading = self._reading or (0, 0)
+        return len(self._rows) + reading[0] < 2 and not self._begun[0]
+
+    def _go_on(self, waiting: list[Answer], problem: str) -> None:
+        """With less at a time; nothing that was generated is lost."""
+        prompts, tokens = self._reading or (0, 0)
+        if prompts > 1:
+            self._limit.halve(tokens, problem)
+            return  # the rows are as they were
+        rows = len(self._rows) + prompts
+        # What they have by now is read again, after their prompts.
+        waiting[:0] = [row for row in self._rows if not row.over]
+        self._rows, self._lengths, self._cache = [], [], None
+        if rows > 1:
+            self._begun = (), None
+            self._limit.halve_rows(rows, problem)
+        else:
+            for answer in waiting:
+                answer.shared = 0
+            self._begun = (), None
+            self._limit.stay(problem, "one prompt, goes on without what prompts share")
 
     def _run(self, waiting: list[Answer]) -> None:
-        self._reading = None
         while waiting or self._rows:
             live = sum(not row.over for row in self._rows)
             if live < len(self._rows) and live <= len(self._rows) * (1 - 1 / REFILL):
                 self._drop_ended()
             if waiting:
-                most = min(self._most, self._places([*self._rows, *waiting]))
+                most = min(self._limit.rows or MOST_ROWS, self._places([*self._rows, *waiting]))
                 free = most - len(self._rows)
                 if free >= min(max(1, most // REFILL), len(waiting)):
                     self._admit(waiting, free)
@@ -168,34 +173,57 @@ class _Loop:
     def _admit(self, waiting: list[Answer], free: int) -> None:
         """Read the next prompts, as many as fit into a forward pass, and join them to the rows."""
         start = time.perf_counter()
-        count = 1
-        longest = _read(waiting[0])
-        while count < min(free, len(waiting)):
-            longest = max(longest, _read(waiting[count]))
-            if longest * (count + 1) > self._batch_tokens:
-                break
-            count += 1
-        new = waiting[:count]
-        tokens = [[*answer.prompt, *answer.tokens] for answer in new]
-        cache = RowCache()
-        self._reading = (count, count * max(map(len, tokens)))
-        logits = read(self._model, cache, tokens)
-        chosen = self._next(logits, new)
+        beginning = waiting[0].beginning
+        if beginning != self._begun[0]:
+            self._begin(beginning)
+        new = self._next_prompts(waiting, free)
+        tokens = [answer.read for answer in new]
+        padded = len(new) * (max(map(len, tokens)) - len(beginning))
+        self._reading = len(new), padded
+        with self._limit.measured(padded, READING):
+            logits, cache = read(self._model, tokens, self._begun[1])
+            chosen = self._next(logits, new)
         self._reading = None
         self._bytes_per_token = cache.bytes_per_token
-        del waiting[:count]
+        del waiting[: len(new)]
         self._rows += new
         self._lengths += map(len, tokens)
         for answer, token in zip(new, chosen, strict=True):
-            self._advance(0 if answer.tokens else len(answer.prompt))
+            if not answer.tokens:
+                self.work.begun += 1
+                self.work.limits += answer.limit
+                self._advance(answer.new)
             self._add(answer, token)
         # Where there is no memory to join them, they are among the rows that are read again.
         if self._cache is None:
             self._cache = cache
         else:
             self._cache.join(cache)
-        self.work.prompt_tokens += sum(map(len, tokens))
+        self.work.prompt_tokens += sum(len(row) - len(beginning) for row in tokens)
         self.work.prompt_seconds += time.perf_counter() - start
+
+    def _begin(self, beginning: Sequence[int]) -> None:
+        """Read what the next prompts begin with; of others it is forgotten."""
+        self._begun = (), None
+        if beginning:
+            self._reading = 1, len(beginning)
+            self._begun = beginning, read(self._model, [beginning])[1]
+            self._reading = None
+            self._bytes_per_token = self._begun[1].bytes_per_token
+            self.work.prompt_tokens += len(beginning)
+
+    def _next_prompts(self, waiting: Sequence[Answer], free: int) -> Sequence[Answer]:
+        """Of those that begin alike, as many as fit into a forward pass."""
+        first = waiting[0].beginning
+        longest, count = 0, 0
+        for answer in waiting[:free]:
+            longest = max(longest, len(answer.read) - len(first))
+            if count and longest * (count + 1) > self._limit.tokens:
+                break
+            if answer.beginning != first:
+                break
+            count += 1
+        return waiting[:count]
 
     def _step(self) -> None:
         """One token more for every row; what rows get that are over is not looked at."""
@@ -228,21 +256,17 @@ class _Loop:
 
     def _add(self, answer: Answer, token: int) -> None:
         answer.add(token)
+        self.work.ended += answer.over and len(answer.tokens) < answer.limit
         self._advance(answer.limit - len(answer.tokens) + 1 if answer.over else 1)
 
     def _drop_ended(self) -> None:
         """Make room for others, and forget the padding that no row needs any more."""
         left = [at for at, row in enumerate(self._rows) if not row.over]
-        self._rows = [self._rows[at] for at in left]
-        self._lengths = [self._lengths[at] for at in left]
-        if not left:
+        lengths = [self._lengths[at] for at in left]
+        if left:
+            assert self._cache is not None
+            skip = int(self._cache.get_seq_length()) - max(lengths)
+            self._cache.take(torch.tensor(left, device=self._model.device), skip)
+        else:
             self._cache = None
-            return
-        assert self._cache is not None
-        skip = int(self._cache.get_seq_length()) - max(self._lengths)
-        self._cache.take(torch.tensor(left, device=self._model.device), skip)
-
-
-def _read(answer: Answer) -> int:
-    """Tokens of a row by now."""
-    return len(answer.prompt) + len(answer.tokens)
+        self._rows, self._lengths = [self._rows[at] for at in left], lengths

@@ -60,12 +60,17 @@ class Documents:
             return self.kind
         return "wikitext" if len(self.headings) >= RECOGNISED else "records"
 
-    def of(self, positions: np.ndarray) -> np.ndarray:
-        """int64, the number of the document that each position lies in."""
+    @property
+    def begins(self) -> np.ndarray:
+        """int64, where each document of the text read so far begins."""
         begins = {"records": self.records, "wikitext": self.headings, "whole": [0]}[self.found]
-        # What stands before the first heading counts with the first article.
-        numbers = np.searchsorted(np.array(begins, np.int64), positions, side="right")
-        return np.maximum(numbers, 1)
+        return np.array(begins, np.int64)
+
+
+def documents_at(positions: np.ndarray, begins: np.ndarray) -> np.ndarray:
+    """int64, the number of the document that each position lies in."""
+    # What stands before the first heading counts with the first article.
+    return np.maximum(np.searchsorted(begins, positions, side="right"), 1)
 
 
 class _Lines:

@@ -22,6 +22,8 @@ class SplitModel:
 
     body: torch.nn.Module
     head: torch.nn.Module
+    goes_on: bool = False
+    """Whether the body is known to go on from keys and values of what it has read before."""
 
 
 @torch.no_grad()
@@ -97,12 +99,12 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def log_probabilities(
-    head: torch.nn.Module, hidden: torch.Tensor, predicted: Predicted
+    head: torch.nn.Module | None, hidden: torch.Tensor, predicted: Predicted
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probability of tokens after given positions, and the most likely tokens there.
 
     Args:
-        head: hidden states [n, H] to logits [n, V].
+        head: hidden states [n, H] to logits [n, V]; None: `hidden` are logits.
         hidden: [positions, H].
         predicted: [m] tokens after rows of `hidden`; a repeated row goes through the head once.
 
@@ -110,7 +112,7 @@ def log_probabilities(
         [m] log-probabilities from a softmax of at least float32, and int64 [m] token ids.
     """
     device = hidden.device
-    vocabulary = next(head.parameters()).shape[0]
+    vocabulary = hidden.shape[1] if head is None else next(head.parameters()).shape[0]
     size = max(1, MOST_LOGITS // vocabulary)
     starts = range(0, len(predicted.positions), size)
     # On the CPU, where nothing has to be waited for.
@@ -122,7 +124,9 @@ def log_probabilities(
     target_logs = torch.empty(len(targets), dtype=softmax_dtype(hidden.dtype), device=device)
     likeliest = torch.empty(len(targets), dtype=torch.int64, device=device)
     for start, (low, high) in zip(starts, pairwise(cuts.tolist()), strict=True):
-        logits = head(hidden[positions[start : start + size]])
+        chosen = hidden[positions[start : start + size]]
+        logits = chosen if head is None else head(chosen)
+        del chosen
         logs = torch.log_softmax(logits, -1, dtype=softmax_dtype(logits.dtype))
         # Before the next ones are computed, these are gone.
         del logits

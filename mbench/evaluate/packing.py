@@ -3,23 +3,25 @@
 Requests that begin alike, such as the choices of a question, or questions after the same examples,
 share a row: a tree of their prefixes, branch after branch, several trees in a line (see
 `mbench.evaluate.arrangement`). A mask over (query, key) lets a token see what is on its own branch
-alone, and positions count along the branch, so every request gets what it would get alone. That
-holds for full attention only; `usable` checks whether a model qualifies.
+alone, and positions count along the branch, so every request gets what it would get alone. What
+many rows begin with is read once, and they go on from its keys and values (`mbench.evaluate.cuts`).
+All of this holds for full attention only; `usable` checks whether a model qualifies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from mbench.core.batch_limit import BatchLimit
-from mbench.evaluate.arrangement import LONGEST_ROW, Arrangement, Line, batches_of
+from mbench.core.batch_limit import BatchLimit, out_of_memory
+from mbench.evaluate.arrangement import Arrangement, Line, Row, batches_of
+from mbench.evaluate.cuts import Cut, cuts
 from mbench.evaluate.lm_head import (
-    Predicted,
     SplitModel,
     equal_to_rounding,
     log_probabilities,
@@ -27,9 +29,13 @@ from mbench.evaluate.lm_head import (
     split,
     to_device,
 )
+from mbench.evaluate.packed_batch import Batch, Request, attention_mask, batch_of, members_of
+from mbench.moe.config import turned_by_longest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from mbench.evaluate.begun import Begun
 
 Response = tuple[float, bool]
 """Log-likelihood of a continuation, and whether greedy decoding would produce it."""
@@ -37,36 +43,8 @@ Response = tuple[float, bool]
 COMPARED_LINES, COMPARED = 3, 12
 """Lines, and requests of them, on which packed and plain log-likelihoods are compared before
 packing is trusted."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """One continuation to score."""
-
-    tokens: Sequence[int]
-    """What the model reads: context and continuation without its last token."""
-    targets: Sequence[int]
-    """The continuation: the tokens after the last `len(targets)` positions of `tokens`."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Lines as tensors: [B, L] tokens with padding, of which [m] predict a target."""
-
-    ids: torch.Tensor
-    """int64 [B, L]"""
-    positions: torch.Tensor
-    """int64 [B, L] as given to the model; they count along each request."""
-    ends: torch.Tensor
-    """int64 [B, L] the column before which what follows a token on its branches ends."""
-    predicted: Predicted
-    """The [m] targets, at indices into the flattened [B * L]."""
-    owners: torch.Tensor
-    """int64 [m] the place in `members` that each target belongs to."""
-    members: tuple[int, ...]
-    """Numbers of distinct requests."""
-    tokens: int
-    """Tokens that are not padding."""
+COMPARED_ROW = 4096
+"""Tokens of a row that is compared, at most, unless two of the longest requests have more."""
 
 
 class Packing:
@@ -81,20 +59,29 @@ class Packing:
         self._arrangement = Arrangement([each.tokens for each in self._distinct])
         self.floor = self._arrangement.floor
         """Tokens that would do if every prefix were computed once."""
-        every = range(len(self._distinct))
-        self.tokens = sum(row.tokens for row in self._arrangement.rows(every, LONGEST_ROW))
-        """Tokens of one mask, unless batches are so small that rows are cut for them."""
-        self._cut: tuple[int, list[Batch]] = (0, [])
+        self._cut: tuple[tuple[int, bool], list[Batch]] = ((0, False), [])
+        whole = self._cuts(range(len(self._distinct)), sys.maxsize, begins=True)
+        self.tokens = sum(each.tokens for each in whole)
+        """Tokens of one mask, unless batches are so small that rows are cut for them, or the model
+        cannot go on from what it has read."""
 
-    def batches(self, tokens: int) -> list[Batch]:
-        """All requests, in batches of at most `tokens` with padding; longer are single rows."""
-        if self._cut[0] != tokens:
-            self._cut = (tokens, self._batches(range(len(self._distinct)), tokens))
+    def batches(self, tokens: int, *, begins: bool) -> list[Batch]:
+        """All requests, in batches of at most `tokens` with padding; longer are single rows.
+
+        `begins`: whether the model goes on from what many of them begin with.
+        """
+        if self._cut[0] != (tokens, begins):
+            every = range(len(self._distinct))
+            self._cut = ((tokens, begins), self._batches(every, tokens, begins=begins))
         return self._cut[1]
 
-    def _batches(self, numbers: Sequence[int], tokens: int) -> list[Batch]:
-        rows = self._arrangement.rows(numbers, tokens)
-        return [_batch(self._distinct, lines) for lines in batches_of(rows, tokens)]
+    def _batches(self, numbers: Sequence[int], tokens: int, *, begins: bool) -> list[Batch]:
+        found = self._cuts(numbers, tokens, begins=begins)
+        return [batch_of(self._distinct, each.lines, each.begun) for each in found]
+
+    def _cuts(self, numbers: Sequence[int], tokens: int, *, begins: bool) -> list[Cut]:
+        most = [each.unscored if begins else 0 for each in self._distinct]
+        return list(cuts(self._arrangement, numbers, tokens, most))
 
     def score(
         self,
@@ -105,18 +92,34 @@ class Packing:
     ) -> list[Response]:
         """Responses in the order of the requests; `advance` is called with each batch's tokens."""
         found: dict[int, Response] = {}
+        begun: tuple[tuple[int, ...], Begun | None] = ((), None)
 
-        def cut(tokens: int) -> list[Batch]:
-            if not found:
-                return self.batches(tokens)
-            left = [at for at in range(len(self._distinct)) if at not in found]
-            return self._batches(left, tokens)
+        def cut(tokens: int) -> Iterator[Batch | tuple[int, ...]]:
+            if found:
+                left = [at for at in range(len(self._distinct)) if at not in found]
+                batches = self._batches(left, tokens, begins=parts.goes_on)
+            else:
+                batches = self.batches(tokens, begins=parts.goes_on)
+            for batch in batches:
+                if batch.begun and batch.begun != begun[0]:
+                    yield batch.begun
+                yield batch
 
-        def compute(batch: Batch) -> None:
-            found.update(zip(batch.members, _score(parts, batch, device), strict=True))
-            advance(batch.tokens)
+        def compute(piece: Batch | tuple[int, ...]) -> None:
+            nonlocal begun
+            if isinstance(piece, Batch):
+                if not piece.begun:
+                    begun = (), None
+                responses = _score(parts, piece, device, begun[1])
+                found.update(zip(piece.members, responses, strict=True))
+                advance(piece.tokens)
+            else:
+                # That before goes first.
+                begun = (), None
+                begun = piece, _read_once(parts.body, piece, device)
+                advance(len(piece))
 
-        limit.run(cut, lambda batch: batch.ids.numel(), compute)
+        limit.run(cut, _size, compute)
         return [found[at] for at in self._distinct_of]
 
     def usable(self, model: PreTrainedModel, limit: BatchLimit) -> SplitModel | None:
@@ -127,15 +130,18 @@ class Packing:
         affect one another, or one that ignores the given positions. Among these, long ones come
         first, because attention may be limited to a distance.
         """
-        if unsuitable(model) is not None:
+        longest = max(len(each.tokens) for each in self._distinct)
+        if unsuitable(model) is not None or turned_by_longest(model.config, longest):
             return None
-        most, found = LONGEST_ROW, list[SplitModel | None]()
+        found: list[SplitModel | None] = []
+        # Two of the longest can share a row, so that what shares rows anywhere does it here.
+        most = max(COMPARED_ROW, 2 * longest)
 
         def cut(tokens: int) -> list[list[Line]]:
             nonlocal most
             rows = self._arrangement.rows(range(len(self._distinct)), most)
             lines = [line for lines in batches_of(rows, most) for line in lines]
-            lines.sort(key=lambda line: (_members(line) < 2, -sum(row.tokens for row in line)))
+            lines.sort(key=lambda line: (members_of(line) < 2, -sum(row.tokens for row in line)))
             # Where there is no memory for them, shorter ones.
             most = min(most, tokens) // 2 or 1
             return [] if found else [lines[:COMPARED_LINES]]
@@ -144,91 +150,78 @@ class Packing:
             # Lines of full length are compared even where a limit is still to grow.
             return min(limit.tokens, max(sum(row.tokens for row in line) for line in lines))
 
-        limit.run(cut, size, lambda lines: found.append(self._same(model, lines)))
+        limit.run(cut, size, lambda lines: found.append(self._compared(model, lines)))
         return found[0]
 
     @torch.no_grad()
-    def _same(self, model: PreTrainedModel, lines: Sequence[Line]) -> SplitModel | None:
+    def _compared(self, model: PreTrainedModel, lines: Sequence[Line]) -> SplitModel | None:
         """Body and head, if these lines get the same figures packed and plain."""
         first = self._distinct[lines[0][0].members[0]].tokens
         parts = split(model, torch.tensor([first], device=model.device))
-        if parts is None:
+        if parts is None or not self._same(model, parts, [(line, 0) for line in lines]):
             return None
+        # The same of rows whose beginning was read before, the longest beginnings first.
+        rows = sorted((row for line in lines for row in line), key=self._begun, reverse=True)
+        begun = [(row, at) for row in rows[:COMPARED_LINES] if (at := self._begun(row))]
+        going_on = [((replace(row, tokens=row.tokens - at),), at) for row, at in begun]
+        try:
+            goes_on = bool(begun) and self._same(model, parts, going_on)
+        # What a model makes of keys and values that are not its own is not to be foreseen.
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            goes_on = False
+        return replace(parts, goes_on=goes_on)
+
+    def _begun(self, row: Row) -> int:
+        """The first tokens that all requests of a row share, and after which none is scored."""
+        return min([*row.shared[1:], *(self._distinct[at].unscored for at in row.members)])
+
+    def _same(
+        self, model: PreTrainedModel, parts: SplitModel, lines: Sequence[tuple[Line, int]]
+    ) -> bool:
+        """Whether lines, and tokens read before each, give what the model's forward gives."""
         packed, plain = [], []
-        for line in lines:
-            batch = _batch(self._distinct, [line])
-            responses = _score(parts, batch, model.device)
+        for line, tokens in lines:
+            batch = batch_of(self._distinct, [line], tokens)
+            begun = _read_once(parts.body, batch.begun, model.device) if tokens else None
+            responses = _score(parts, batch, model.device, begun)
             count = min(len(responses), COMPARED // COMPARED_LINES)
             for at in np.linspace(0, len(responses) - 1, count).astype(int).tolist():
                 packed.append(responses[at][0])
                 plain.append(_plain(model, self._distinct[batch.members[at]]))
-        same = equal_to_rounding(
+        return equal_to_rounding(
             torch.tensor(packed, dtype=torch.float64),
             torch.tensor(plain, dtype=torch.float64),
             model.dtype,
         )
-        return parts if same else None
 
 
-def _members(line: Line) -> int:
-    return sum(len(row.members) for row in line)
+def _size(piece: Batch | tuple[int, ...]) -> int:
+    return piece.ids.numel() if isinstance(piece, Batch) else len(piece)
 
 
-def _batch(requests: Sequence[Request], lines: Sequence[Line]) -> Batch:
-    length = max(sum(row.tokens for row in line) for line in lines)
-    ids = np.zeros((len(lines), length), dtype=np.int64)
-    positions = np.zeros((len(lines), length), dtype=np.int64)
-    # What is padding sees itself alone.
-    ends = np.tile(np.arange(1, length + 1), (len(lines), 1))
-    scored: list[np.ndarray] = []
-    targets: list[Sequence[int]] = []
-    members: list[int] = []
-    for number, line in enumerate(lines):
-        column = 0
-        for row in line:
-            # The columns of the request that was last laid out.
-            path = np.zeros(0, dtype=np.int64)
-            for member, shared in zip(row.members, row.shared, strict=True):
-                request = requests[member]
-                ends[number, path[shared:]] = column
-                new = np.arange(column, column + len(request.tokens) - shared)
-                ids[number, new] = request.tokens[shared:]
-                positions[number, new] = np.arange(shared, len(request.tokens))
-                path = np.concatenate([path[:shared], new])
-                column += len(new)
-                scored.append(number * length + path[len(path) - len(request.targets) :])
-                targets.append(request.targets)
-                members.append(member)
-            ends[number, path] = column
-    counts = [len(each) for each in targets]
-    return Batch(
-        ids=torch.from_numpy(ids),
-        positions=torch.from_numpy(positions),
-        ends=torch.from_numpy(ends),
-        predicted=Predicted.of(np.concatenate(scored), np.concatenate(targets)),
-        owners=torch.from_numpy(np.repeat(np.arange(len(members)), counts)),
-        members=tuple(members),
-        tokens=sum(row.tokens for line in lines for row in line),
-    )
+def _read_once(body: torch.nn.Module, tokens: Sequence[int], device: torch.device) -> Begun:
+    from mbench.evaluate.begun import read_once
+
+    return read_once(body, tokens, device)
 
 
 @torch.no_grad()
-def _score(parts: SplitModel, batch: Batch, device: torch.device) -> list[Response]:
-    """Responses of the batch's members, in order."""
-    dtype = next(parts.body.parameters()).dtype
-    ends = to_device(batch.ends, device)
-    at = torch.arange(ends.shape[1], device=device)
-    hidden_from = (at[:, None] < at) | (at[:, None] >= ends[:, None, :])
-    mask = torch.zeros(hidden_from.shape, dtype=dtype, device=device)
-    mask.masked_fill_(hidden_from, torch.finfo(dtype).min)
-    del hidden_from
-    hidden = parts.body(
-        input_ids=to_device(batch.ids, device),
-        attention_mask=mask[:, None],
-        position_ids=to_device(batch.positions, device),
-        use_cache=False,
-    ).last_hidden_state
-    del mask
+def _score(
+    parts: SplitModel, batch: Batch, device: torch.device, begun: Begun | None
+) -> list[Response]:
+    """Responses of the batch's members, in order; they go on from what was begun."""
+    inputs: dict[str, Any] = {"input_ids": to_device(batch.ids, device)}
+    if batch.ends is not None:
+        dtype = next(parts.body.parameters()).dtype
+        ends = to_device(batch.ends, device)
+        inputs["attention_mask"] = attention_mask(ends, len(batch.begun), dtype)
+        inputs["position_ids"] = to_device(batch.positions, device)
+    if begun is not None:
+        inputs["past_key_values"] = begun
+    hidden = parts.body(**inputs, use_cache=begun is not None).last_hidden_state
+    del inputs
     logs, likeliest = log_probabilities(parts.head, hidden.flatten(0, 1), batch.predicted)
     missed = likeliest != to_device(batch.predicted.targets, device)
     figures = torch.stack([logs.double(), missed.double()], 1)

@@ -20,12 +20,12 @@ from mbench.evaluate.lm_head import (
     Predicted,
     SplitModel,
     log_probabilities,
-    softmax_dtype,
     split,
     to_device,
 )
 from mbench.evaluate.meter import Meter
 from mbench.evaluate.windows import Windows, windows_of
+from mbench.moe.config import turned_by_longest
 from mbench.moe.load import embedding_rows
 from mbench.moe.tokenizer import refuse_unknown
 
@@ -148,11 +148,12 @@ class PreparedText:
         losses = np.empty(len(self._rows))
         top: list[np.ndarray] = [np.zeros(0, np.int32)] * len(self._rows)
         done = 0
+        alone = parts is None or turned_by_longest(model.config, max(self._read))
 
         def cut(tokens: int) -> Iterator[list[int]]:
             left = self._order[done:]
             # The whole model's logits of several windows would not fit into bounded memory.
-            most = 1 if parts is None else tokens
+            most = 1 if alone else tokens
             return (left[part] for part in bands([self._read[at] for at in left], most))
 
         def compute(batch: list[int]) -> None:
@@ -219,16 +220,11 @@ class PreparedText:
         owner = to_device(torch.from_numpy(np.concatenate(owners)), model.device)
         inputs = to_device(torch.from_numpy(ids), model.device)
         if parts is None:
-            place, target = (
-                torch.tensor(np.concatenate(each), device=model.device)
-                for each in (places, targets)
-            )
-            logits = model(input_ids=inputs, use_cache=False).logits.flatten(0, 1)[place]
-            every = torch.log_softmax(logits, -1, dtype=softmax_dtype(logits.dtype))
-            logs, likeliest = every.gather(1, target[:, None])[:, 0], every.argmax(-1)
+            given = model(input_ids=inputs, use_cache=False).logits
         else:
-            hidden = parts.body(input_ids=inputs, use_cache=False).last_hidden_state
-            logs, likeliest = log_probabilities(parts.head, hidden.flatten(0, 1), predicted)
+            given = parts.body(input_ids=inputs, use_cache=False).last_hidden_state
+        head = None if parts is None else parts.head
+        logs, likeliest = log_probabilities(head, given.flatten(0, 1), predicted)
         sums = torch.zeros(count, dtype=torch.float64, device=model.device)
         losses: np.ndarray = -sums.index_add_(0, owner, logs.double()).cpu().numpy()
         ends = np.cumsum([len(tokens) for tokens in targets])[:-1]

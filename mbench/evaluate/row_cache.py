@@ -66,6 +66,17 @@ class RowLayer(DynamicLayer):
         keys, values = self.keys[rows, :, skip:], self.values[rows, :, skip:]
         self._set(keys, values)
 
+    def beginnings(self, lengths: torch.Tensor) -> RowLayer:
+        """Rows that are the first tokens of the only one here, so many of each, int64."""
+        places = torch.arange(self._length, device=self.keys.device)
+        # Before a row's first token stands anything: it is hidden.
+        places = (places - self._length + lengths[:, None]).clamp(min=0)
+        layer = type(self)()
+        layer.lazy_initialization(self.keys, self.values)
+        keys, values = (states[0][:, places].transpose(0, 1) for states in (self.keys, self.values))
+        layer._set(keys, values)
+        return layer
+
     def join(self, other: RowLayer) -> None:
         """Append the rows of another, those that are shorter with zeros before them."""
         length = max(self._length, other._length)
@@ -100,6 +111,12 @@ class RowCache(DynamicCache):
         """Keep these rows, int64, in this order, without their first `skip` tokens."""
         for layer in self._each:
             layer.take(rows.to(layer.keys.device), skip)
+
+    def beginnings(self, lengths: torch.Tensor) -> RowCache:
+        """Rows that are the first tokens of the only one here, so many of each, int64."""
+        found = RowCache()
+        found.layers = [layer.beginnings(lengths.to(layer.keys.device)) for layer in self._each]
+        return found
 
     def join(self, other: RowCache) -> None:
         """Append the rows of another."""

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from mbench.core.batch_limit import out_of_memory
 from mbench.evaluate.lm_head import equal_to_rounding
 from mbench.evaluate.row_cache import RowCache
+from mbench.moe.config import turned_by_longest
 
 NOISE = 0.2
 """Of the logits' spread, what the rounding of 16 bits is taken for: 0.016 was found with 24 layers,
@@ -19,9 +20,22 @@ CHECKED = 48
 """Tokens of a prompt on which a model is checked."""
 
 
-def read(model: PreTrainedModel, cache: RowCache, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Logits [rows, vocabulary] after the tokens of every row, which an empty cache takes in."""
-    return _forward(model, cache, *_left_padded(rows, model.device))
+def read(
+    model: PreTrainedModel, rows: Sequence[Sequence[int]], begun: RowCache | None = None
+) -> tuple[torch.Tensor, RowCache]:
+    """Logits [rows, vocabulary] after the tokens of every row, and a cache of them.
+
+    `begun` has what all rows begin with, each of which has more.
+    """
+    held = int(begun.get_seq_length()) if begun else 0
+    new = max(map(len, rows)) - held
+    cache = RowCache()
+    if begun:
+        # Shorter rows read the end of what they share anew, where others would have padding.
+        lengths = [max(0, len(row) - new) for row in rows]
+        cache = begun.beginnings(torch.tensor(lengths, device=model.device))
+    ids, mask, positions = _left_padded(rows, held + new, model.device)
+    return _forward(model, cache, ids[:, held:], mask, positions[:, held:]), cache
 
 
 def one_more(
@@ -41,10 +55,9 @@ def one_more(
 
 
 def _left_padded(
-    rows: Sequence[Sequence[int]], device: torch.device
+    rows: Sequence[Sequence[int]], length: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Token ids, attention mask and positions, int64 [rows, length]."""
-    length = max(map(len, rows))
     ids = torch.zeros(len(rows), length, dtype=torch.long)
     mask = torch.zeros_like(ids)
     positions = torch.zeros_like(ids)
@@ -87,12 +100,13 @@ def decodes_in_rows(model: PreTrainedModel, prompts: Sequence[Sequence[int]], lo
         prompts: some, of which the shortest and the longest are tried.
         longest: tokens that a prompt and its answer may have.
     """
-    if _turned_by_longest(model, longest):
+    if turned_by_longest(model.config, longest):
         return False
     by_length = sorted(prompts, key=len)
     last, first = list(by_length[-1])[-CHECKED:], list(by_length[0])[-2 * CHECKED // 3 :]
     # Also of prompts of one length, so that there is padding, and some of it goes again.
-    rows = [last, last[: max(1, len(last) // 3)], first or last]
+    rows = [last, last[:-1] or last, last[: max(1, len(last) // 3)], first or last]
+    shared = last[: len(last) // 6]
     device = model.device
     more = rows[0][-1]
 
@@ -102,14 +116,15 @@ def decodes_in_rows(model: PreTrainedModel, prompts: Sequence[Sequence[int]], lo
         return logits
 
     try:
-        cache, other = RowCache(), RowCache()
-        found = list(read(model, cache, rows[:-1]))
-        found += list(read(model, other, rows[-1:]))
-        same = all(_same(logits, alone(row)) for logits, row in zip(found, rows, strict=True))
+        begun = read(model, [shared])[1] if shared else None
+        first_logits, cache = read(model, rows[:-1], begun)
+        last_logits, other = read(model, rows[-1:])
+        pairs = zip([*first_logits, *last_logits], rows, strict=True)
+        same = all(_same(logits, alone(row)) for logits, row in pairs)
         cache.join(other)
-        left = rows[1:]
+        left = rows[2:]
         skip = int(cache.get_seq_length()) - max(map(len, left))
-        cache.take(torch.arange(1, len(rows), device=device), skip)
+        cache.take(torch.arange(2, len(rows), device=device), skip)
         for _ in range(2):
             lengths = list(map(len, left))
             found = list(one_more(model, cache, [more] * len(left), lengths, lengths))
@@ -123,18 +138,6 @@ def decodes_in_rows(model: PreTrainedModel, prompts: Sequence[Sequence[int]], lo
             raise
         return False
     return same
-
-
-def _turned_by_longest(model: PreTrainedModel, longest: int) -> bool:
-    """Whether the rotary angles of all rows would be those of the longest one at some time."""
-    config = model.config.get_text_config()
-    rope = getattr(config, "rope_parameters", None) or {}
-    for each in (rope, *(value for value in rope.values() if isinstance(value, dict))):
-        if each.get("rope_type") in ("dynamic", "longrope"):
-            first = each.get("original_max_position_embeddings") or config.max_position_embeddings
-            if longest > first:
-                return True
-    return False
 
 
 def _same(found: torch.Tensor, expected: torch.Tensor) -> bool:

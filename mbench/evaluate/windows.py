@@ -12,7 +12,7 @@ import numpy as np
 
 from mbench.core.errors import CorpusError
 from mbench.core.suite import PerplexityTask
-from mbench.evaluate.documents import Documents, Kind
+from mbench.evaluate.documents import Documents, Kind, documents_at
 from mbench.moe.tokenizer import bos_at
 from mbench.moe.tokens import ended_by, joined_by, tokens_of
 
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-@dataclass(frozen=True)
+JOINED = 2**23
+"""Tokens of a long text that are joined before the rest is known: arrays of 32 MiB and more go back
+to the system when they are freed, and so are not held beside what they are joined to."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tokens:
     """One text."""
 
@@ -31,10 +36,10 @@ class Tokens:
     is_bos: np.ndarray
     """bool [n], tokens that are no part of the text: they are read and not predicted."""
     begin: np.ndarray
-    """int64 [n], where each token begins, in bytes of all that was read."""
+    """[n] where each token begins, in bytes of all that was read: uint32, or int64 beyond 4 GB."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Window:
     """Tokens `start` to `stop` of a text, of which the last `scored` are predicted."""
 
@@ -44,7 +49,7 @@ class Window:
     scored: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """Tokens `start` to `stop` of a text: what a window scores of one document."""
 
@@ -147,11 +152,11 @@ def lay_out(spec: PerplexityTask, number: int, count: int, *, begun: bool) -> It
 
 def _rows(texts: Sequence[Tokens], windows: Sequence[Window], noted: Documents) -> Iterator[Row]:
     """The scored tokens of every window, those of each document by themselves."""
-    documents = [noted.of(text.begin) for text in texts]
+    begins = noted.begins
     numbers: dict[int, int] = {}
     for number, window in enumerate(windows):
         start, text = window.stop - window.scored, window.text
-        scored = documents[text][start : window.stop]
+        scored = documents_at(texts[text].begin[start : window.stop], begins)
         # BOS before a document is not scored: it begins no row.
         ends = np.flatnonzero(np.diff(scored)) + 1
         for low, high in pairwise([0, *ends.tolist(), len(scored)]):
@@ -190,18 +195,24 @@ def _begun(
     """A text as far as its first `most` windows need it, and windows of it, at least these."""
     whole = spec.window + (spec.protocol == "document") - begun
     none = np.zeros(0, np.int32)
-    read = [Tokens(none, none, np.zeros(0, bool), np.zeros(0, np.int64))]
-    count, enough = 0, most * (spec.window + 1)
+    read = [Tokens(none, none, np.zeros(0, bool), np.zeros(0, np.uint32))]
+    recent: list[Tokens] = []
+    count, joined, enough = 0, 0, most * (spec.window + 1)
     while True:
         ended = True
         for tokens in stream:
-            read.append(tokens)
+            recent.append(tokens)
             count += len(tokens.ids)
+            if count - joined >= JOINED:
+                read.append(_joined(recent))
+                joined = count
             if count >= enough:
                 ended = False
                 break
+        read += recent
+        recent.clear()
         text = _joined(read)
-        read = [text]
+        read, joined = [text], count
         windows = [
             window
             for window in lay_out(spec, number, count, begun=begun)
@@ -241,7 +252,7 @@ def _tokens(
                 if bos is not None and piece.begins:
                     yield _one_bos(bos, position)
             size = tokens.size
-            begin = position + np.cumsum(size) - size
+            begin = _places(position + np.cumsum(size) - size)
             none = np.zeros(len(tokens.ids), bool)
             yield Tokens(tokens.ids.astype(np.int32), size.astype(np.int32), none, begin)
             position += int(size.sum())
@@ -249,4 +260,9 @@ def _tokens(
 
 def _one_bos(bos: int, position: int) -> Tokens:
     ids, size = np.array([bos], np.int32), np.zeros(1, np.int32)
-    return Tokens(ids, size, np.ones(1, bool), np.array([position]))
+    return Tokens(ids, size, np.ones(1, bool), _places(np.array([position])))
+
+
+def _places(begin: np.ndarray) -> np.ndarray:
+    """int64 [n], rising, in fewer bytes if they allow it."""
+    return begin.astype(np.uint32) if begin[-1:].max(initial=0) < 2**32 else begin

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from mbench.core.cell_results import UNPRUNED, CellResult
 from mbench.core.errors import MbenchError
 from mbench.core.provenance import ModelRecord
-from mbench.core.results import UNPRUNED, CellResult, ProtocolEntry, Results
+from mbench.core.results import ProtocolEntry, Results
 from mbench.export.servers import servers
 from mbench.export.written import span
 from mbench.moe.deepseek import MODEL_TYPE
@@ -210,10 +211,10 @@ def _figure(cell: CellResult, task: str, metric: str) -> str:
     figure = cell.metric(task, metric)
     if task in cell.early:
         known = cell.early[task]
-        interval = bounds(known.low, known.high) or "too few items to tell"
+        interval = bounds(known.low, known.high)
         return (
             f"{number(metric, known.figure)}, early: from {known.items:,} of {known.of:,} items,"
-            f" {interval} to the full model"
+            f" {known.untold or f'{interval} to the full model'}"
         )
     if figure is None:
         return cell.task_status(task).status

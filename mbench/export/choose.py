@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mbench.core.cell_results import UNPRUNED, CellResult
 from mbench.core.clean_text import restored
 from mbench.core.errors import MbenchError, ModelNotFound, UnsupportedModel, unknown
 from mbench.core.provenance import ModelSource
-from mbench.core.results import UNPRUNED, CellResult, Results
+from mbench.core.results import Results
 from mbench.storage import checkpoints
 from mbench.storage.checkpoints import model_key
 from mbench.storage.inputs import Inputs

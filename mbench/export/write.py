@@ -28,9 +28,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mbench.core.cell_results import CellResult
 from mbench.core.errors import MbenchError, UnsupportedModel
 from mbench.core.interfaces import ExpertMask
-from mbench.core.results import CellResult, Results
+from mbench.core.results import Results
 from mbench.core.stand_ins import Constants, keeps_router
 from mbench.export.written import STOCK, Export, Form, Kind, Size
 from mbench.storage.atomic import new_folder

@@ -60,7 +60,7 @@ class Accumulator:
         self._sums: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
         self._inspected_arrays: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
         self._tokens: dict[str, np.ndarray] = {}
-        self._samples = CollectedSamples(self._tokens, new_sample, self._doubts, self._leaving_out)
+        self._samples = CollectedSamples(self._tokens, new_sample, self._leaving_out)
         for identity, statistic in list(self._statistics.items() if total_tokens else ()):
             with self._leaving_out(identity), located(statistic.sampled_tokens):
                 named = tokens_sampled_by(statistic, total_tokens)

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from mbench.core.errors import PluginError
 from mbench.core.interfaces import Statistic
-from mbench.moe.host import Copies, Doubts
+from mbench.moe.host import Copies
 from mbench.storage.sample_files import Sample, SampleFiles
 
 STAGED_BYTES = 1 << 26
 """That may be on their way from devices before these are waited for."""
+
+
+@dataclass(frozen=True)
+class _Staged:
+    """A layer's arrays on their way to the host."""
+
+    statistic: Statistic
+    layer: int
+    path: str
+    """The layer's."""
+    names: tuple[str, ...]
+    copies: Copies
 
 
 class CollectedSamples:
@@ -24,38 +37,34 @@ class CollectedSamples:
         self,
         tokens: Mapping[str, np.ndarray],
         new_sample: Callable[[int | None], SampleFiles],
-        doubts: Doubts,
         leaving_out: Callable[[str], AbstractContextManager[None]],
     ) -> None:
         """`tokens` that statistics sample, by identity, as far as they are known before."""
         self._tokens = tokens
         self._new_sample = new_sample
-        self._doubts = doubts
         self._leaving_out = leaving_out
         self._files: dict[str, tuple[Statistic, SampleFiles]] = {}
-        self._staged: list[tuple[Statistic, int, tuple[str, ...], Copies]] = []
+        self._staged: list[_Staged] = []
 
     def add(
         self, statistic: Statistic, layer: int, path: str, arrays: Mapping[str, torch.Tensor]
     ) -> None:
-        """Add a layer's arrays [t, ...]; that they are finite is found out later."""
-        for name, values in arrays.items():
-            if values.is_floating_point():
-                what = f"statistic {statistic.name!r}: {name!r} of layer {path} is not finite"
-                self._doubts.add(
-                    statistic.identity, PluginError(what), ~torch.isfinite(values).all()
-                )
-        self._staged.append((statistic, layer, tuple(arrays), Copies(list(arrays.values()))))
-        if self._staged[-1][-1].there or sum(each.size for *_, each in self._staged) > STAGED_BYTES:
+        """Add a layer's arrays [t, ...]; that they are finite is found out on the host, later."""
+        staged = _Staged(statistic, layer, path, tuple(arrays), Copies(list(arrays.values())))
+        self._staged.append(staged)
+        if staged.copies.there or sum(each.copies.size for each in self._staged) > STAGED_BYTES:
             self.write()
 
     def write(self) -> None:
         """Write what is on its way, after waiting for it; raises `StoreError`."""
-        staged, self._staged = self._staged, []
-        for statistic, layer, names, copies in staged:
-            with self._leaving_out(statistic.identity), _of(statistic):
-                arrays = dict(zip(names, copies.arrays(), strict=True))
-                self._files_of(statistic).append(layer, arrays)
+        while self._staged:  # An error removes the rest of its statistic.
+            each = self._staged.pop(0)
+            with self._leaving_out(each.statistic.identity), _of(each.statistic):
+                arrays = dict(zip(each.names, each.copies.arrays(), strict=True))
+                for name, values in arrays.items():
+                    if not np.isfinite(values).all():
+                        raise PluginError(f"{name!r} of layer {each.path} is not finite")
+                self._files_of(each.statistic).append(each.layer, arrays)
 
     def _files_of(self, statistic: Statistic) -> SampleFiles:
         identity = statistic.identity
@@ -67,7 +76,7 @@ class CollectedSamples:
 
     def drop(self, identity: str) -> None:
         """Forget a statistic, and remove its files."""
-        self._staged = [each for each in self._staged if each[0].identity != identity]
+        self._staged = [each for each in self._staged if each.statistic.identity != identity]
         if identity in self._files:
             self._files.pop(identity)[1].discard()
 

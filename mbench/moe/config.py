@@ -26,7 +26,7 @@ from mbench.moe import deepseek
 from mbench.moe.load_errors import legible, naming, unsupported_in_one_line
 from mbench.moe.quantised.form import Form
 from mbench.moe.quantised.forms import form_of, settings_of
-from mbench.storage.checkpoints import ADAPTER
+from mbench.storage.checkpoint_files import ADAPTER
 
 NEEDED: Mapping[str, bool] = {
     "output_router_logits": False,
@@ -152,6 +152,19 @@ def positions_of(config: PreTrainedConfig) -> int | None:
     original = rope.get("original_max_position_embeddings") or known
     extended = rope.get("rope_type") in ("yarn", "dynamic")
     return max(known, math.floor(original * rope["factor"])) if extended else known
+
+
+def turned_by_longest(config: PreTrainedConfig, longest: int) -> bool:
+    """Whether rows of up to `longest` tokens, read together, all get the rotary angles of the
+    longest one, and so not those that each gets alone."""
+    text = config.get_text_config()
+    rope = getattr(text, "rope_parameters", None) or {}
+    for each in (rope, *(value for value in rope.values() if isinstance(value, dict))):
+        if each.get("rope_type") in ("dynamic", "longrope"):
+            first = each.get("original_max_position_embeddings") or text.max_position_embeddings
+            if longest > first:
+                return True
+    return False
 
 
 def _refuse(folder: str, raw: Mapping[str, Any], trust_remote_code: bool) -> None:

@@ -45,11 +45,12 @@ def joint_inner_activations(experts: ExpertsModule, hidden: torch.Tensor) -> tor
     else:
         # All experts are given the same: one product with their weights, one below the other.
         bias = getattr(experts, f"{name}_bias").flatten() if experts.has_bias else None
-        rows = functional.linear(hidden, getattr(experts, name).flatten(0, 1), bias)
+        joint = functional.linear(hidden, getattr(experts, name).flatten(0, 1), bias)
+        rows = joint.unflatten(1, (experts.num_experts, -1))
     # A gate may expect two dimensions.
-    rows = rows.reshape(len(hidden) * experts.num_experts, -1)
-    inner = experts._apply_gate(rows) if experts.has_gate else experts.act_fn(rows)
-    return inner.view(len(hidden), experts.num_experts, -1)
+    flat = rows.flatten(0, 1)
+    inner: torch.Tensor = experts._apply_gate(flat) if experts.has_gate else experts.act_fn(flat)
+    return inner.view(*rows.shape[:2], inner.shape[-1])
 
 
 def _all_projected(experts: ExpertsModule, name: str, given: torch.Tensor) -> torch.Tensor:

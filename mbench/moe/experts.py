@@ -81,53 +81,57 @@ def sorted_loop(
     If `norms` (float32 [T, k]) is given, it receives the L2 norms of the unweighted outputs, taken
     while the outputs are still in the cache.
     """
-    top_k = top_k_index.shape[1]
     order = torch.argsort(top_k_index.reshape(-1), stable=True)
-    counts = torch.bincount(top_k_index.reshape(-1), minlength=experts.num_experts)
-    tokens = order // top_k
+    counts = torch.bincount(top_k_index.reshape(-1), minlength=experts.num_experts).tolist()
+    tokens = (order // top_k_index.shape[1]).split(counts)
     # Sums of a few experts lose bits in bfloat16: weigh and add in float32.
-    weights = top_k_weights.reshape(-1)[order].unsqueeze(-1).to(torch.float32)
-    flat_norms = norms.view(-1) if norms is not None else None
+    weights = top_k_weights.reshape(-1)[order].unsqueeze(-1).to(torch.float32).split(counts)
     total = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
-    sampled = [hidden[each.rows] for each in every]
-    joined = bool(every) and _may_be_joined(experts, sampled)
-    start = 0
-    for expert, count in enumerate(counts.tolist()):
-        rows = slice(start, start + count)
-        start += count
-        chosen = tokens[rows]
-        outputs = _outputs(experts, expert, [hidden[chosen], *sampled], joined)
+    sampled = [each.rows for each in every]
+    joined = bool(every) and _may_be_joined(experts, hidden, sampled)
+    norms_of = []
+    for expert, (chosen, weight) in enumerate(zip(tokens, weights, strict=True)):
+        outputs = _outputs(experts, expert, hidden, [chosen, *sampled], joined)
         for each, output in zip(every, outputs[1:], strict=True):
             each.outputs[:, expert] = output
-        if count:
+        if len(chosen):
             output = outputs[0].to(torch.float32)
-            if flat_norms is not None:
-                flat_norms[order[rows]] = torch.linalg.vector_norm(output, dim=-1)
-            total.index_add_(0, chosen, output * weights[rows])
+            if norms is not None:
+                norms_of.append(torch.linalg.vector_norm(output, dim=-1))
+            total.index_add_(0, chosen, output.mul_(weight))
+    if norms is not None:
+        norms.view(-1)[order] = torch.cat(norms_of)
     return total.to(hidden.dtype)
 
 
-def _may_be_joined(experts: ExpertsModule, parts: Sequence[torch.Tensor]) -> bool:
+def _may_be_joined(
+    experts: ExpertsModule, hidden: torch.Tensor, rows: Sequence[torch.Tensor]
+) -> bool:
     if isinstance(experts, StoredExperts) or experts.is_transposed:
         return False
-    width, dtype = parts[0].shape[1], parts[0].dtype
+    width, dtype = hidden.shape[1], hidden.dtype
     inner = experts.down_proj.shape[2]
     return (
-        min(map(len, parts)) >= FEWEST
+        min(map(len, rows)) >= FEWEST
         and rows_stay_equal(width, inner * (2 if experts.has_gate else 1), dtype)
         and rows_stay_equal(inner, width, dtype)
     )
 
 
 def _outputs(
-    experts: ExpertsModule, expert: int, parts: Sequence[torch.Tensor], joined: bool
+    experts: ExpertsModule,
+    expert: int,
+    hidden: torch.Tensor,
+    rows: Sequence[torch.Tensor],
+    joined: bool,
 ) -> Sequence[torch.Tensor]:
-    """One expert's outputs for several parts [n, H], in one product if they may be joined."""
-    if joined and len(parts[0]) >= FEWEST:
-        together = apply_expert(experts, expert, torch.cat(list(parts)))
-        outputs: Sequence[torch.Tensor] = together.split([*map(len, parts)])
+    """One expert's outputs for several lists of rows, in one product if they may be joined."""
+    if joined and len(rows[0]) >= FEWEST:
+        together = apply_expert(experts, expert, hidden.index_select(0, torch.cat(list(rows))))
+        outputs: Sequence[torch.Tensor] = together.split([*map(len, rows)])
         return outputs
-    return [apply_expert(experts, expert, part) if len(part) else part for part in parts]
+    given = [hidden.index_select(0, each) for each in rows]
+    return [apply_expert(experts, expert, each) if len(each) else each for each in given]
 
 
 def sorted_groups(
@@ -143,8 +147,8 @@ def sorted_groups(
     kernels. This does the same products in one launch each, as the stock grouped forward does.
     """
     output, place = _grouped(experts, hidden, *_routed_pairs(top_k_index))
-    norms.view(-1).copy_(torch.linalg.vector_norm(output, dim=-1, dtype=torch.float32)[place])
     pairs = output[place].view(*top_k_index.shape, -1)
+    torch.linalg.vector_norm(pairs, dim=-1, dtype=torch.float32, out=norms)
     return (pairs * top_k_weights.unsqueeze(-1)).sum(dim=1).to(hidden.dtype)
 
 
@@ -160,7 +164,7 @@ def _grouped(
     """Unweighted outputs [P, H] of pairs of expert and token, by expert, and each pair's place."""
     expert, order = torch.sort(expert, stable=True)
     numbers = torch.arange(experts.num_experts, device=expert.device)
-    ends = torch.searchsorted(expert, numbers, right=True).to(torch.int32)
+    ends = torch.searchsorted(expert, numbers, right=True, out_int32=True)
 
     def project(name: str, rows: torch.Tensor) -> torch.Tensor:
         bias = getattr(experts, f"{name}_bias")[expert] if experts.has_bias else None

@@ -30,6 +30,7 @@ from mbench.moe.preserved import gates_when_pruned
 from mbench.moe.quantised.fp8 import Fp8
 from mbench.moe.quantised.in_transformers import reading, stored_files
 from mbench.moe.quantised.reader import StoredWeights
+from mbench.moe.rotary import forget_longest
 from mbench.moe.router import fewest_experts
 from mbench.moe.tokenizer import load_tokenizer
 from mbench.storage.checkpoints import refuse_incomplete
@@ -118,6 +119,7 @@ def load(
             f"model {folder}: experts: stored needs devices with room for the whole model"
         )
     settle(model, layers)
+    forget_longest(model)
     model.eval().requires_grad_(False)
     return LoadedModel(model, tokenizer, layers, facts)
 

@@ -16,6 +16,7 @@ from mbench.core.stand_ins import keeps_router
 from mbench.moe.accumulate import Accumulator
 from mbench.moe.adapter import MoELayer
 from mbench.moe.calibration import TokenSequences, refuse_too_long
+from mbench.moe.config import turned_by_longest
 from mbench.moe.corpus import Corpus
 from mbench.moe.experts import experts_function
 from mbench.moe.load import LoadedModel
@@ -109,16 +110,7 @@ def profile_model(
     numbers. Raises `UnsupportedModel` if the model does not call its experts as expected, gives
     values that are not finite, or has a mask under which choices of dropped experts go elsewhere.
     """
-    if mask is not None and keeps_router(mask.stand_in):
-        # Its experts are called with other choices than the router's, some of weight 0.
-        raise UnsupportedModel(
-            "no statistics are collected under a mask with constants or mapped experts: a token's"
-            " choices are not those of the experts that compute it"
-        )
-    if model.training:
-        raise ValueError("a model must be in eval mode to be profiled")
-    if not corpus.tokens:
-        raise ValueError("there is nothing to profile: the corpus has no tokens")
+    _refuse_unfit(model, corpus, mask)
     count = min(shards, len(corpus.ids))
     shard_of = np.repeat(np.arange(count), [*map(len, np.array_split(corpus.lengths, count))])
     accumulator = Accumulator(layers, statistics, count, corpus.tokens, new_sample)
@@ -137,6 +129,7 @@ def profile_model(
         streams.watch(),
     ):
         failing.callback(accumulator.discard)
+        batch_size = 1 if _read_apart(model, corpus) else batch_size
         for start in range(0, len(corpus.ids), batch_size):
             rows = slice(start, start + batch_size)
             tokens = int(corpus.lengths[rows].sum())
@@ -144,14 +137,27 @@ def profile_model(
                 _forward(model, recorder, corpus[rows], shard_of[rows])
             accumulator.refuse_residual(streams.problem)
             advance(tokens)
-            following = (
-                shard_of[start + batch_size] if start + batch_size < len(shard_of) else count
-            )
-            if done := range(shard_of[start], following):
+            following = start + batch_size
+            until = shard_of[following] if following < len(shard_of) else count
+            if done := range(shard_of[start], until):
                 accumulator.close(done)
         samples = accumulator.finished_samples()
         failing.pop_all()
     return Collected(accumulator.sums(), samples, accumulator.failures, corpus.tokens)
+
+
+def _refuse_unfit(model: PreTrainedModel, corpus: TokenSequences, mask: ExpertMask | None) -> None:
+    """Raise what `profile_model` raises before it begins."""
+    if mask is not None and keeps_router(mask.stand_in):
+        # Its experts are called with other choices than the router's, some of weight 0.
+        raise UnsupportedModel(
+            "no statistics are collected under a mask with constants or mapped experts: a token's"
+            " choices are not those of the experts that compute it"
+        )
+    if model.training:
+        raise ValueError("a model must be in eval mode to be profiled")
+    if not corpus.tokens:
+        raise ValueError("there is nothing to profile: the corpus has no tokens")
 
 
 def inspect_weights(layers: Sequence[MoELayer], statistics: Sequence[Statistic]) -> Collected:
@@ -172,6 +178,12 @@ def inspect_weights(layers: Sequence[MoELayer], statistics: Sequence[Statistic])
     failures |= accumulator.failures
     sums = {each: sums for each, sums in accumulator.sums().items() if each not in failures}
     return Collected(sums, {}, failures, tokens=0)
+
+
+def _read_apart(model: PreTrainedModel, corpus: TokenSequences) -> bool:
+    """Whether a sequence would get other rotary angles beside a longer one."""
+    longest = int(corpus.lengths.max())
+    return bool((corpus.lengths < longest).any()) and turned_by_longest(model.config, longest)
 
 
 def _forward(

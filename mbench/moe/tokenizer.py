@@ -14,7 +14,7 @@ from mbench.core.errors import MOST_CHARACTERS, CorpusError, MbenchError, Unsupp
 from mbench.moe import deepseek
 from mbench.moe.config import Checkpoint, read_config
 from mbench.moe.load_errors import legible
-from mbench.storage.checkpoints import TOKENIZER_FILES, VOCABULARIES
+from mbench.storage.checkpoint_files import TOKENIZER_FILES, VOCABULARIES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -59,18 +59,19 @@ def tokens_of(parts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Itera
     if not ended:
         rest = _shorter(chain([text], rest))
         text, ended = _longer("", rest, PIECE)
-    piece, begin = _encoded(text, tokenizer), 0
+    piece, begin, by = _encoded(text, tokenizer), 0, PIECE
     while not ended:
         cut = len(text) - OVERLAP
         # Where the next piece begins in this one.
         shift = max(0, cut - OVERLAP)
-        longer, ended = _longer(text[shift:], rest, PIECE)
+        longer, ended = _longer(text[shift:], rest, by)
         following = _encoded(longer, tokenizer)
         if _agree(piece, following, shift, cut):
             yield piece.between(begin, cut)
-            text, piece, begin = longer, following, cut - shift
+            text, piece, begin, by = longer, following, cut - shift, PIECE
         else:
-            text = text[:shift] + longer
+            # Twice as much each time, or a text that is nowhere cut would be read for ever.
+            text, by = text[:shift] + longer, 2 * by
             piece = _encoded(text, tokenizer)
     yield piece.between(begin, None)
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
+from mbench.core.cell_results import CellKey, LeftOut
 from mbench.core.errors import Infeasible, MbenchError, PluginError, caught, one_line
 from mbench.core.interfaces import WEIGHTS_ONLY, Budget, RouterMode, Statistic
 from mbench.core.plugin_code import plugin_code
-from mbench.core.results import CellKey, LeftOut
 from mbench.core.search import MaskSearch
 from mbench.core.suite import Suite
 from mbench.moe.corpus import Corpus, CorpusPart
@@ -215,7 +215,7 @@ class CellMaker:
                 raise PluginError(method.problem)
             notes = self._checked(method, budget)
             statistics = {
-                corpus: tuple(self._statistic_job(corpus, each) for each in method.statistics())
+                corpus: tuple(self._statistic_job(corpus, each) for each in method.statistics)
                 for corpus in method.profiles
             }
             components = {

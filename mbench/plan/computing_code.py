@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
 from mbench.core.provenance import release
+from mbench.storage.distributions import version_of
 from mbench.storage.source_code import Root, Source, code_hash, source_of_loaded
 
 READERS = ("storage/text_files", "storage/texts.py")
@@ -74,5 +74,5 @@ def installed_code(home: Path = Path(__file__).parents[1]) -> Code:
     parts = sorted({part for parts in COMPUTED_BY.values() for part in parts})
     return Code(
         {part: code_hash(home / part) for part in parts},
-        {package: release(version(package)) for package in PACKAGES},
+        {package: release(version_of(package)) for package in PACKAGES},
     )

@@ -10,53 +10,22 @@ from mbench.core.interfaces import WEIGHTS_ONLY, ExpertMask, RouterMode
 from mbench.core.model_facts import DTYPE_BYTES
 from mbench.core.recognised import Recognised
 from mbench.plan.cells import Cell
+from mbench.plan.device_times import DeviceTime, flops_per_token, on_devices
 from mbench.plan.models import PlannedModel
 from mbench.plan.plan import Plan
 from mbench.plan.speeds import Speeds, read_speeds
+from mbench.plan.stored_looks import read_looks
 from mbench.plan.tasks import PlannedTask, TaskSize
 from mbench.storage.mask_json import mask_from_json
 from mbench.storage.records import from_plain
 from mbench.storage.store import Store
 
 ASSUMED_FLOPS = 4e10
-"""Floating-point operations a second where no speed was measured yet: a few CPU cores."""
+"""Floating-point operations a second where no speed was measured yet: a few CPU cores. What
+follows from it decides how long to measure, and is shown to nobody: it was three times too fast."""
 
-UTILISATION = 0.25
-"""Share of a device's peaks, in operations and in bytes read, that forward passes through routed
-experts are assumed to reach."""
-
-ROWS = 128
-"""Answers that are assumed to be generated side by side on an accelerator."""
-
-
-@dataclass(frozen=True)
-class DeviceClass:
-    """A kind of accelerator, by its maker's data sheet."""
-
-    name: str
-    flops: float
-    """Dense bfloat16 operations a second at the peak."""
-    bandwidth: float
-    """Bytes that its memory delivers a second, at the peak."""
-    memory: float
-    """Bytes."""
-
-
-DEVICE_CLASSES = (
-    DeviceClass("RTX 4090 24 GB", 165e12, 1.0e12, 24e9),
-    DeviceClass("A100 80 GB", 312e12, 2.0e12, 80e9),
-    DeviceClass("H100 80 GB", 989e12, 3.35e12, 80e9),
-)
-
-
-@dataclass(frozen=True)
-class DeviceTime:
-    """The estimated time of a plan on a kind of accelerator."""
-
-    device: str
-    hours: float
-    fits: bool
-    """Whether the weights leave room for anything else in its memory."""
+TIMES = ("seconds", "mask_seconds", "first_seconds")
+"""Of a `ModelCost`, those that nobody can tell where no speed was measured."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +47,9 @@ class ModelCost:
     evaluations: int
     """Mask x task pairs."""
     evaluations_cached: int
+    evaluations_begun: int
+    """Of the others, those of which early verdicts left outcomes of some items, which are not
+    computed again."""
     evaluation_tokens: int
     """Of the evaluations still to do, as far as their tasks are known."""
     generated_tokens: int
@@ -93,13 +65,24 @@ class ModelCost:
     seconds: float
     mask_seconds: float
     """Of one more mask on every task."""
+    first_seconds: float
+    """Of `seconds`, what comes before any mask is evaluated: to load, profile, make masks, and
+    evaluate the unpruned model in one process."""
     speed_measured: bool
     """Whether all of the passes still to do were measured on this machine, by kind."""
+    speed_known: bool
+    """Or at least some of the model's tasks, which the others are taken to be like; where not,
+    times rest on an assumed speed."""
     devices: tuple[DeviceTime, ...]
     """The same work on other machines."""
     files_available: bool
     """False where the model's files are out of reach, so that its sizes are what the suite expects.
     """
+
+    @property
+    def evaluations_left(self) -> int:
+        """Those still to do."""
+        return self.evaluations - self.evaluations_cached
 
 
 @dataclass(frozen=True)
@@ -109,8 +92,11 @@ class Estimate:
     models: tuple[ModelCost, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for `--json`."""
-        return {"models": [asdict(model) for model in self.models]}
+        """Plain values for `--json`; no times where none is known."""
+        unknown = dict.fromkeys(TIMES)
+        return {
+            "models": [asdict(cost) | ({} if cost.speed_known else unknown) for cost in self.models]
+        }
 
 
 def estimate(plan: Plan, store: Store) -> Estimate:
@@ -119,21 +105,32 @@ def estimate(plan: Plan, store: Store) -> Estimate:
 
 
 def model_cost(
-    plan: Plan, store: Store, model: PlannedModel, speeds: Speeds | None = None
+    plan: Plan,
+    store: Store,
+    model: PlannedModel,
+    speeds: Speeds | None = None,
+    side_by_side: int | None = None,
 ) -> ModelCost:
-    """One model's share; None: at the speeds that the store has of this machine."""
+    """One model's share.
+
+    `speeds`: None: those that the store has of this machine. `side_by_side`: masks evaluated at a
+    time; None: as many as the suite has processes.
+    """
     masks, unmade = masked_models(plan, store, model)
     corpora = _corpora(plan, store, model)
     speeds = speeds or read_speeds(store, model.identity)
-    assumed = _flops(model) / ASSUMED_FLOPS
-    evaluations = _evaluations(plan, store, model, masks, unmade, speeds, assumed)
+    assumed = flops_per_token(model) / ASSUMED_FLOPS
+    side_by_side = side_by_side or plan.suite.processes
+    evaluations = _evaluations(plan, store, model, masks, unmade, speeds, assumed, side_by_side)
     profile_tokens = sum(plan.corpora[corpus].tokens for corpus in corpora)
     made_here = [cell for cell in plan.cells_of(model.name) if _lacks_mask(cell, store)]
     search_tokens = sum(cell.search_tokens for cell in made_here)
-    seconds = evaluations.seconds
-    seconds += (profile_tokens + search_tokens) * speeds.for_profiles(assumed)
-    seconds += sum(speeds.masks.get(cell.method.name, 0.0) for cell in made_here)
+    first = (profile_tokens + search_tokens) * speeds.for_profiles(assumed)
+    first += sum(speeds.masks.get(cell.method.name, 0.0) for cell in made_here)
+    seconds = evaluations.seconds + first
+    first += evaluations.seconds_of_the_unpruned
     passes_unmeasured = (profile_tokens or search_tokens) and speeds.profile is None
+    measured = evaluations.measured and not passes_unmeasured
     return ModelCost(
         model=model.name,
         cells=sum(cell.method.evaluated for cell in plan.cells_of(model.name)),
@@ -144,6 +141,7 @@ def model_cost(
         search_tokens=search_tokens,
         evaluations=sum(map(len, masks.values())) + sum(len(plan.tasks_of(c)) for c in unmade),
         evaluations_cached=evaluations.stored,
+        evaluations_begun=evaluations.begun,
         evaluation_tokens=evaluations.tokens,
         generated_tokens=evaluations.generated,
         mask_tokens=evaluations.tokens_of_a_mask,
@@ -152,8 +150,10 @@ def model_cost(
         weight_bytes=model.facts.parameters * DTYPE_BYTES[model.computed_in],
         seconds=seconds + speeds.load if seconds else 0.0,
         mask_seconds=evaluations.seconds_of_a_mask,
-        speed_measured=evaluations.measured and not passes_unmeasured,
-        devices=_on_devices(
+        first_seconds=first + speeds.load if seconds else 0.0,
+        speed_measured=measured,
+        speed_known=measured or speeds.tell(evaluations.tokens, evaluations.generated),
+        devices=on_devices(
             model,
             evaluations.tokens + profile_tokens + search_tokens - evaluations.generated,
             evaluations.generated,
@@ -164,22 +164,6 @@ def model_cost(
 
 def _lacks_mask(cell: Cell, store: Store) -> bool:
     return cell.mask_key is not None and store.read_json(cell.mask_key) is None
-
-
-def _on_devices(model: PlannedModel, read: int, generated: int) -> tuple[DeviceTime, ...]:
-    """Tokens that are read cost operations; those that are generated cost reading all weights, a
-    token of every row at a time."""
-    weights = model.facts.parameters * DTYPE_BYTES[model.computed_in]
-
-    def hours(device: DeviceClass) -> float:
-        reading = read * _flops(model) / device.flops
-        generating = generated / ROWS * weights / device.bandwidth
-        return (reading + generating) / UTILISATION / 3600
-
-    return tuple(
-        DeviceTime(device.name, hours(device), fits=weights < 0.9 * device.memory)
-        for device in DEVICE_CLASSES
-    )
 
 
 @dataclass(frozen=True)
@@ -239,6 +223,8 @@ class _Evaluations:
     """What is stored of a model's evaluations, and what is left."""
 
     stored: int
+    begun: int
+    """Of those that are not, with the outcomes of some items."""
     tokens: int
     """Still to do, as far as the tasks' sizes are known."""
     generated: int
@@ -250,6 +236,8 @@ class _Evaluations:
     tokens_of_a_mask: int
     """On all tasks, likewise."""
     seconds_of_a_mask: float
+    seconds_of_the_unpruned: float
+    """On the tasks that it has no outcome on, in one process."""
     unknown: tuple[str, ...]
     """Tasks of unknown size."""
     expected: tuple[str, ...]
@@ -264,15 +252,18 @@ def _evaluations(
     unmade: Sequence[Cell],
     speeds: Speeds,
     assumed: float,
+    side_by_side: int,
 ) -> _Evaluations:
-    tokens = generated = stored = of_one = 0
-    seconds, seconds_of_one, measured = 0.0, 0.0, True
+    tokens = generated = stored = started = of_one = 0
+    seconds, seconds_of_one, seconds_of_the_unpruned, measured = 0.0, 0.0, 0.0, True
+    unpruned = next(iter(masks))
     unknown: list[str] = []
     expected: list[str] = []
     for task in plan.tasks:
         asked = [each for each, names in masks.items() if task.name in names]
         keys = (plan.evaluation_key(each.model, each.mask, each.router, task) for each in asked)
-        done = sum(map(store.has_items, keys))
+        missing = [key for key in keys if not store.has_items(key)]
+        done = len(asked) - len(missing)
         stored += done
         built = stored_size(plan, store, model, task)
         size = built or task.expected_size
@@ -282,23 +273,33 @@ def _evaluations(
         if built is None:
             expected.append(task.name)
         left = len(asked) + sum(task in plan.tasks_of(cell) for cell in unmade) - done
+        looks = read_looks(store, plan.task_size_key(model, task))
+        begun = [found for key in missing if (found := looks.stored(store, key))]
+        there = [look for found in begun for look in found]
+        started += len(begun)
         digest = plan.task_size_key(model, task).digest
-        # Side by side, processes do several masks in the time of one.
-        of_a_mask = speeds.of(digest, assumed).seconds(size) / plan.suite.processes
-        tokens += size.tokens * left
-        generated += size.generated * left
+        of_a_mask = speeds.of(digest, assumed).seconds(size) / side_by_side
+        tokens += size.tokens * left - sum(look.tokens for look in there)
+        generated += size.generated * left - sum(look.generated for look in there)
         seconds += of_a_mask * left
+        seconds -= sum(map(speeds.of(digest, assumed).seconds, there)) / side_by_side
         of_one += size.tokens
         seconds_of_one += of_a_mask
+        if not store.has_items(
+            plan.evaluation_key(unpruned.model, unpruned.mask, unpruned.router, task)
+        ):
+            seconds_of_the_unpruned += of_a_mask * side_by_side
         measured &= not left or digest in speeds.tasks
     return _Evaluations(
         stored,
+        started,
         tokens,
         generated,
         seconds,
         measured,
         of_one,
         seconds_of_one,
+        seconds_of_the_unpruned,
         tuple(unknown),
         tuple(expected),
     )
@@ -310,10 +311,3 @@ def stored_size(
     """A task's size for a model where a check or a run counted it, else None."""
     stored = store.read_json(plan.task_size_key(model, task))
     return None if stored is None else from_plain(TaskSize, stored)
-
-
-def _flops(model: PlannedModel) -> float:
-    """Operations per token: twice the parameters that a token uses."""
-    facts = model.facts
-    idle = len(facts.layers) * (facts.num_experts - facts.top_k) * facts.expert_parameters
-    return 2.0 * (facts.parameters - idle)

@@ -99,7 +99,7 @@ class Detectable:
     measured: bool
     """Whether evaluations in the store say how much outcomes differ; else it is `ASSUMED`."""
     comparisons: Mapping[Family, int]
-    """By family."""
+    """By family, of the methods that are evaluated on it."""
     least: Mapping[Family, float | None]
     """By family, the median over budgets; None where it is not known, or none would be found."""
 
@@ -201,8 +201,6 @@ class _Known:
 
 def _of_model(plan: Plan, store: Store, model: PlannedModel) -> list[Detectable]:
     masks = len(random_seeds(plan))
-    methods = {cell.method.name for cell in plan.cells if cell.method.evaluated} - {RANDOM}
-    comparisons = comparisons_of(len(methods), random=masks > 0)
     spreads = stored_spreads(plan, store, model)
     # By budget where the store tells them apart; None: none is stored.
     known = [
@@ -220,11 +218,21 @@ def _of_model(plan: Plan, store: Store, model: PlannedModel) -> list[Detectable]
             name,
             name == score,
             [[at_budget[task] for task in tasks] for at_budget in known],
-            comparisons,
+            _comparisons(plan, tasks),
             masks,
         )
         for name, tasks in rows
     ]
+
+
+def _comparisons(plan: Plan, tasks: Sequence[str]) -> dict[Family, int]:
+    """Of the methods that are evaluated on all of these tasks."""
+    asked = {
+        cell.method.name
+        for cell in plan.cells
+        if cell.method.evaluated and {task.name for task in plan.tasks_of(cell)}.issuperset(tasks)
+    }
+    return comparisons_of(len(asked - {RANDOM}), random=RANDOM in asked)
 
 
 def _row(

@@ -14,6 +14,7 @@ from mbench.core.plugin_code import plugin_code
 from mbench.core.search import MaskSearch
 from mbench.core.suite import ComponentSpec, MethodSpec, Parts
 from mbench.plan.registry import Registry
+from mbench.plan.union_errors import of_value
 from mbench.plan.yaml_source import Place, YamlSource
 
 
@@ -78,7 +79,8 @@ class PartMaker:
         if first["type"] == "extra_forbidden":
             message = unknown(f"parameter of {kind} {use.name!r}", key, _parameters(component))
         else:
-            message = f"{kind} {use.name!r}: {key}: {first['msg'].lower()}"
+            _, first, expected = of_value(error, first, use.params)
+            message = f"{kind} {use.name!r}: {key}: {expected or first['msg'].lower()}"
             message += f", got {first['input']!r}"
         if at == self.place:
             return PluginError(f"a ready-made method gives it wrong parameters: {message}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from mbench.core.basics import AsSelected, TopK
@@ -67,7 +68,7 @@ class ResolvedMethod:
 
         A search would cost as much again each time, and samples of tokens have no shards.
         """
-        measured = [each for each in self.statistics() if each.measures()]
+        measured = [each for each in self.statistics if each.measures()]
         sums = all(each.combine == "sum" for each in measured)
         return bool(measured) and sums and not isinstance(self.builder, MaskSearch)
 
@@ -92,10 +93,11 @@ class ResolvedMethod:
     @property
     def profiles(self) -> tuple[str, ...]:
         """Names of the profiles it is given: its corpora, or the one of the weights alone."""
-        if self.corpora or not (self.scorer or self.statistics()):
+        if self.corpora or not (self.scorer or self.statistics):
             return self.corpora
         return (WEIGHTS_ONLY,)
 
+    @cached_property
     def statistics(self) -> tuple[Statistic, ...]:
         """The distinct statistics that the components ask for.
 

@@ -16,7 +16,8 @@ from mbench.core.model_facts import ModelFacts
 from mbench.core.suite_inputs import Expected, ModelSpec
 from mbench.core.suite_values import AttentionName, DtypeName, ExpertsKept
 from mbench.plan.computing_code import Code
-from mbench.plan.keys import ModelIdentity, model_facts_key
+from mbench.plan.fact_keys import model_facts_key
+from mbench.plan.keys import ModelIdentity
 from mbench.plan.registry import Registry
 from mbench.plan.yaml_source import Place, YamlSource
 from mbench.storage.checkpoints import Checkpoint, find_checkpoint, model_key, naming_place

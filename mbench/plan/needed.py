@@ -8,9 +8,10 @@ from typing import Any
 
 from mbench.core.search import MaskSearch
 from mbench.plan.cost import masked_models
-from mbench.plan.keys import efficiency_key, speed_key, stored_size_key
+from mbench.plan.fact_keys import efficiency_key, speed_key, stored_size_key
 from mbench.plan.models import PlannedModel
 from mbench.plan.plan import Plan
+from mbench.plan.stored_looks import task_looks_key
 from mbench.storage.housekeeping import contents, describe
 from mbench.storage.store import Key, Store
 
@@ -50,7 +51,8 @@ def _of_model(plan: Plan, model: PlannedModel, store: Store) -> Iterator[Key]:
     for task in plan.tasks:
         yield plan.item_texts_key(model, task)
         for each in masked:
-            yield plan.task_size_key(each.model, task)
+            yield (size := plan.task_size_key(each.model, task))
+            yield task_looks_key(size)
             yield plan.evaluation_key(each.model, each.mask, each.router, task)
     published = (cell.method.published for cell in plan.cells_of(model.name))
     for checkpoint in (model, *(found for found in published if found is not None)):

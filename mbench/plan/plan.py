@@ -5,20 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mbench.core.cell_results import LeftOut
 from mbench.core.interfaces import RouterMode, Statistic
-from mbench.core.results import LeftOut
 from mbench.core.suite import Suite
 from mbench.moe.corpus import Corpus
 from mbench.plan.cells import SHARDS, Cell, CellMaker, kept_experts
 from mbench.plan.components import class_code, component_key
 from mbench.plan.computing_code import Code, installed_code
-from mbench.plan.keys import (
-    evaluation_key,
-    item_texts_key,
-    masked_statistic_key,
-    probe_key,
-    task_size_key,
-)
+from mbench.plan.fact_keys import item_texts_key, task_size_key
+from mbench.plan.keys import evaluation_key, masked_statistic_key, probe_key
 from mbench.plan.methods import ResolvedMethod, resolve_methods
 from mbench.plan.mixes import find_corpora, texts_of
 from mbench.plan.models import PlannedModel, find_model, refuse_false_twins

@@ -17,12 +17,13 @@ from typing import Any
 import pluggy
 
 from mbench.core import basics, hookspecs, interfaces
-from mbench.core.errors import PluginError, SuiteError, caught, nearest
+from mbench.core.errors import PluginError, SuiteError, caught, did_you_mean
 from mbench.core.interfaces import Component, Method
 from mbench.core.parameters import Parameters
 from mbench.core.plugin_code import plugin_code
 from mbench.plan.given_plugins import GivenPlugin
 from mbench.plan.registry import KINDS, Origin, PluginFailure, Registry
+from mbench.storage.distributions import name_and_version
 from mbench.storage.source_code import Root, imported_names
 
 
@@ -35,14 +36,12 @@ def load_registry(files: Sequence[Path] = (), given: Sequence[GivenPlugin] = ())
     for path in files:
         if not path.is_file():
             beside = sorted(str(other) for other in path.parent.glob("*.py"))
-            near = nearest(str(path), beside)
-            hint = f"; did you mean {near}?" if near else ""
-            raise SuiteError(f"--plugin {path}: no such file{hint}")
+            raise SuiteError(f"--plugin {path}: no such file{did_you_mean(str(path), beside)}")
     registry = Registry()
     _add(registry, basics, "mbench", f"mbench {_version('mbench')}")
     for entry_point in importlib.metadata.entry_points(group=hookspecs.PROJECT):
         distribution = entry_point.dist
-        source = f"{distribution.name} {distribution.version}" if distribution else "unknown"
+        source = " ".join(name_and_version(distribution)) if distribution else "unknown"
         _attempt(registry, entry_point.name, source, entry_point.load)
     for path in files:
         registry.files.append(str(path))
@@ -222,8 +221,11 @@ def _check_marks(manager: pluggy.PluginManager, module: Any) -> None:
 
 
 def _answers(manager: pluggy.PluginManager, hook: str) -> list[Any]:
-    with plugin_code(f"{hook}"):
-        answers: list[Any] = getattr(manager.hook, hook)()
+    caller = getattr(manager.hook, hook)
+    if not caller.get_hookimpls():
+        return []
+    with plugin_code(hook):
+        answers: list[Any] = caller()
     return answers
 
 
@@ -233,8 +235,11 @@ def _listed(manager: pluggy.PluginManager, hook: str) -> list[Any]:
     for answer in _answers(manager, hook):
         if isinstance(answer, str) or not isinstance(answer, Iterable):
             raise PluginError(f"{hook} must return a list, got {answer!r}")
-        with plugin_code(hook):
+        if type(answer) in (list, tuple):
             items += answer
+        else:  # whatever runs where a plugin's own kind of list is gone through
+            with plugin_code(hook):
+                items += answer
     return items
 
 

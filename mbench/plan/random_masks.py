@@ -30,6 +30,8 @@ class FewMasks:
     """Forward tokens of these on all models; None where nobody has counted the tasks' yet."""
     seconds: float | None
     """Likewise, and where no speed was measured yet."""
+    all_tasks: bool
+    """Whether they are evaluated on all tasks; else the two are more than it costs."""
 
 
 def random_seeds(plan: Plan) -> tuple[int, ...]:
@@ -44,6 +46,7 @@ def few_masks(plan: Plan, estimate: Estimate) -> FewMasks | None:
     if not seeds or len(seeds) >= ENOUGH:
         return None
     own = plan.suite.methods.get(RANDOM)
+    listed = [cell.method.tasks for cell in plan.cells if cell.method.name == RANDOM]
     more = len(set(range(ENOUGH)) - set(seeds))
     masks = more * len(plan.suite.retain)
     known = not any(cost.unknown_tasks for cost in estimate.models)
@@ -56,4 +59,5 @@ def few_masks(plan: Plan, estimate: Estimate) -> FewMasks | None:
         more=more,
         tokens=sum(tokens for tokens, _ in costs) if known else None,
         seconds=sum(seconds for _, seconds in costs) if measured else None,
+        all_tasks=all(tasks is None for tasks in listed),
     )

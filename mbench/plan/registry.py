@@ -104,6 +104,14 @@ class Registry:
         registered_by = self.origins[kind, component.name].code
         return [registered_by, *class_code(type(component))]
 
+    def refuse_given(self, elsewhere: str) -> None:
+        """Raise `SuiteError` for plugins of this process alone; `elsewhere` is who needs them."""
+        if self.given:
+            raise SuiteError(
+                f"plugin {self.given[0]} exists in this process alone, where no {elsewhere} can"
+                " load it: give it as a file or a package"
+            )
+
     @property
     def rejected_files(self) -> list[PluginFailure]:
         """What went wrong with files that the user asked for by name."""

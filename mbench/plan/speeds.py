@@ -6,7 +6,8 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mbench.plan.keys import ModelIdentity, speed_key
+from mbench.plan.fact_keys import speed_key
+from mbench.plan.keys import ModelIdentity
 from mbench.plan.tasks import TaskSize
 from mbench.storage.records import from_plain, to_plain
 from mbench.storage.store import Store
@@ -54,6 +55,11 @@ class Speeds:
         per_read = sum(read) / len(read) if read else assumed
         per_generated = sum(generated) / len(generated) if generated else GENERATED * per_read
         return TaskSpeed(per_read, per_generated)
+
+    def tell(self, tokens: int, generated: int) -> bool:
+        """Whether `of` rests on measurements, for so many tokens, of which some are generated."""
+        generating = not generated or any(each.generated for each in self.tasks.values())
+        return bool(self.tasks) and generating if tokens else True
 
     def for_profiles(self, assumed: float) -> float:
         """Seconds for a token of calibration text."""

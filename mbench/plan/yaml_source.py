@@ -13,6 +13,7 @@ from pydantic import BaseModel, Tag, ValidationError
 
 from mbench.core.errors import MbenchError, SuiteError, shortened, shown, unknown
 from mbench.core.small_files import Unreadable, read_small_file
+from mbench.plan.union_errors import MARKS, of_value
 from mbench.plan.yaml_text import PlacedList, PlacedMap, parse, placed
 
 MOST_BYTES = 256 * 1024
@@ -30,10 +31,6 @@ NAMED = {
     "tasks": "task",
 }
 """Keys of a suite whose values have names that the suite gives them."""
-
-MARKS = ("[key]", "[text]", "[mix]")
-"""What pydantic puts into the place of an error beside keys and indices: a key itself is wrong, and
-which kind of corpus it took a value for."""
 
 Place = tuple[Any, ...]
 """Keys and indices from the top of the document to a value."""
@@ -63,7 +60,7 @@ class YamlSource:
         try:
             text = read_small_file(path, MOST_BYTES)
         except FileNotFoundError:
-            near = sorted(str(other) for other in path.parent.glob("*.yaml"))
+            near = sorted(str(other) for other in path.parent.glob("*.yaml") if _is_suite(other))
             hint = f" (there: {', '.join(near)})" if near else ""
             raise SuiteError(f"{path}: no such suite file{hint}") from None
         except Unreadable as error:
@@ -215,6 +212,17 @@ class YamlSource:
         return self.error(place, prefix + unknown(what, str(name), map(str, choices)))
 
 
+def _is_suite(path: Path) -> bool:
+    """Whether a file is offered as a suite, correct or not: it is not hidden and has models."""
+    if path.name.startswith("."):
+        return False
+    try:
+        text = read_small_file(path, MOST_BYTES)
+    except (OSError, Unreadable):
+        return False
+    return re.search(r"^models\s*:", text, re.MULTILINE) is not None
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
@@ -231,10 +239,11 @@ def describe_error(source: YamlSource, error: ValidationError, root: type[BaseMo
         return source.unknown(place, "key", str(place[-1]), fields)
     if first["type"] == "missing":
         return source.error(place[:-1], f"missing key {place[-1]!r}")
+    place, first, expected = of_value(error, first, source.plain())
     dotted = shortened(".".join(str(part) for part in place))
     if not dotted.isprintable():
         dotted = repr(dotted)
-    message = first["msg"].removeprefix("Value error, ")
+    message = expected or first["msg"].removeprefix("Value error, ")
     message = (message[:1].lower() + message[1:]).replace("valid tuple", "list")
     message = message.replace("valid dictionary", "mapping of keys to values")
     message = re.sub(r" or instance of \w+", "", message)

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from mbench.core.cell_results import CellResult
 from mbench.core.clean_text import visible
-from mbench.core.results import CellResult, Results
+from mbench.core.results import Results
 from mbench.storage.atomic import write_text_atomically
 
 FOLDER = "items"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mbench.core.clean_text import cleaned
+from mbench.core.collection import without_collection
 from mbench.core.results import Results
 from mbench.report.charts import drawing
 from mbench.report.item_files import FOLDER, write_items
@@ -36,6 +37,7 @@ class WrittenReport:
     """On panels that failed, and an index that could not be written."""
 
 
+@without_collection()
 def publish(
     results: Results,
     directory: Path,

@@ -7,15 +7,14 @@ page; nothing is where all are tied or nothing is tested.
 from __future__ import annotations
 
 import math
-import re
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from mbench.core.cell_results import CellResult
 from mbench.core.evaluation import LOWER_IS_BETTER
-from mbench.core.results import CellResult
+from mbench.report.notations import SYNTAX, Syntax
 from mbench.report.statistics.boards import Board, GroupBoards, RunBoards
 from mbench.report.statistics.early import estimate_of, lines_of, value_or_early
 from mbench.report.statistics.equal_bytes import EqualBytes, Limit
@@ -45,66 +44,6 @@ BYTES_NOTE = (
     " that does. Bold: the best figure under a limit and those not told apart from it (paired over"
     " items or documents, 5 % after Holm's correction for all pairs under the limit)."
 )
-
-
-@dataclass(frozen=True)
-class Syntax:
-    """The notation of a format."""
-
-    text: Callable[[str], str]
-    """Escapes a name."""
-    plain: str
-    bold: str
-    spread: str
-    infinite: str
-    missing: str
-    minus: str
-    lower: str
-
-
-def latex_text(text: str) -> str:
-    """Escape a text for LaTeX (T1 encoding): no commands, no ligatures, one line."""
-    escaped = "".join(_LATEX.get(sign, sign) for sign in _one_line(text))
-    return re.sub(r"([-,])(?=\1)", r"\1{}", escaped)
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "'": r"\textquotesingle{}",
-    "`": r"\textasciigrave{}",
-    **{sign: "\\" + sign for sign in "&%$#_{}"},
-}
-
-
-def markdown_text(text: str) -> str:
-    """Escape a text for Markdown, inside tables too; one line."""
-    return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", _one_line(text))
-
-
-def _one_line(text: str) -> str:
-    visible = "".join(" " if unicodedata.category(sign)[0] == "C" else sign for sign in text)
-    return " ".join(visible.split())
-
-
-_SYNTAX = {
-    "latex": Syntax(
-        latex_text,
-        "%s",
-        r"\textbf{%s}",
-        r"$\pm$",
-        r"$\infty$",
-        "--",
-        "$-$",
-        r"$\downarrow$",
-    ),
-    "markdown": Syntax(markdown_text, "%s", "**%s**", "±", "∞", "–", MINUS, "↓"),
-}
 
 
 @dataclass(frozen=True)
@@ -197,7 +136,7 @@ def to_latex(run: RunBoards) -> str:
     # pandas' Styler sets rules between budgets only with the index in a header of its own, and
     # escapes neither ligatures nor < > |.
     lines = ["% needs \\usepackage{booktabs,textcomp} and \\usepackage[T1]{fontenc}"]
-    for grid in _grids(run, _SYNTAX["latex"]):
+    for grid in _grids(run, SYNTAX["latex"]):
         blocks = "\\midrule\n".join(
             "".join(" & ".join(row) + " \\\\\n" for row in block) for block in grid.blocks
         )
@@ -218,7 +157,7 @@ def to_latex(run: RunBoards) -> str:
 def to_markdown(run: RunBoards) -> str:
     """One table per model."""
     parts = []
-    for grid in _grids(run, _SYNTAX["markdown"]):
+    for grid in _grids(run, SYNTAX["markdown"]):
         rule = ["---", "---", *["---:"] * (len(grid.columns) - 2)]
         rows = [grid.columns, rule, *(row for block in grid.blocks for row in block)]
         table = "".join("| " + " | ".join(row) + " |\n" for row in rows)

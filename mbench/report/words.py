@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from mbench.core.results import UNPRUNED
+from mbench.core.cell_results import UNPRUNED
 
 MINUS = "\N{MINUS SIGN}"
 

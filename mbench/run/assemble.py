@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import cast
 
 import numpy as np
 
 from mbench.core.admission import Finding
+from mbench.core.cell_results import UNPRUNED, CellResult, PublishedCheckpoint, TaskStatus
 from mbench.core.early import EarlyFigure
 from mbench.core.evaluation import Evaluation, with_changes
 from mbench.core.interfaces import ExpertMask, RouterMode
 from mbench.core.item_texts import ItemText
 from mbench.core.provenance import ModelSource, Provenance
-from mbench.core.results import (
-    UNPRUNED,
-    CellResult,
-    PublishedCheckpoint,
-    Results,
-    TaskStatus,
-)
+from mbench.core.results import Results
 from mbench.core.stand_ins import Constants, StandIn, keeps_router
 from mbench.plan.cells import Cell
 from mbench.plan.in_words import answers_in_words, methods_in_words, protocol_in_words
@@ -49,32 +45,13 @@ def assemble(
     `left` is the status of what has neither an outcome nor a reason.
     """
     cells: list[CellResult] = []
-    masks: dict[tuple[str, str], np.ndarray] = {}
-    scores: dict[tuple[str, str, str], np.ndarray] = {}
-    stand_ins: dict[tuple[str, str], StandIn] = {}
+    arrays = _Arrays()
     for model in plan.models:
-        unpruned = model.unpruned_mask
         cells.append(_unpruned(plan, outcome, model, left))
-        masks[model.name, unpruned.content_hash] = unpruned.keep
+        arrays.masks[model.name, model.unpruned_mask.content_hash] = model.unpruned_mask.keep
         for cell in plan.cells_of(model.name):
-            if not cell.method.evaluated:
-                continue
-            mask = outcome.masks.get(cell.mask_key) if cell.mask_key else None
-            result = _pruned(plan, outcome, model, cell, mask, left)
-            if cell.method.published is not None:
-                result = _published(plan, outcome, cell, cell.method.published, result, left)
-                recognised = outcome.recognised.get(cell.key)
-                if recognised is not None and recognised.keep is not None:
-                    masks[model.name, result.mask] = recognised.keep
-                cells.append(result)
-                continue
-            cells.append(result)
-            if mask is not None:
-                masks[model.name, mask.content_hash] = mask.keep
-                if mask.stand_in is not None:
-                    stand_ins[model.name, mask.content_hash] = mask.stand_in
-                for corpus, values in outcome.scores[model.name, cell.method.name].items():
-                    scores[model.name, cell.method.name, corpus] = values
+            if cell.method.evaluated:
+                cells.append(_asked(plan, outcome, model, cell, left, arrays))
     average = plan.suite.average
     return Results(
         suite=plan.suite.name,
@@ -83,10 +60,10 @@ def assemble(
         task_metrics={task.name: task.metric for task in plan.tasks},
         average=average.name if average else "",
         average_tasks=average.tasks if average else (),
-        cells=tuple(_with_changes(cells)),
-        masks=masks,
-        scores=scores,
-        stand_ins=stand_ins,
+        cells=tuple(_with_looked(plan, outcome, _with_changes(cells))),
+        masks=arrays.masks,
+        scores=arrays.scores,
+        stand_ins=arrays.stand_ins,
         provenance=provenance,
         protocol=(
             *protocol_in_words(plan.suite, plan.corpora),
@@ -98,6 +75,41 @@ def assemble(
         admission=admission,
         item_texts=item_texts or {},
     )
+
+
+@dataclass(frozen=True)
+class _Arrays:
+    """What `Results` holds beside its cells."""
+
+    masks: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    scores: dict[tuple[str, str, str], np.ndarray] = field(default_factory=dict)
+    stand_ins: dict[tuple[str, str], StandIn] = field(default_factory=dict)
+
+
+def _asked(
+    plan: Plan,
+    outcome: Outcome,
+    model: PlannedModel,
+    cell: Cell,
+    left: TaskStatus,
+    arrays: _Arrays,
+) -> CellResult:
+    """A cell that the suite asks for; its mask and scores go to `arrays`."""
+    mask = outcome.masks.get(cell.mask_key) if cell.mask_key else None
+    result = _pruned(plan, outcome, model, cell, mask, left)
+    if cell.method.published is not None:
+        result = _published(plan, outcome, cell, cell.method.published, result, left)
+        recognised = outcome.recognised.get(cell.key)
+        if recognised is not None and recognised.keep is not None:
+            arrays.masks[model.name, result.mask] = recognised.keep
+    elif mask is not None:
+        arrays.masks[model.name, mask.content_hash] = mask.keep
+        if mask.stand_in is not None:
+            arrays.stand_ins[model.name, mask.content_hash] = mask.stand_in
+        scores = outcome.scores[model.name, cell.method.name]
+        for corpus in filter(scores.__contains__, cell.statistics):  # the store sorts by name
+            arrays.scores[model.name, cell.method.name, corpus] = scores[corpus]
+    return result
 
 
 def _with_changes(cells: Sequence[CellResult]) -> Iterator[CellResult]:
@@ -112,6 +124,22 @@ def _with_changes(cells: Sequence[CellResult]) -> Iterator[CellResult]:
                 counted[key] = with_changes(found, full.get(cell.model, {}).get(task))
             evaluations[task] = counted[key]
         yield replace(cell, evaluations=evaluations)
+
+
+def _with_looked(plan: Plan, outcome: Outcome, cells: Iterable[CellResult]) -> Iterator[CellResult]:
+    """The cells with the items that early figures rest on, and their order."""
+    models = {model.name: model for model in plan.models}
+    every = list(cells)
+    told = any(cell.early for cell in every)
+    for cell in every:
+        looked = {}
+        for task in plan.tasks if told else ():
+            router = cast(RouterMode, cell.router)
+            key = plan.evaluation_key(models[cell.model], cell.mask, router, task)
+            asked = task.name in cell.early or cell.method == UNPRUNED
+            if asked and key in outcome.looked:
+                looked[task.name] = outcome.looked[key]
+        yield replace(cell, looked=looked)
 
 
 def _unpruned(plan: Plan, outcome: Outcome, model: PlannedModel, left: TaskStatus) -> CellResult:

@@ -7,12 +7,16 @@ artefact these depend on the machine, which is therefore part of their key.
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mbench.core.cell_results import budget_label
 from mbench.core.errors import StoreError, caught
-from mbench.core.results import Saving, budget_label
-from mbench.plan.keys import efficiency_key
+from mbench.core.savings import Saving
+from mbench.plan.fact_keys import efficiency_key
+from mbench.run.early.hours import NO_TIME
 from mbench.storage.records import from_plain, to_plain
 from mbench.storage.store import Key, Store
 
@@ -21,10 +25,11 @@ if TYPE_CHECKING:
     from mbench.run.session import ModelSession
 
 
-def measure_efficiency(session: ModelSession) -> None:
+def measure_efficiency(session: ModelSession, until: float = math.inf) -> None:
     """Measure every budget of the loaded model, if the suite asks for it.
 
-    A failure costs its budget; what is stored is not measured again.
+    A failure costs its budget; what is stored is not measured again. Nothing is begun that is not
+    expected to end before `until`, on the monotonic clock: this may be called again for it.
     """
     suite = session.plan.suite
     spec = suite.efficiency
@@ -34,9 +39,16 @@ def measure_efficiency(session: ModelSession) -> None:
 
     device = device_name()
     model, plan = session.model, session.plan
+    before = [
+        each
+        for each in session.outcome.efficiency
+        if each.model != model.name or each.status != NO_TIME.status
+    ]
+    dealt_with = {each.retain for each in before if each.model == model.name}
     asked = [
         Saving(model.name, retain, plan.kept(model, retain), device, "ok", "")
         for retain in suite.retain
+        if retain not in dealt_with
     ]
 
     def done(saving: Saving) -> bool:
@@ -45,13 +57,20 @@ def measure_efficiency(session: ModelSession) -> None:
     def name(saving: Saving) -> str:
         return f"efficiency {_key(session, spec, saving).digest}"
 
-    measured = {
-        saving.retain: _measured(session, spec, saving)
-        for saving in session.sharing.mine(asked, name, done)
-    }
-    session.outcome.efficiency += [
-        measured.get(saving.retain) or _measured(session, spec, saving) for saving in asked
-    ]
+    measured: dict[float, Saving] = {}
+
+    def do(saving: Saving) -> None:
+        start = time.monotonic()
+        if start + session.efficiency_seconds < until:
+            measured[saving.retain] = _measured(session, spec, saving)
+            session.efficiency_seconds = time.monotonic() - start
+        else:
+            late = replace(saving, status=NO_TIME.status, reason=NO_TIME.reason)
+            measured[saving.retain] = late
+
+    session.sharing.each(asked, name, done, do)
+    found = [measured.get(saving.retain) or _measured(session, spec, saving) for saving in asked]
+    session.outcome.efficiency[:] = before + found
 
 
 def lacks_efficiency(session: ModelSession) -> bool:

@@ -7,11 +7,20 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from mbench.plan.plan import Plan
-from mbench.run.evaluation_stage import EvaluationStage, Pending
+from mbench.run.evaluation_stage import EvaluationStage
+from mbench.run.masked_models import Pending
 
 
 class Executor(Protocol):
     """Has the masks of one model evaluated, wherever and by however many workers."""
+
+    @property
+    def side_by_side(self) -> int | None:
+        """Masks that are evaluated at a time; None where that shows only as it works."""
+
+    @property
+    def hours(self) -> float | None:
+        """Wall-clock hours of the run after which nothing more begins; None where all is done."""
 
     def evaluate(self, stage: EvaluationStage, pending: Sequence[Pending]) -> None:
         """Return once every pending evaluation is stored, or its failure is in the outcome.
@@ -24,6 +33,9 @@ class Executor(Protocol):
 
 class Here:
     """This process, one mask after another."""
+
+    side_by_side = 1
+    hours = None
 
     def evaluate(self, stage: EvaluationStage, pending: Sequence[Pending]) -> None:
         """Evaluate all of it."""

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from mbench.core.errors import MbenchError
 from mbench.core.model_facts import DTYPE_BYTES, ModelFacts
-from mbench.core.results import Footprint, Spread
+from mbench.core.savings import Footprint, Spread
 from mbench.moe.adapter import MoELayer
 from mbench.moe.config import positions_of
 from mbench.moe.load import count_parameters

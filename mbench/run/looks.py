@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mbench.storage.artefacts import canonical, digest_of
-from mbench.storage.store import Key
+from mbench.plan.stored_looks import Look
+from mbench.plan.tasks import TaskSize
+from mbench.storage.artefacts import canonical
 
 if TYPE_CHECKING:
     from mbench.core.evaluation import Evaluator
@@ -42,12 +43,19 @@ def looks_of(
     return [np.flatnonzero(look == number).tolist() for number in range(len(ends) + 1)]
 
 
-def look_key(evaluation: Key, number: int, names: Sequence[str]) -> Key:
-    """Key of one look's outcomes: those of an evaluation, and which of its items they are."""
-    made_by = {**evaluation.made_by, "kind": "look", "look of": evaluation.digest}
-    items = digest_of({"items": list(names)})
-    label = f"{evaluation.label}, look {number + 1}"
-    return Key.of("evaluations", label, {**made_by, "items": items})
+def error_share(looks: int, made: int) -> float:
+    """Of the error that all looks at a task may make together, the part that this one may.
+
+    As large as the part of the items that it adds, of those before the last look: what is said of
+    all items cannot err. The parts add up to 1, which holds whatever the looks have in common and
+    whenever somebody stops (Bonferroni; spending in proportion as Lan and DeMets 1983).
+
+    Args:
+        looks: of the task.
+        made: so many of them, from 1, and not all.
+    """
+    shares = (0.0, *SHARES[len(SHARES) - (looks - 1) :])
+    return (shares[made] - shares[made - 1]) / shares[-1]
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,12 @@ class TaskLooks:
     def names(self) -> tuple[list[str], ...]:
         """The items that each look adds."""
         return tuple(part.item_names for part in self.parts)
+
+    @cached_property
+    def looks(self) -> tuple[Look, ...]:
+        """What the store keeps of them."""
+        sizes = (TaskSize(part.items, part.tokens, part.generated) for part in self.parts)
+        return tuple(Look.of(size, names) for size, names in zip(sizes, self.names, strict=True))
 
     @cached_property
     def unit(self) -> np.ndarray:

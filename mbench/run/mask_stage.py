@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from mbench.core.cell_results import SearchCost, TaskStatus
 from mbench.core.errors import Damaged, PluginError, StoreError, caught
 from mbench.core.interfaces import ExpertMask
-from mbench.core.results import SearchCost, TaskStatus
 from mbench.plan.cells import Cell
 from mbench.run.mask_checks import frozen
 from mbench.run.mask_maker import MaskMaker
@@ -57,11 +57,15 @@ def _restored(session: ModelSession, cell: Cell, stored: Any) -> ExpertMask:
 
 
 def make_masks(
-    session: ModelSession, cells: Sequence[Cell], statistic_problems: Mapping[Key, str]
+    session: ModelSession,
+    cells: Sequence[Cell],
+    statistic_problems: Mapping[Key, str],
+    too_late: Callable[[], TaskStatus | None] = lambda: None,
 ) -> None:
     """Make and store masks, candidates first; a failure costs its cell and those built on it.
 
-    A statistic that turns out to be damaged is collected again.
+    A statistic that turns out to be damaged is collected again. `too_late` is asked before each
+    mask, and gives the reason why it is not begun any more.
     """
     probes = Probes(session)
     maker = MaskMaker(session.model, session.store, session.plan.suite.resamples, probes.probe)
@@ -70,27 +74,32 @@ def make_masks(
     def done(cell: Cell) -> bool:
         return _restore(session, cell)
 
+    def do(cell: Cell) -> None:
+        if late := too_late():  # told with all that the run lacks
+            session.outcome.mask_problems[cell.key] = late
+            return
+        problem = _obstacle(session, cell, problems)
+        if problem is None:
+            session.progress.stage(f"mask {cell.label}")
+            try:
+                try:
+                    _make(session, maker, probes, cell)
+                except Damaged:
+                    problems.update(profile(session, missing_jobs(session, [cell])))
+                    _make(session, maker, probes, cell)
+                return
+            except StoreError:
+                raise
+            except Exception as error:
+                problem = TaskStatus("failed", caught(error))
+        session.outcome.mask_problems[cell.key] = problem
+        session.progress.event(
+            "mask", cell=cell.label, status=problem.status, reason=problem.reason
+        )
+
     with session.timed("masks"):
         for wave in _waves(cells):
-            for cell in session.sharing.mine(wave, _name, done):
-                session.progress.stage(f"mask {cell.label}")
-                problem = _obstacle(session, cell, problems)
-                if problem is None:
-                    try:
-                        try:
-                            _make(session, maker, probes, cell)
-                        except Damaged:
-                            problems |= profile(session, missing_jobs(session, [cell]))
-                            _make(session, maker, probes, cell)
-                        continue
-                    except StoreError:
-                        raise
-                    except Exception as error:
-                        problem = TaskStatus("failed", caught(error))
-                session.outcome.mask_problems[cell.key] = problem
-                session.progress.event(
-                    "mask", cell=cell.label, status=problem.status, reason=problem.reason
-                )
+            session.sharing.each(wave, _name, done, do)
 
 
 def _name(cell: Cell) -> str:

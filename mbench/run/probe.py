@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from mbench.core.cell_results import CellKey, SearchCost
 from mbench.core.errors import PluginError, SearchLimit
 from mbench.core.interfaces import ExpertMask, Profile, Statistic
-from mbench.core.results import CellKey, SearchCost
 from mbench.core.search import MaskSearch, Probe
 from mbench.core.stand_ins import keeps_router
 from mbench.plan.cells import Cell

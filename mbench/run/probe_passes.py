@@ -79,6 +79,7 @@ class ProbePasses:
         Raises `UnsupportedModel` for a mask that the model's router cannot work with, and for
         outputs that are not finite.
         """
+        from mbench.moe.config import turned_by_longest
         from mbench.moe.experts import fast_experts
 
         text = self.text(corpus, sequences)
@@ -86,11 +87,13 @@ class ProbePasses:
         sums = np.zeros((len(masks), 2))
         order = np.argsort(-text.lengths, kind="stable")
         done = 0
+        config = ready.loaded.model.config
+        alone = ready.parts is None or turned_by_longest(config, int(text.lengths.max()))
 
         def cut(tokens: int) -> Iterator[np.ndarray]:
             left = order[done:]
             lengths = text.lengths[left].tolist()
-            return (left[part] for part in bands(lengths, tokens if ready.parts else 1))
+            return (left[part] for part in bands(lengths, 1 if alone else tokens))
 
         def compute(rows: np.ndarray) -> None:
             nonlocal done

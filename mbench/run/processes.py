@@ -20,12 +20,13 @@ from mbench.plan.plan import Plan, make_plan
 from mbench.plan.plugin_loading import load_registry
 from mbench.plan.yaml_source import YamlSource
 from mbench.plan.yaml_text import PlacedMap
-from mbench.run.evaluation_stage import EvaluationStage, Pending
+from mbench.run.evaluation_stage import EvaluationStage
 from mbench.run.executor import threads_of
 from mbench.run.mask_stage import restore_masks
+from mbench.run.masked_models import Pending
 from mbench.run.progress import Progress
 from mbench.run.session import ModelSession, Outcome
-from mbench.run.sharing import Shared
+from mbench.run.sharing import Alone, Shared
 from mbench.storage.hub.offline import offline
 from mbench.storage.inputs import Inputs, Pins
 from mbench.storage.records import from_plain, to_plain
@@ -58,26 +59,32 @@ class Processes:
     debugger.
     """
 
+    hours = None
+
     def __init__(self, plan: Plan, store: Store) -> None:
         """Workers get the suite, the plugins and the store of this plan."""
         self._plan = plan
         self._store = store
 
-    def evaluate(self, stage: EvaluationStage, pending: Sequence[Pending]) -> None:
-        """Evaluate; what another process has stored meanwhile is taken from the store."""
+    @property
+    def side_by_side(self) -> int:
+        """As many as there are processes."""
         import torch
 
-        if self._plan.suite.processes == 1 or torch.cuda.is_available():
+        if torch.cuda.is_available() or self._plan.registry.given or debugging():
+            return 1
+        return self._plan.suite.processes
+
+    def evaluate(self, stage: EvaluationStage, pending: Sequence[Pending]) -> None:
+        """Evaluate; what another process has stored meanwhile is taken from the store."""
+        others = max(0, min(self.side_by_side, len(pending)) - 1)
+        sharing = Shared(self._store, 0, others + 1, tell=stage.session.progress.warning)
+        with (
+            threads_of(self._plan),
+            self._workers(stage.model_name, others),
+            stage.session.shared(sharing if others else Alone()),
+        ):
             stage.run(pending)
-            return
-        others = (
-            0
-            if self._plan.registry.given or debugging()
-            else min(self._plan.suite.processes, len(pending)) - 1
-        )
-        sharing = Shared(self._store, 0, others + 1)
-        with threads_of(self._plan), self._workers(stage.model_name, others):
-            stage.run(pending, sharing if others else None)
 
     @contextmanager
     def _workers(self, model: str, count: int) -> Iterator[None]:
@@ -99,7 +106,8 @@ class Processes:
         """What worker `number` reads on its standard input."""
         return Order(
             suite=self._plan.suite,
-            plugin_files=tuple(map(Path, self._plan.registry.files)),
+            # A worker elsewhere may begin in another folder.
+            plugin_files=tuple(Path(file).absolute() for file in self._plan.registry.files),
             store=str(self._store.root),
             model=model,
             worker=number,
@@ -141,8 +149,9 @@ def work(order: Order) -> None:
     restore_masks(session)
     stage = EvaluationStage(session)
     pending = stage.pending()
-    stage.prepare(task for item in pending for task in item.tasks)
-    stage.run(pending, Shared(store, order.worker, order.suite.processes))
+    stage.tasks.prepare(task for item in pending for task in item.tasks)
+    with session.shared(Shared(store, order.worker, order.suite.processes)):
+        stage.run(pending)
 
 
 if __name__ == "__main__":

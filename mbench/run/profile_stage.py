@@ -12,7 +12,7 @@ import numpy as np
 from mbench.core.basics import RoutingSums
 from mbench.core.errors import MbenchError, PluginError, StoreError, caught
 from mbench.core.interfaces import WEIGHTS_ONLY, Statistic
-from mbench.core.provenance import CorpusProfile
+from mbench.core.run_record import CorpusProfile
 from mbench.plan.cells import SHARDS, Cell, StatisticJob
 from mbench.run.session import ModelSession
 from mbench.storage.artefacts import canonical
@@ -51,7 +51,8 @@ def profile(session: ModelSession, missing: Mapping[str, Sequence[StatisticJob]]
     def done(piece: tuple[str, Sequence[StatisticJob]]) -> bool:
         return all(store.has_statistic(job.key) for job in piece[1])
 
-    for corpus, asked in session.sharing.mine(list(missing.items()), name, done):
+    def do(piece: tuple[str, Sequence[StatisticJob]]) -> None:
+        corpus, asked = piece
         jobs = [job for job in asked if not store.has_statistic(job.key)]
         try:
             with session.timed("profile"):
@@ -62,12 +63,14 @@ def profile(session: ModelSession, missing: Mapping[str, Sequence[StatisticJob]]
             problem = f"no profile on {corpus}: {caught(error)}"
             problems.update((job.key, problem) for job in jobs)
             session.progress.warning(f"{session.model.name}: {problem}")
-            continue
+            return
         for job in jobs:
             failure = failures.get(job.statistic.identity)
             if failure is not None:
                 problems[job.key] = f"on {corpus}: {caught(failure)}"
                 session.progress.warning(f"{session.model.name} {problems[job.key]}")
+
+    session.sharing.each(list(missing.items()), name, done, do)
     return problems
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from mbench.core.early import EarlyFigure
+
 
 class Progress:
     """Receives every report of a run and shows none; displays override what they show."""
@@ -36,5 +38,29 @@ class Progress:
     def warning(self, text: str) -> None:
         """Something the user should know and need not act upon."""
 
-    def figures(self, label: str, metrics: Mapping[str, float]) -> None:
-        """The declared figures of one evaluated mask."""
+    def figures(
+        self,
+        label: str,
+        metrics: Mapping[str, float],
+        early: Mapping[str, EarlyFigure] | None = None,
+    ) -> None:
+        """The declared figures of one evaluated mask.
+
+        `early` has what is known of those that are estimated from some of the items.
+        """
+
+
+def figures_in_words(
+    metrics: Mapping[str, float], early: Mapping[str, EarlyFigure] | None = None
+) -> str:
+    """`ppl 12.3  piqa ≈ 0.712 ± 0.010 (551/1838 items)`: how well it is known what is estimated."""
+    return "  ".join(
+        f"{name} {value:.4g}" if figure is None else f"{name} ≈ {value:.4g}{_known(figure)}"
+        for name, value in metrics.items()
+        for figure in ((early or {}).get(name),)
+    )
+
+
+def _known(figure: EarlyFigure) -> str:
+    known = f", {figure.untold}" if figure.untold else f" ± {figure.half:.2g}"
+    return f"{known} ({figure.items}/{figure.of} items)"

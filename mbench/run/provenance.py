@@ -8,23 +8,28 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mbench.core.early import EarlyGoal
 from mbench.core.provenance import (
-    Checkout,
-    CorpusProfile,
     CorpusSettings,
-    Hardware,
     MethodSettings,
     MixSettings,
     ModelRecord,
     ModelSource,
-    PluginComponent,
     Provenance,
+    TaskSettings,
+)
+from mbench.core.run_record import (
+    IN_ALL,
+    Checkout,
+    CorpusProfile,
+    Hardware,
+    PluginComponent,
     RunCost,
     RunRecord,
-    TaskSettings,
 )
 from mbench.moe.corpus import CorpusPart
 from mbench.plan.models import PlannedModel
@@ -43,11 +48,12 @@ def gather(
     command: Sequence[str],
     changes: Sequence[str],
     given: str = "",
+    goal: EarlyGoal | None = None,
 ) -> Provenance:
     """The plan's settings with the hashes of all inputs, and the record of this run.
 
     `changes` are the words of the command that narrow or redirect the suite. `given` is the suite
-    where it has no file, as a text.
+    where it has no file, as a text. `goal` is what the run was to end at before all items.
     """
     suite = plan.suite
     methods: dict[str, dict[str, MethodSettings]] = {model.name: {} for model in plan.models}
@@ -83,6 +89,7 @@ def gather(
                 plugins=_plugins(plan),
                 profiles=_profiles(outcome),
                 cost=_cost(outcome),
+                goal=goal,
             ),
         ),
     )
@@ -151,7 +158,7 @@ def _checkout(file: Path) -> Checkout:
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(file.parent), *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
         return done.stdout.strip()
 
     try:
@@ -203,16 +210,23 @@ def _cost(outcome: Outcome) -> RunCost:
     for (model, task), how in outcome.scoring.items():
         scoring.setdefault(model, {})[task] = how
     limits: dict[str, dict[str, int]] = {}
+    rows: dict[str, dict[str, int]] = {}
     for (model, what), limit in outcome.batch_limits.items():
         limits.setdefault(model, {})[what] = limit.tokens
+        if limit.rows is not None:
+            rows.setdefault(model, {})[what] = limit.rows
     return RunCost(
         forward_tokens=outcome.forward_tokens,
-        seconds={name: round(spent, 1) for name, spent in outcome.seconds.items()},
+        seconds={
+            **{name: round(spent, 1) for name, spent in outcome.seconds.items()},
+            IN_ALL: round(time.monotonic() - outcome.begun, 1),
+        },
         peak_memory=_peak_memory(),
         scoring=scoring,
         interrupted=outcome.interrupted,
         forecasts=tuple(outcome.forecasts),
         batch_tokens=limits,
+        answers_at_once=rows,
     )
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from mbench.core.cell_results import TaskStatus
 from mbench.core.errors import StoreError, caught
 from mbench.core.interfaces import ExpertMask
 from mbench.core.recognised import Recognised
-from mbench.core.results import TaskStatus
 from mbench.plan.cells import Cell
 from mbench.plan.models import PlannedModel
 from mbench.run.mask_checks import frozen
@@ -43,7 +43,7 @@ def recognise_checkpoints(session: ModelSession, cells: Sequence[Cell]) -> None:
     def name(cell: Cell) -> str:
         return f"recognise {_key(cell).digest}"
 
-    for cell in session.sharing.mine(cells, name, done):
+    def do(cell: Cell) -> None:
         session.progress.stage(f"recognise {cell.method.name}")
         try:
             with session.timed("recognise"):
@@ -54,6 +54,8 @@ def recognise_checkpoints(session: ModelSession, cells: Sequence[Cell]) -> None:
             problem = TaskStatus("failed", caught(error))
             session.outcome.mask_problems[cell.key] = problem
             session.progress.warning(f"{cell.label}: {problem.reason}")
+
+    session.sharing.each(cells, name, done, do)
 
 
 def differing(session: ModelSession) -> Iterator[PlannedModel]:

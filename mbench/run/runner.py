@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from mbench.core.cell_results import TaskStatus
 from mbench.core.errors import caught
 from mbench.core.interfaces import WEIGHTS_ONLY
-from mbench.core.results import TaskStatus
 from mbench.plan.cells import Cell, StatisticJob
 from mbench.plan.cost import model_cost
 from mbench.plan.plan import Plan
 from mbench.plan.tasks import PlannedTask
+from mbench.run.early.hours import NO_TIME, by_turns, end_of_masks, end_of_savings, last_mask
 from mbench.run.efficiency_stage import lacks_efficiency, measure_efficiency
-from mbench.run.evaluation_stage import EvaluationStage, Pending
+from mbench.run.evaluation_stage import EvaluationStage
 from mbench.run.executor import Executor, Here
 from mbench.run.fetch_stage import fetch, texts_of
 from mbench.run.forecast import Forecaster
 from mbench.run.mask_stage import make_masks, restore_masks
+from mbench.run.masked_models import Pending
 from mbench.run.profile_stage import missing_jobs, profile, restore_profiles
 from mbench.run.progress import Progress
 from mbench.run.published_stage import differing, recognise_checkpoints, restore_recognised
@@ -27,7 +30,7 @@ from mbench.run.session import ModelSession, Outcome
 from mbench.run.sharing import Sharing
 from mbench.run.stored_sizes import find_sizes
 from mbench.storage.inputs import Fetchable
-from mbench.storage.store import Store
+from mbench.storage.store import Key, Store
 
 
 class Runner:
@@ -55,7 +58,6 @@ class Runner:
         self.outcome = Outcome()
         self._meanwhile = meanwhile
         self._sharing = sharing
-        self._started = time.monotonic()
 
     def run(self) -> Outcome:
         """Do everything that can be done; only a `StoreError` ends a run early.
@@ -80,10 +82,11 @@ class Runner:
             work = [_work(session) for session in sessions]
             fetch((each for part in work for each in part.inputs()), self.progress)
             for number, part in enumerate(work):
+                part.session.begun = time.monotonic()
                 find_sizes(part.session)
                 recognise_checkpoints(part.session, part.unrecognised)
                 self._run_model(part, later=work[number + 1 :])
-                measure_efficiency(part.session)
+                measure_efficiency(part.session, self._until(end_of_masks, part.session))
                 # Two models need not fit into memory.
                 part.session.unload()
                 for published in _differing(part.session):
@@ -100,24 +103,33 @@ class Runner:
             restore_profiles(session)
             return
         session.store.require_writable(_lacking(session, work.cells, work.pending))
-        if not _load(session):
-            return
-        # Tasks come before the passes over the corpora: a mistake in one shows within seconds.
-        stage.prepare(work.tasks)
-        _announce_total(session, stage, work.jobs, work.cells)
         seconds = sum(
             model_cost(self.plan, self.store, each.session.model).seconds for each in later
         )
-        forecaster = Forecaster(session, seconds, self._started)
+        side_by_side = self.executor.side_by_side if self._sharing is None else None
+        forecaster = Forecaster(session, seconds, self.outcome.begun, side_by_side)
+        if not _load(session):
+            return
+        # Tasks come before the passes over the corpora: a mistake in one shows within seconds.
+        stage.tasks.prepare(work.tasks)
+        _announce_total(session, stage, work.jobs, work.cells)
+        if self.executor.hours is not None and session.published_of is None:
+            # Afterwards no hours are left.
+            measure_efficiency(session, self._until(end_of_savings, session))
         forecaster.begin(stage, work.tasks)
         session.meanwhile = partial(self._told, forecaster)
         problems = profile(session, work.jobs)
         restore_profiles(session)
-        make_masks(session, work.cells, problems)
-        pending = stage.pending()
+        _make_masks(session, work.cells, problems, self.executor.hours)
+        forecaster.masks_made()
+        pending = forecaster.first(stage.pending())
         session.progress.total(session.outcome.forward_tokens + _evaluation_tokens(stage, pending))
         self.executor.evaluate(stage, pending)
         forecaster.end()
+
+    def _until(self, end: Callable[[ModelSession, float], float], session: ModelSession) -> float:
+        """One of a model's ends, where the run has hours."""
+        return math.inf if self.executor.hours is None else end(session, self.executor.hours)
 
     def _told(self, forecaster: Forecaster, outcome: Outcome) -> None:
         """A mask has been evaluated, the unpruned model first."""
@@ -177,23 +189,41 @@ def _work(session: ModelSession) -> _Work:
 def _differing(session: ModelSession) -> Iterator[_Work]:
     """Each published checkpoint that has to be evaluated itself, as a model of its own."""
     for model in differing(session):
-        yield _work(
-            ModelSession(
-                session.plan,
-                model,
-                session.store,
-                session.progress,
-                session.outcome,
-                session.meanwhile,
-                session.sharing,
-            )
+        own = ModelSession(
+            session.plan,
+            model,
+            session.store,
+            session.progress,
+            session.outcome,
+            session.meanwhile,
+            session.sharing,
         )
+        own.published_of = session
+        yield _work(own)
 
 
 def _lacking(session: ModelSession, cells: Sequence[Cell], pending: Sequence[Pending]) -> str:
     """What a run of the model would store."""
     evaluations = sum(len(item.tasks) for item in pending)
     return f"of {session.model.name} masks ({len(cells)}) and evaluations (at least {evaluations})"
+
+
+def _make_masks(
+    session: ModelSession, cells: Sequence[Cell], problems: Mapping[Key, str], hours: float | None
+) -> None:
+    """All of them; within hours something of everything first, and none begins too late."""
+    if hours is None:
+        make_masks(session, cells, problems)
+        return
+    end = last_mask(session, hours)
+
+    def too_late() -> TaskStatus | None:
+        return NO_TIME if time.monotonic() >= end else None
+
+    # Of all cells, so that a candidate comes first wherever it lacks a mask.
+    lacking = {cell.key for cell in cells}
+    in_turn = [cell for cell in by_turns(session.cells) if cell.key in lacking]
+    make_masks(session, in_turn, problems, too_late)
 
 
 def _load(session: ModelSession) -> bool:
@@ -224,10 +254,10 @@ def _announce_total(
         session.outcome.forward_tokens
         + sum(corpus.tokens for corpus in corpora)
         + _evaluation_tokens(stage, stage.pending())
-        + sum(stage.tokens(task) for cell in unmade for task in session.plan.tasks_of(cell))
+        + sum(stage.tasks.tokens(task) for cell in unmade for task in session.plan.tasks_of(cell))
         + sum(cell.search_tokens for cell in cells)
     )
 
 
 def _evaluation_tokens(stage: EvaluationStage, pending: Sequence[Pending]) -> int:
-    return sum(stage.tokens(task) for item in pending for task in item.tasks)
+    return sum(stage.tasks.tokens(task) for item in pending for task in item.tasks)

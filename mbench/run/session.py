@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from mbench.core.batch_limit import BatchLimit, out_of_memory
+from mbench.core.cell_results import CellKey, SearchCost, TaskStatus
 from mbench.core.early import EarlyFigure
 from mbench.core.errors import ModelNotFound
 from mbench.core.evaluation import Evaluation
 from mbench.core.interfaces import ExpertMask
 from mbench.core.interruption import stop_if_asked
 from mbench.core.model_facts import StoredSize
-from mbench.core.provenance import CorpusProfile, Forecast
 from mbench.core.recognised import Recognised
-from mbench.core.results import CellKey, Saving, SearchCost, TaskStatus
+from mbench.core.run_record import CorpusProfile, Forecast
+from mbench.core.savings import Saving
 from mbench.plan.models import PlannedModel
 from mbench.plan.plan import Plan
 from mbench.run.progress import Progress
@@ -29,6 +30,8 @@ from mbench.storage.checkpoints import naming_place
 from mbench.storage.store import Key, Store
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from mbench.moe.load import LoadedModel
 
 
@@ -58,6 +61,8 @@ class Outcome:
     """Why a mask has no outcome on a task."""
     early: dict[Key, EarlyFigure] = field(default_factory=dict)
     """What is known of a mask on a task after some of its items."""
+    looked: dict[Key, pd.DataFrame] = field(default_factory=dict)
+    """The items that early figures rest on, and all of the unpruned model's; see `CellResult`."""
     task_problems: dict[tuple[str, str], TaskStatus] = field(default_factory=dict)
     """(model, task) -> why the task could not be built."""
     begun: float = field(default_factory=time.monotonic)
@@ -106,6 +111,12 @@ class ModelSession:
         self.meanwhile = meanwhile
         self.speeds = SpeedMeter(store, model.identity)
         self.sharing = sharing or Alone()
+        self.begun = time.monotonic()
+        """When its turn came, on the monotonic clock."""
+        self.published_of: ModelSession | None = None
+        """Of a published checkpoint that is no mask, its full model, in whose hours it is."""
+        self.efficiency_seconds = 0.0
+        """What measuring the savings at one budget took; 0 where none was measured."""
         self._loaded: LoadedModel | Exception | None = None
         self._limits: dict[str, BatchLimit] = {}
 
@@ -145,6 +156,7 @@ class ModelSession:
     def advance(self, tokens: int) -> None:
         """Count forward tokens, and show them."""
         stop_if_asked()
+        self.sharing.check()
         self.outcome.forward_tokens += tokens
         self.progress.advance(tokens)
 
@@ -179,6 +191,15 @@ class ModelSession:
                 raise
 
         return self.batch_limit(what).whole(counted, least)
+
+    @contextmanager
+    def shared(self, sharing: Sharing) -> Iterator[None]:
+        """Share the work of a block with others."""
+        before, self.sharing = self.sharing, sharing
+        try:
+            yield
+        finally:
+            self.sharing = before
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from mbench.core.errors import ModelNotFound, UnsupportedModel
 from mbench.core.model_facts import StoredSize
-from mbench.plan.keys import stored_size_key
+from mbench.plan.fact_keys import stored_size_key
 from mbench.plan.models import PlannedModel
 from mbench.run.session import ModelSession
 from mbench.storage.hub.repository import recall

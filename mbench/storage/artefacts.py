@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from mbench.core.errors import Damaged, ModelNotFound
-from mbench.core.provenance import CorpusProfile
+from mbench.core.run_record import CorpusProfile
 from mbench.storage.place import Place, RemotePlace
 from mbench.storage.records import from_plain, to_plain
 from mbench.storage.sample_files import Sample, mapped_arrays, write_sample

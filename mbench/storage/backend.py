@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -71,5 +71,5 @@ class Backend(Protocol):
     def entries(self, folder: str) -> list[Entry]:
         """Every file and folder within a folder, by name; none where it is absent."""
 
-    def sweep(self, folders: Iterable[str]) -> None:
+    def sweep(self, folders: Sequence[str]) -> None:
         """Remove what killed processes left unfinished."""

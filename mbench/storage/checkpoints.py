@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fnmatch
 import hashlib
-import json
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 
 from mbench.core.errors import MbenchError, ModelNotFound
 from mbench.storage.atomic import scratch_folder
+from mbench.storage.checkpoint_files import (
+    READ_BY_CODE,
+    STORED_FORM_FILES,
+    TOKENIZER_FILES,
+    FileNames,
+    file_names,
+    matching,
+)
 from mbench.storage.file_hash import file_hash
 from mbench.storage.hub.answers import HubRefusal
 from mbench.storage.hub.fetch import Advance
@@ -24,111 +29,10 @@ from mbench.storage.inputs import Inputs
 from mbench.storage.records import to_plain
 from mbench.storage.store import Key, Store
 
-VOCABULARIES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "vocab.json",
-    "vocab.txt",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tekken.json",
-    "*.tiktoken",
-)
-TOKENIZER_FILES = (
-    *VOCABULARIES,
-    "tokenizer_config.json",
-    "tokenizer.*.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    "additional_chat_templates/*.jinja",
-)
-"""What transformers may make a tokenizer of."""
-STORED_FORM_FILES = ("hf_quant_config.json", "quant_config.json", "quantize_config.json")
-"""What may say in which form weights are stored, where config.json does not."""
-ADAPTER = "adapter_config.json"
-"""Says that an adapter (LoRA) changes the weights; such a checkpoint is refused."""
-READ_BY_CODE = ("*.py", "*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja")
-"""What a model's own code is, or may read."""
 HINT = (
     "nor is there such a directory: give one with --model NAME=PATH; `mbench run quickstart` needs"
     " no hub"
 )
-
-
-@dataclass(frozen=True)
-class FileNames:
-    """The files of a checkpoint that decide what it computes."""
-
-    small: tuple[str, ...]
-    """Configuration, tokenizer, code, and the index of the weights."""
-    weights: tuple[str, ...]
-
-    @property
-    def all(self) -> tuple[str, ...]:
-        """Sorted."""
-        return tuple(sorted((*self.small, *self.weights)))
-
-
-def file_names(
-    names: Collection[str], read: Callable[[str], str], *, remote_code: bool = False
-) -> FileNames:
-    """Choose from all files of a checkpoint; `read` gives the text of one.
-
-    Raises `ModelNotFound` if there is no configuration, no vocabulary or no weights, or if an index
-    names weights that are missing.
-    """
-    if "config.json" not in names:
-        raise ModelNotFound("config.json is missing")
-    if not _matching(names, VOCABULARIES):
-        raise ModelNotFound(f"no tokenizer (none of {', '.join(VOCABULARIES)})")
-    small = {"config.json", *_matching(names, TOKENIZER_FILES)}
-    small |= {"generation_config.json", ADAPTER, *STORED_FORM_FILES} & set(names)
-    if remote_code:
-        small |= _matching(names, READ_BY_CODE)
-    index, weights = _weights(names, read)
-    small = {name for name in small if not name.endswith(".index.json")}
-    return FileNames(tuple(sorted(small | index)), tuple(weights))
-
-
-def _matching(names: Collection[str], patterns: Collection[str]) -> set[str]:
-    """The names that match; a pattern without a folder matches at the top, code everywhere."""
-    return {
-        name
-        for name in names
-        for pattern in patterns
-        if fnmatch.fnmatchcase(name, pattern)
-        and (pattern == "*.py" or name.count("/") == pattern.count("/"))
-    }
-
-
-def _weights(names: Collection[str], read: Callable[[str], str]) -> tuple[set[str], list[str]]:
-    """Their index, if there is one, and the weight files that would be loaded, sorted by name."""
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        index = f"{name}.index.json"
-        if name in names:
-            return set(), [name]
-        if index in names:
-            try:
-                parts = sorted(set(json.loads(read(index))["weight_map"].values()))
-            except (ValueError, KeyError, AttributeError, TypeError):
-                raise ModelNotFound(f"{index} is not an index of weight files") from None
-            missing = [part for part in parts if part not in names]
-            if missing:
-                raise ModelNotFound(
-                    f"{len(missing)} of {len(parts)} weight files are missing, e.g. {missing[0]}"
-                )
-            return {index}, parts
-    if any(name.startswith("model.mbench") for name in names):
-        raise ModelNotFound(
-            "a pruned model in mbench's own form, which no suite takes as its full model;"
-            " `mbench.load_pruned` loads it"
-        )
-    raise ModelNotFound(
-        "no weights (neither model.safetensors nor pytorch_model.bin, nor an index of them)"
-    )
 
 
 class Directory:
@@ -251,7 +155,7 @@ class OnHub:
     def all_files(self, others: Sequence[str] = ()) -> Path:
         """A folder with everything, and with other files at the top that match these patterns."""
         listed = [file.name for file in self.repository.files]
-        return self._folder(sorted({*self.names.all, *_matching(listed, others)}))
+        return self._folder(sorted({*self.names.all, *matching(listed, others)}))
 
     def _folder(self, names: Collection[str]) -> Path:
         """A folder with these files and no others, whatever else was fetched some time."""

@@ -2,8 +2,10 @@
 
 A claim is a file of the store's folder `claims/`, made by one of all that try. Its owner touches it
 while it works; one that was not touched for its lease belongs to nobody any more, since its process
-or machine is gone, and may be taken over. Ages are read from the file system's own clock, so that
-the clocks of machines need not agree. On the owner's own machine a dead process is seen at once.
+or machine is gone, and may be taken over. Ages are read from the file system's own clock. Where
+that is the clock of whoever touches a file, as on Lustre, a claim that is seen to be touched is not
+taken over, so that the clocks of machines need not agree. On the owner's own machine a dead process
+is seen at once.
 
 A claim decides no figure. Were a piece of work done twice all the same, e.g. because a machine was
 out of reach for longer than its lease, the first whole artefact stays.
@@ -12,12 +14,15 @@ out of reach for longer than its lease, the first whole artefact stays.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
-import itertools
 import json
+import math
 import os
 import platform
 import threading
+import time
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cache
@@ -35,10 +40,11 @@ LEASE = 60.0
 TOUCHES = 6
 """How often an owner touches its claim within a lease."""
 
+MISSED = 3
+"""Touches that a claim which looks too old must be seen to miss before it is taken over."""
+
 ATTEMPTS = 5
 """Times that a claim is tried which others take over at the same time."""
-
-_numbers = itertools.count()
 
 
 class Claim(ABC):
@@ -95,6 +101,8 @@ class FileClaims:
     def __init__(self, folder: Path) -> None:
         """Made when the first claim is."""
         self._folder = folder
+        self._seen: dict[Path, tuple[tuple[int, int], float]] = {}
+        """Claims of others -> as they were when last seen, and since when."""
 
     def take(self, name: str, lease: float = LEASE) -> Claim | None:
         """See `Claims.take`."""
@@ -106,8 +114,12 @@ class FileClaims:
                 with contextlib.suppress(FileExistsError):
                     # Exclusive on NFS, too, since its third version.
                     file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-                    os.write(file, content)
-                    os.fsync(file)  # so that other machines read it
+                    try:
+                        _write(file, content)
+                    except OSError:
+                        path.unlink()
+                        os.close(file)
+                        raise
                     return FileClaim(path, file, lease)
                 if not self._give_up(path):
                     return None
@@ -122,7 +134,7 @@ class FileClaims:
                 before, content = os.fstat(file.fileno()), file.read()
         except FileNotFoundError:
             return True
-        if not abandoned(content, self._now() - before.st_mtime):
+        if not abandoned(content, self._now() - before.st_mtime, self._unchanged(path, before)):
             return False
         away = self._own_name()
         try:
@@ -137,6 +149,13 @@ class FileClaims:
         away.unlink()
         return True
 
+    def _unchanged(self, path: Path, status: os.stat_result) -> float:
+        """Seconds since a claim was first seen as it is now, by this process's own clock."""
+        as_it_is, now = (status.st_ino, status.st_mtime_ns), time.monotonic()
+        before, since = self._seen.get(path, (as_it_is, now))
+        self._seen[path] = as_it_is, since if before == as_it_is else now
+        return now - self._seen[path][1]
+
     def _now(self) -> float:
         """The time as the file system has it."""
         probe = self._own_name()
@@ -147,8 +166,8 @@ class FileClaims:
             probe.unlink()
 
     def _own_name(self) -> Path:
-        name = f".{platform.node()}.{os.getpid()}.{threading.get_ident()}.{next(_numbers)}"
-        return self._folder / name
+        """That nobody else uses, also in a container with the same name and numbers."""
+        return self._folder / f".{uuid.uuid4().hex}"
 
 
 class FileClaim(Claim):
@@ -179,27 +198,41 @@ class FileClaim(Claim):
         os.close(self._file)
 
 
+def _write(file: int, content: bytes) -> None:
+    """All of it, so that other machines read it; raises `OSError`."""
+    if os.write(file, content) < len(content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.fsync(file)
+
+
 def claim_name(work: str) -> str:
     """What names the claim on a piece of work."""
     return hashlib.sha256(work.encode()).hexdigest()
 
 
 def claim_text(work: str, lease: float) -> bytes:
-    """What a claim says: on what, for how long untouched, and whose it is."""
+    """What a claim says: on what, for how long untouched, and whose; no other says the same."""
     owner = {"host": platform.node(), "machine": _machine(), "process": os.getpid()}
-    return json.dumps({"work": work, "lease": lease, **owner}).encode()
+    made = {"work": work, "lease": lease, "made": uuid.uuid4().hex}
+    return json.dumps({**made, **owner}).encode()
 
 
-def abandoned(content: bytes, age: float) -> bool:
-    """Whether a claim's owner is gone; one that is being written has its lease, too."""
-    try:
+def abandoned(content: bytes, age: float, unchanged: float = math.inf) -> bool:
+    """Whether a claim's owner is gone; one that is being written has its lease, too.
+
+    Args:
+        content: of the claim.
+        age: seconds since it was touched, as the clocks of others say.
+        unchanged: seconds for which it was seen not to be touched.
+    """
+    lease, gone = LEASE, False
+    with contextlib.suppress(ValueError, KeyError, TypeError):
         owner = json.loads(content)
-        lease = float(owner["lease"])
         number, here = int(owner["process"]), owner["machine"] == _machine()
-    except (ValueError, KeyError, TypeError):
-        return abs(age) > LEASE
-    # One from the future was touched before a clock was set back, and not since.
-    return not -LEASE <= age <= lease or (here and not _runs(number))
+        lease, gone = float(owner["lease"]), here and not _runs(number)
+    # One from the future was touched before a clock was set back, or by a clock that is ahead.
+    old = not -LEASE <= age <= lease
+    return gone or (old and unchanged >= MISSED * lease / TOUCHES)
 
 
 @cache

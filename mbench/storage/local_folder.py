@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -116,7 +116,7 @@ class LocalFolder:
             return []
         return [Entry(each.name, each, *_measure(each)) for each in sorted(path.iterdir())]
 
-    def sweep(self, folders: Iterable[str]) -> None:
+    def sweep(self, folders: Sequence[str]) -> None:
         """Remove what killed processes left unfinished."""
         for folder in folders:
             sweep(self.root / folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from mbench.core.errors import StoreError
 from mbench.storage.backend import Backend
@@ -19,6 +18,8 @@ def backend_of(location: Path | str) -> Backend:
     if isinstance(location, Path) or "://" not in location:
         return LocalFolder(Path(location))
     if location.startswith("file://"):
+        from urllib.request import url2pathname
+
         parts = urlsplit(location)
         if parts.netloc not in ("", "localhost") or not parts.path:
             raise StoreError(f"the store {location} cannot be used: expected file:///PATH")

@@ -5,8 +5,9 @@ the figures follow, and `results.json` the rest: statuses, masks, protocol and p
 checksums of itself and of the files beside it, so that no damaged byte is taken for a figure.
 `scores.safetensors` has what the methods' scorers gave, each distinct array once; `results.json`
 says which is whose, as it does for `stand_ins.safetensors`, what stands in for dropped experts,
-where anything does. Where a suite measures what pruning saves, `efficiency.csv` has the figures
-(see `efficiency_table`).
+where anything does. `early_items.parquet` has the items that early figures rest on, where there
+are any. Where a suite measures what pruning saves, `efficiency.csv` has the figures (see
+`efficiency_table`).
 """
 
 from __future__ import annotations
@@ -15,25 +16,18 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mbench.core.clean_text import visible
-from mbench.core.errors import Damaged, MbenchError, StoreError, one_line
-from mbench.core.evaluation import Evaluation
-from mbench.core.item_names import ItemNames
-from mbench.core.results import (
-    DTYPES,
-    Footprint,
-    Results,
-    Saving,
-    Spread,
-    long_form,
-)
+from mbench.core.errors import Damaged, MbenchError, StoreError, nearest, one_line
+from mbench.core.results import DTYPES, Results, long_form
 from mbench.storage.atomic import write_atomically
+from mbench.storage.early_items import EARLY_ITEMS, read_looked, write_looked
+from mbench.storage.result_tables import efficiency_table, gather_items
 from mbench.storage.results_json import (
     FORMAT,
     KEY,
@@ -52,7 +46,7 @@ if TYPE_CHECKING:
 CSV, ITEMS, JSON = "results.csv", "items.parquet", "results.json"
 EFFICIENCY = "efficiency.csv"
 
-RESULT_FILES = (JSON, CSV, ITEMS, EFFICIENCY, SCORES, STAND_INS)
+RESULT_FILES = (JSON, CSV, ITEMS, EARLY_ITEMS, EFFICIENCY, SCORES, STAND_INS)
 """All that `write` may write."""
 
 
@@ -66,7 +60,7 @@ def _write(path: Path, content: bytes) -> None:
 def write(results: Results, directory: str | Path) -> None:
     """Write the files, each whole or not at all; equal results give equal bytes."""
     directory = Path(directory)
-    items, dtypes = _gather_items(results)
+    items, dtypes = gather_items(results)
     buffer = io.BytesIO()
     items.to_parquet(buffer, index=False, compression="zstd")
     content = buffer.getvalue()
@@ -78,6 +72,7 @@ def write(results: Results, directory: str | Path) -> None:
     else:
         (directory / EFFICIENCY).unlink(missing_ok=True)
     checksums = {"checksum": OPEN_SEAL, "items_sha256": hashlib.sha256(content).hexdigest()}
+    checksums |= write_looked(directory, results)
     checksums |= _write_arrays(directory / SCORES, results.scores.values())
     stand_ins = (arrays_of(each).values() for each in results.stand_ins.values())
     checksums |= _write_arrays(directory / STAND_INS, itertools.chain.from_iterable(stand_ins))
@@ -149,17 +144,18 @@ def read(directory: str | Path) -> Results:
         name = ITEMS
         table = (directory / ITEMS).read_bytes()
         check_sha256(table, data["items_sha256"])
+        name = EARLY_ITEMS
+        looked = read_looked(directory, data)
         arrays = {}
         for name in (SCORES, STAND_INS):
             arrays[name] = _read_arrays(directory / name, data)
         # Names are read as numbers of distinct names; those of columns are in `results.json`.
         file = pyarrow.BufferReader(table)
         items = pyarrow.parquet.read_table(file, read_dictionary=[*KEY, "item"])
-        return from_json(data, items.to_pandas(ignore_metadata=True), arrays)
+        return from_json(data, items.to_pandas(ignore_metadata=True), looked, arrays)
     except FileNotFoundError as error:
-        runs = sorted(path.parent.name for path in directory.glob(f"*/{JSON}"))
-        hint = f"; did you mean {directory / runs[0]}?" if runs else ""
-        raise StoreError(f"no results in {directory}: {error.filename} is missing{hint}") from error
+        missing = f"no results in {directory}: {error.filename} is missing"
+        raise StoreError(missing + _meant(directory)) from error
     except OSError as error:
         raise StoreError(f"cannot read results in {directory}: {one_line(error)}") from error
     except Damaged as damage:
@@ -169,6 +165,17 @@ def read(directory: str | Path) -> Results:
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"results in {directory} are malformed: {one_line(error)}") from error
+
+
+def _meant(directory: Path) -> str:
+    """The report that was likely meant: one within the folder, or of a like name near it."""
+    within = sorted(str(path.parent) for path in directory.glob(f"*/{JSON}"))
+    if within:
+        return f"; did you mean {within[0]!r}?"
+    near = [each for depth in ("*", "*/*") for each in directory.parent.glob(f"{depth}/{JSON}")]
+    by_name = {each.parent.name: str(each.parent) for each in sorted(near, reverse=True)}
+    name = nearest(directory.name, by_name)
+    return f"; did you mean {by_name[name]!r}?" if name else ""
 
 
 def _check_format(directory: Path, data: Mapping[str, Any]) -> None:
@@ -212,75 +219,3 @@ def load_results(path: str | Path) -> pd.DataFrame:
         expected = ", ".join(DTYPES)
         raise MbenchError(f"{path} is not a table of results: its columns must be {expected}")
     return table
-
-
-def _gather_items(results: Results) -> tuple[pd.DataFrame, dict[str, dict[str, str]]]:
-    """All per-item tables under one another, with names as categories; and each task's columns with
-    their dtypes."""
-    import pandas as pd
-
-    outcomes: dict[tuple[str, ...], Evaluation] = {}
-    dtypes: dict[str, dict[str, str]] = {}
-    for cell in results.cells:
-        for task in results.task_metrics:
-            if cell.task_status(task).status != "ok":
-                continue
-            outcome = cell.evaluations[task]
-            items = outcome.items
-            key = (cell.model, cell.router, cell.mask, task)
-            first = outcomes.setdefault(key, outcome).items
-            if first is not items and not first.equals(items):
-                raise ValueError(f"two different outcomes of one mask on {task}: {key}")
-            dtypes.setdefault(task, {name: str(items[name].dtype) for name in items.columns})
-    if not outcomes:
-        return pd.DataFrame(columns=[*KEY, "item"], dtype="str"), dtypes
-    numbers: dict[str, int] = {}
-    numbered: dict[ItemNames, np.ndarray] = {}
-    for outcome in outcomes.values():
-        if outcome.names not in numbered:
-            found = [numbers.setdefault(name, len(numbers)) for name in outcome.names.array]
-            numbered[outcome.names] = np.array(found, np.int32)
-    joined = pd.concat(
-        [each.items.assign(item=numbered[each.names]) for each in outcomes.values()],
-        ignore_index=True,
-    )
-    joined["item"] = pd.Categorical.from_codes(joined["item"], pd.Index(numbers, dtype="str"))
-    lengths = [len(each.items) for each in outcomes.values()]
-    for position, (name, values) in enumerate(zip(KEY, zip(*outcomes, strict=True), strict=True)):
-        codes, categories = pd.factorize(np.array(values, dtype=object))
-        whole = pd.Categorical.from_codes(np.repeat(codes, lengths), categories.astype("str"))
-        joined.insert(position, name, whole)
-    return joined, dtypes
-
-
-def efficiency_table(savings: tuple[Saving, ...]) -> pd.DataFrame:
-    """Two rows for each budget, the unpruned model's first, as `efficiency.csv` has them.
-
-    Columns: `model`, `retain` (the budget that both rows belong to), `variant` (`unpruned` or
-    `pruned`), `experts_kept` (of the pruned model), `parameters`, `checkpoint_bytes`,
-    `weight_bytes` (in memory), `peak_bytes` (with what one batch allocates), `allocations` (what
-    counted these), `prefill_...` and `decode_...` with `min`, `median` and `max` over the
-    repetitions in tokens per second, `device`, `status`. A budget that failed has no figures.
-    """
-    import pandas as pd
-
-    return pd.DataFrame([row for saving in savings for row in _rows(saving)])
-
-
-def _rows(saving: Saving) -> Iterator[dict[str, Any]]:
-    for variant in ("unpruned", "pruned"):
-        footprint: Footprint | None = getattr(saving, variant)
-        row: dict[str, Any] = {
-            "model": saving.model,
-            "retain": saving.retain,
-            "variant": variant,
-            "experts_kept": saving.kept,
-        }
-        for name in ("parameters", "checkpoint_bytes", "weight_bytes", "peak_bytes"):
-            row[name] = getattr(footprint, name, None)
-        row["allocations"] = saving.allocations
-        for stage in ("prefill", "decode"):
-            speed: Spread | None = getattr(footprint, stage, None)
-            for short, long in (("min", "minimum"), ("median", "median"), ("max", "maximum")):
-                row[f"{stage}_{short}"] = getattr(speed, long, None)
-        yield {**row, "device": saving.device, "status": saving.status}

@@ -10,19 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mbench.core.admission import Finding
+from mbench.core.cell_results import UNPRUNED, CellResult, LeftOut, PublishedCheckpoint, TaskStatus
 from mbench.core.early import EarlyFigure
 from mbench.core.evaluation import Evaluation, evaluation
 from mbench.core.provenance import Provenance
-from mbench.core.results import (
-    UNPRUNED,
-    CellResult,
-    LeftOut,
-    ProtocolEntry,
-    PublishedCheckpoint,
-    Results,
-    Saving,
-    TaskStatus,
-)
+from mbench.core.results import ProtocolEntry, Results
+from mbench.core.savings import Saving
 from mbench.storage.records import from_plain, to_plain
 from mbench.storage.stand_in_arrays import arrays_of, described, stand_in_from
 
@@ -32,7 +25,7 @@ if TYPE_CHECKING:
 SCORES, STAND_INS = "scores.safetensors", "stand_ins.safetensors"
 """Files of arrays."""
 
-FORMAT = 10
+FORMAT = 11
 """Of `results.json`; raised whenever what it holds changes. The first format named no number."""
 
 KEY = ["model", "router", "mask", "task"]
@@ -121,7 +114,7 @@ def _early_to_json(figure: EarlyFigure) -> dict[str, Any]:
     }
 
 
-_UNKNOWN = dict.fromkeys(("figure", "difference", "stderr"), math.nan) | {
+_UNKNOWN = dict.fromkeys(("figure", "difference"), math.nan) | {
     f"{name}{end}": -math.inf if end == "low" else math.inf
     for name in ("", "among_", "overall_")
     for end in ("low", "high")
@@ -139,9 +132,10 @@ def _early_from_json(data: Mapping[str, Any]) -> EarlyFigure:
 def from_json(
     data: Mapping[str, Any],
     items: pd.DataFrame,
+    looked: Mapping[tuple[str, ...], pd.DataFrame],
     arrays: Mapping[str, Mapping[str, np.ndarray]],
 ) -> Results:
-    """What `to_json` gave, with all items and the arrays of both files.
+    """What `to_json` gave, with all items, those of early figures and the arrays of both files.
 
     Raises `KeyError`, `ValueError` or `TypeError` for anything else.
     """
@@ -168,7 +162,7 @@ def from_json(
         task_metrics={entry["task"]: entry["metric"] for entry in data["tasks"]},
         average=data["average"],
         average_tasks=tuple(data["average_tasks"]),
-        cells=tuple(_cell_from_json(cell, evaluations) for cell in data["cells"]),
+        cells=tuple(_cell_from_json(cell, evaluations, looked) for cell in data["cells"]),
         masks=masks,
         provenance=from_plain(Provenance, data["provenance"]),
         protocol=tuple(from_plain(ProtocolEntry, entry) for entry in data["protocol"]),
@@ -208,7 +202,9 @@ def _check_records(results: Results) -> None:
 
 
 def _cell_from_json(
-    data: Mapping[str, Any], evaluations: Mapping[tuple[str, ...], Evaluation]
+    data: Mapping[str, Any],
+    evaluations: Mapping[tuple[str, ...], Evaluation],
+    looked: Mapping[tuple[str, ...], pd.DataFrame],
 ) -> CellResult:
     tasks = {task: TaskStatus(*status) for task, status in data["tasks"].items()}
     outcomes = {
@@ -225,5 +221,11 @@ def _cell_from_json(
         evaluations=outcomes,
         tasks=tasks,
         early={task: _early_from_json(figure) for task, figure in data["early"].items()},
+        looked={
+            task: looked[key]
+            for task in tasks
+            if (task in data["early"] or data["method"] == UNPRUNED)
+            and (key := (data["model"], data["router"], data["mask"], task)) in looked
+        },
         published=None if told is None else from_plain(PublishedCheckpoint, told),
     )

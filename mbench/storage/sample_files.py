@@ -71,14 +71,18 @@ class Sample(Mapping[str, Sequence[np.ndarray]]):
         """Remove the folder now."""
         self._owner.discard()
 
+    def layer(self, number: int) -> dict[str, np.ndarray]:
+        """All arrays of one layer by name, mapped once."""
+        return mapped_arrays(self.files[number].path)
+
     def __getitem__(self, name: str) -> list[np.ndarray]:
-        return [mapped_arrays(file.path)[name] for file in self.files]
+        return [self.layer(number)[name] for number in range(len(self.files))]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(mapped_arrays(self.files[0].path))
+        return iter(read_headers([self.files[0].path]))
 
     def __len__(self) -> int:
-        return len(mapped_arrays(self.files[0].path))
+        return len(read_headers([self.files[0].path]))
 
 
 @dataclass

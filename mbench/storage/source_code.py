@@ -50,9 +50,13 @@ class Source:
 
 def source_of(roots: Iterable[Root]) -> Source:
     """The modules, and what was typed, with everything they import (see above)."""
-    roots = list(roots)
+    return _source(*_reached_from(roots := list(roots)), roots)
+
+
+def _source(
+    files: Mapping[Path, str], distributions: Mapping[str, str], roots: Iterable[Root]
+) -> Source:
     typed = [root for root in roots if isinstance(root, TypedCode)]
-    files, distributions = _reached_from(roots)
     lines = [f"{name}\0{_file_hash(path)}\n" for path, name in files.items()]
     lines = sorted([*lines, *(f"{root.name}\0{root.sha256}\n" for root in typed)])
     return Source(
@@ -66,11 +70,11 @@ def source_of_loaded(roots: Iterable[Root]) -> Source:
     Raises `PluginError` for a file that was edited after it was loaded.
     """
     roots = list(roots)
-    files, _ = _reached_from(roots)
+    files, distributions = _reached_from(roots)
     modules = [root for root in roots if isinstance(root, ModuleType)]
     for module in {*modules, *_loaded(files)}:
         refuse_changed(module, _file(module), _file_hash(_file(module)))
-    return source_of(roots)
+    return _source(files, distributions, roots)
 
 
 def _reached_from(roots: Iterable[Root]) -> tuple[dict[Path, str], dict[str, str]]:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from mbench.core.errors import Damaged, StoreError
-from mbench.core.provenance import CorpusProfile
+from mbench.core.run_record import CorpusProfile
 from mbench.storage import artefacts
 from mbench.storage.artefacts import KINDS, Kind, canonical, digest_of, file_name
 from mbench.storage.atomic import AlreadyThere

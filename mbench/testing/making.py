@@ -121,17 +121,10 @@ def _made(
         check_feasible(role, part, case)
     profiles = _profiles(subject, parts, case, model, seed)
     names = [array_names(profile) for profile in profiles.values()]
-    given_scores = {}
-    for number, (corpus, profile) in enumerate(profiles.items()):
-        values = np.zeros((case.size.layers, case.size.experts))
-        if given is not None:
-            values = given[number]
-        elif "scorer" in parts:
-            returned = _call("scorer", parts["scorer"], "score", profile)
-            values = scores_of(returned, parts["scorer"].name, case, corpus)
-            scorer = parts["scorer"]
-            _refuse_drawing(scorer.name, _draws(scorer), profile.rng, [seed, number])
-        given_scores[corpus] = Scores(frozen(values), profile)
+    given_scores = {
+        corpus: _scores(parts.get("scorer"), profile, case, [seed, number], given)
+        for number, (corpus, profile) in enumerate(profiles.items())
+    }
     scores = dict(given_scores)
     rng = np.random.default_rng(seed)
     selector, builder = parts["selector"], parts["builder"]
@@ -146,15 +139,7 @@ def _made(
         probe = SyntheticProbe(
             model, list(profiles), masks=masks, statistics=needed, router=case.router
         )
-        rng = np.random.default_rng(seed)
-        try:
-            returned = _call("builder", builder, "search", *arguments, probe, rng)
-        except Broken as broken:
-            # With too little to do anything at all, a search may say so.
-            if broken.check == "search" and not probe.spent and masks < MASKS:
-                raise Refused(broken.problem) from broken
-            raise
-        _refuse_drawing(builder.name, _draws(builder), rng, seed)
+        returned = _searched(builder, arguments, probe, seed, masks)
     else:
         returned = _call("builder", builder, "build", *arguments)
     for number, profile in enumerate(profiles.values()):
@@ -168,6 +153,40 @@ def _made(
     asked = any(profile.asked for profile in profiles.values())
     values_by_corpus = {name: score.values for name, score in given_scores.items()}
     return Made(values_by_corpus, selection, mask, probe, "scorer" in parts, asked)
+
+
+def _scores(
+    scorer: Component | None,
+    profile: WatchedProfile,
+    case: Case,
+    seed: list[int],
+    given: Sequence[np.ndarray] | None,
+) -> Scores:
+    """A scorer's on one corpus, those given instead, or zeros; `seed` ends with its number."""
+    values = np.zeros((case.size.layers, case.size.experts))
+    if given is not None:
+        values = given[seed[-1]]
+    elif scorer is not None:
+        returned = _call("scorer", scorer, "score", profile)
+        values = scores_of(returned, scorer.name, case, profile.corpus)
+        _refuse_drawing(scorer.name, _draws(scorer), profile.rng, seed)
+    return Scores(frozen(values), profile)
+
+
+def _searched(
+    builder: MaskSearch, arguments: tuple[Any, ...], probe: SyntheticProbe, seed: int, masks: int
+) -> Any:
+    """What a search returns that may try so many masks."""
+    rng = np.random.default_rng(seed)
+    try:
+        returned = _call("builder", builder, "search", *arguments, probe, rng)
+    except Broken as broken:
+        # With too little to do anything at all, a search may say so.
+        if broken.check == "search" and not probe.spent and masks < MASKS:
+            raise Refused(broken.problem) from broken
+        raise
+    _refuse_drawing(builder.name, _draws(builder), rng, seed)
+    return returned
 
 
 def _candidate(subject: Subject, case: Case, model: SyntheticModel) -> ExpertMask | None:

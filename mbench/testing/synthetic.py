@@ -191,9 +191,7 @@ class SyntheticModel:
             tokens=0 if corpus == WEIGHTS_ONLY else collected.tokens,
             router=router,
             shard_sums=collected.sums,
-            load_samples=lambda identity, layer: {
-                name: arrays[layer] for name, arrays in collected.samples[identity].items()
-            },
+            load_samples=lambda identity, layer: collected.samples[identity].layer(layer),
             model="synthetic",
             revision=self.revision,
         )

@@ -7,7 +7,10 @@ on every machine and Python version.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import heapq
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +31,10 @@ CONTEXT, SLACK = 40, 10
 """Characters of context, at least, and how many more there may be: about 15 tokens."""
 SHORTEST, LONGEST = 16, 22
 """Characters of a continuation: about 6 to 8 tokens."""
+
+_GAP = re.compile(r"(?<=\S) (?=\S)")
+"""A single space between two words."""
+_WORD_START = re.compile(r"(?<=\s)\S")
 
 
 @dataclass(frozen=True)
@@ -55,8 +62,9 @@ class Usage:
         return (self.pair(context, continuation) - 1) / self.words[context.rsplit(maxsplit=1)[-1]]
 
 
-def items(corpus: str, count: int = ITEMS) -> list[Item]:
-    """The first `count` items of a corpus.
+@functools.cache
+def items(corpus: str, count: int = ITEMS) -> tuple[Item, ...]:
+    """The first `count` items of a corpus, made once a process: a run loads a task several times.
 
     Distractors are the true continuations of other items, of the same length as the true one up
     to two characters: length and context-free fluency give little away. Every position holds the
@@ -89,11 +97,11 @@ def items(corpus: str, count: int = ITEMS) -> list[Item]:
         raise ValueError(f"{corpus} yields {len(questions)} cloze items, not {count}")
     order = sorted(range(count), key=lambda number: _hash("position", *questions[number][:2]))
     answer = {number: rank % CHOICES for rank, number in enumerate(order)}
-    made = []
+    made: list[Item] = []
     for number, (context, truth, wrong) in enumerate(questions):
         choices = [*wrong[: answer[number]], truth, *wrong[answer[number] :]]
         made.append(Item(context, tuple(choices), answer[number]))
-    return made
+    return tuple(made)
 
 
 def dataset(corpus: str, **_: Any) -> DatasetDict:
@@ -125,29 +133,14 @@ def _spots(text: str, usage: Usage) -> Iterator[tuple[str, str]]:
 
 def _candidates(block: str) -> Iterator[tuple[str, str]]:
     """Every (context, continuation) in a block."""
-    cut = _next_gap(block, CONTEXT + SLACK)
-    while 0 < cut < BLOCK - LONGEST:
-        start = _word_start(block, cut - CONTEXT - SLACK, cut - CONTEXT)
+    for gap in _GAP.finditer(block, CONTEXT + SLACK):
+        cut = gap.start()
+        if cut >= BLOCK - LONGEST:
+            return
+        start = _WORD_START.search(block, cut - CONTEXT - SLACK, cut - CONTEXT)
         continuation = _continuation(block[cut + 1 :])
         if start is not None and continuation:
-            yield block[start:cut], continuation
-        cut = _next_gap(block, cut + 1)
-
-
-def _word_start(text: str, begin: int, end: int) -> int | None:
-    """Index of the first word that starts in `text[begin:end]`, if any."""
-    for index in range(max(begin, 1), end):
-        if text[index - 1].isspace() and not text[index].isspace():
-            return index
-    return None
-
-
-def _next_gap(text: str, begin: int) -> int:
-    """Index of the first single space between two words from `begin` on, or -1."""
-    for index in range(max(begin, 1), len(text) - 1):
-        if text[index] == " " and not (text[index - 1].isspace() or text[index + 1].isspace()):
-            return index
-    return -1
+            yield block[start.start() : cut], continuation
 
 
 def _continuation(text: str) -> str | None:
@@ -175,7 +168,14 @@ def _distractors(
         for other in others
         if other.lower() != truth.lower()
     ]
-    return sorted(alike, key=lambda other: _hash("distractor", context, other))[: CHOICES - 1]
+    begun = hashlib.sha256("\0".join(("distractor", context, "")).encode())
+
+    def order(other: str) -> bytes:
+        whole = begun.copy()
+        whole.update(other.encode())
+        return whole.digest()
+
+    return heapq.nsmallest(CHOICES - 1, alike, key=order)
 
 
 def _hash(*parts: str) -> bytes:

@@ -7,17 +7,19 @@ import inspect
 import json
 import logging
 import os
+import re
 import sys
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
 import mbench
 from helpers.frequency import Frequency
 from helpers.tiny_suite import SUITE
-from mbench.core.results import UNPRUNED
+from mbench.core.cell_results import UNPRUNED
 from mbench.plan.components import class_code
 from mbench.storage.results_folder import read
 
@@ -72,6 +74,22 @@ def test_tables_hold_the_figures_of_the_results(results):
     assert random["rank"].isna().all()
     assert random["vs_random"].isna().all()
     assert mbench.ranked(read(results.page.parent)).equals(ranked)
+
+
+def test_a_leaderboard_is_printed_whole_whatever_the_width_of_pandas(results):
+    ranked = results.ranked()
+    with pd.option_context("display.width", 20, "display.max_columns", 2, "display.max_rows", 1):
+        text = str(ranked)
+    for _, row in ranked.iterrows():
+        (line,) = re.findall(rf"^.*  {row['method']} .*{row['value']:.3f}.*$", text, re.M)
+        assert ("*" in line) == (row["tied"] is True)
+        for name in ("vs_random", "vs_random_low", "vs_unpruned", "vs_unpruned_high"):
+            assert np.isnan(row[name]) or f"{abs(row[name]):.3f}" in line
+    assert max(map(len, text.splitlines()[:-1])) < 100
+    assert ", ".join(ranked.columns) in text
+    for part in (ranked[["method"]], ranked[ranked["rank"].notna()], ranked.copy()):
+        assert type(part) is pd.DataFrame
+    assert str(ranked.__class__(ranked[:0])).startswith("columns: model, ")
 
 
 def test_a_notebook_shows_answers_and_where_the_report_lies(results):

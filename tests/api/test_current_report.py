@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 
+import pandas as pd
 import pytest
 
 from helpers.command import call
@@ -53,8 +55,13 @@ def test_what_has_not_changed_is_not_written_again(done):
         lambda folder: os.utime(next((folder / "s/evaluations").glob("*.parquet"))),
         lambda folder: next((folder / "s/evaluations").glob("*.parquet")).unlink(),
         lambda folder: (folder / "tiny.yaml").write_text(SUITE + "description: other\n"),
+        lambda folder: _item_texts(folder).unlink(),
+        lambda folder: os.utime(next((folder / "s/statistics").iterdir())),
     ],
-    ids=["removed", "edited", "items", "stored anew", "computed anew", "suite"],
+    ids=[
+        *("removed", "edited", "items", "stored anew", "computed anew", "suite"),
+        *("item texts", "statistic"),
+    ],
 )
 def test_a_change_of_anything_writes_it_again_once(done, change):
     again(done)
@@ -63,8 +70,75 @@ def test_a_change_of_anything_writes_it_again_once(done, change):
     assert not again(done)
 
 
+def _item_texts(folder):
+    """What the items of a task ask, as it is stored."""
+    facts = (folder / "s" / "facts").glob("*.json")
+    return next(path for path in facts if '"item texts"' in path.read_text())
+
+
 def test_another_command_writes_its_own_report(done):
     again(done)
     assert again(done, "--retain", "0.5")
     assert not again(done, "--retain", "0.5")
     assert again(done)
+
+
+EARLY = SUITE.replace("limit: 6", "limit: 200")
+
+
+@pytest.fixture(scope="module")
+def early(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("early")
+    (folder / "tiny.yaml").write_text(EARLY)
+    first = call(
+        *("run", "tiny.yaml", "--precision", "0.2", "--retain", "0.5"),
+        cwd=folder,
+        store=folder / "s",
+    )
+    assert first.returncode == 0, first.stderr
+    return folder
+
+
+def test_an_early_run_that_reached_its_precision_loads_nothing(early):
+    asked = ("--precision", "0.2", "--retain", "0.5")
+    words = ("run", "tiny.yaml", *asked)
+    run = call(*words, "--json", cwd=early, store=early / "s")
+    *_, done = map(json.loads, run.stdout.splitlines())
+    before = done["early"]
+    assert before > 0
+    run = call(*words, "--json", cwd=early, store=early / "s")
+    events = list(map(json.loads, run.stdout.splitlines()))
+    assert events[-1]["unchanged"]
+    assert events[-1]["early"] == before
+    assert [event["event"] for event in events] == ["plan", "goal", "done"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: (folder / "reports/tiny/index.html").write_text("edited"),
+        lambda folder: os.utime(_look(folder)),
+        lambda folder: _look(folder).unlink(),
+        lambda folder: (folder / "tiny.yaml").write_text(EARLY + "description: other\n"),
+    ],
+    ids=["edited", "look stored anew", "look computed anew", "suite"],
+)
+def test_a_change_has_an_early_run_written_again_once(early, change):
+    asked = ("--precision", "0.2", "--retain", "0.5")
+    again(early, *asked)
+    change(early)
+    assert again(early, *asked)
+    assert not again(early, *asked)
+
+
+def test_another_precision_and_hours_run(early):
+    again(early, "--precision", "0.2", "--retain", "0.5")
+    assert again(early, "--precision", "0.3", "--retain", "0.5")
+    for _ in range(2):
+        assert again(early, "--hours", "0.000001", "--retain", "0.5")
+
+
+def _look(folder):
+    """The outcomes of a mask's first items."""
+    looks = (folder / "s" / "evaluations").glob("*.parquet")
+    return next(path for path in looks if len(pd.read_parquet(path)) == 120)

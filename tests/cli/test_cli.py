@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -52,6 +53,7 @@ def test_a_run_prints_the_report_on_stdout_and_the_rest_on_stderr(first_run):
     assert run.stdout == "reports/tiny/index.html\n"
     assert ESCAPE not in run.stderr
     assert "Warning" not in run.stderr
+    assert "is better\n" in run.stderr  # nothing is bold in a pipe
     assert "5 methods at 50, 75 % pruned, 2 tasks" in run.stderr
     assert re.search(r"^demo +12 +≤ 13 +≤ 26 +0 +2 ", run.stderr, re.M)
     assert re.search(r"demo 50 % pruned, reap +ppl-wiki [\d.]+", run.stderr)
@@ -76,6 +78,7 @@ def test_json_is_json_lines_and_nothing_else(call_there):
         "event": "done",
         "report": "reports/tiny/index.html",
         "problems": [],
+        "early": 0,
         "interrupted": False,
     }
     assert run.stderr == ""
@@ -109,11 +112,13 @@ def test_plan_says_where_random_masks_are_few_and_what_more_cost(call_there):
     few = call_there("plan", "tiny.yaml").stdout
     per_mask = json.loads(call_there("plan", "tiny.yaml", "--json").stdout)["models"][0]
     more = 17 * 2 * per_mask["mask_tokens"]
-    assert "random: 2 masks at each budget: to beat all is a rank p-value of 1/3 = 0.33" in few
+    assert (
+        "a method that beats them all has, by its rank, p = 1/3 = 0.33; for 0.05 it takes 19" in few
+    )
     assert f"--set seeds=19 adds 17 at each budget, {more:,} tokens" in few
     assert more < 1_000_000
     enough = call_there("plan", "tiny.yaml", "--set", "seeds=19")
-    assert "rank p-value" not in enough.stdout
+    assert "by its rank" not in enough.stdout
     own = call_there("plan", "tiny.yaml", "--set", "methods.random.seeds=3")
     assert "--set methods.random.seeds=19 adds 16 at each budget" in own.stdout
 
@@ -256,13 +261,27 @@ def test_failures_are_named_and_the_status_says_so(folder, call_there):
     assert run.stdout == "reports/tiny/index.html\n"
 
 
-def test_help_and_version_load_nothing_heavy():
-    code = "import sys, mbench.cli; mbench.cli.group(['--help'], standalone_mode=False);"
-    code += "heavy = {'torch', 'numpy', 'pydantic', 'pandas', 'rich'} & set(sys.modules);"
-    code += "sys.exit(f'imported {heavy}' if heavy else 0)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert "Run a suite and write its leaderboard." in run.stdout
+HEAVY = (
+    *("torch", "transformers", "tokenizers", "datasets", "lm_eval", "safetensors"),
+    *("scipy", "pandas", "rich", "fsspec", "httpx2"),
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "heavy", "shown"),
+    [
+        (["--help"], (*HEAVY, "numpy", "pydantic"), "Run a suite and write its leaderboard."),
+        (["check", "tiny.yaml"], HEAVY, "tiny.yaml: ok, 12 cells, 2 tasks (tiny)"),
+    ],
+)
+def test_short_commands_load_nothing_heavy(folder, words, heavy, shown):
+    code = f"import sys, mbench.cli; mbench.cli.group({words}, standalone_mode=False);"
+    code += f"sys.exit(' '.join(set({heavy}) & set(sys.modules)))"
+    environment = {**os.environ, "MBENCH_STORE": str(folder / "s")}
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert run.stderr == "\n"
+    assert shown in run.stdout
 
 
 def test_the_readme_plugin_works_as_printed(folder, call_there):

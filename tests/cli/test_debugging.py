@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from helpers.command import call
+from helpers.held import LONG
 from helpers.tiny_suite import SUITE
 
 PLUGIN = """\
@@ -149,11 +150,14 @@ def test_at_a_terminal_the_debugger_stops_in_the_plugins_frame_once(folder):
     ours, theirs = pty.openpty()
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder) as run:
         os.close(theirs)
-        shown = answered(ours, b"(Pdb) ", b"p sorted(kept)\n")
-        assert 'return np.log(kept["scored"])' in shown
-        shown = answered(ours, b"(Pdb) ", b"q\n")
-        assert "['count', 'gate'" in shown
-        assert "(Pdb)" not in answered(ours, b"(Pdb) ", b"q\n")
+        try:
+            shown = answered(ours, b"(Pdb) ", b"p sorted(kept)\n")
+            assert 'return np.log(kept["scored"])' in shown
+            shown = answered(ours, b"(Pdb) ", b"q\n")
+            assert "['count', 'gate'" in shown
+            assert "(Pdb)" not in answered(ours, b"(Pdb) ", b"q\n")
+        finally:
+            os.close(ours)  # which ends it, should it still ask
     assert run.returncode == 3
 
 
@@ -161,7 +165,7 @@ def answered(terminal, until, answer):
     """What is shown up to a prompt, which is answered, or to the end."""
     shown = b""
     while until not in shown:
-        ready, _, _ = select.select([terminal], [], [], 100)
+        ready, _, _ = select.select([terminal], [], [], LONG)
         try:
             part = os.read(terminal, 4096) if ready else b""
         except OSError:  # the other end is closed

@@ -1,9 +1,13 @@
 """`--precision` and `--hours`, as a user gives them, and as the Python API takes them."""
 
+import json
+import re
+
 import pytest
 
 import mbench
 from helpers.command import call
+from mbench.core.early import EarlyGoal
 from mbench.core.errors import MbenchError
 
 SUITE = """\
@@ -25,10 +29,69 @@ def test_a_run_says_from_how_many_items_a_figure_is(tmp_path):
     words = ("run", "small.yaml", "--output", "reports")
     done = call(*words, "--precision", "0.2", cwd=tmp_path, store=tmp_path / "store")
     assert done.returncode == 0, done.stderr
-    assert "180 of 300" in done.stdout + done.stderr
+    assert "(180/300 items)" in done.stdout + done.stderr
+    planned = call("plan", "small.yaml", "--json", cwd=tmp_path, store=tmp_path / "store")
+    (cost,) = json.loads(planned.stdout)["models"]
+    assert (cost["evaluations_cached"], cost["evaluations_begun"]) == (1, 1)
+    planned = call("plan", "small.yaml", "--hours", "5", cwd=tmp_path, store=tmp_path / "store")
+    assert "the most it takes, and all may be done within the hours" in planned.stdout
     done = call(*words, cwd=tmp_path, store=tmp_path / "store")
     assert done.returncode == 0
-    assert "of 300" not in done.stdout + done.stderr
+    # What is missing, and nothing else, was priced; a run also compares a few lines with the
+    # model's own forward.
+    (took,) = re.findall(r"([0-9,]+) forward tokens", done.stderr)
+    assert int(took.replace(",", "")) == pytest.approx(cost["evaluation_tokens"], rel=0.05)
+    assert "/300" not in done.stdout + done.stderr
+
+
+def test_hours_too_few_for_any_verdict_are_told_beforehand(tmp_path):
+    (tmp_path / "small.yaml").write_text(SUITE)
+    call("check", "small.yaml", cwd=tmp_path, store=tmp_path / "store")
+    words = ("plan", "small.yaml", "--hours")
+    for hours in ("0.00001", "5"):
+        planned = call(*words, hours, cwd=tmp_path, store=tmp_path / "store")
+        # Of a machine on which nothing was measured, nothing is promised.
+        assert "is not known before speeds are measured" in planned.stdout
+        for too_much in ("suffice for no", "within the hours", "first minute", "~"):
+            assert too_much not in planned.stdout
+    without = call("plan", "small.yaml", cwd=tmp_path, store=tmp_path / "store")
+    assert "a run measures it in its first minute" in without.stdout
+    told = call("plan", "small.yaml", "--json", cwd=tmp_path, store=tmp_path / "store")
+    (cost,) = json.loads(told.stdout)["models"]
+    assert {cost[time] for time in ("seconds", "mask_seconds", "first_seconds")} == {None}
+    run = ("run", "small.yaml", "--output", "reports", "--limit", "20")
+    assert call(*run, cwd=tmp_path, store=tmp_path / "store").returncode == 0
+    # Another part of the task takes what this one did, a token.
+    for hours, said in (("0.00001", True), ("5", False)):
+        planned = call(*words, hours, cwd=tmp_path, store=tmp_path / "store")
+        assert ("; the hours suffice for no verdict" in planned.stdout) == said
+        assert "~: rough: tasks not measured here" in planned.stdout
+        assert re.search("  ~[0-9]+ (s|min)  ", planned.stdout)
+    told = call("plan", "small.yaml", "--json", cwd=tmp_path, store=tmp_path / "store")
+    (cost,) = json.loads(told.stdout)["models"]
+    # Of two masks, each with the same items, one is the unpruned model.
+    assert cost["seconds"] - cost["first_seconds"] == pytest.approx(cost["mask_seconds"])
+
+
+def test_the_goal_is_told_to_programs_and_kept(tmp_path):
+    (tmp_path / "small.yaml").write_text(SUITE)
+    words = ("run", "small.yaml", "--output", "reports", "--limit", "20", "--json")
+    done = call(*words, "--hours", "1.5", cwd=tmp_path, store=tmp_path / "store")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    (goal,) = (event for event in events if event["event"] == "goal")
+    assert (goal["precision"], goal["hours"]) == (None, 1.5)
+    results = mbench.run(
+        tmp_path / "small.yaml",
+        precision=0.2,
+        limit=20,
+        quiet=True,
+        output=tmp_path,
+        store=tmp_path / "store",
+    )
+    (run,) = results.provenance.runs
+    assert run.goal == EarlyGoal(precision=0.2)
+    assert run.command[-2:] == ("--precision", "0.2")
+    assert run.cost.seconds["in all"] >= max(run.cost.seconds.values())
 
 
 @pytest.mark.parametrize("option", ["precision", "hours"])

@@ -117,6 +117,12 @@ def test_both_may_be_on_the_hub_at_a_revision(place, online, tmp_path, monkeypat
     [
         (("demo", "./nowhere"), "error: model ./nowhere: no such directory\n"),
         (("demo", "."), "error: model .: config.json is missing\n"),
+        (
+            ("dmo", "pruned"),
+            "error: model dmo: the Hugging Face hub is not asked, as HF_HUB_OFFLINE says, and"
+            " nothing of it is in the local cache; nor is there such a directory, or a plugin's"
+            " model (demo, demo-fp8); did you mean 'demo'?\n",
+        ),
         (("demo",), "error: Missing argument 'PRUNED'.\n"),
     ],
 )

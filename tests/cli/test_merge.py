@@ -119,11 +119,25 @@ def test_stores_merge_into_object_storage_and_back(apart, monkeypatch):
     [
         (("absent", "--into", "all"), "there is no store at absent"),
         (("one", "--into", "one"), "cannot be merged into itself"),
+        (("one", "--into", "two/../one"), "cannot be merged into itself"),
+        (("one", "report", "--into", "all"), "report is a report and no store: `mbench report`"),
+        (("one", "other", "--into", "all"), "other is no store: it has none of statistics, masks,"),
     ],
 )
 def test_mistakes_are_one_line_and_nothing_is_made(apart, words, line):
+    for name, file in (("report", "results.json"), ("other", "notes.md")):
+        (apart / name).mkdir()
+        (apart / name / file).touch()
     done = call("merge", *words, cwd=apart, store=apart / "unused")
     assert (done.returncode, done.stdout) == (2, "")
     assert line in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
     assert not (apart / "absent").exists()
     assert not (apart / "all").exists()
+
+
+def test_an_empty_folder_is_told(apart):
+    (apart / "empty").mkdir()
+    done = call("merge", "empty", "--into", "unused", cwd=apart, store=apart / "unused")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "empty holds nothing that could be merged" in done.stderr

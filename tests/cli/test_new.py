@@ -11,6 +11,7 @@ from functools import partial
 import pytest
 
 from helpers.command import call
+from helpers.held import LONG
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_a_new_plugin_passes_its_own_tests(new, tmp_path):
     installed(folder)
     environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     run = partial(
-        subprocess.run, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+        subprocess.run, cwd=folder, env=environment, capture_output=True, text=True, timeout=LONG
     )
     tests = run([sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"])
     assert tests.returncode == 0, tests.stdout

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from helpers.small_runs import change, grid, run, with_items
 from mbench.cli import group
-from mbench.core.errors import MergeError
+from mbench.core.errors import MergeError, StoreError
 from mbench.report.statistics.boards import boards
 from mbench.report.tables_for_papers import to_latex, to_markdown
 from mbench.storage.results_folder import load_results, read, write
@@ -44,6 +44,15 @@ def test_several_directories_become_one_report(halves):
     assert (halves / "else" / "where" / "results.csv").is_file()
 
 
+@pytest.mark.parametrize("given", ["runs/firts", "firts", "runs"])
+def test_a_mistyped_directory_is_answered_with_the_one_that_was_meant(tmp_path, monkeypatch, given):
+    for name in ("first", "other"):
+        write(run(grid()), tmp_path / "runs" / name)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match=r"\.json is missing; did you mean 'runs/first'\?"):
+        call(given)
+
+
 def test_another_protocol_is_refused_and_nothing_is_written(halves):
     other = change(read(halves / "b"), ("corpora", "wiki", "length"), 128)
     write(other, halves / "b")
@@ -55,7 +64,7 @@ def test_another_protocol_is_refused_and_nothing_is_written(halves):
 def test_the_preferred_directory_settles_contradictions(halves):
     worse = with_items(read(halves / "b"), "quiz", lambda t: t.assign(acc=0.0))
     write(worse, halves / "b")
-    with pytest.raises(MergeError, match="m 0 % pruned, none, quiz: acc "):
+    with pytest.raises(MergeError, match="m unpruned, quiz: acc "):
         call(halves / "a", halves / "b")
     done = call(halves / "a", halves / "b", "--prefer", halves / "b")
     assert done.exit_code == 0

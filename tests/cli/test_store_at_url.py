@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import time
 
 import pytest
 
 from helpers.command import call
+from helpers.forked import Forked
+from helpers.held import GO_ON, after_one_evaluation
 from helpers.s3_server import BUCKET, s3_server
+from helpers.shared_work import suite
 from mbench.storage.housekeeping import contents
 from mbench.storage.store import Store
 
-SUITE = """\
-name: small
-models: {demo: {plugin: demo, dtype: float32}}
-retain: [0.5]
-seeds: [0]
-corpora:
-  wiki: {source: {plugin: wiki, split: calibration}, sequences: 4, length: 64}
-calibration: [wiki]
-methods: {random: , reap: , expert-sparsity: }
-tasks:
-  cloze_bible: {metric: acc, limit: 40}
-  cloze_wiki: {metric: acc, limit: 40}
-average: {name: Avg, tasks: [cloze_bible, cloze_wiki]}
-"""
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SUITE = suite("expert-sparsity: ", retain=[0.5], seeds=1, limit=16)
 URL = f"s3://{BUCKET}/night"
 
 
@@ -48,44 +36,24 @@ def expected(tmp_path_factory):
     return run(folder, folder / "store", "local")[0], Store(folder / "store")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """As in the processes that are started here: sums depend on the number of threads."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def run(folder, store, name):
     """Run the suite; returns its table, and the forward tokens that it took."""
     words = ("run", "suite.yaml", "--quiet", "--output", name)
     done = call(*words, cwd=folder, store=store)
     assert done.returncode == 0, done
-    report = folder / name / "small"
+    report = folder / name / "shared"
     provenance = json.loads((report / "results.json").read_text())["provenance"]
     return (report / "results.csv").read_bytes(), provenance["runs"][0]["cost"]["forward_tokens"]
 
 
-def start(folder, verb, *options, **environment):
-    return subprocess.Popen(
-        [sys.executable, "-m", "mbench", verb, "suite.yaml", *options],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "MBENCH_STORE": URL, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_for(kind, count):
-    """Until so many of one kind are stored."""
-    store, until = Store(URL), time.monotonic() + 120
-    while len(contents(store, [kind])) < count:
-        assert time.monotonic() < until
-        time.sleep(0.05)
+def held(folder, verb, *options, **environment):
+    """Have a process begin in a folder of its own, and wait once it has stored an outcome."""
+    folder.mkdir()
+    (folder / "suite.yaml").write_text(SUITE)
+    words, first = (verb, "suite.yaml", "--quiet", *options), after_one_evaluation
+    process = Forked(*words, cwd=folder, store=URL, environment=environment, first=first)
+    process.wait_until_held()
+    return process
 
 
 def test_a_run_and_the_verbs_of_the_store_do_as_in_a_folder(s3, tmp_path, expected):
@@ -96,8 +64,6 @@ def test_a_run_and_the_verbs_of_the_store_do_as_in_a_folder(s3, tmp_path, expect
     assert [e.key for e in local if e.key.kind in kinds] == [
         e.key for e in there if e.key.kind in kinds
     ]
-    # What is stored is not computed again.
-    assert run(tmp_path, URL, "again") == (table, 0)
 
     def ask(*words):
         return call("store", *words, cwd=tmp_path, store=URL)
@@ -113,31 +79,28 @@ def test_a_run_and_the_verbs_of_the_store_do_as_in_a_folder(s3, tmp_path, expect
     assert contents(Store(URL)) == []
 
 
-def test_a_server_that_dies_ends_a_run_with_one_line_and_the_next_goes_on(s3, tmp_path, expected):
-    running = start(tmp_path, "run", "--output", "a", "--quiet", AWS_MAX_ATTEMPTS="1")
-    wait_for("masks", 1)
+def test_what_is_lost_with_a_server_or_a_worker_others_go_on_from(s3, tmp_path, expected):
+    running = held(tmp_path / "a", "run", AWS_MAX_ATTEMPTS="1")
     s3.stop()
-    _, stderr = running.communicate(timeout=120)
-    assert running.returncode == 2, stderr
-    lines = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    (tmp_path / "a" / GO_ON).touch()
+    done = running.ended()
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
     assert URL in lines[0]
     s3.start()
     made = {e.key: e.written for e in contents(Store(URL), ["statistics", "masks"])}
-    assert run(tmp_path, URL, "b")[0] == expected[0]
+
+    doomed = held(tmp_path / "b", "worker", "--shard", "1/2")
+    other = held(tmp_path / "c", "worker", "--shard", "2/2")
+    doomed.kill()
+    doomed.wait()
+    (tmp_path / "c" / GO_ON).touch()
+    done = other.ended()
+    assert done.returncode == 0, done.stderr
     kept = {e.key: e.written for e in contents(Store(URL), ["statistics", "masks"])}
     assert made.items() <= kept.items()
-
-
-def test_workers_share_it_and_take_over_from_one_that_is_killed(s3, tmp_path, expected):
-    doomed = start(tmp_path, "worker", "--shard", "1/2", "--quiet")
-    wait_for("evaluations", 1)
-    other = start(tmp_path, "worker", "--shard", "2/2", "--quiet")
-    time.sleep(1)
-    doomed.kill()
-    doomed.communicate()
-    _, stderr = other.communicate(timeout=240)
-    assert other.returncode == 0, stderr
+    # What is stored is not computed again.
     assert run(tmp_path, URL, "there") == (expected[0], 0)
 
 

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,7 +19,9 @@ from unittest import mock
 
 import pytest
 
+from helpers.browsing import PATIENCE
 from helpers.command import call
+from helpers.held import LONG
 from helpers.tiny_suite import SUITE
 from mbench.api import run_report
 from mbench.cli.served_folder import FolderServer
@@ -59,7 +62,7 @@ def served(folder):
 
 def ask(server, path, method="GET", **headers):
     """The path as it is: clients would take its dots away."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=LONG)
     connection.putrequest(method, path, skip_host="Host" in headers)
     for name, value in headers.items():
         connection.putheader(name, value)
@@ -104,6 +107,15 @@ def test_nothing_but_files_inside_the_folder_is_served(folder, path):
         assert b"secret" not in body.replace(path.encode(), b"")
 
 
+def test_a_folder_without_a_page_links_those_within(folder):
+    (folder / "a b").mkdir()
+    (folder / "a b" / "index.html").write_text(PAGE.format("list"))
+    with served(folder) as server:
+        _, body = ask(server, "/")
+        assert b"No report in" in body
+        assert re.findall(rb'href="(.*?)"', body) == [b"a%20b/", b"one/"]
+
+
 def test_only_this_machine_and_only_under_its_own_name(folder):
     with served(folder) as server:
         assert server.server_address[0] == "127.0.0.1"
@@ -131,10 +143,10 @@ def test_the_verb_prints_the_address_of_the_one_report_and_ends_quietly(folder, 
     process = view(cwd=folder.parent)
     address = process.stdout.readline().strip()
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/one/", address)
-    with urllib.request.urlopen(address, timeout=10) as page:
+    with urllib.request.urlopen(address, timeout=LONG) as page:
         assert b"first" in page.read()
     process.send_signal(number)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=LONG)
     assert (process.returncode, out, err) == (0, "", "ended\n")
 
 
@@ -145,7 +157,7 @@ def test_the_browser_is_opened_on_what_there_is(folder, tmp_path):
             mock.patch.object(FolderServer, "serve_forever", side_effect=KeyboardInterrupt),
         ):
             done = call("view", *map(str, words), cwd=tmp_path, store=tmp_path / "s")
-            for _ in range(100):
+            for _ in range(3000):
                 if browser.called or "--no-open" in words:
                     break
                 time.sleep(0.01)
@@ -157,15 +169,17 @@ def test_the_browser_is_opened_on_what_there_is(folder, tmp_path):
     assert opened() == "/one/"
     assert opened("reports/one") == "/"
     assert opened("reports/one", "--no-open") == "/"
-    (folder / "two").mkdir()
-    for name in ("index.html", "results.json"):
-        (folder / "two" / name).write_text("{}")
+    (folder / "mine").mkdir()
+    (folder / "mine" / "index.html").write_text("a list of reports")
     assert opened("reports") == "/"
+    shutil.rmtree(folder / "one")
+    assert opened("reports") == "/mine/"
 
 
 def test_mistakes_are_one_line(folder, tmp_path):
     for words, message in (
-        (["nowhere"], "nowhere is no folder"),
+        (["nowhere"], "nowhere is no folder: give a report's"),
+        (["reports/ome"], "reports/ome is no folder; did you mean 'reports/one'?"),
         (["reports/one/index.html"], "is no folder: give a report's"),
         (["--port", "0"], "not in the range 1<=x<=65535"),
     ):
@@ -184,6 +198,7 @@ def test_an_open_page_follows_its_report_and_stays_where_it_was(browser, folder)
     (folder / "one" / "index.html").unlink()
     with served(folder / "one") as server:
         tab = browser.new_page()
+        tab.set_default_timeout(PATIENCE)
         tab.goto(server.address + "#at=here")
         assert "No report in" in tab.inner_text("body")
         (folder / "one" / "index.html").write_text(PAGE.format("first"))

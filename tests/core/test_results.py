@@ -10,13 +10,10 @@ import pytest
 
 from helpers.damage import flip
 from helpers.demo_results import CLOZE, MODEL, SEEDS, synthetic
+from mbench.core.cell_results import TaskStatus
 from mbench.core.errors import MbenchError, StoreError
 from mbench.core.evaluation import evaluation
-from mbench.core.results import (
-    DTYPES,
-    TaskStatus,
-    long_form,
-)
+from mbench.core.results import DTYPES, long_form
 from mbench.storage.results_folder import load_results, read, write
 from mbench.storage.results_json import FORMAT
 from mbench.storage.seal import OPEN_SEAL, sealed

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 import mbench
+from helpers.held import LONG
 from helpers.places import ROOT
 from mbench.testing import CHECKS, ConformanceError, check_method
 from mbench.testing.conformance import subjects
@@ -58,7 +59,7 @@ def test_tests_pass(folder):
         env={**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=LONG,
     )
     assert run.returncode == 0, run.stdout
 

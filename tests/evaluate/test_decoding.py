@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from transformers import DynamicCache
 
 from helpers.family_models import FAMILIES, tiny_model
+from helpers.one_by_one import likeliest, never, one_by_one
 from helpers.tiny_models import VOCABULARY
+from helpers.window_models import WINDOWS, window_model
+from mbench.core.batch_limit import BatchLimit
 from mbench.evaluate import decoding
-from mbench.evaluate.decoding import Answer, NotFinite, generate
+from mbench.evaluate.answers import Answer
+from mbench.evaluate.decoding import NotFinite, generate
 from mbench.evaluate.row_cache import RowCache
 from mbench.evaluate.row_passes import decodes_in_rows
 
@@ -25,23 +28,6 @@ NOT_IN_ROWS = {
 def prompts_of(count, longest=24, seed=0):
     rng = np.random.default_rng(seed)
     return [rng.integers(3, VOCABULARY, rng.integers(1, longest)).tolist() for _ in range(count)]
-
-
-def likeliest(logits, rows):
-    return logits.argmax(-1)
-
-
-def one_by_one(model, prompt, limit, ends):
-    ids = torch.tensor([prompt], device=model.device)
-    made = model.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=limit,
-        do_sample=False,
-        eos_token_id=sorted(ends) or None,
-        pad_token_id=0,
-    )
-    return made[0, len(prompt) :].tolist()
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -63,29 +49,20 @@ def test_a_family_gets_side_by_side_what_it_gets_alone(name):
             one_by_one(model, prompt, limit, ends)
             for prompt, limit in zip(prompts, limits, strict=True)
         ]
-    work = generate(model, answers, 40, likeliest)
+    work = generate(model, answers, BatchLimit(40), likeliest)
     assert [answer.tokens for answer in answers] == alone
     assert work.prompt_tokens == sum(map(len, prompts))
     assert work.answer_tokens == sum(map(len, alone)) - len(alone)
 
 
-WINDOWS = {
-    **{"afmoe": {}, "cohere2_moe": {}, "gemma4_text": {}, "gpt_oss": {}, "mimo_v2_flash": {}},
-    "qwen3_moe": {"use_sliding_window": True, "max_window_layers": 1},
-}
-"""Families with layers that see a window, and what switches it on."""
-
-
 @pytest.mark.parametrize("name", WINDOWS)
 def test_a_window_that_rows_outgrow_sees_the_same_side_by_side(name):
-    model = tiny_model(name, sliding_window=8, **WINDOWS[name]).eval()
-    kinds = {type(layer).__name__ for layer in DynamicCache(config=model.config).layers}
-    assert "DynamicSlidingWindowLayer" in kinds
+    model = window_model(name)
     pairs = [(prompt, 10 + 2 * at) for at, prompt in enumerate(prompts_of(9, longest=30))]
     with torch.no_grad():
         alone = [one_by_one(model, prompt, limit, ()) for prompt, limit in pairs]
     answers = [Answer(prompt, limit, never) for prompt, limit in pairs]
-    generate(model, answers, 60, likeliest)
+    generate(model, answers, BatchLimit(60), likeliest)
     assert [answer.tokens for answer in answers] == alone
 
 
@@ -131,10 +108,6 @@ def asked(count=30, seed=1):
     return list(zip(prompts, limits, strict=True))
 
 
-def never(tokens):
-    return False
-
-
 class Starved:
     """A model whose memory ends beyond so many rows, or so many tokens at once."""
 
@@ -159,7 +132,7 @@ def test_where_memory_runs_out_fewer_rows_go_on_and_nothing_is_lost():
     starved = Starved(model, rows=5, tokens=100)
     answers = [Answer(prompt, limit, never) for prompt, limit in pairs]
     done = []
-    work = generate(starved, answers, 400, likeliest, done.append)
+    work = generate(starved, answers, BatchLimit(400), likeliest, done.append)
     assert [answer.tokens for answer in answers] == alone
     assert sum(done) == sum(len(prompt) + limit for prompt, limit in pairs)
     assert max(rows for rows, _ in starved.calls[-10:]) <= 5
@@ -169,7 +142,7 @@ def test_where_memory_runs_out_fewer_rows_go_on_and_nothing_is_lost():
     made = work.answer_tokens + len(pairs)
     assert made <= sum(map(len, alone)) + len(pairs)
     with pytest.raises(torch.OutOfMemoryError):
-        generate(Starved(model, 0, 0), [Answer([3, 4], 3, never)], 400, likeliest)
+        generate(Starved(model, 0, 0), [Answer([3, 4], 3, never)], BatchLimit(400), likeliest)
 
 
 def test_places_that_are_free_are_taken_by_others(monkeypatch):
@@ -177,7 +150,7 @@ def test_places_that_are_free_are_taken_by_others(monkeypatch):
     model = model_of()
     pairs = asked(40)
     answers = [Answer(prompt, limit, never) for prompt, limit in pairs]
-    work = generate(model, answers, 1000, likeliest)
+    work = generate(model, answers, BatchLimit(1000), likeliest)
     total = sum(limit for _, limit in pairs)
     assert [len(answer.tokens) for answer in answers] == [limit for _, limit in pairs]
     # Eight places; lm-eval's batches of eight wait for the longest answer of each.
@@ -190,7 +163,7 @@ def test_prompts_that_do_not_fit_at_once_leave_the_rows_as_they_are():
     model, pairs = model_of(), asked(60)
     starved = Starved(model, rows=60, tokens=100)
     answers = [Answer(prompt, limit, never) for prompt, limit in pairs]
-    work = generate(starved, answers, 400, likeliest)
+    work = generate(starved, answers, BatchLimit(400), likeliest)
     assert work.prompt_tokens == sum(len(prompt) for prompt, _ in pairs)
     assert max(rows for rows, tokens in starved.calls if tokens == 1) > 20
 
@@ -202,7 +175,7 @@ def test_logits_that_are_not_finite_are_told_with_their_rows():
     prompts = [[6, 7, 8], [6, 5, 8], [9, 10]]
     answers = [Answer(prompt, 1, never) for prompt in prompts]
     with pytest.raises(NotFinite) as told:
-        generate(model, answers, 100, likeliest)
+        generate(model, answers, BatchLimit(100), likeliest)
     assert [answer.prompt for answer in told.value.answers] == [[6, 5, 8]]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from helpers.places import ROOT
-from mbench.evaluate.documents import Documents
+from mbench.evaluate.documents import Documents, documents_at
 
 DATA = ROOT.parent / "shared" / "data"
 
@@ -31,7 +31,7 @@ def read(records, kind=None, join=""):
         passed = ["".join(record) for record in noted.read(cut)]
         assert passed == records
         total = len(join.join(records).encode())
-        found.append((noted.found, list(noted.of(np.arange(total)))))
+        found.append((noted.found, list(documents_at(np.arange(total), noted.begins))))
     assert found[0] == found[1] == found[2]
     kind, numbers = found[0]
     return kind, numbers
@@ -75,7 +75,7 @@ def test_wikitext_2_has_62_articles_as_lines_as_pages_and_as_one_file():
         noted = Documents(None, "")
         for record in noted.read([record] for record in records):
             assert list(record)
-        expected[len(records)] = noted.of(np.arange(len(text.encode())))
+        expected[len(records)] = documents_at(np.arange(len(text.encode())), noted.begins)
         assert noted.found == "wikitext"
     by_lines, by_file = expected.values()
     assert len(pages) == len(set(by_file)) == 62

@@ -6,17 +6,22 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from transformers import Qwen2MoeConfig, Qwen2MoeForCausalLM
 
+from helpers.family_models import tiny_model
+from helpers.lm_eval_runs import toy_tokenizer
 from mbench.core.batch_limit import BatchLimit
-from mbench.evaluate import arrangement
-from mbench.evaluate.arrangement import Arrangement, batches_of
+from mbench.evaluate import arrangement, cuts
+from mbench.evaluate.lm_eval import reference
 from mbench.evaluate.lm_head import Predicted, SplitModel, log_probabilities
-from mbench.evaluate.packing import Packing, Request
+from mbench.evaluate.packed_batch import Request
+from mbench.evaluate.packing import Packing
 
 TOKENS = 11
+CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+CPU = torch.device("cpu")
 
 
 def model_of(attention):
@@ -64,15 +69,22 @@ def alone(model, request):
     return value, logs.argmax(-1).tolist() == list(request.targets)
 
 
+@pytest.fixture(params=[cuts.APART, 0], ids=["", "begun"])
+def apart(request, monkeypatch):
+    """Tokens that a beginning must spare to be read in advance: also where it spares but a few."""
+    monkeypatch.setattr(cuts, "APART", request.param)
+
+
+@pytest.mark.usefixtures("apart")
 @pytest.mark.parametrize("attention", list(MODELS))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=CHECKS)
 @given(requests=requests_of_a_tree(), tokens=st.integers(1, 200))
 def test_every_request_gets_what_it_gets_alone(attention, requests, tokens):
     model, counted = MODELS[attention], []
     packing = Packing(requests)
     parts = packing.usable(model, BatchLimit(tokens))
     assert parts is not None
-    found = packing.score(parts, BatchLimit(tokens), torch.device("cpu"), counted.append)
+    found = packing.score(parts, BatchLimit(tokens), CPU, counted.append)
     # Eager attention takes its softmax in float32 whatever the model's dtype.
     tolerance = 1e-10 if attention == "sdpa" else 1e-5
     for request, (value, greedy) in zip(requests, found, strict=True):
@@ -81,10 +93,41 @@ def test_every_request_gets_what_it_gets_alone(attention, requests, tokens):
         assert greedy == greedy_alone
     prefixes = {tuple(each.tokens[:stop]) for each in requests for stop in range(1, 99)}
     assert packing.floor == len(prefixes) <= packing.tokens <= sum(len(r.tokens) for r in requests)
-    assert sum(counted) >= packing.tokens or tokens >= arrangement.LONGEST_ROW
+    assert sum(counted) >= packing.tokens
     for one, two in itertools.combinations(range(len(requests)), 2):
         if requests[one] == requests[two]:
             assert found[one] == found[two]
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_rotary_angles_that_follow_the_longest_request_are_not_shared(kind):
+    rope = {"rope_type": kind, "rope_theta": 10_000.0, "factor": 4.0}
+    if kind == "longrope":
+        rope |= {"original_max_position_embeddings": 64}
+        rope |= {"short_factor": [1.0] * 4, "long_factor": [3.0] * 4}
+    model = tiny_model("mixtral", head_dim=8, rope_parameters=rope).eval().double()
+    model.set_experts_implementation("eager")
+    short = Request([4, 5, 6, 7], [9])
+    for length, usable in ((64, True), (65, False)):
+        requests = [short, Request([7] * length, [8])]
+        parts = Packing(requests).usable(model, BatchLimit(8192))
+        assert (parts is not None) == usable
+    tokenizer = toy_tokenizer(["a text"])
+    found = reference.score_all(model, tokenizer, requests, BatchLimit(8192), lambda share: None)
+    for request, (value, _) in zip(requests, found, strict=True):
+        assert value == pytest.approx(alone(model, request)[0], rel=1e-9)
+
+
+def test_requests_that_read_the_same_may_have_targets_of_several_lengths():
+    """Where a model is not packed, lm-eval computes what they read once for all of them."""
+    model = tiny_model("gpt_oss").eval()
+    requests = [Request([5, 6, 7, 8, 9], targets) for targets in ([10], [8, 9, 11], [12])]
+    assert Packing(requests).usable(model, BatchLimit(64)) is None
+    tokenizer = toy_tokenizer(["a text"])
+    for order in itertools.permutations(requests):
+        found = reference.score_all(model, tokenizer, order, BatchLimit(64), lambda share: None)
+        expected = [alone(model, request)[0] for request in order]
+        assert [value for value, _ in found] == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_packed_model_that_looks_elsewhere_is_not_trusted():
@@ -99,7 +142,8 @@ def test_a_packed_model_that_looks_elsewhere_is_not_trusted():
     assert Packing(requests).usable(model, BatchLimit(64)) is not None
 
 
-@settings(max_examples=40, deadline=None)
+@pytest.mark.usefixtures("apart")
+@settings(max_examples=60, deadline=None, suppress_health_check=CHECKS)
 @given(requests=requests_of_a_tree(), room=st.integers(30, 80), tokens=st.integers(1, 300))
 def test_what_was_scored_before_memory_ran_out_is_not_scored_again(requests, room, tokens):
     assume(max(len(request.tokens) for request in requests) <= room)
@@ -118,77 +162,52 @@ def test_what_was_scored_before_memory_ran_out_is_not_scored_again(requests, roo
             self.weight = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
             self.forward = forward
 
-    parts = SplitModel(Small(), model.get_output_embeddings())
+    parts = SplitModel(Small(), model.get_output_embeddings(), goes_on=True)
     packing, limit, counted = Packing(requests), BatchLimit(tokens), []
-    found = packing.score(parts, limit, torch.device("cpu"), counted.append)
+    found = packing.score(parts, limit, CPU, counted.append)
     expected = [alone(model, request) for request in requests]
     assert [value for value, _ in found] == pytest.approx([value for value, _ in expected])
     assert len(counted) == len(scored)
     assert limit.tokens <= tokens
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    sequences=st.lists(
-        st.lists(st.integers(0, 2), min_size=1, max_size=40), min_size=1, max_size=30
-    ),
-    most=st.integers(1, 120),
-)
-def test_rows_and_batches_hold_every_sequence_once_within_their_bounds(sequences, most):
-    found = Arrangement(sequences)
-    rows = found.rows(range(len(sequences)), most)
-    assert sorted(at for row in rows for at in row.members) == list(range(len(sequences)))
-    for row in rows:
-        tree = {
-            tuple(sequences[at][:stop])
-            for at in row.members
-            for stop in range(1, len(sequences[at]) + 1)
-        }
-        assert row.tokens == len(tree)
-        longest = max(len(sequences[at]) for at in row.members)
-        assert row.tokens <= most or row.tokens == longest
-    batches = list(batches_of(rows, most))
-    assert sorted(row.members for lines in batches for line in lines for row in line) == sorted(
-        row.members for row in rows
-    )
-    for lines in batches:
-        lengths = [sum(row.tokens for row in line) for line in lines]
-        assert len(lines) * max(lengths) <= most or (len(lines) == 1 and len(lines[0]) == 1)
-        assert sum(lengths) >= 0.9 * len(lines) * max(lengths)
+@settings(max_examples=20, deadline=None)
+@given(requests=requests_of_a_tree(), tokens=st.integers(1, 60))
+def test_requests_longer_than_any_row_share_what_they_begin_with(requests, tokens):
+    """Contexts beyond the longest row, of which every choice is but a few tokens more."""
+    context = [5, 6, 7, 8, 9] * 6
+    choices = [Request([*context, *each.tokens], each.targets) for each in requests]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(arrangement, "LONGEST_ROW", 10)
+        packing = Packing([*choices, Request([3, *context[:-1]], context[-9:])])
+        parts = packing.usable(MODELS["sdpa"], BatchLimit(8192))
+        for room in (tokens, 8192):
+            found = packing.score(parts, BatchLimit(room), CPU, lambda tokens: None)
+            for request, (value, _) in zip(choices, found, strict=False):
+                assert value == pytest.approx(alone(MODELS["sdpa"], request)[0], abs=1e-10)
+        sent = sum(batch.tokens for batch in packing.batches(8192, begins=False))
+        assert sent == packing.tokens
+        # A row holds at least two of the longest, so that of these contexts it holds two and more.
+        assert sent <= packing.floor + 30 * (len(choices) // 2)
 
 
-def test_the_cut_into_rows_costs_least():
-    """All cuts of a few sorted sequences, tried one by one."""
-    examples = [7] * 700
-    sequences = [[*examples, at, *[at] * 40] for at in range(6)] + [[9] * 500, [9, *[8] * 300]]
-    rows = Arrangement(sequences).rows(range(8), 4000)
+def test_what_has_a_line_by_itself_is_read_without_a_mask_of_its_square():
+    requests = [Request([at] * (300 + at), [at]) for at in range(3)]
+    model, seen = MODELS["sdpa"], []
+    forward = type(model.base_model).forward
 
-    def cost(part):
-        tokens = len({tuple(each[:stop]) for each in part for stop in range(1, len(each) + 1)})
-        return tokens + tokens**2 / arrangement.PAIRS
+    def spied(self, *args, **inputs):
+        seen.append(inputs.get("attention_mask"))
+        return forward(self, *args, **inputs)
 
-    ordered, best = sorted(sequences), float("inf")
-    for cuts in itertools.product((False, True), repeat=7):
-        places = [0, *(at + 1 for at, cut in enumerate(cuts) if cut), 8]
-        best = min(best, sum(cost(ordered[a:b]) for a, b in itertools.pairwise(places)))
-    assert sum(row.tokens + row.tokens**2 / arrangement.PAIRS for row in rows) == pytest.approx(
-        best
-    )
-
-
-def test_few_batches_with_little_padding_whatever_their_size():
-    """Lengths as those of a task: most short, a few long."""
-    generator = torch.Generator().manual_seed(0)
-    lengths = (20 + torch.empty(2000).exponential_(0.02, generator=generator)).int().tolist()
-    sequences = [[at] * length for at, length in enumerate(lengths)]
-    rows = Arrangement(sequences).rows(range(2000), 4096)
-    for tokens in (4096, 8192, 16384, 65536, 131072):
-        batches = list(batches_of(rows, tokens))
-        padded = sum(
-            len(lines) * max(sum(row.tokens for row in line) for line in lines) for lines in batches
-        )
-        assert padded <= 1.1 * sum(lengths)
-        assert len(batches) <= sum(lengths) / tokens + 12
+    packing = Packing(requests)
+    parts = packing.usable(model, BatchLimit(8192))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(model.base_model), "forward", spied)
+        found = packing.score(parts, BatchLimit(8192), CPU, lambda tokens: None)
+    assert seen == [None]
+    for request, (value, _) in zip(requests, found, strict=True):
+        assert value == pytest.approx(alone(model, request)[0], abs=1e-10)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

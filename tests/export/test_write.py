@@ -14,6 +14,7 @@ import torch
 
 from helpers.deepseek_moe import CONFIG, random_tensors, write
 from helpers.exported import export_first, results, tensors_of
+from helpers.held import LONG
 from helpers.prunable import IDS, PRUNABLE, built, draw
 from helpers.tiny_models import save
 from mbench.core.errors import MbenchError, ModelNotFound, StoreError, UnsupportedModel
@@ -67,7 +68,7 @@ def exported(tmp_path_factory):
         made[family] = full, keep, root / family
     folders = [str(folder) for _, _, folder in made.values()]
     command = [sys.executable, "-I", "-c", STOCK, str(root / "ids.pt"), *folders]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=LONG)
     assert run.returncode == 0, run.stderr
     return made
 

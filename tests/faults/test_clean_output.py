@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from helpers.forked import Forked
 from helpers.tiny_suite import SUITE
 from mbench.core.clean_text import CONTROLS
 from mbench.storage.results_folder import read, to_csv
@@ -86,13 +87,7 @@ def environment(home):
 
 
 def command(home, *words):
-    return subprocess.run(
-        [sys.executable, "-m", "mbench", *words],
-        cwd=home,
-        env=environment(home),
-        capture_output=True,
-        timeout=300,
-    )
+    return Forked(*words, cwd=home, store=home / "store", environment=environment(home)).ended()
 
 
 WORDS = ("tiny.yaml", "--plugin", "broken.py")
@@ -113,13 +108,13 @@ def assert_clean(text):
 
 def test_what_a_run_prints(home, finished):
     assert finished.returncode == 3, finished.stderr
-    said = finished.stderr.decode()
+    said = finished.stderr
     assert_clean(said)
     assert "printed \\x1b[31mred\\x1b[0m" in said
     assert "raised ValueError: \\x1b[31mred\\x1b[0m \\x9b1m \\u202ereversed \\ud800 in" in said
     assert "Größe 中文" in said
     assert "~/x of ***, Bearer ***, https://***@host/, ***, " in said
-    assert finished.stdout == b"reports/tiny/index.html\n"
+    assert finished.stdout == "reports/tiny/index.html\n"
 
 
 def test_what_a_run_writes(home, finished):
@@ -153,12 +148,12 @@ def test_what_a_run_writes(home, finished):
 )
 def test_other_output(home, finished, words):
     done = command(home, *words)
-    assert_clean(done.stdout.decode() + done.stderr.decode())
+    assert_clean(done.stdout + done.stderr)
     if "--json" in words:
-        for line in done.stdout.decode().splitlines():
+        for line in done.stdout.splitlines():
             assert_clean(" ".join(strings(json.loads(line))))
     else:
-        assert done.stdout or done.stderr.count(b"\n") == 1
+        assert done.stdout or done.stderr.count("\n") == 1
 
 
 def strings(value):

@@ -54,7 +54,7 @@ ODD = [
     ),
 ]
 odd_fields = st.sampled_from(ODD)
-SECONDS = 8.0
+SECONDS = 30.0
 """Of the processor, on a slow machine; a good model takes a tenth of a second."""
 
 

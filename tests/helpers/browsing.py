@@ -13,6 +13,9 @@ from helpers.pages import render_page
 from helpers.places import PUBLISHED, ROOT
 from helpers.synthetic import paper_sized
 
+PATIENCE = 240_000
+"""Milliseconds in which a page shows what is waited for, on a machine however busy."""
+
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -32,7 +35,9 @@ def browser():
     api = pytest.importorskip("playwright.sync_api", reason="needs the playwright package")
     with api.sync_playwright() as playwright:
         # The sandbox needs rights that containers lack; the only pages opened are our own.
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=executable, args=["--no-sandbox"], timeout=PATIENCE
+        )
         yield browser
         browser.close()
 
@@ -60,6 +65,7 @@ def visit(browser, address, width=1280, scheme="light", **options):
     context = browser.new_context(
         viewport={"width": width, "height": 900}, color_scheme=scheme, **options
     )
+    context.set_default_timeout(PATIENCE)
     tab = context.new_page()
     tab.problems, tab.requests = [], []
     tab.on(
@@ -104,7 +110,6 @@ def sort(head, wanted, key=None):
     head.page.wait_for_function(
         "([head, wanted]) => head.getAttribute('aria-sort') === wanted",
         arg=[head.element_handle(), wanted],
-        timeout=5000,
     )
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import collections
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
+
+from helpers.held import LONG
 
 RACER = """
 import os, sys, time
@@ -18,7 +22,7 @@ def tell(word, piece):
         file.write(f"{word} {piece} {os.getpid()}\\n")
 for round in range(int(sys.argv[3])):
     for piece in range(3):
-        claim = store.claim(f"piece {piece}", lease=float(sys.argv[4]))
+        claim = store.claim(f"piece {piece}")
         if claim is not None:
             with claim.kept():
                 tell("begin", piece)
@@ -27,12 +31,21 @@ for round in range(int(sys.argv[3])):
 """
 
 
-def racers(
-    store: str, log: Path, rounds: int, count: int, lease: float = 5
-) -> list[subprocess.Popen]:
+def racers(store: str, log: Path, rounds: int, count: int) -> list[subprocess.Popen]:
     """Start so many processes that claim, hold and give back three pieces again and again."""
-    command = [sys.executable, "-c", RACER, store, str(log), str(rounds), str(lease)]
+    command = [sys.executable, "-c", RACER, store, str(log), str(rounds)]
     return [subprocess.Popen(command) for _ in range(count)]
+
+
+def kill_in_work(racer: subprocess.Popen, log: Path) -> None:
+    """Once it has had some claims."""
+    until = time.monotonic() + LONG
+    while not (log.exists() and log.stat().st_size > 200):
+        assert time.monotonic() < until
+        assert racer.poll() is None
+        time.sleep(0.01)
+    racer.send_signal(signal.SIGKILL)
+    racer.wait()
 
 
 def owners(log: Path) -> tuple[dict[str, str], Counter[str]]:

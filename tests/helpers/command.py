@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+from helpers.held import LONG
 from helpers.places import ROOT
 from mbench.cli import main
 
@@ -32,6 +33,7 @@ def call(*words: str, cwd: Path = ROOT, store: Path) -> Finished:
         contextlib.chdir(cwd),
         mock.patch.dict(os.environ, MBENCH_STORE=str(store)),
         mock.patch.object(sys, "argv", ["mbench", *words]),
+        mock.patch.object(sys, "path", [*sys.path]),
         _levels_of_loggers_kept(),
         contextlib.redirect_stdout(stdout),
         contextlib.redirect_stderr(stderr),
@@ -51,7 +53,7 @@ def call_apart(*words: str, cwd: Path = ROOT, store: Path) -> Finished:
         env={**os.environ, "OMP_NUM_THREADS": "1", "MBENCH_STORE": str(store)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=LONG,
     )
     return Finished(done.returncode, done.stdout, done.stderr)
 

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 
 from helpers import records
+from mbench.core.cell_results import CellResult, TaskStatus
 from mbench.core.evaluation import evaluation
 from mbench.core.interfaces import ExpertMask
-from mbench.core.results import CellResult, ProtocolEntry, Results, TaskStatus
+from mbench.core.results import ProtocolEntry, Results
 
 MODEL = "demo/tiny-moe"
 LAYERS, EXPERTS = 8, 32

@@ -7,10 +7,11 @@ import pandas as pd
 from safetensors.torch import load_file
 
 from helpers import records
+from mbench.core.cell_results import CellResult, TaskStatus
 from mbench.core.evaluation import evaluation
 from mbench.core.interfaces import ExpertMask
 from mbench.core.provenance import ModelSource
-from mbench.core.results import CellResult, ProtocolEntry, Results, TaskStatus
+from mbench.core.results import ProtocolEntry, Results
 from mbench.export.choose import choose
 from mbench.export.write import export
 from mbench.storage.checkpoints import Directory, model_key

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from helpers.small_runs import grid, run
+from mbench.core.cell_results import CellResult
 from mbench.core.evaluation import evaluation
-from mbench.core.results import CellResult, Results
+from mbench.core.results import Results
 
 ITEMS = 200
 LOOPING = {"none": 4, "alpha": 68, "beta": 4, "random": 7}

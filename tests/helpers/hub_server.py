@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 import socket
 import struct
 import threading
@@ -17,35 +16,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+
+from helpers.hub_faults import FAULTS, IN_BODY, PAGE, REFUSALS, refusal, spoilt
+from helpers.hub_listing import entries, git_id
 
 LARGE = (".safetensors", ".bin", ".parquet")
-
-PAGE = b"<html><body>Welcome to the network. Please log in.</body></html>"
-
-_REFUSALS: dict[str, tuple[int, dict[str, str]]] = {
-    "401": (401, {"X-Error-Message": "Invalid credentials in Authorization header"}),
-    "401 gated": (401, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted"}),
-    "401 unknown": (401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Unknown"}),
-    "403": (403, {"X-Error-Message": "You lack \x1b[31mthe right\x1b[0m, hf_abcdefghijkl"}),
-    "403 gated": (403, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Ask for access"}),
-    "404 repository": (404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Unknown"}),
-    "404 revision": (404, {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "No such rev"}),
-    "404 file": (404, {"X-Error-Code": "EntryNotFound", "X-Error-Message": "No such file"}),
-    "429": (429, {}),
-    "429 for long": (429, {"Retry-After": "86400"}),
-    "429 window": (429, {}),
-    "500": (500, {}),
-    "502": (502, {"Content-Type": "text/html"}),
-    "503": (503, {"Content-Type": "text/html"}),
-}
-
-IN_BODY = ("cut", "reset", "short", "corrupt", "other bytes", "empty")
-
-FAULTS = (
-    *_REFUSALS, *IN_BODY, "page", "hang", "close", "no json", "wrong json", "slow", "circle",
-    "elsewhere", "newest",
-)  # fmt: skip
 
 
 @dataclass
@@ -168,6 +143,8 @@ class HubServer:
 class _Handler(BaseHTTPRequestHandler):
     hub: HubServer
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    """Else a body waits for the acknowledgement of its headers, which comes 0.04 s late."""
 
     def log_message(self, *args: object) -> None:
         pass
@@ -238,8 +215,10 @@ class _Handler(BaseHTTPRequestHandler):
                 paths = json.loads(self._sent)["paths"]
             except ValueError:
                 paths = urllib.parse.parse_qs(self._sent.decode())["paths"]
-            entries = [each for each in self._entries(files, True) if each["path"] in paths]
-            return self._json("tree", entries)
+            asked = [
+                each for each in entries(files, self.hub.is_large, True) if each["path"] in paths
+            ]
+            return self._json("tree", asked)
         below = "/".join(rest[2:])
         inside = {
             each: content
@@ -249,38 +228,14 @@ class _Handler(BaseHTTPRequestHandler):
         if below and not inside:
             return self._refuse("404 file")
         recursive = query.get("recursive", "").lower() in ("1", "true")
-        entries = self._entries(inside, recursive, below)
+        listed = entries(inside, self.hub.is_large, recursive, below)
         start = int(query.get("cursor", 0))
         headers = {}
-        if start + self.hub.page < len(entries):
+        if start + self.hub.page < len(listed):
             address = self.path.split("?")[0]
             following = urllib.parse.urlencode({**query, "cursor": start + self.hub.page})
             headers["Link"] = f'<{self.hub.url}{address}?{following}>; rel="next"'
-        return self._json("tree", entries[start : start + self.hub.page], headers)
-
-    def _entries(
-        self, files: Mapping[str, bytes], recursive: bool, below: str = ""
-    ) -> list[dict[str, Any]]:
-        entries: list[dict[str, Any]] = []
-        folders, prefix = set(), f"{below}/" if below else ""
-        for name, content in files.items():
-            parents = name.removeprefix(prefix).split("/")[:-1]
-            for depth in range(1, len(parents) + 1):
-                folders.add(prefix + "/".join(parents[:depth]))
-            entry: dict[str, Any] = {"type": "file", "path": name, "size": len(content)}
-            entry["oid"] = _git(content)
-            if self.hub.is_large(name):
-                sha256 = hashlib.sha256(content).hexdigest()
-                entry["lfs"] = {"oid": sha256, "size": len(content), "pointerSize": 130}
-                entry["oid"] = _git(sha256.encode())
-            if recursive or not parents:
-                entries.append(entry)
-        entries += [
-            {"type": "directory", "path": each, "size": 0, "oid": "0" * 40}
-            for each in sorted(folders)
-            if recursive or "/" not in each.removeprefix(prefix)
-        ]
-        return entries
+        return self._json("tree", listed[start : start + self.hub.page], headers)
 
     def _resolve(self, kind: str, name: str, revision: str, file: str) -> None:
         at = self._at(kind, name, revision)
@@ -301,7 +256,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers |= {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(len(content))}
             headers["Location"] = f"http://localhost:{self.hub.port}/large/{sha256}"
             return self._send(302, b"", headers)
-        headers["ETag"] = f'"{_git(content)}"'
+        headers["ETag"] = f'"{git_id(content)}"'
         return self._file(content, headers, self.hub.fault(file, set(FAULTS) - {"newest"}))
 
     def _file(self, content: bytes, headers: dict[str, str], fault: str | None) -> None:
@@ -324,18 +279,12 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(200, json.dumps(answer).encode(), headers)
 
     def _refuse(self, name: str, headers: Mapping[str, str] | None = None) -> None:
-        status, own = _REFUSALS[name]
-        if name == "429":
-            own = {"Retry-After": self.hub.retry_after}
-        if name == "429 window":
-            own = {"RateLimit": f'"api";r=0;t={self.hub.retry_after}'}
-        is_html = "html" in own.get("Content-Type", "")
-        body = PAGE if is_html else json.dumps({"error": own.get("X-Error-Message", name)}).encode()
-        self._send(status, body, {"Content-Type": "application/json", **(headers or {}), **own})
+        status, own, body = refusal(name, self.hub.retry_after)
+        self._send(status, body, {**(headers or {}), **own})
 
     def _fail(self, fault: str, content: bytes, headers: dict[str, str], status: int = 200) -> None:
         half = content[: len(content) // 2]
-        if fault in _REFUSALS:
+        if fault in REFUSALS:
             return self._refuse(fault)
         if fault == "close":
             return self._end()
@@ -352,17 +301,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in ("cut", "reset"):
             self._send(status, half, {**headers, "Content-Length": str(len(content))})
             return self._end(reset=fault == "reset")
-        if fault == "corrupt":
-            middle = len(content) // 2
-            content = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-        changed = {
-            "short": half,
-            "other bytes": random.Random(0).randbytes(len(content)),
-            "empty": b"",
-            "no json": b'{"sha": ',
-            "wrong json": b'{"message": ["unexpected"]}',
-        }
-        self._send(status, changed.get(fault, content), headers)
+        self._send(status, spoilt(fault, content), headers)
 
     def _end(self, reset: bool = False) -> None:
         self.close_connection = True
@@ -379,7 +318,3 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
             self.wfile.flush()
-
-
-def _git(content: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

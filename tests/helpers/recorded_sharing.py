@@ -9,6 +9,6 @@ class Recorded(Alone):
     def __init__(self):
         self.names = []
 
-    def mine(self, pieces, name, done):
+    def each(self, pieces, name, done, do):
         self.names += [name(piece) for piece in pieces if not done(piece)]
-        return super().mine(pieces, name, done)
+        super().each(pieces, name, done, do)

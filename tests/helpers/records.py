@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 
+from mbench.core.cell_results import UNPRUNED
 from mbench.core.model_facts import ModelFacts
 from mbench.core.provenance import (
-    Checkout,
     ComponentSettings,
     CorpusSettings,
-    Hardware,
     MethodSettings,
     ModelRecord,
     ModelSource,
-    PluginComponent,
     Provenance,
-    RunCost,
-    RunRecord,
     TaskSettings,
 )
-from mbench.core.results import UNPRUNED
+from mbench.core.run_record import Checkout, Hardware, PluginComponent, RunCost, RunRecord
 
 
 def component(name, **parameters):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,11 @@ class S3Server:
     """Moto, reached over HTTP as any other."""
 
     def __init__(self) -> None:
-        self._port = 0
+        # Bound twice, it is nobody else's while the server is stopped.
+        self._kept = socket.socket()
+        self._kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._kept.bind(("127.0.0.1", 0))
+        self._port = self._kept.getsockname()[1]
         self.start()
 
     def start(self) -> None:
@@ -28,11 +33,15 @@ class S3Server:
         logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
         self._server = ThreadedMotoServer("127.0.0.1", self._port, verbose=False)
         self._server.start()
-        _, self._port = self._server.get_host_and_port()
 
     def stop(self) -> None:
         """Refuse connections; what is stored stays."""
         self._server.stop()
+
+    def end(self) -> None:
+        """Stop, and let others have the port."""
+        self.stop()
+        self._kept.close()
 
     def deny(self) -> None:
         """Refuse whoever asks."""
@@ -90,4 +99,4 @@ def s3_server(monkeypatch) -> Iterator[S3Server]:
         yield server
     finally:
         server.allow()
-        server.stop()
+        server.end()

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from helpers import records
+from mbench.core.cell_results import UNPRUNED, CellResult, TaskStatus
 from mbench.core.evaluation import evaluation
 from mbench.core.interfaces import ExpertMask
 from mbench.core.provenance import Provenance
-from mbench.core.results import UNPRUNED, CellResult, ProtocolEntry, Results, TaskStatus
+from mbench.core.results import ProtocolEntry, Results
 from mbench.storage.records import from_plain, to_plain
 
 LAYERS, EXPERTS = 2, 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from mbench.core.provenance import CorpusProfile
+from mbench.core.run_record import CorpusProfile
 from mbench.storage.store import Key, Store
 
 MASK = Key.of("masks", "a mask", {"kind": "mask", "seed": 1})

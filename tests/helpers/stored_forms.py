@@ -7,10 +7,10 @@ import numpy as np
 
 from helpers import records
 from helpers.demo_results import CLOZE, EXPERTS, LAYERS, synthetic
+from mbench.core.cell_results import UNPRUNED, LeftOut, PublishedCheckpoint, TaskStatus
 from mbench.core.evaluation import evaluation
 from mbench.core.model_facts import StoredSize
 from mbench.core.provenance import ModelSource
-from mbench.core.results import UNPRUNED, LeftOut, PublishedCheckpoint, TaskStatus
 
 FORMS = {"qwen": "", "qwen-fp8": "FP8 128x128", "qwen-mxfp4": "MXFP4"}
 BYTES_PER_EXPERT = {"qwen": 60_000_000, "qwen-fp8": 30_500_000, "qwen-mxfp4": 16_000_000}

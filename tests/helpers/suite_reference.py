@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from mbench.core.suite import ComponentSpec, Suite
+from mbench.core.suite_schema import descriptions
 
 HEAD = """\
 # The keys of a suite file
@@ -41,8 +42,9 @@ def _sections() -> Iterator[str]:
         title = f"`{place}`{kind}" if place else "The suite"
         yield f"## {title}\n\n{cleandoc(model.__doc__ or '')}\n"
         yield "| key | value | default | |\n| --- | --- | --- | --- |"
+        texts = descriptions(model)
         for name, field in model.model_fields.items():
-            yield _row(name, field)
+            yield _row(name, field, texts.get(name, ""))
             inner = _models_in(field.annotation)
             own = f"{place}.{name}".lstrip(".") + (".NAME" if "Mapping" in str(field) else "")
             for found in (found for found in inner if found is not ComponentSpec):
@@ -52,11 +54,11 @@ def _sections() -> Iterator[str]:
         yield ""
 
 
-def _row(name: str, field: FieldInfo) -> str:
+def _row(name: str, field: FieldInfo, description: str) -> str:
     value = None if field.is_required() else field.get_default(call_default_factory=True)
     default = "" if value is None else f"`{json.dumps(value)}`"
     needed = f"**`{name}`**" if field.is_required() else f"`{name}`"
-    return f"| {needed} | {_kind(field)} | {default} | {_sentence(field.description or '')} |"
+    return f"| {needed} | {_kind(field)} | {default} | {_sentence(description)} |"
 
 
 def _kind(field: FieldInfo) -> str:

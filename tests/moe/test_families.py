@@ -229,10 +229,11 @@ def test_the_variant_for_accelerators_computes_the_same_experts(case):
         norms = torch.empty(10, 3)
         results.append((compute(experts, hidden, index, weights, norms), norms))
     torch.testing.assert_close(*results)
-    # On the CPU these are loops.
-    torch.testing.assert_close(joint_outputs(experts, hidden), all_outputs(experts, hidden))
-    inner = joint_inner_activations(experts, hidden)
-    torch.testing.assert_close(inner, all_inner_activations(experts, hidden))
+    # On the CPU these are loops. A shard may have none of the tokens that are sampled.
+    for rows in (hidden, hidden[:0]):
+        torch.testing.assert_close(joint_outputs(experts, rows), all_outputs(experts, rows))
+        inner = joint_inner_activations(experts, rows)
+        torch.testing.assert_close(inner, all_inner_activations(experts, rows))
 
 
 @pytest.mark.parametrize("model_type", [*REFUSED, "llama4"])

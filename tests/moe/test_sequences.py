@@ -81,7 +81,9 @@ def small_pieces(monkeypatch):
 
 @pytest.mark.parametrize("packing", ["concatenate", "contiguous", "document"])
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     documents=DOCUMENTS,

@@ -12,7 +12,7 @@ import mbench
 from helpers.places import ROOT
 from helpers.tiny_suite import plan_of
 from mbench.plan.computing_code import COMPUTED_BY, Code, installed_code
-from mbench.plan.keys import efficiency_key, model_facts_key
+from mbench.plan.fact_keys import efficiency_key, model_facts_key
 from mbench.plan.plan import Plan, make_plan
 from mbench.plan.plugin_loading import load_registry
 from mbench.plan.suite_file import load_suite

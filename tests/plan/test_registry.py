@@ -84,7 +84,7 @@ def test_a_broken_plugin_stops_nothing(tmp_path, source, reason):
 
 def test_a_missing_file_stops_at_once(tmp_path):
     (tmp_path / "mine.py").write_text("")
-    with pytest.raises(SuiteError, match=r"mien.py: no such file; did you mean .*mine.py\?"):
+    with pytest.raises(SuiteError, match=r"mien.py: no such file; did you mean '.*mine.py'\?"):
         load_registry([tmp_path / "mien.py"])
 
 

@@ -2,7 +2,8 @@ import platform
 
 import pytest
 
-from mbench.plan.keys import ModelIdentity, speed_key
+from mbench.plan.fact_keys import speed_key
+from mbench.plan.keys import ModelIdentity
 from mbench.plan.speeds import GENERATED, Speeds, TaskSpeed, read_speeds, write_speeds
 from mbench.plan.tasks import TaskSize
 from mbench.storage.store import Store

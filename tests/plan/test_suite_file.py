@@ -111,6 +111,17 @@ def test_the_suites_of_the_project_are_valid():
         ("name: tiny", "title: a\x07b\nname: tiny", ":1:9: the character U+0007 is no text"),
         ("name: tiny", "\tname: tiny", "found character '\\t' that cannot start any token"),
         ("name: tiny", f"name: {'x' * 90000}", "should have at most 80 characters"),
+        (
+            "name: tiny",
+            "name: tiny\nbatch_tokens: abc",
+            ": expected a whole number or auto, got 'abc'",
+        ),
+        (
+            "name: tiny",
+            "name: tiny\nbatch_tokens: [1]",
+            ":2:1: batch_tokens: expected a whole number",
+        ),
+        ("name: tiny", "name: tiny\nbatch_tokens: 0", "batch_tokens: input should be greater than"),
         ("[0.25, 0.5]", "[0.5, .nan]", ":4:15: retain.1: input should be"),
         (
             "methods:\n",
@@ -155,7 +166,9 @@ def test_windows_of_a_text_that_cannot_be_are_refused_where_they_stand(tmp_path,
 
 def test_a_missing_file_names_those_that_exist(tmp_path):
     write(tmp_path, GOOD)
-    with pytest.raises(MbenchError, match=r"no such suite file \(there: .*suite.yaml\)"):
+    (tmp_path / ".hidden.yaml").write_text(GOOD)
+    (tmp_path / "another.yaml").write_text("repos: []\n")
+    with pytest.raises(MbenchError, match=r"no such suite file \(there: [^ ,]*/suite.yaml\)"):
         load_suite(tmp_path / "suit.yaml")
 
 

@@ -13,8 +13,8 @@ from helpers.demo_results import synthetic
 from helpers.small_runs import cell, grid, items, results, run
 from mbench.core.evaluation import evaluation
 from mbench.report import tables_for_papers as exports
+from mbench.report.notations import latex_text, markdown_text
 from mbench.report.statistics.boards import boards
-from mbench.report.tables_for_papers import latex_text, markdown_text
 
 HOSTILE = r"""\input{/x} $a_1^2$ & 50% #1 ~ {x} <b>|</b> `"' -- ,, ---[y](z) *w* \\ &amp; a|b"""
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"], include_characters=" "))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from helpers.tiny_suite import SUITE, Watcher, plan_of, results_of
-from mbench.core.results import CellKey
+from mbench.core.cell_results import CellKey
 from mbench.run.runner import Runner
 from mbench.storage.results_folder import read, write
 from mbench.storage.store import Store

@@ -24,7 +24,7 @@ from helpers.tiny_suite import results_of
 from mbench.cli.summary import list_problems
 from mbench.core.errors import MbenchError
 from mbench.core.model_facts import ModelFacts
-from mbench.core.results import Footprint, Saving, Spread
+from mbench.core.savings import Footprint, Saving, Spread
 from mbench.core.suite import EfficiencySpec
 from mbench.moe.load import load
 from mbench.moe.prune import prune

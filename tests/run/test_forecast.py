@@ -1,10 +1,12 @@
+import itertools
+
 import pytest
 
-from helpers.tiny_suite import go, plan_of, results_of
+from helpers.tiny_suite import Watcher, go, plan_of, results_of
 from mbench.plan.cost import estimate, model_cost
 from mbench.plan.speeds import read_speeds
 from mbench.run.evaluation_stage import EvaluationStage
-from mbench.run.forecast import measure
+from mbench.run.forecast import masks_drawn, measure
 from mbench.run.progress import Progress
 from mbench.run.session import ModelSession, Outcome
 
@@ -14,6 +16,7 @@ def test_a_run_forecasts_itself_and_its_speeds_price_the_next_plan(tmp_path, sto
     assumed = estimate(plan, store).models[0]
     assert not assumed.speed_measured
     outcome, _ = go(plan, store)
+    # Too short for measuring beforehand: once, when a mask of each budget is done.
     (forecast,) = outcome.forecasts
     assert forecast.model == plan.models[0].name
     assert forecast.seconds > 0
@@ -52,8 +55,12 @@ def test_every_task_is_measured_within_its_time_and_nothing_is_stored(tmp_path, 
     plan = plan_of(tmp_path, store)
     session = ModelSession(plan, plan.models[0], store, Progress(), Outcome())
     stage = EvaluationStage(session)
-    stage.prepare(plan.tasks)
-    measure(session, stage, plan.tasks, budget=0.3)
+    stage.tasks.prepare(plan.tasks)
+    masks = masks_drawn(session)
+    assert [mask.keep.sum(1).tolist() for mask in masks] == [
+        [budget.kept] * budget.num_layers for budget in {c.budget: 0 for c in plan.cells}
+    ]
+    measure(session, stage, plan.tasks, masks, budget=0.3)
     speeds = session.speeds.speeds()
     for task in plan.tasks:
         speed = speeds.tasks[plan.task_size_key(plan.models[0], task).digest]
@@ -63,3 +70,17 @@ def test_every_task_is_measured_within_its_time_and_nothing_is_stored(tmp_path, 
     pending = stage.pending()
     assert {task.name for item in pending for task in item.tasks} == {t.name for t in plan.tasks}
     assert model_cost(plan, store, plan.models[0], speeds).speed_measured is False  # no profile
+
+
+def test_a_forecast_is_made_again_when_methods_agree_and_when_each_budget_was_seen(tmp_path, store):
+    go(plan_of(tmp_path, store), store)
+    more = plan_of(tmp_path, store, retain=[0.125, 0.75])
+    watcher = Watcher()
+    outcome, _ = go(more, store, watcher)
+    # 6 cells a budget, some of which have one mask, on 2 tasks; the unpruned model is stored.
+    masks = list(dict.fromkeys(mask for mask, _ in watcher.evaluated))
+    assert len(masks) <= 10
+    evaluations = [made.evaluations for made in outcome.forecasts]
+    assert evaluations == [24, 2 * len(masks), 2 * (len(masks) - 2)]
+    assert all(a.took > b.took for a, b in itertools.pairwise(outcome.forecasts))
+    assert [mask.split(",")[0] for mask in masks[:2]] == ["demo 87.5 % pruned", "demo 25 % pruned"]

@@ -6,12 +6,15 @@ import json
 
 import pandas as pd
 import pytest
+import torch
 
-from helpers.tiny_suite import go, plan_of, results_of
+from helpers.tiny_suite import Watcher, go, plan_of, results_of
 from mbench.core.evaluation import GENERATED_METRICS
+from mbench.evaluate import decoding
 from mbench.plan.admission.admit import admit
 from mbench.plan.in_words import answers_in_words, protocol_in_words
 from mbench.storage.results_folder import read, write
+from mbench.storage.store import Store
 
 TASK = """
 task: told
@@ -89,3 +92,26 @@ def test_a_limit_that_nobody_set_is_told_before_the_run_and_in_the_protocol(suit
     assert not list(
         answers_in_words(admit(plan_of(tmp_path, store, suite(", max_gen_toks: 40")), store))
     )
+
+
+def test_how_many_answers_memory_had_room_for_is_in_the_record(suite, tmp_path, store, monkeypatch):
+    plan = plan_of(tmp_path, store, suite(", max_gen_toks: 12"))
+    step = decoding.one_more
+
+    def cramped(model, cache, last, *others):
+        if len(last) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(model, cache, last, *others)
+
+    monkeypatch.setattr(decoding, "one_more", cramped)
+    watcher = Watcher()
+    outcome, table = go(plan, store, watcher)
+    cost = results_of(plan, outcome).provenance.runs[0].cost
+    assert cost.answers_at_once == {"demo": {"told": 2}}
+    assert sum("out of memory" in text for text in watcher.warnings) == 1
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    roomy = Store(tmp_path / "roomy")
+    second, expected = go(plan_of(tmp_path, roomy, suite(", max_gen_toks: 12")), roomy)
+    assert not results_of(plan, second).provenance.runs[0].cost.answers_at_once
+    pd.testing.assert_frame_equal(table, expected)

@@ -8,7 +8,8 @@ import subprocess
 import pytest
 
 from helpers.tiny_suite import go, plan_of, results_of
-from mbench.core.provenance import Checkout, ModelSource
+from mbench.core.provenance import ModelSource
+from mbench.core.run_record import Checkout
 from mbench.report.across_runs.setting_differences import deciding_differences
 from mbench.run.assemble import assemble
 from mbench.run.provenance import gather

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +13,10 @@ import pandas as pd
 import pytest
 
 import mbench_plugins.demo
+from helpers.another_worker import AnotherWasQuicker
+from helpers.forked import Forked
 from helpers.tiny_suite import SUITE, Watcher, go, plan_of, results_of
 from mbench.cli.summary import list_problems
-from mbench.plan.plan import Plan
-from mbench.run.processes import Order, Processes, work
 from mbench.run.runner import Runner
 from mbench.storage.results_folder import write
 from mbench.storage.store import Store
@@ -89,24 +84,14 @@ def test_an_interrupted_run_resumes_with_nothing_done_twice(tmp_path, store):
 
 
 def test_a_killed_run_leaves_only_whole_artefacts(tmp_path, store):
-    path = tmp_path / "suite.yaml"
-    path.write_text(SUITE)
-    command = [sys.executable, "-m", "mbench", "run", str(path), "--store", str(store.root)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    (tmp_path / "suite.yaml").write_text(SUITE)
     generator = random.Random(1)
     for _ in range(2):
-        process = subprocess.Popen(
-            [*command, "--output", str(tmp_path / "reports"), "--quiet"],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        # Past the imports, into the work.
-        deadline = time.monotonic() + 90
-        while not list(store.root.glob("statistics/*")) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        process = Forked("run", "suite.yaml", "--quiet", cwd=tmp_path, store=store.root)
+        # Into the work.
+        process.wait_until(lambda: list(store.root.glob("statistics/*")), "statistic")
         time.sleep(generator.random() * 2)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
     for artefact in store.root.glob("masks/[!.]*.json"):
         assert json.loads(artefact.read_text())["content"]
@@ -125,19 +110,6 @@ def test_a_task_that_fails_leaves_the_others(tmp_path, store):
     assert status["cloze_bible"] == status["ppl-wiki"] == ["ok"]
     assert status["cloze_wiki"] == ["failed"]
     assert any("brier" in text for text in watcher.warnings)
-
-
-@dataclass
-class AnotherWasQuicker:
-    """A worker elsewhere evaluated everything before this process begins."""
-
-    plan: Plan
-    store: Store
-
-    def evaluate(self, stage, pending):
-        order = Processes(self.plan, self.store).order(stage.model_name, 1)
-        work(Order.model_validate_json(order.to_json()))
-        stage.run(pending)
 
 
 def test_what_another_process_evaluated_is_announced_all_the_same(tmp_path, store):

@@ -50,6 +50,18 @@ def finished(tmp_path_factory):
     return folder, store, plan, outcome, text
 
 
+def test_scores_are_in_the_order_of_the_suite_whether_made_or_read(tmp_path):
+    text = SUITE.replace("calibration: [bible, wiki]", "calibration: [wiki, bible]")
+    store = Store(tmp_path / "store")
+    first, again = (
+        results_of(plan, Runner(plan, store, Watcher()).run())
+        for plan in (plan_of(tmp_path, store, text) for _ in range(2))
+    )
+    assert list(first.scores) == list(again.scores)
+    orders = [corpus for _, method, corpus in again.scores if method == "tb-coverage"]
+    assert orders == ["wiki", "bible"]
+
+
 def test_scores_are_those_of_the_scorer_on_the_stored_profile(finished):
     _, store, plan, outcome, _ = finished
     results = results_of(plan, outcome)

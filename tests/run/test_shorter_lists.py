@@ -5,6 +5,7 @@ import pytest
 from helpers.tiny_suite import SUITE, Watcher, go, plan_of, results_of
 from mbench.core.errors import SuiteError
 from mbench.plan.cost import model_cost
+from mbench.plan.detectable import comparisons_of, detectable
 from mbench.report.statistics.boards import boards
 from mbench.storage.store import Store
 
@@ -36,6 +37,14 @@ def test_random_pruning_is_evaluated_on_its_own_tasks_alone(tmp_path):
     board = run.groups[0].boards[0]
     assert board.by_task["cloze_bible"].random is None
     assert board.by_task["ppl-wiki"].random is not None
+    # A plan counts the comparisons of those that a report has on a task.
+    for row in detectable(plan, store):
+        if row.name in board.by_task:
+            ranking = board.by_task[row.name]
+            methods = sum(len(own.names) for own in ranking.ranked)
+            has_random = ranking.random is not None
+            assert row.comparisons == comparisons_of(methods, random=has_random)
+            assert (row.least["random"] is None) or has_random
 
 
 def test_a_task_that_the_suite_lacks_is_refused_at_its_line(tmp_path):

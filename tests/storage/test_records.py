@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from helpers import records
 from helpers.demo_results import synthetic
 from helpers.synthetic import paper_sized
-from mbench.core.provenance import CorpusProfile, Provenance
+from mbench.core.provenance import Provenance
+from mbench.core.run_record import CorpusProfile
 from mbench.storage.records import from_plain, to_plain
 from mbench.storage.results_folder import read, write
 
@@ -55,7 +56,11 @@ def values(kind):
     return st.none() | values(other)
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.data_too_large])
+@settings(
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.data_too_large, HealthCheck.too_slow],
+)
 @given(values(Provenance))
 def test_every_record_survives_json(provenance):
     stored = json.loads(json.dumps(to_plain(provenance), allow_nan=False))

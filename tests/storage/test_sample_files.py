@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import save
 
 from mbench.core.errors import PluginError
-from mbench.core.provenance import CorpusProfile
+from mbench.core.run_record import CorpusProfile
 from mbench.storage.sample_files import SampleFiles
 from mbench.storage.store import Key, Store
 

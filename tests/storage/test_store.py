@@ -9,13 +9,13 @@ import stat
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet
 import pytest
 
+from helpers.damage import flip
 from helpers.stored_examples import (
     ITEMS,
     MASK,
@@ -96,15 +96,6 @@ def test_what_is_new_takes_no_name_that_is_taken(tmp_path):
 def test_artefacts_stay_files_that_other_programs_read(filled):
     assert json.loads(filled.path(MASK).read_text())["content"] == {"a": 1}
     pd.testing.assert_frame_equal(pd.read_parquet(filled.path(ITEMS)), OUTCOMES)
-
-
-def flip(path: Path, bit: int) -> None:
-    """Flip one bit of a file in place."""
-    with path.open("r+b") as file:
-        file.seek(bit // 8)
-        (byte,) = file.read(1)
-        file.seek(bit // 8)
-        file.write(bytes([byte ^ 1 << bit % 8]))
 
 
 def test_every_single_flipped_bit_is_noticed(filled):
@@ -259,7 +250,7 @@ def test_modes_are_those_of_the_umask_and_of_a_shared_folder(tmp_path):
     script = (
         "import os, sys, pathlib, numpy; os.umask(0o002)\n"
         "from mbench.storage.store import Key, Store\n"
-        "from mbench.core.provenance import CorpusProfile\n"
+        "from mbench.core.run_record import CorpusProfile\n"
         "store = Store(pathlib.Path(sys.argv[1]))\n"
         "store.write_json(Key.of('masks', 'm', {}), 1)\n"
         "key = Key.of('statistics', 's', {})\n"

@@ -10,7 +10,8 @@ from lm_eval.models.huggingface import HFLM
 
 from mbench.core.errors import TaskError
 from mbench.evaluate.lm_eval.items import Prompt
-from mbench.evaluate.packing import Request, Response
+from mbench.evaluate.packed_batch import Request
+from mbench.evaluate.packing import Response
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from mbench.core.errors import TaskError
 from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval import task_files
 from mbench.evaluate.lm_eval.task_files import TaskFile, module_of
+from mbench.storage.distributions import version_of
 from mbench.storage.source_code import files_behind
 
 
@@ -51,7 +51,7 @@ def task_fingerprint(
     chat = {} if spec.chat is None else {"chat": spec.chat.parts()}
     return {
         "kind": "lm-eval",
-        "lm_eval": version("lm_eval"),
+        "lm_eval": version_of("lm_eval"),
         "task": task,
         **settings,
         **chat,

@@ -19,7 +19,8 @@ from mbench.core.batch_limit import BatchLimit
 from mbench.core.errors import TaskError
 from mbench.core.evaluation import GENERATED_METRICS, GenerationWork
 from mbench.core.replaced import replaced
-from mbench.evaluate.decoding import Answer, NotFinite, generate
+from mbench.evaluate.answers import Answer
+from mbench.evaluate.decoding import NotFinite, generate
 from mbench.evaluate.lm_eval import reference
 from mbench.evaluate.lm_eval.answer_shape import Shape, mean_shape
 from mbench.evaluate.lm_eval.encoding import prompt_tokens
@@ -31,6 +32,8 @@ from mbench.evaluate.lm_eval.sampling import Draws, stream
 from mbench.evaluate.lm_head import output_layer
 from mbench.evaluate.meter import Meter
 from mbench.evaluate.row_passes import decodes_in_rows
+from mbench.evaluate.shared_prompts import beginnings
+from mbench.moe.config import turned_by_longest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -81,11 +84,10 @@ class GenerationRequests:
                 f"task {name!r} generates up to {most} tokens, which leaves no room "
                 f"for a prompt: the limit is {max_length} in all (lower max_gen_toks)"
             )
-        texts = [instance.args[0] for instance in self._instances]
-        prompts = map(len, prompt_tokens(tokenizer, texts))
+        prompts = self._prompt_tokens()
         self.prompts = [
-            Prompt(length, max(0, length + options.limit - max_length))
-            for length, options in zip(prompts, self._options, strict=True)
+            Prompt(len(prompt), max(0, len(prompt) + options.limit - max_length))
+            for prompt, options in zip(prompts, self._options, strict=True)
         ]
         """One for each instance."""
         self._draws = list(self._draws_of(items, seed))
@@ -94,7 +96,7 @@ class GenerationRequests:
             self.prompts[draw.instance].kept + self._options[draw.instance].limit
             for draw in self._draws
         ]
-        self.tokens = sum(lengths)
+        self.tokens = sum(lengths) - self._read_once(prompts)
         """Forward tokens of one mask, at most."""
         self.generated = sum(self._options[draw.instance].limit for draw in self._draws)
         """Of these, those generated one after another, at most."""
@@ -104,6 +106,23 @@ class GenerationRequests:
         """What the last evaluation took, if answers were generated side by side."""
         self._contexts: list[list[int]] | None = None
         self._checked: tuple[weakref.ref[Any], bool] | None = None
+
+    def _prompt_tokens(self) -> list[list[int]]:
+        """One for each instance; raises `TaskError` for one that is empty."""
+        texts = [instance.args[0] for instance in self._instances]
+        prompts = prompt_tokens(self._tokenizer, texts)
+        if not all(prompts):
+            item = self._instances[prompts.index([])].doc_id
+            raise TaskError(f"task {self._name!r}: item {item} has an empty prompt")
+        return prompts
+
+    def _read_once(self, prompts: Sequence[Sequence[int]]) -> int:
+        """Tokens of prompts that are not read again, where answers are generated side by side."""
+        if not all(options.plain for options in self._options):
+            return 0
+        pairs = zip(prompts, self.prompts, strict=True)
+        kept = [prompt[each.cut :] for prompt, each in pairs]
+        return sum(each.spared for each in beginnings(kept))
 
     def part(self, numbers: Sequence[int]) -> GenerationRequests:
         """Those of these items alone, in this order."""
@@ -156,12 +175,13 @@ class GenerationRequests:
             return self._side_by_side(model, generator, limit, meter)
         self.scoring, self.work = "reference", None
         answers: list[tuple[str, Shape]] = []
+        alone = turned_by_longest(model.config, self.longest)
 
         def by_lm_eval(rows: int) -> None:
             answers.extend(self._by_lm_eval(model, head, rows, meter))
 
         limit.run(
-            lambda tokens: [] if answers else [max(1, tokens // self.longest)],
+            lambda tokens: [] if answers else [1 if alone else max(1, tokens // self.longest)],
             lambda rows: rows * self.longest,
             by_lm_eval,
         )
@@ -197,7 +217,7 @@ class GenerationRequests:
             answers.append(Answer(prompt, options.limit, endings[options.until]))
         self.work = GenerationWork()
         try:
-            generate(model, answers, limit.tokens, _likeliest, meter.add, self.work)
+            generate(model, answers, limit, _likeliest, meter.add, self.work)
         except NotFinite as error:
             found = next(at for at, answer in enumerate(answers) if answer is error.answers[0])
             raise self._not_finite(self._draws[found], "for") from error

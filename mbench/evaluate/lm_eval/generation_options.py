@@ -155,5 +155,7 @@ def _check(where: str, given: dict[str, Any], options: dict[str, Any]) -> None:
         raise TaskError(f"{where}: beams are not drawn: write do_sample: false, or num_beams: 1")
     if given.get("num_return_sequences", 1) != 1:
         raise TaskError(f"{where}: one answer is generated at a time: write repeats instead")
+    if "" in options["until"]:
+        raise TaskError(f"{where}: until has an empty text, which ends all answers at once")
     if options["max_gen_toks"] < 1:
         raise TaskError(f"{where}: no token is to be generated ({options['max_gen_toks']})")

@@ -9,7 +9,7 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from mbench.evaluate.decoding import Answer
+from mbench.evaluate.answers import Answer
 from mbench.evaluate.lm_eval.answer_shape import Shape, shape_of
 
 SLACK = 8

@@ -11,7 +11,7 @@ from mbench.core.chat import ChatSpec
 from mbench.core.errors import ChatError, MbenchError
 from mbench.plan.admission.check import Check, RefusedElsewhere
 from mbench.plan.admission.models import model_inputs
-from mbench.plan.keys import admission_key
+from mbench.plan.fact_keys import admission_key
 from mbench.plan.models import PlannedModel
 from mbench.plan.plan import Plan
 

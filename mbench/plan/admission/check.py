@@ -30,6 +30,6 @@ class Check:
     May raise `RefusedElsewhere`, so that a mistake is told once.
     """
     key: Key | None = None
-    """See `mbench.plan.keys.admission_key`; None: so quick that it is not stored."""
+    """See `mbench.plan.fact_keys.admission_key`; None: so quick that it is not stored."""
     also: Key | None = None
     """What it stores beside its findings: it looks again where that is absent."""

@@ -18,7 +18,7 @@ from mbench.core.suite_inputs import CorpusSpec
 from mbench.moe.corpus import Corpus
 from mbench.plan.admission.check import Check, RefusedElsewhere, keep_size
 from mbench.plan.admission.models import model_inputs
-from mbench.plan.keys import admission_key
+from mbench.plan.fact_keys import admission_key
 from mbench.plan.models import PlannedModel
 from mbench.plan.plan import Plan
 from mbench.plan.tasks import PlannedTask, TaskSize
@@ -91,7 +91,7 @@ def _sequences(model: PlannedModel, corpus: Corpus) -> Iterator[Finding]:
     count = len(cut.ids)
     bos = tokenizer.bos_token_id
     begin = 0 if bos is None else cut.beginning_with(bos)
-    words = f"{count} of up to {int(cut.lengths.max())} tokens, BOS first in {begin or 'none'}"
+    words = f"{count} of up to {int(cut.lengths.max())} tokens, {_beginning(begin)}"
     if len(corpus.parts) > 1:
         words += ": " + ", ".join(f"{part.spec.sequences} of {part.name}" for part in corpus.parts)
     yield Finding("corpora", name, "sequences", words, model=model.name)
@@ -199,11 +199,16 @@ def _windows(
     # The suite's `window` counts the last token, too, but where windows are so many predictions.
     longest = max(map(found.read, found.windows)) + (task.spec.protocol != "document")
     words = f"{count} of up to {longest} tokens {_documents(found)}"
-    words += f", BOS first in {begin or 'none'}"
+    words += f", {_beginning(begin)}"
     few = begin < count and task.spec.bos is None and adds_bos(tokenizer)
     if few:
         words += f", as published figures of {task.spec.protocol} have it (`bos: window`: all)"
     yield Finding("perplexity", task.name, "windows", words, "note" if few else "fine", model.name)
+
+
+def _beginning(count: int) -> str:
+    """How many begin with BOS."""
+    return f"{count or 'none'} begin{'s' if count < 2 else ''} with BOS"
 
 
 def _documents(found: Windows) -> str:

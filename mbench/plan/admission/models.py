@@ -9,7 +9,7 @@ from mbench.core.admission import Finding
 from mbench.core.errors import MbenchError
 from mbench.core.suite import EfficiencySpec
 from mbench.plan.admission.check import Check
-from mbench.plan.keys import admission_key
+from mbench.plan.fact_keys import admission_key
 from mbench.plan.models import PlannedModel
 from mbench.plan.plan import Plan
 

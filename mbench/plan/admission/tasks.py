@@ -16,7 +16,7 @@ from mbench.evaluate.lm_eval.task_code import code_of
 from mbench.plan.admission.chats import refused
 from mbench.plan.admission.check import Check, RefusedElsewhere, keep_size
 from mbench.plan.admission.models import model_inputs
-from mbench.plan.keys import admission_key
+from mbench.plan.fact_keys import admission_key
 from mbench.plan.models import PlannedModel
 from mbench.plan.plan import Plan
 from mbench.plan.tasks import PlannedTask, TaskSize

@@ -15,7 +15,7 @@ from mbench.core.errors import CorpusError, PluginError
 from mbench.core.suite import PerplexityTask
 from mbench.core.suite_inputs import CorpusSpec
 from mbench.plan.admission.check import Check, RefusedElsewhere
-from mbench.plan.keys import admission_key
+from mbench.plan.fact_keys import admission_key
 from mbench.plan.plan import Plan
 from mbench.storage.text_files.conversations import Conversation
 from mbench.storage.texts import Text

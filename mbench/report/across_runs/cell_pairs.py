@@ -8,9 +8,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from mbench.core.errors import MbenchError
+from mbench.core.cell_results import UNPRUNED, CellKey, CellResult
+from mbench.core.errors import MbenchError, did_you_mean
 from mbench.core.evaluation import evaluation
-from mbench.core.results import UNPRUNED, CellKey, CellResult, Results
+from mbench.core.results import Results
 from mbench.report.statistics.pairing import Paired, Part, pair
 from mbench.report.statistics.pairwise import Pairwise, pairwise
 from mbench.report.words import method_name, pruned
@@ -119,7 +120,8 @@ def _by_place(results: Results) -> dict[Place, list[CellResult]]:
 def _require_method(run: str, method: str, places: Iterable[Place]) -> None:
     known = list(dict.fromkeys(name for _, _, name in places))
     if method not in known:
-        raise MbenchError(f"{run} has no method {method!r} (there: {', '.join(known)})")
+        hint = did_you_mean(method, known)
+        raise MbenchError(f"{run} has no method {method!r}{hint} (there: {', '.join(known)})")
 
 
 def _same_seeds(

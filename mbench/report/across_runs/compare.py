@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from mbench.core.results import UNPRUNED, Results
+from mbench.core.cell_results import UNPRUNED
+from mbench.core.results import Results
 from mbench.report.across_runs.cell_pairs import (
     Beside,
     CellPair,
@@ -18,15 +19,19 @@ from mbench.report.across_runs.cell_pairs import (
 )
 from mbench.report.across_runs.setting_differences import SettingDifference, deciding_differences
 from mbench.report.statistics.families import Comparison as Difference
-from mbench.report.statistics.families import tested as adjusted_family
+from mbench.report.statistics.families import adjusted_family
 from mbench.report.statistics.floors import Floor, floors
 from mbench.report.statistics.groups import BudgetEntries, arrange
 from mbench.report.statistics.pairwise import Pairwise
 from mbench.report.statistics.scores import Score, primary_score, second_score, task_score
 from mbench.report.statistics.untested import GUESSING
+from mbench.report.words import listing
 
 Floors: TypeAlias = dict[tuple[str, float], dict[str, Floor]]
 """(model, retain ratio) -> floors of uninformative tasks; the unpruned model has ratio 1."""
+
+_Lacking: TypeAlias = tuple[str, str, str]
+"""What is not compared, by which score, and why; empty where it is all, or whatever the score."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,27 @@ class Compared:
 
 
 @dataclass(frozen=True)
+class NotCompared:
+    """What the runs do not have in common, or what cannot be compared, with one reason."""
+
+    what: tuple[str, ...]
+    """Methods at a budget, a model, or a task; none where it is the scores as a whole."""
+    scores: tuple[str, ...]
+    reason: str
+
+    def line(self, most: int | None = None) -> str:
+        """`m 50 % pruned, alpha and 12 more; Common Avg and quiz: they have other items`.
+
+        With `most`, so many are named and the others counted.
+        """
+        named = self.what if most is None else self.what[:most]
+        more = len(self.what) - len(named)
+        what = "; ".join(named) + (f" and {more} more" if more else "")
+        between = "; " if len(self.what) > 1 else ", "
+        return f"{between.join(filter(None, (what, listing(self.scores))))}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class Comparison:
     """All differences between two runs."""
 
@@ -61,7 +87,7 @@ class Comparison:
     overall: tuple[str, ...]
     """Scores over several tasks."""
     compared: tuple[Compared, ...]
-    not_compared: tuple[str, ...]
+    not_compared: tuple[NotCompared, ...]
     """What both have but cannot be compared, and why."""
 
     def family(self, compared: Compared) -> str:
@@ -103,21 +129,21 @@ def compare(
     tasks = [task_score(task, metric) for task, metric in runs.tasks.items()]
     floors_of_runs = [_floors(results) for results in runs.results]
     compared: list[Compared] = []
-    not_compared = [
-        *_tasks_of_one_run(runs),
-        *(f"{label}: {reason}" for label, reason in problems.items()),
+    lacking = [
+        *((task, "", reason) for task, reason in _tasks_of_one_run(runs)),
+        *((label, "", reason) for label, reason in problems.items()),
     ]
     for family in (overall, tasks):
         unadjusted: list[_Unadjusted] = []
         for score in family:
             if any(task not in runs.tasks for task, _ in score.parts):
-                not_compared.append(f"{score.name}: not every task of it is in both")
+                lacking.append(("", score.name, "not every task of it is in both"))
                 continue
             for model in dict.fromkeys(pair.model for pair in pairs):
                 of_model = [pair for pair in pairs if pair.model == model]
                 results = _compare_model(score, runs, of_model, floors_of_runs)
                 unadjusted += [each for each in results if isinstance(each, _Unadjusted)]
-                not_compared += _reasons(model, score, of_model, results)
+                lacking += _reasons(model, score, of_model, results)
         compared += _adjusted(unadjusted)
     return Comparison(
         names=runs.names,
@@ -125,15 +151,26 @@ def compare(
         settings=tuple(map(str, settings)),
         overall=tuple(score.name for score in overall),
         compared=tuple(compared),
-        not_compared=tuple(not_compared),
+        not_compared=tuple(_grouped(lacking)),
     )
 
 
-def _tasks_of_one_run(runs: TwoRuns) -> Iterator[str]:
+def _tasks_of_one_run(runs: TwoRuns) -> Iterator[tuple[str, str]]:
     for name, results in zip(runs.names, runs.results, strict=True):
-        yield from (
-            f"{task}: only in {name}" for task in results.task_metrics if task not in runs.tasks
-        )
+        only = (task for task in results.task_metrics if task not in runs.tasks)
+        yield from ((task, f"only in {name}") for task in only)
+
+
+def _grouped(lacking: Sequence[_Lacking]) -> Iterator[NotCompared]:
+    """What has one reason together, by what is lacking of the same scores."""
+    scores: dict[tuple[str, str], list[str]] = {}
+    for what, score, reason in lacking:
+        scores.setdefault((reason, what), []).append(score)
+    together: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (reason, what), of in scores.items():
+        together.setdefault((reason, tuple(filter(None, of))), []).append(what)
+    for (reason, of_scores), named in together.items():
+        yield NotCompared(tuple(filter(None, named)), of_scores, reason)
 
 
 def _floors(results: Results) -> Floors:
@@ -204,15 +241,15 @@ def _compared(score: Score, pair: CellPair, beside: Beside, difference: Pairwise
 
 def _reasons(
     model: str, score: Score, pairs: Sequence[CellPair], results: Sequence[_Unadjusted | str]
-) -> Iterator[str]:
-    """Why pairs of a model are not compared, in one line where the reason is the same for all."""
+) -> Iterator[_Lacking]:
+    """Why pairs of a model are not compared, once where the reason is the same for all."""
     reasons = [each for each in results if isinstance(each, str)]
     if len(reasons) == len(pairs) and len(set(reasons)) == 1:
-        yield f"{model}, {score.name}: {reasons[0]}"
+        yield model, score.name, reasons[0]
         return
     for pair, result in zip(pairs, results, strict=True):
         if isinstance(result, str):
-            yield f"{pair.label}, {score.name}: {result}"
+            yield pair.label, score.name, result
 
 
 def _adjusted(family: Sequence[_Unadjusted]) -> Iterator[Compared]:

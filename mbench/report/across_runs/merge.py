@@ -9,38 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mbench.core.cell_results import UNPRUNED, CellKey, CellResult, TaskStatus
 from mbench.core.errors import MergeError
 from mbench.core.evaluation import Evaluation
-from mbench.core.provenance import Provenance, RunRecord
-from mbench.core.results import (
-    CellKey,
-    CellResult,
-    LeftOut,
-    ProtocolEntry,
-    Results,
-    Saving,
-    TaskStatus,
+from mbench.core.results import Results
+from mbench.report.across_runs.merged_records import (
+    first,
+    joined_efficiency,
+    joined_left_out,
+    joined_protocol,
+    joined_provenance,
+    unique,
 )
-from mbench.report.across_runs.setting_differences import (
-    counted_items,
-    deciding_differences,
-    recorded_differences,
-)
+from mbench.report.across_runs.setting_differences import counted_items, deciding_differences
 
-K = TypeVar("K")
-V = TypeVar("V")
+if TYPE_CHECKING:
+    import pandas as pd
 
 TOLERANCE = 1e-4
 """Relative difference of an item's outcome up to which it is the same measurement: batches of
 another shape or another number of threads change the last digits of a loss."""
-
-MERGED, DIFFER = "Merged runs", "Differs between the merged runs"
-SETTLED = "Contradiction settled by the preferred run"
-"""Protocol entries that merging writes."""
 
 _SEVERITY = ("ok", "early", "failed", "blocked", "interrupted", "pending", "left out", "absent")
 
@@ -69,7 +61,7 @@ def merge(runs: Mapping[str, Results], prefer: str | None = None) -> Results:
     if prefer is not None:
         runs = {prefer: runs[prefer], **runs}
     joined = _Joined(runs, prefer)
-    tasks = _first(pair for results in runs.values() for pair in results.task_metrics.items())
+    tasks = first(pair for results in runs.values() for pair in results.task_metrics.items())
     cells = tuple(joined.cell(by_run, tasks) for by_run in joined.cells.values())
     if joined.contradictions:
         raise MergeError(
@@ -77,33 +69,33 @@ def merge(runs: Mapping[str, Results], prefer: str | None = None) -> Results:
         )
     used = {(cell.model, cell.mask) for cell in cells}
     named = next((results for results in runs.values() if results.average), None)
-    provenance = _provenance([results.provenance for results in runs.values()])
+    provenance = joined_provenance([results.provenance for results in runs.values()])
     return Results(
-        suite="+".join(_unique(run.suite for run in provenance.runs)),
-        title=" + ".join(_unique(run.title for run in provenance.runs)),
-        description=" ".join(_unique(run.description for run in provenance.runs)),
+        suite="+".join(unique(run.suite for run in provenance.runs)),
+        title=" + ".join(unique(run.title for run in provenance.runs)),
+        description=" ".join(unique(run.description for run in provenance.runs)),
         task_metrics=tasks,
         average=named.average if named else "",
         average_tasks=named.average_tasks if named else (),
         cells=cells,
-        masks=_first(
+        masks=first(
             (key, keep)
             for results in runs.values()
             for key, keep in results.masks.items()
             if key in used
         ),
-        stand_ins=_first(
+        stand_ins=first(
             (key, stand_in)
             for results in runs.values()
             for key, stand_in in results.stand_ins.items()
             if key in used
         ),
-        scores=_first(pair for results in runs.values() for pair in results.scores.items()),
+        scores=first(pair for results in runs.values() for pair in results.scores.items()),
         provenance=provenance,
-        protocol=_protocol(runs.values(), provenance.runs, joined),
-        left_out=_left_out(runs.values(), cells),
-        efficiency=_efficiency(runs.values()),
-        admission=tuple(_unique(f for results in runs.values() for f in results.admission)),
+        protocol=joined_protocol(runs.values(), provenance.runs, joined.settled),
+        left_out=joined_left_out(runs.values(), cells),
+        efficiency=joined_efficiency(runs.values()),
+        admission=tuple(unique(f for results in runs.values() for f in results.admission)),
     )
 
 
@@ -185,8 +177,16 @@ class _Joined:
                 early[task] = max(found, key=lambda figure: figure.items)
                 reasons = {c.early[task]: c.tasks[task] for c in same.values() if task in c.early}
                 statuses[task] = reasons[early[task]]
-        notes = tuple(_unique(note for cell in same.values() for note in cell.notes))
-        return replace(best, notes=notes, evaluations=outcomes, early=early, tasks=statuses)
+        looked: dict[str, pd.DataFrame] = {}
+        for cell in same.values():
+            for task, own in cell.looked.items():
+                wanted = task in early or best.method == UNPRUNED
+                if wanted and len(own) > len(looked.get(task, ())):
+                    looked[task] = own
+        notes = tuple(unique(note for cell in same.values() for note in cell.notes))
+        return replace(
+            best, notes=notes, evaluations=outcomes, early=early, looked=looked, tasks=statuses
+        )
 
 
 def _measured(cell: CellResult) -> tuple[str, str, str]:
@@ -232,76 +232,3 @@ def _agree(outcomes: Sequence[Evaluation]) -> bool:
 
 def _refusal(opening: str, lines: Iterable[str]) -> str:
     return "\n  ".join([opening, *lines])
-
-
-def _unique(values: Iterable[V]) -> list[V]:
-    """Without repeats and empty ones, in order, by equality: run records cannot be hashed."""
-    unique: list[V] = []
-    for value in values:
-        if value and value not in unique:
-            unique.append(value)
-    return unique
-
-
-def _first(pairs: Iterable[tuple[K, V]]) -> dict[K, V]:
-    """The first value of each key."""
-    first: dict[K, V] = {}
-    for key, value in pairs:
-        first.setdefault(key, value)
-    return first
-
-
-def _provenance(joined: Sequence[Provenance]) -> Provenance:
-    """The settings of all runs, and the record of each unmerged run once."""
-    # A run of one stored form alone does not say of which model it is one.
-    records = [pair for each in joined for pair in each.models.items()]
-    models = _first(sorted(records, key=lambda pair: pair[1].same_as is None))
-    models = {name: models[name] for name, _ in records}
-    return Provenance(
-        router=joined[0].router,
-        corpora=_first(pair for each in joined for pair in each.corpora.items()),
-        mixes=_first(pair for each in joined for pair in each.mixes.items()),
-        tasks=_first(pair for each in joined for pair in each.tasks.items()),
-        models=models,
-        methods={
-            model: _first(pair for each in joined for pair in each.methods.get(model, {}).items())
-            for model in models
-        },
-        runs=tuple(_unique(run for each in joined for run in each.runs)),
-    )
-
-
-def _left_out(runs: Iterable[Results], cells: Iterable[CellResult]) -> tuple[LeftOut, ...]:
-    """What no run has a cell of, one reason each."""
-    made = {(cell.model, cell.method, cell.retain) for cell in cells}
-    places = _first(
-        ((left.model, left.method, left.retain), left)
-        for results in runs
-        for left in results.left_out
-    )
-    return tuple(left for place, left in places.items() if place not in made)
-
-
-def _efficiency(runs: Iterable[Results]) -> tuple[Saving, ...]:
-    """The measurements on each machine; a failure only where no run succeeded there."""
-    savings: dict[tuple[str, float, str], Saving] = {}
-    for results in runs:
-        for saving in results.efficiency:
-            place = (saving.model, saving.retain, saving.device)
-            known = savings.setdefault(place, saving)
-            if known.status != "ok" and saving.status == "ok":
-                savings[place] = saving
-    return tuple(savings.values())
-
-
-def _protocol(
-    runs: Iterable[Results], records: Sequence[RunRecord], joined: _Joined
-) -> tuple[ProtocolEntry, ...]:
-    entries = _unique(entry for results in runs for entry in results.protocol)
-    if len(records) > 1:
-        entries = [entry for entry in entries if entry.name not in (MERGED, DIFFER)]
-        numbered = {f"{n} {record.suite}": record for n, record in enumerate(records, 1)}
-        entries.append(ProtocolEntry(MERGED, ", ".join(numbered)))
-        differences = sorted(map(str, recorded_differences(numbered)))
-        entries += [ProtocolEntry(DIFFER, text) for text in differences]
-    return (*entries, *(ProtocolEntry(SETTLED, text) for text in joined.settled))

@@ -16,8 +16,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from mbench.core.interfaces import RouterMode
-from mbench.core.provenance import MethodSettings, RunRecord, release
+from mbench.core.provenance import MethodSettings, release
 from mbench.core.results import Results
+from mbench.core.run_record import RunRecord
 
 COMPUTE = ("torch", "transformers")
 """Packages whose releases decide figures of any kind."""

@@ -86,7 +86,7 @@ class Compiler:
         if "svg" in answer:
             return answer["svg"]
         if not answer:
-            _end(process, patience=1.0)
+            _end(process, patience=10.0)
         reason = answer.get("error") or _reason(process, late=late)
         self.problem = self.problem or reason
         raise NoPicture(reason)

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mbench.core.cell_results import UNPRUNED
 from mbench.core.clean_text import visible
-from mbench.core.results import UNPRUNED
 from mbench.report import words
 from mbench.report.charts import style
 from mbench.report.charts.drawing import draw, note

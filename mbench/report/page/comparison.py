@@ -25,7 +25,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "comparisons": [
             _compared_to_json(each, comparison.family(each)) for each in comparison.compared
         ],
-        "not_compared": list(comparison.not_compared),
+        "not_compared": [each.line() for each in comparison.not_compared],
     }
 
 

@@ -2,47 +2,128 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from statistics import median
 
+from mbench.core.cell_results import CellResult
+from mbench.core.early import EarlyFigure
 from mbench.core.results import Results
+from mbench.core.run_record import IN_ALL
 from mbench.report.page.part import Part, Text
 from mbench.report.statistics.boards import RunBoards
+from mbench.report.statistics.ranking import Ranking
 from mbench.report.tables.early import early_figures
-from mbench.report.words import listing
+from mbench.report.words import listing, score_text
+
+HOW = (
+    "Such a figure is an estimate for all items of its task: the mask's own outcomes on the items"
+    " that it was evaluated on, which were drawn at random, and on the others what the outcomes of"
+    " the unpruned model and of masks with all items tell."
+)
 
 WHOLE_ONLY = (
     "Pages of items, items won and lost, flips, divergence of choices, subtasks, every metric,"
-    " every seed, methods crossed with texts and equal bytes are of whole evaluations alone: what"
-    " is listed here is not in them."
+    " methods crossed with texts and equal bytes are of whole evaluations alone: what is listed"
+    " here is not in them."
 )
 
 
 def early_note(results: Results, model: str) -> str:
-    """How much of a model's evaluations is early; empty where nothing is."""
+    """How much of a model's evaluations is early, and how well such figures are known; empty where
+    nothing is, and nothing is missing since the hours were over."""
     cells = [cell for cell in results.cells if cell.model == model]
     early = [figure for cell in cells for figure in cell.early.values()]
-    if not early:
+    states = Counter(
+        cell.task_status(task).status for cell in cells for task in results.task_metrics
+    )
+    late = states["interrupted"] if _hours_were_over(results) else 0
+    if not early and not late:
         return ""
-    states = [cell.task_status(task).status for cell in cells for task in results.task_metrics]
-    whole, every = states.count("ok"), len(states) - states.count("left out")
-    share = 100 * sum(figure.items for figure in early) / sum(figure.of for figure in early)
-    asked = listing(dict.fromkeys(_asked(results)))
-    said = f"asked for {asked}; " if asked else ""
-    are = "is" if whole == 1 else "are"
-    return (
-        f"Early verdict: {said}{whole} of {every} evaluations {are} whole, {len(early)} rest on"
-        f" {share:.0f}\N{NO-BREAK SPACE}% of their items. These are told apart by intervals and not"
-        " tested. The same command without --precision and --hours goes on from here."
+    every = states.total() - states["left out"]
+    said = []
+    if early:
+        word = "is estimated" if len(early) == 1 else "are estimated"
+        said.append(f"{len(early)} of {every} evaluations {word} from {_shares(early)} of items")
+    of = "" if early else f" of {every} evaluations"
+    said.append(f"{states['ok']}{of} {'is' if states['ok'] == 1 else 'are'} whole")
+    if late:
+        said.append(f"{late} are missing, as the hours were over")
+    return f"Early verdict{_asked(results)}: {', '.join(said)}.{_widths(cells, results)}"
+
+
+def _hours_were_over(results: Results) -> bool:
+    """Whether that is why something is missing, and no signal."""
+    runs = results.provenance.runs
+    return any(run.goal and run.goal.hours and not run.cost.interrupted for run in runs)
+
+
+def _asked(results: Results) -> str:
+    """`, asked for 2 hours`, and how long it took where that is more."""
+    found = []
+    for run in results.provenance.runs:
+        if run.goal is None:
+            continue
+        took = run.cost.seconds.get(IN_ALL, 0.0) / 3600
+        over = run.goal.hours is not None and took > 1.01 * run.goal.hours
+        found.append(run.goal.in_words + (f" (took {took:.2g})" if over else ""))
+    return f", asked for {listing(dict.fromkeys(found))}" if found else ""
+
+
+def _shares(figures: Iterable[EarlyFigure]) -> str:
+    """`30 to 60 %`: of their items, those that were evaluated."""
+    shares = sorted(figure.items / figure.of for figure in figures)
+    ends = dict.fromkeys(f"{100 * share:.0f}" for share in (shares[0], shares[-1]))
+    return f"{' to '.join(ends)}\N{NO-BREAK SPACE}%"
+
+
+def _widths(cells: Sequence[CellResult], results: Results) -> str:
+    """How well the differences to the unpruned model are known."""
+    plain, relative = [], []
+    for cell in cells:
+        for task, figure in cell.early.items():
+            if not math.isfinite(figure.half):
+                continue
+            if results.task_metrics[task] == "perplexity":
+                relative.append(f"{100 * figure.half / figure.figure:.1f}")
+            else:
+                plain.append(score_text(figure.half))
+    parts = []
+    for halves, unit in ((plain, ""), (relative, "\N{NO-BREAK SPACE}% of a perplexity")):
+        if halves:
+            ends = (choose(halves, key=float) for choose in (min, max))
+            parts.append(f"±{' to '.join(dict.fromkeys(ends))}{unit}")
+    if not parts:
+        return ""
+    return f" Differences to unpruned are known to {listing(parts)} (95 %)."
+
+
+def early_at(ranking: Ranking) -> str:
+    """How many methods of a budget are early, and from which difference on they are told apart."""
+    early = sum(len(row.names) for row in ranking.ranked if row.early is not None)
+    references = [own for own in (ranking.random,) if own is not None and own.early is not None]
+    if not early and not references:
+        return ""
+    every = sum(len(row.names) for row in ranking.ranked)
+    whose = [f"{early} of {every} methods"] if early else []
+    whose += ["random pruning"] if references else []
+    compared = [c for c in ranking.comparisons.values() if c.early and c.family == "methods"]
+    halves = [(own.high - own.low) / 2 for own in compared if not own.problem]
+    said = f"early: {listing(whose)}"
+    if halves:
+        return f"{said}; two methods are told apart from about {score_text(median(halves))} on"
+    return "; ".join(
+        (said, *dict.fromkeys(own.problem.removeprefix("early: ") for own in compared))
     )
 
 
-def _asked(results: Results) -> Iterator[str]:
-    """What the runs' command lines asked for."""
-    for run in results.provenance.runs:
-        words = [part for word in run.command for part in word.split("=", 1)]
-        for option, said in (("--precision", "±{}"), ("--hours", "{} hours")):
-            if option in words[:-1]:
-                yield said.format(words[words.index(option) + 1])
+def items_in_words(figures: Iterable[EarlyFigure]) -> str:
+    """`early, 480 of 1,200 items`; empty where there is none."""
+    each = list(figures)
+    if not each:
+        return ""
+    return f"early, {sum(f.items for f in each):,} of {sum(f.of for f in each):,} items"
 
 
 def early_part(run: RunBoards) -> Part | None:
@@ -51,13 +132,14 @@ def early_part(run: RunBoards) -> Part | None:
     if table is None:
         return None
     how = (
-        "Estimated over all items: the outcomes of the items that were evaluated, and for the"
-        " others what the outcomes of the unpruned model and of finished masks tell of them. The"
-        " interval is of the difference to the unpruned model over all items, and holds however"
-        " often it was looked at. In rankings intervals hold for all masks of a budget at once"
-        " (Bonferroni), and for an average for all tasks at once: it lies between the means of the"
-        " bounds. To differences the error over other items like these is added, and that of the"
-        " masks of a mean over seeds; two methods are told apart where zero is outside all of it."
-        " There are no p-values."
+        f"{HOW} The interval is of the difference to the unpruned model over all items, and holds"
+        " however often it was looked at. In rankings intervals hold for all masks of a budget at"
+        " once (Bonferroni), and for an average for all tasks at once: it lies between the means of"
+        " the bounds. Two methods are compared in items like these, by their differences on the"
+        " items that both have and what is predicted of the others, after the least share of its"
+        " items that any task of the two has; they are told apart where zero is outside an interval"
+        " that holds for the whole family and however often it was looked at. That rests on normal"
+        " theory with corrections for few items. There are no p-values. The same run without a"
+        " precision or hours goes on from here to exact figures."
     )
     return Part("Early figures", (Text(how), Text(WHOLE_ONLY), table), id="early-figures")

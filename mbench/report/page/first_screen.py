@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import quantiles
 
-from mbench.core.results import UNPRUNED
+from mbench.core.cell_results import UNPRUNED
 from mbench.report.page.axis import Axis, axis
-from mbench.report.page.early import early_note
+from mbench.report.page.early import early_at, early_note, items_in_words
 from mbench.report.statistics.answers import MASKS_FOR_FIVE_PERCENT, Answer, answers
 from mbench.report.statistics.boards import Board, GroupBoards
 from mbench.report.statistics.families import Comparison
@@ -37,6 +37,8 @@ class Mark:
     """The figure, where it lies outside the axis; else empty."""
     text: str
     """All of it in words."""
+    early: bool
+    """Whether it, or what its whisker is the difference to, lacks some of its items."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Panel:
     random: Line | None
     more: int
     """Methods that are not drawn."""
+    early: str
+    """How many methods are early, and how well they are told apart; empty where none is."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,10 @@ def first_screen(boards: GroupBoards) -> Screen | None:
         None if full is None else on.at(full),
         "" if full is None else score_text(full),
         tuple(_panel(board, ranking, on, references[board.id]) for board, ranking in ranked),
-        _whisker_words(set(references.values())),
+        _whisker_words(
+            set(references.values()),
+            early=any(row.early is not None for _, r in ranked for row in r.placed),
+        ),
         stored_in_words(boards.results, boards.group.model),
         _gaps(boards),
         _few_masks([ranking for _, ranking in ranked]),
@@ -137,14 +144,14 @@ def _reference(ranking: Ranking) -> str:
     return UNPRUNED if "unpruned" not in ranking.untested else ""
 
 
-def _whisker_words(references: set[str]) -> str:
+def _whisker_words(references: set[str], *, early: bool) -> str:
     names = {RANDOM: "the dashed line", UNPRUNED: "the unpruned model"}
     compared = [names[name] for name in (RANDOM, UNPRUNED) if name in references]
     if not compared:
         return ""
     return (
         f"Whiskers: 95 % interval of the difference to {' or '.join(compared)}, all methods of a"
-        " budget at once."
+        " budget at once." + " Broken: early." * early
     )
 
 
@@ -178,6 +185,7 @@ def _panel(board: Board, ranking: Ranking, on: Axis, reference: str) -> Panel:
         tuple(_mark(ranking, row, on, reference) for row in drawn),
         _line(ranking, on),
         sum(len(row.names) for row in ranking.ranked[MOST_ROWS:]),
+        early_at(ranking),
     )
 
 
@@ -185,6 +193,8 @@ def _mark(ranking: Ranking, row: Ranked, on: Axis, reference: str) -> Mark:
     value, whisker = row.summary.mean, _whisker(ranking, row, reference)
     low, high = map(on.at, whisker) if whisker else (None, None)
     untold = "methods" in ranking.untested
+    compared = ranking.compare(row.label, reference) if reference else None
+    said = (f"{row.label}: {score_text(value)}", *_told(ranking, row, reference))
     return Mark(
         row.label,
         on.at(value),
@@ -192,16 +202,19 @@ def _mark(ranking: Ranking, row: Ranked, on: Axis, reference: str) -> Mark:
         high,
         "untold" if untold else "tied" if row.tied else "rest",
         score_text(value) if on.beyond(value) else "",
-        f"{row.label}: {score_text(value)}{_against(ranking, row, reference)}",
+        ", ".join(filter(None, said)),
+        row.early is not None or (compared is not None and compared.early),
     )
 
 
-def _against(ranking: Ranking, row: Ranked, reference: str) -> str:
+def _told(ranking: Ranking, row: Ranked, reference: str) -> Iterator[str]:
+    """Against the reference, and from how many items."""
     compared: Comparison | None = ranking.compare(row.label, reference) if reference else None
-    if compared is None:
-        return ""
-    name = "random" if reference == RANDOM else "unpruned"
-    return f", {difference(compared.value)} {bounds(compared.low, compared.high)} against {name}"
+    if compared is not None:
+        name = "random" if reference == RANDOM else "unpruned"
+        yield f"{difference(compared.value)} {bounds(compared.low, compared.high)} against {name}"
+    tasks = [task for task, _ in ranking.score.parts]
+    yield items_in_words(c.early[t] for c in row.entry.cells for t in tasks if t in c.early)
 
 
 def _line(ranking: Ranking, on: Axis) -> Line | None:

@@ -19,7 +19,7 @@ from mbench.report.statistics.families import Comparison
 from mbench.report.statistics.ranking import Ranking
 from mbench.report.words import finite, method_name
 from mbench.storage.atomic import write_text_atomically
-from mbench.storage.report_folder import VERDICT
+from mbench.storage.report_folder import PAGE, VERDICT
 from mbench.storage.results_folder import CSV, ITEMS, JSON
 
 MARK = '<meta name="generator" content="mbench index">'
@@ -154,27 +154,53 @@ def _comparison_to_json(c: Comparison) -> dict[str, Any]:
 def write_index(folder: Path) -> Path:
     """Write `folder/index.html`, which lists every result directory of `folder`, broken ones too.
 
+    Those of a folder within it that has an index itself, as `--output reports/mine` makes one, are
+    listed as well; an index of ours in the folder above is written anew.
+
     Raises:
         StoreError: the file cannot be written, or is not an index of ours.
     """
-    path = folder / "index.html"
-    try:
-        if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
-            raise StoreError(f"{path} is not an index of reports: left as it is")
-        ours = (JSON, CSV, ITEMS)
-        shown = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
-        entries = sorted(e for e in shown if any((e / name).exists() for name in ours))
-    except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
-    template = environment().get_template("index.html.j2")
-    content = template.render(entries=[_listed(entry) for entry in entries], mark=MARK)
-    write_text_atomically(path, content)
+    path = _write(folder)
+    above = folder.resolve().parent
+    if _is_index(above / PAGE):
+        _write(above)
     return path
 
 
-def _listed(directory: Path) -> Listed:
-    name = directory.name
-    href = quote(f"{name}/index.html")
+def _write(folder: Path) -> Path:
+    path = folder / PAGE
+    try:
+        if path.exists() and not _is_index(path):
+            raise StoreError(f"{path} is not an index of reports: left as it is")
+        own = _shown(folder)
+        inner = [e for place in own if _is_index(place / PAGE) for e in _shown(place)]
+        entries = sorted(each for each in own + inner if _holds_results(each))
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
+    template = environment().get_template("index.html.j2")
+    listed = [_listed(entry, entry.relative_to(folder).as_posix()) for entry in entries]
+    write_text_atomically(path, template.render(entries=listed, mark=MARK))
+    return path
+
+
+def _is_index(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return MARK in file.read(1000)  # of a report's page, which is large, no more is read
+
+
+def _shown(folder: Path) -> list[Path]:
+    return [each for each in folder.iterdir() if not each.name.startswith(".")]
+
+
+def _holds_results(directory: Path) -> bool:
+    return any((directory / name).exists() for name in (JSON, CSV, ITEMS))
+
+
+def _listed(directory: Path, name: str) -> Listed:
+    """What the index says of a directory, which is called `name` there."""
+    href = quote(f"{name}/{PAGE}")
     try:
         json.loads((directory / JSON).read_text(encoding="utf-8"))
         written = datetime.fromtimestamp((directory / JSON).stat().st_mtime, UTC)

@@ -9,15 +9,14 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
-from mbench.core.evaluation import LOWER_IS_BETTER, changed_predictions
-from mbench.core.results import UNPRUNED, Results
+from mbench.core.cell_results import UNPRUNED
+from mbench.core.early import TOO_FEW
+from mbench.core.evaluation import LOWER_IS_BETTER
+from mbench.core.results import Results
 from mbench.report.item_files import FOLDER, file_of
+from mbench.report.page.leaderboard_facts import changed, divergences, facts, figure, won
 from mbench.report.statistics.boards import Board, RunBoards
-from mbench.report.statistics.disagreements import choice_divergence
-from mbench.report.statistics.early import TOO_FEW, early_lines, value_or_early
-from mbench.report.statistics.equal_bytes import bytes_of
+from mbench.report.statistics.early import early_lines, value_or_early
 from mbench.report.statistics.families import LEVEL, Comparison
 from mbench.report.statistics.groups import RANDOM, Entry
 from mbench.report.statistics.ranking import Ranked, Ranking, Reference, Unranked
@@ -96,13 +95,14 @@ def _budget(board: Board, results: Results) -> dict[str, Any]:
         "pruned": board.pruned,
         "kept": board.kept,
         "tasks": _task_figures(board, results),
+        "partly": _partly(board, results.task_metrics),
         "early": early_lines(board.budget.entries, results.task_metrics),
-        "facts": _facts(board),
+        "facts": facts(board),
         "answers": _answers(board),
         "gaps": [{"name": gap.method, "why": f"no cell: {gap.reason}"} for gap in board.gaps],
-        "won": _won(board),
-        "divergence": _divergences(board),
-        "changed": _changed(board, results.task_metrics),
+        "won": won(board),
+        "divergence": divergences(board),
+        "changed": changed(board, results.task_metrics),
         "boards": {id: _ranking(own) for id, own in rankings.items() if own is not None},
     }
 
@@ -136,7 +136,7 @@ def _row(row: Ranked) -> dict[str, Any]:
         "early": row.early is not None,
         **_summary(row.summary),
         "beaten": row.masks_beaten,
-        "gap": None if closed is None else [_figure(v) for v in vars(closed).values()],
+        "gap": None if closed is None else [figure(v) for v in vars(closed).values()],
     }
 
 
@@ -156,19 +156,20 @@ def _unranked(own: Unranked) -> dict[str, Any]:
         why = status.reason or status.status
         if status.status == "left out":
             why = f"not asked for {listing(dict.fromkeys(task for task, _ in lacking))}"
-    elif not why and any(cell.early for cell in own.entry.cells):
-        why = TOO_FEW
-    return {"name": own.entry.method, "why": why or "incomplete"}
+    elif not why and (untold := [e.untold for c in own.entry.cells for e in c.early.values()]):
+        why = f"early: {next(filter(None, untold), TOO_FEW)}"
+    seeds = len(own.entry.cells)
+    return {"name": own.entry.method, "why": why or "incomplete", "seeds": seeds}
 
 
 def _summary(summary: Summary) -> dict[str, Any]:
     """One figure, or the mean of several with their deviation and range."""
-    found: dict[str, Any] = {"score": _figure(summary.mean)}
+    found: dict[str, Any] = {"score": figure(summary.mean)}
     if summary.count > 1:
         found |= {
             "seeds": summary.count,
-            "std": _figure(summary.std),
-            "range": [_figure(summary.minimum), _figure(summary.maximum)],
+            "std": figure(summary.std),
+            "range": [figure(summary.minimum), figure(summary.maximum)],
         }
     return found
 
@@ -180,7 +181,7 @@ def _comparisons(ranking: Ranking, compared: Iterable[tuple[str, str]]) -> list[
 
 def _comparison(comparison: Comparison) -> list[float | None]:
     if comparison.problem:
-        return [_figure(comparison.value)]
+        return [figure(comparison.value)]
     c = comparison
     if c.early:
         return [_signed(value, c) for value in (c.value, c.low, c.high)]
@@ -195,7 +196,7 @@ def _p(value: float) -> float:
 
 def _signed(value: float, comparison: Comparison) -> float | None:
     """A difference or a bound; one that is clear by very little keeps its sign."""
-    rounded = _figure(value)
+    rounded = figure(value)
     if rounded == 0 and comparison.clear and value:
         return math.copysign(10.0**-DIGITS, value)
     return rounded
@@ -215,7 +216,7 @@ def _figures(entry: Entry, tasks: Mapping[str, str]) -> list[Any]:
         values = [value_or_early(cell, task, metric) for cell in entry.cells]
         present = [value for value in values if value is not None]
         if len(present) == len(values):
-            figures.append(_figure(math.fsum(present) / len(present)))
+            figures.append(figure(math.fsum(present) / len(present)))
         else:
             states = (cell.task_status(task).status for cell in entry.cells)
             state = next((state for state in states if state != "ok"), "no such metric")
@@ -223,96 +224,28 @@ def _figures(entry: Entry, tasks: Mapping[str, str]) -> list[Any]:
     return figures
 
 
+def _partly(board: Board, tasks: Mapping[str, str]) -> dict[str, dict[str, list[Any]]]:
+    """Method -> task that only some of its seeds have -> their mean, and how many they are."""
+    found: dict[str, dict[str, list[Any]]] = {}
+    for entry in board.budget.entries:
+        for task, metric in tasks.items():
+            values = [value_or_early(cell, task, metric) for cell in entry.cells]
+            present = [value for value in values if value is not None]
+            if 0 < len(present) < len(values):
+                said = f"{len(present)} of {len(values)} seeds"
+                mean = figure(math.fsum(present) / len(present))
+                found.setdefault(entry.method, {})[task] = [mean, said]
+    return found
+
+
 def _answers(board: Board) -> dict[str, dict[str, list[float | None]]]:
     """Generating task -> method -> shares of its answers that loop, and that are cut off."""
     return {
         shapes.task: {
             row.entry.method: [
-                _figure(row.figures.get(name, math.nan)) for name in ("loops", "hit_limit")
+                figure(row.figures.get(name, math.nan)) for name in ("loops", "hit_limit")
             ]
             for row in shapes.rows
         }
         for shapes in board.answers
     }
-
-
-def _facts(board: Board) -> dict[str, dict[str, Any]]:
-    """Method -> what is known of its masks: `marks` beside its name, `stability`, the tokens it
-    cost, `calibration` and `search`, and the `bytes` of its checkpoint, the unpruned one's too."""
-    entries = list(board.budget.entries)
-    if board.group.unpruned is not None:
-        entries.append(Entry(UNPRUNED, (board.group.unpruned,)))
-    return {entry.method: _facts_of(board, entry) for entry in entries}
-
-
-def _facts_of(board: Board, entry: Entry) -> dict[str, Any]:
-    facts = None if entry.method == UNPRUNED else board.facts_of(entry)
-    sizes = [bytes_of(board.results, cell) for cell in entry.cells]
-    stable = None if facts is None else facts.stability
-    return {
-        "marks": list(board.marks_of(entry)) if facts or entry.cells[0].published else [],
-        "stability": None if stable is None else _figure(stable),
-        "calibration": None if facts is None else facts.calibration_tokens,
-        "search": 0 if facts is None else facts.search_tokens,
-        "bytes": None if None in sizes else max(own for own in sizes if own is not None),
-    }
-
-
-def _won(board: Board) -> dict[str, list[list[int] | None]] | None:
-    """For the score: items won and lost of all pairs of rows, and of each row against unpruned;
-    None of a pair with several masks; None if nothing is right or wrong."""
-    ranking = board.ranking
-    if ranking is None or ranking.won is None:
-        return None
-    won, count = ranking.won, len(ranking.ranked)
-
-    def both(first: int, second: int) -> list[int] | None:
-        found = won[first, second], won[second, first]
-        return None if np.isnan(found).any() else [int(own) for own in found]
-
-    unpruned = [both(row, count) if ranking.unpruned else None for row in range(count)]
-    return {"pairs": [both(a, b) for a, b in pairs(count)], "unpruned": unpruned}
-
-
-def _divergences(board: Board) -> dict[str, float]:
-    """Label of a row with one mask -> divergence of its choices from the unpruned model's, the mean
-    over the score's tasks that have choices."""
-    full = board.group.unpruned
-    if board.score is None or full is None:
-        return {}
-    found = {}
-    for row in board.ranked:
-        if len(row.entry.cells) > 1:
-            continue
-        by_task = [
-            choice_divergence(full, row.entry.cells[0], task) for task, _ in board.score.parts
-        ]
-        present = [value for value in by_task if value is not None]
-        if present:
-            found[row.label] = round(math.fsum(present) / len(present), DIGITS)
-    return found
-
-
-def _changed(board: Board, tasks: Mapping[str, str]) -> dict[str, float]:
-    """Label of a row with one mask -> share of tokens whose most likely one is not the unpruned
-    model's, the mean over texts of perplexity."""
-    rankings = [own for own in (board.ranking, board.by_perplexity) if own is not None]
-    found: dict[str, float] = {}
-    for row in (row for ranking in rankings for row in ranking.ranked):
-        if row.label in found or len(row.entry.cells) > 1:
-            continue
-        evaluations = row.entry.cells[0].evaluations
-        texts = [
-            changed_predictions(evaluations[task])
-            for task, metric in tasks.items()
-            if metric in LOWER_IS_BETTER and task in evaluations
-        ]
-        present = [share for share in texts if share is not None]
-        if present:
-            found[row.label] = round(math.fsum(present) / len(present), DIGITS)
-    return found
-
-
-def _figure(value: float) -> float | None:
-    """Rounded; what is not finite is none, for JSON has no word for it."""
-    return round(value, DIGITS) + 0.0 if math.isfinite(value) else None

@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Iterator, Mapping
 
 from mbench.core.interfaces import RouterMode
-from mbench.core.provenance import Forecast, MethodSettings, ModelRecord, Provenance, RunRecord
+from mbench.core.provenance import MethodSettings, ModelRecord, Provenance
+from mbench.core.run_record import Forecast, RunRecord
 from mbench.report.words import size, tokens
 
 
@@ -71,7 +72,10 @@ def run_costs(provenance: Provenance) -> tuple[tuple[str, str], ...]:
 
 def _checked(forecast: Forecast) -> str:
     """A forecast beside what came true."""
-    said = f"{forecast.seconds:.0f} s, made after {forecast.after:.0f} s"
+    said = (
+        f"{forecast.seconds:.0f} s for the {forecast.evaluations} evaluations to come, made after"
+        f" {forecast.after:.0f} s"
+    )
     if forecast.took is None:
         return f"{said}; not checked, as not all of it was done"
     off = f", {100 * (forecast.took / forecast.seconds - 1):+.0f} %" if forecast.seconds else ""
@@ -103,6 +107,7 @@ def _run(run: RunRecord) -> dict[str, object]:
         },
         "log-likelihoods": cost.scoring,
         "batch tokens": cost.batch_tokens,
+        "answers at once, where memory ran out": cost.answers_at_once,
         "interrupted": cost.interrupted,
         "profiles": {
             model: {

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from mbench.core.cell_results import CellResult
 from mbench.core.clean_text import visible
-from mbench.core.results import CellResult, Results
+from mbench.core.results import Results
 from mbench.core.stand_ins import Constants, Merged
 from mbench.report.statistics.boards import Board, GroupBoards, RunBoards
 from mbench.report.statistics.mask_facts import mask_facts

@@ -37,6 +37,11 @@ TERMS = {
     "Bytes": "bytes",
     "Checkpoint": "bytes",
     "Candidate": "candidate",
+    "Estimate": "early",
+    "To unpruned": "early",
+    "Evaluated": "look",
+    "Predicted by": "early",
+    "Ended": "ended",
 }
 """Text or detail of a column's head -> id of the entry, without `term-`."""
 

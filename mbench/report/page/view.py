@@ -55,6 +55,8 @@ class Page:
     """Every figure in long form."""
     costs: tuple[tuple[str, str], ...]
     provenance: tuple[tuple[str, str], ...]
+    early: bool
+    """Whether any figure is estimated from some of the items."""
     score: Score | None
     room: float
     """How far above the floor a figure must be."""
@@ -93,6 +95,7 @@ def page(run: RunBoards, papers: Sequence[Published] = (), panels: Sequence[Part
         csv=to_csv(long_form(results)),
         costs=provenance.run_costs(results.provenance),
         provenance=provenance.rows(results.provenance),
+        early=any(cell.early for cell in results.cells),
         score=run.score,
         room=ROOM,
         enough=round(ENOUGH),

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from mbench.core.cell_results import UNPRUNED, CellKey, CellResult
 from mbench.core.evaluation import GENERATED_METRICS
-from mbench.core.results import UNPRUNED, CellKey, CellResult
 from mbench.report.statistics.families import Comparison, compare_family
 from mbench.report.statistics.groups import BudgetEntries, Entry, Group
 from mbench.report.statistics.pairing import pair, problem_of

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
-from mbench.core.results import UNPRUNED
+from mbench.core.cell_results import UNPRUNED
 from mbench.report.statistics.families import Comparison, FamilyName
 from mbench.report.statistics.groups import RANDOM
 from mbench.report.statistics.inference import NOISE
@@ -22,7 +22,7 @@ Kind = Literal["win", "up", "down", "tie", "none", "unknown"]
 """What a chip says beside its words: a clear win, better, worse, tied, no difference seen, cannot
 tell."""
 
-EARLY = "an early verdict"
+EARLY = "early"
 """Beside answers of which some figures are estimated from some of the items."""
 
 BEST, HURT, GAIN = "Which is best?", "Did pruning hurt?", "Better than random?"
@@ -95,6 +95,10 @@ def _best(ranking: Ranking) -> Answer:
         return Answer(BEST, "unknown", "cannot tell", why, figures=figures, note=note)
     if len(rows) == 1:
         return Answer(BEST, "none", "one method", figures=figures, note=rows[0].label)
+    compared = [ranking.compare(a.label, b.label) for a, b in combinations(rows, 2)]
+    untold = [own.problem for own in compared if own is not None]
+    if untold and all(untold):
+        return Answer(BEST, "unknown", "cannot tell", untold[0], figures=figures, note=note)
     if ranking.winner is not None:
         return Answer(BEST, "win", "clear win", name=ranking.winner.label, figures=figures)
     tied, methods = _count(group), _count(rows)
@@ -128,29 +132,36 @@ def _against(ranking: Ranking, question: str) -> Answer:
     if untold := next((c.problem for c in present if c.problem), ""):
         return Answer(question, "unknown", "cannot tell", untold, figures=figures)
     interval = (min(c.low for c in present), max(c.high for c in present))
-    kind, chip = _verdict(ranking, family, list(zip(group, present, strict=True)))
-    note = ""
+    kind, chip, told = _verdict(ranking, family, list(zip(group, present, strict=True)))
+    note = "" if len(told) in (0, len(group)) else _some(told)
     masks = len(ranking.random.figures) if ranking.random else 0
     if family == "random" and masks < MASKS_FOR_FIVE_PERCENT:
-        note = f"mean of {masks} masks"
+        note = "; ".join(filter(None, (note, f"mean of {masks} masks")))
     return Answer(question, kind, chip, figures=figures, interval=interval, note=note)
 
 
 def _verdict(
     ranking: Ranking, family: FamilyName, compared: Sequence[tuple[Ranked, Comparison]]
-) -> tuple[Kind, str]:
+) -> tuple[Kind, str, list[Ranked]]:
+    """In a word or two, and the rows of which it is true."""
     sign = 1 if ranking.score.higher else -1
-    better = _count([row for row, c in compared if c.clear and sign * c.value > 0])
-    worse = _count([row for row, c in compared if c.clear and sign * c.value < 0])
+    better = [row for row, c in compared if c.clear and sign * c.value > 0]
+    worse = [row for row, c in compared if c.clear and sign * c.value < 0]
     methods = _count([row for row, _ in compared])
     expected, other = (worse, better) if family == "unpruned" else (better, worse)
     kind: Kind = "down" if family == "unpruned" else "up"
     if expected:
-        if expected == methods:
-            return kind, "yes" if methods == 1 else f"yes, all {methods}"
-        return kind, f"yes, {expected} of {methods}"
+        if len(expected) == len(compared):
+            return kind, "yes" if methods == 1 else f"yes, all {methods}", expected
+        return kind, f"yes, {_count(expected)} of {methods}", expected
     if other:
         opposite: Kind = "up" if family == "unpruned" else "down"
         word = "better" if family == "unpruned" else "worse"
-        return opposite, f"{word}, {other} of {methods}" if methods > 1 else word
-    return "none", "no loss seen" if family == "unpruned" else "no gain seen"
+        return opposite, f"{word}, {_count(other)} of {methods}" if methods > 1 else word, other
+    return "none", "no loss seen" if family == "unpruned" else "no gain seen", []
+
+
+def _some(rows: Sequence[Ranked], most: int = 2) -> str:
+    """Of which methods a partial answer is true; of many, the first."""
+    more = _count(rows[most:])
+    return listing([*(row.label for row in rows[:most]), *([f"{more} more"] if more else [])])

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mbench.core.results import CellKey, CellResult, LeftOut, Results
+from mbench.core.cell_results import CellKey, CellResult, LeftOut
+from mbench.core.results import Results
 from mbench.report.statistics.answer_shapes import AnswerShapes, answer_shapes
 from mbench.report.statistics.equal_bytes import EqualBytes, equal_bytes
 from mbench.report.statistics.floors import Floor, floors

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mbench.core.results import CellResult
+from mbench.core.cell_results import CellResult
 from mbench.report.statistics.strata import Stratum, columns_of
 
 

@@ -12,7 +12,8 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from mbench.core.results import UNPRUNED, CellKey, CellResult, Results
+from mbench.core.cell_results import UNPRUNED, CellKey, CellResult
+from mbench.core.results import Results
 from mbench.report.statistics.families import Comparison
 from mbench.report.statistics.groups import RANDOM, Entry, Group
 from mbench.report.statistics.pairing import Paired, join, pair, to_part

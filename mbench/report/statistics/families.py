@@ -53,7 +53,7 @@ class Comparison:
     """Why nothing is tested; empty if it is."""
     early: bool = False
     """Whether one of the two was evaluated on some items only: then the bounds are those of
-    `mbench.report.statistics.early`, and there is no p-value."""
+    `mbench.report.statistics.early_pairs`, and there is no p-value."""
 
     @property
     def clear(self) -> bool:
@@ -84,18 +84,24 @@ def compare_family(
         values = of.value.tolist()
         compared = [Comparison(value, family=name, problem=problem) for value in values]
     else:
-        compared = tested(name, of)
+        compared = adjusted_family(name, of)
     return dict(zip(pairs, compared, strict=True))
 
 
-def tested(name: FamilyName, of: Pairwise) -> list[Comparison]:
-    """A family's comparisons from their differences [n], adjusted for each other."""
+def adjusted_family(
+    name: FamilyName, of: Pairwise, shares: np.ndarray | None = None
+) -> list[Comparison]:
+    """A family's comparisons from their differences [n], adjusted for each other.
+
+    `shares` [n]: the part of its error that each may make here, where other looks have the rest.
+    """
     size = len(of.value)
-    p = p_values(of)
+    shares = np.ones(size) if shares is None else shares
+    p = np.minimum(1.0, p_values(of) / shares)
     adjusted = holm(p)
-    low, high = bounds(of, LEVEL / max(1, size))
+    low, high = bounds(of, shares * LEVEL / max(1, size))
     # Zero is outside at the level of Holm's step.
-    step_low, step_high = bounds(of, holm_levels(p))
+    step_low, step_high = bounds(of, shares * holm_levels(p))
     clear = adjusted < LEVEL
     low = np.where(clear & (of.centre > 0) & (low <= 0), step_low, low)
     high = np.where(clear & (of.centre < 0) & (high >= 0), step_high, high)

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
+import numpy as np
 import pandas as pd
 
+from mbench.core.cell_results import CellResult
 from mbench.core.evaluation import WEIGHT, Metric
-from mbench.core.results import CellResult
 from mbench.report.statistics.groups import BudgetEntries, Group
 
 ROOM = 0.02
@@ -41,12 +42,15 @@ def level(items: pd.DataFrame, metric: str) -> float | None:
     target in the item's name, and only if there are no more of them than answers to choose from.
     Tasks without fixed answers have the floor 0. Items count by their weights.
     """
-    outcomes = items[metric].dropna()
-    if outcomes.empty or not outcomes.isin((0, 1)).all():
+    outcomes = items[metric].to_numpy(float)
+    there = ~np.isnan(outcomes)
+    if not there.any() or not np.isin(outcomes[there], (0, 1)).all():
         return None
-    scored = items.loc[outcomes.index]
-    answers = scored.get("loglikelihoods")
-    if answers is None or answers.isna().any():
+    if "loglikelihoods" not in items:
+        return 0.0
+    scored = items[there]
+    answers = scored["loglikelihoods"]
+    if answers.isna().any():
         return 0.0
     # For acc_mutual_info every answer is scored with and without its question.
     counts = answers.map(len) // (2 if "acc_mutual_info" in scored else 1)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from mbench.report.statistics.pairwise import Pairwise
+from mbench.report.statistics.student import quantile
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,13 @@ def gap_closed(differences: Pairwise, method: int, random: int, unpruned: int) -
     significantly different from zero (Fieller 1954). None where that set is unbounded, because the
     gap itself may be none.
     """
-    from scipy.stats import t as student
-
     gain, gap = differences.centre[method, random], differences.centre[unpruned, random]
     of_gain = differences.variance[method, random]
     of_gap = differences.variance[unpruned, random]
     # (method - random) - (unpruned - random) is method - unpruned, whose variance is known too.
     common = (of_gain + of_gap - differences.variance[method, unpruned]) / 2
     freedom = min(differences.freedom[method, random], differences.freedom[unpruned, random])
-    square = float(student.isf(0.025, freedom)) ** 2
+    square = float(quantile(0.025, freedom)) ** 2
     a, b, c = gap**2 - square * of_gap, gain * gap - square * common, gain**2 - square * of_gain
     if a <= 0 or b**2 < a * c:
         return None

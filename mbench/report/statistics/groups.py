@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from mbench.core.results import UNPRUNED, CellKey, CellResult, Results
+from mbench.core.cell_results import UNPRUNED, CellKey, CellResult
+from mbench.core.results import Results
 from mbench.report.statistics.seed_summaries import Summary, summarize
 
 RANDOM = "random"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mbench.report.statistics.pairwise import Pairwise
+from mbench.report.statistics.student import quantile, upper_tail
 
 NOISE = 1e-12
 """Differences and errors below this come from rounding."""
@@ -12,8 +13,6 @@ NOISE = 1e-12
 
 def p_values(differences: Pairwise) -> np.ndarray:
     """[n, n] two-sided p-values of no difference: the larger of Student's and Hall's."""
-    from scipy.stats import t as student
-
     error, centre = np.sqrt(differences.variance), differences.centre
     # A difference without any spread is certain, if it is one.
     certain = np.where(np.abs(centre) > NOISE, np.copysign(np.inf, centre), 0.0)
@@ -23,7 +22,7 @@ def p_values(differences: Pairwise) -> np.ndarray:
     tails = np.minimum(np.abs(distance), np.abs(corrected))
     # Corrections on different sides of zero agree with no difference.
     tails = np.where(distance * corrected < 0, 0.0, tails)
-    p: np.ndarray = 2 * student.sf(tails, differences.freedom)
+    p: np.ndarray = 2 * upper_tail(tails, differences.freedom)
     return p
 
 
@@ -32,12 +31,10 @@ def bounds(differences: Pairwise, level: np.ndarray | float) -> tuple[np.ndarray
 
     A bound excludes zero exactly where the p-value is below the level.
     """
-    from scipy.stats import t as student
-
     error = np.sqrt(differences.variance)
-    quantile = student.isf(np.asarray(level) / 2, differences.freedom)
-    below = np.maximum(quantile, _before_correction(quantile, differences.skewness))
-    above = np.minimum(-quantile, _before_correction(-quantile, differences.skewness))
+    distance = quantile(np.asarray(level) / 2, differences.freedom)
+    below = np.maximum(distance, _before_correction(distance, differences.skewness))
+    above = np.minimum(-distance, _before_correction(-distance, differences.skewness))
     return differences.centre - below * error, differences.centre - above * error
 
 

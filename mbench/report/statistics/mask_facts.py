@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from mbench.core.results import CellResult, Results
+from mbench.core.cell_results import CellResult
+from mbench.core.results import Results
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from mbench.core.cell_results import CellKey, CellResult
 from mbench.core.evaluation import PERPLEXITY_METRICS, WEIGHT
-from mbench.core.results import CellKey, CellResult
 from mbench.report.statistics.groups import Entry
 from mbench.report.statistics.strata import Stratum
 

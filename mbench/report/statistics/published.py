@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mbench.core.results import CellResult, PublishedCheckpoint, Results
+from mbench.core.cell_results import CellResult, PublishedCheckpoint
+from mbench.core.results import Results
 
 MARK = "published checkpoint"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mbench.core.results import UNPRUNED, CellKey
+from mbench.core.cell_results import UNPRUNED, CellKey
 from mbench.report.statistics.against_random import reversing_seeds, worse_seeds
 from mbench.report.statistics.early import Estimate, estimate_of
 from mbench.report.statistics.families import Comparison, FamilyName
@@ -166,7 +166,7 @@ def _ranking(group: Group, budget: BudgetEntries, score: Score, paired: Paired[C
     early = [
         entry
         for entry in fits
-        if entry not in comparable and estimate_of(entry, score, unpruned, errors=False) is not None
+        if entry not in comparable and estimate_of(entry, score, unpruned) is not None
     ]
     placed = Placed(group, budget, score, paired, comparable, early, full)
     unranked = tuple(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from mbench.core.cell_results import CellResult
 from mbench.core.evaluation import LOWER_IS_BETTER, Metric
-from mbench.core.results import CellResult, Results
+from mbench.core.results import Results
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,9 @@ class Summary:
 def summarize(values: Iterable[float]) -> Summary:
     """Mean, sample standard deviation and range of one figure over seeds."""
     array = np.fromiter(values, float)
+    if len(array) == 1:  # most methods have one mask, and a page has thousands of their figures
+        only = float(array[0])
+        return Summary(only, math.nan, only, only, 1)
     with np.errstate(invalid="ignore"):  # an infinite perplexity has no deviation
-        std = float(array.std(ddof=1)) if len(array) > 1 else math.nan
+        std = float(array.std(ddof=1)) if len(array) else math.nan
     return Summary(float(array.mean()), std, float(array.min()), float(array.max()), len(array))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mbench.core.cell_results import CellResult
 from mbench.core.evaluation import LOWER_IS_BETTER
-from mbench.core.results import CellResult
 from mbench.report.statistics.boards import Board
 
 NORMAL = 1.96

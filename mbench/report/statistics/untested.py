@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mbench.core.results import CellKey
+from mbench.core.cell_results import CellKey
 from mbench.report.statistics.families import FamilyName
 from mbench.report.statistics.floors import Floor
 from mbench.report.statistics.groups import Entry

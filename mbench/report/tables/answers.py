@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mbench.core.results import UNPRUNED
+from mbench.core.cell_results import UNPRUNED
 from mbench.report.statistics.answer_shapes import AnswerShapes, AnswersOf
 from mbench.report.statistics.boards import Board
 from mbench.report.tables.table import MISSING, Cell, Column, Row, Table

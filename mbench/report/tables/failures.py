@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mbench.core.results import LACKS, UNPRUNED, CellResult
+from mbench.core.cell_results import LACKS, UNPRUNED, CellResult
 from mbench.report.statistics.boards import RunBoards
 from mbench.report.tables.table import Cell, Column, Row, Table
 from mbench.report.words import percent

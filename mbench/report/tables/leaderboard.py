@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from mbench.core.cell_results import UNPRUNED, CellResult, LeftOut, TaskStatus
 from mbench.core.evaluation import LOWER_IS_BETTER
-from mbench.core.results import UNPRUNED, CellResult, LeftOut, TaskStatus
 from mbench.report.statistics.boards import Board
 from mbench.report.statistics.early import lines_of, value_or_early
 from mbench.report.statistics.families import Comparison

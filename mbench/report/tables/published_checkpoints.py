@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mbench.core.results import CellResult, Results
+from mbench.core.cell_results import CellResult
+from mbench.core.results import Results
 from mbench.report.statistics.boards import RunBoards
 from mbench.report.statistics.published import differs_in_words, experts_in_words
 from mbench.report.tables.table import MISSING, Cell, Column, Row, Table

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from mbench.core.results import CellResult, Results
+from mbench.core.cell_results import CellResult
+from mbench.core.results import Results
 from mbench.report.figures_of_papers import Figure, Published
 from mbench.report.statistics.boards import GroupBoards
 from mbench.report.statistics.groups import Group

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mbench.core.results import Footprint, Saving, Spread
+from mbench.core.savings import Footprint, Saving, Spread
 from mbench.report.statistics.boards import GroupBoards, RunBoards
 from mbench.report.statistics.scores import Score
 from mbench.report.tables.table import MISSING, Cell, Column, Row, Table

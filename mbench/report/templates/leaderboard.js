@@ -90,8 +90,12 @@ boards.then((data) => {
       const reference = label === "none" ? board.unpruned : board.random;
       if (reference) rows.push({ ...reference, label, names: [label], kind: "base", tasks: figures(label) });
     }
+    // Without the score, but with figures of some tasks.
+    for (const { name, why, seeds } of board.unranked.filter((own) => measured(view, own))) {
+      rows.push({ label: name, names: [name], why, seeds, score: null, kind: "rest", tasks: figures(name) });
+    }
     for (const row of rows) {
-      row.compared = compare(board, row.label, view.reference);
+      row.compared = row.why ? null : compare(board, row.label, view.reference);
       row.won = wonAndLost(view, row.label, view.itemsAgainst);
       const at = board.rows.findIndex((own) => own.label === row.label);
       // Against the unpruned model, whatever the rest is compared with.
@@ -103,6 +107,12 @@ boards.then((data) => {
     return rows;
   }
 
+  const measured = (view, { name }) => name in view.budget.partly
+    || (view.budget.tasks[name] ?? []).some((figure) => typeof figure === "number");
+
+  // Mean of the seeds that have a task, and how many they are; undefined where all or none have it.
+  const partly = (view, row, task) => view.budget.partly[row.names[0]]?.[task];
+
   // Of methods that share a row, a mark of some of them says whose it is.
   function marksOf(view, row) {
     const each = row.names.map((name) => view.budget.facts[name]?.marks ?? []);
@@ -110,7 +120,7 @@ boards.then((data) => {
       (each.every((own) => own.includes(mark)) ? mark : `${nameOf(row.names[at])}: ${mark}`))));
   }
 
-  const EARLY = "Early: bounds of the difference that hold for all masks of the budget at once, for items not evaluated and for others like them; no test, no p-value";
+  const EARLY = "Early: estimated from some of the items. Intervals of differences hold for the whole family at once, and however often was looked; there is no p-value";
 
   // Lines on how an early figure came about; none where all items were evaluated.
   const earlyLines = (view, row, task) => view.budget.early[row.names[0]]?.[task] ?? [];
@@ -156,7 +166,10 @@ boards.then((data) => {
         id: `task:${task.name}`, head: task.name, small: task.metric + (task.higher ? "" : " ↓"), task: true,
         untold: view.budget.boards[`task:${task.name}`]?.untested.methods, hidden: !view.score.tasks.includes(task.name), term: task.metric.split(",")[0].replace("_", "-"),
         value: (row) => (typeof row.tasks[at] === "number" ? row.tasks[at] : undefined), best: task.higher ? -1 : 1,
-        text: (row) => (typeof row.tasks[at] === "number" ? figure(task, row.tasks[at]) : row.tasks[at] ?? "–"),
+        text: (row) => {
+          const found = partly(view, row, task.name)?.[0] ?? row.tasks[at];
+          return typeof found === "number" ? figure(task, found) : found ?? "–";
+        },
       });
       const answers = view.budget.answers[task.name];
       if (!answers) return;
@@ -203,7 +216,7 @@ boards.then((data) => {
   }
 
   function dots(view, row, axis, at) {
-    const svg = shape("svg", { class: `dots ${row.kind}`, "aria-hidden": "true" });
+    const svg = shape("svg", { class: `dots ${row.kind}${row.early || row.compared?.early ? " early" : ""}`, "aria-hidden": "true" });
     for (const tick of axis.ticks) shape("line", { class: "grid", x1: `${axis.place(tick)}%`, x2: `${axis.place(tick)}%`, y1: 0, y2: "100%" }, svg);
     if (at !== null) shape("line", { class: "mean", x1: `${axis.place(at)}%`, x2: `${axis.place(at)}%`, y1: 0, y2: "100%" }, svg);
     if (row.compared?.tested && at !== null) {
@@ -243,21 +256,29 @@ boards.then((data) => {
       const line = body.insertRow();
       line.className = row.kind;
       const name = element("th", { scope: "row", title: row.names.map(nameOf).join(" = ") });
-      const drawn = row.seeds > 1 || row.label === "random";
+      const drawn = row.seeds > 1 || (row.label === "random" && !row.why);
       name.append(element("span", { className: "name" }, nameOf(row.label)),
         drawn ? " " : "",
-        drawn ? element("small", {}, `mean of ${row.seeds ?? 1}`) : "",
-        row.early ? element("small", { className: "mark", title: EARLY }, "early") : "",
+        drawn ? element("small", {}, row.why ? `${row.seeds} seeds` : `mean of ${row.seeds ?? 1}`) : "",
+        row.early ? element("a", { className: "mark", href: "#term-early", title: EARLY }, "early") : "",
         row.rank ? element("small", { className: "phone" }, `rank ${[...new Set(row.rank)].join("–")}`) : "");
       for (const mark of marksOf(view, row)) name.append(element("small", { className: "mark" }, mark));
       line.append(name);
-      for (const column of shown) line.append(cellOf(view, row, column, axis, at));
+      // Why there is no score stands where it and its difference would.
+      const instead = row.why ? shown.filter(({ id }) => id === "score" || id === "difference") : [];
+      for (const column of shown) {
+        if (!instead.includes(column)) line.append(cellOf(view, row, column, axis, at));
+        else if (column === instead[0]) line.append(element("td", { colSpan: instead.length, className: "failed why", title: row.why }, row.why));
+      }
     }
-    for (const own of [...view.board.unranked, ...view.budget.gaps]) {
+    const narrow = matchMedia("(max-width: 760px)").matches;
+    for (const own of [...view.board.unranked.filter((own) => !measured(view, own)), ...view.budget.gaps]) {
       const line = body.insertRow();
       line.className = "unranked";
       line.append(element("th", { scope: "row", title: own.name }, element("span", { className: "name" }, own.name)));
-      line.append(element("td", { colSpan: shown.length, className: "failed", title: own.why }, own.why));
+      // Columns that a phone does not show would take their share of its width.
+      const spans = narrow ? shown.filter((column) => /^c-(score|difference)/.test(kindOf(column))).length : shown.length;
+      line.append(element("td", { colSpan: spans || 1, className: "failed why", title: own.why }, own.why));
     }
     return table;
   }
@@ -323,8 +344,9 @@ boards.then((data) => {
     } else {
       const text = column.text(row);
       cell.append(text);
-      for (const line of column.task ? earlyLines(view, row, column.head) : []) cell.append(element("small", { className: "early" }, line));
-      if (column.task && typeof row.tasks[data.tasks.findIndex((task) => `task:${task.name}` === column.id)] === "string") cell.classList.add("failed");
+      const some = column.task ? partly(view, row, column.head) : undefined;
+      for (const line of column.task ? [...(some?.slice(1) ?? []), ...earlyLines(view, row, column.head)] : []) cell.append(element("small", { className: "early" }, line));
+      if (column.task && !some && typeof row.tasks[data.tasks.findIndex((task) => `task:${task.name}` === column.id)] === "string") cell.classList.add("failed");
     }
     return cell;
   }
@@ -414,7 +436,7 @@ boards.then((data) => {
       " Rank: the places that the pairs told apart allow. Unpruned and random have none, and their intervals belong to families of their own."];
     const few = view.board.units.map(([task, unit, count]) => `${task} ${count} ${unit}`).join(", ");
     const some = Object.keys(view.budget.early).length;
-    const early = some ? ` ${EARLY}. Two are told apart where zero is outside.` : "";
+    const early = some ? ` ${EARLY}. Two are told apart where zero is outside. Below a task's figure: its items, half the interval of the difference to unpruned, and why no more were evaluated.` : "";
     return [parts.join(""), ` ${some ? "What is whole rests" : "Rests"} on: ${few}.`, early];
   }
 

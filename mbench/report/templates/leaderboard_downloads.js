@@ -14,7 +14,7 @@ const leaderboardDownloads = (rows, tasks) => {
       return {
         model: view.model.name, router: view.model.router, kept: view.budget.retain, score: view.score.name,
         method: nameOf(row.label), rank_best: row.rank?.[0] ?? null, rank_worst: row.rank?.[1] ?? null,
-        tied_for_best: row.tied ?? null, value: row.score, seeds: row.seeds ?? 1, std: row.std ?? null,
+        tied_for_best: row.tied ?? null, value: row.score, no_value_because: row.why ?? null, seeds: row.seeds ?? 1, std: row.std ?? null,
         minimum: row.range?.[0] ?? null, maximum: row.range?.[1] ?? null,
         gap_closed: row.gap?.[0] ?? null, gap_closed_low: row.gap?.[1] ?? null, gap_closed_high: row.gap?.[2] ?? null,
         masks_beaten: row.beaten ?? null, reference: nameOf(view.reference), difference: c?.value ?? null,

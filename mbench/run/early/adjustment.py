@@ -18,21 +18,21 @@ PENALTIES = np.logspace(-3, 2, 11)
 
 @dataclass(frozen=True)
 class Adjusted:
-    """An estimate from a simple random sample of units without replacement."""
+    """Estimates of several masks from one simple random sample of units without replacement."""
 
-    mean: float
-    """Of all units."""
+    means: np.ndarray
+    """float64 [m], of all units."""
     residuals: np.ndarray
-    """float64 [n], by how much the outcomes differ from what was predicted without them."""
+    """float64 [n, m], by how much the outcomes differ from what was predicted without them."""
 
 
 def adjusted(
     values: np.ndarray, sample: np.ndarray, predictors: np.ndarray, rng: np.random.Generator
 ) -> Adjusted:
-    """Estimate the mean over all units from the outcomes of some.
+    """Estimate means over all units from the outcomes of some.
 
     Args:
-        values: float64 [n], of the sample.
+        values: float64 [n, m], of the sample.
         sample: int64 [n], its units.
         predictors: float64 [N, p], of all units.
         rng: puts the sample into folds.
@@ -42,38 +42,41 @@ def adjusted(
     other folds that its regression was fitted on, hence no bias. With all units it is their mean.
     """
     count, total = len(values), len(predictors)
-    residuals = np.empty(count)
+    residuals = np.empty(values.shape)
     unseen = np.ones(total, bool)
     unseen[sample] = False
+    left = total - count
+    unseen_sum = predictors[unseen].sum(0)
     folds = rng.permutation(count) % FOLDS
-    predicted = 0.0
+    predicted = np.zeros(values.shape[1])
     for fold in range(FOLDS):
         inside = folds == fold
-        slope, level = ridge(predictors[sample[~inside]], values[~inside])
-        residuals[inside] = values[inside] - predictors[sample[inside]] @ slope - level
-        share = inside.sum() / count
-        predicted += share * (predictors[unseen] @ slope + level).sum()
-    left = total - count
-    mean = (values.sum() + predicted + left * residuals.mean()) / total
-    return Adjusted(float(mean), residuals)
+        slopes, levels = ridge(predictors[sample[~inside]], values[~inside])
+        residuals[inside] = values[inside] - predictors[sample[inside]] @ slopes - levels
+        predicted += inside.sum() / count * (unseen_sum @ slopes + left * levels)
+    means = (values.sum(0) + predicted + left * residuals.mean(0)) / total
+    return Adjusted(means, residuals)
 
 
-def ridge(predictors: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, float]:
-    """Slopes [p] and level; the penalty is that of least squared error on items left out singly.
+def ridge(predictors: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Slopes [p, m] and levels [m] for values [n, m].
 
-    Without a penalty on the level, and on standardised predictors.
+    Each with the penalty of least squared error on items left out singly; without a penalty on the
+    level, and on standardised predictors.
     """
-    centre, level = predictors.mean(0), float(values.mean())
+    centre, level = predictors.mean(0), values.mean(0)
     spread = predictors.std(0)
     spread[spread <= 1e-12 * (1 + np.abs(centre))] = np.inf  # constant: tells nothing
     left, strengths, right = np.linalg.svd((predictors - centre) / spread, full_matrices=False)
     count = len(values)
-    along = left.T @ (values - level)
+    centred = values - level
+    along = left.T @ centred
     errors = []
     for penalty in count * PENALTIES:
         shrunk = strengths**2 / (strengths**2 + penalty)
-        own = left**2 @ shrunk + 1 / count
-        errors.append(np.mean(((values - level - left @ (shrunk * along)) / (1 - own)) ** 2))
-    penalty = count * PENALTIES[int(np.argmin(errors))]
-    slope = right.T @ (strengths / (strengths**2 + penalty) * along) / spread
-    return slope, level - float(centre @ slope)
+        own = (left**2 @ shrunk + 1 / count)[:, None]
+        errors.append((((centred - left @ (shrunk[:, None] * along)) / (1 - own)) ** 2).mean(0))
+    penalties = count * PENALTIES[np.argmin(errors, axis=0)]
+    factors = strengths[:, None] / (strengths[:, None] ** 2 + penalties)
+    slopes = right.T @ (factors * along) / spread[:, None]
+    return slopes, level - centre @ slopes

@@ -2,8 +2,9 @@
 
 The unpruned model comes first, on all items. With a precision alone, mask after mask is looked at
 until each of its differences is known that well. With hours, every mask is looked at once before
-any is looked at again, and a mask that is told from all others at its budget, or can no longer be
-the best of them, is left alone: the time goes to those that are not.
+any is looked at again, method after method at all budgets, and a mask that is told from all others
+at its budget, or can no longer be the best of them, is left alone: the time goes to those that are
+not.
 """
 
 from __future__ import annotations
@@ -13,39 +14,58 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from mbench.core.early import EarlyGoal, Ending
+from mbench.core.cell_results import TaskStatus
+from mbench.core.early import EarlyFigure, EarlyGoal, Ending
 from mbench.core.errors import StoreError
 from mbench.core.evaluation import LOWER_IS_BETTER
-from mbench.core.results import TaskStatus
 from mbench.plan.tasks import TaskSize
+from mbench.run.early.hours import (
+    NO_TIME,
+    NOTHING_IN_TIME,
+    Lacking,
+    end_of_masks,
+    lacking_of_checkpoints,
+    masks_by_turns,
+    no_time_for,
+)
 from mbench.run.early.known import Cell, Known
 from mbench.run.early.verdict import standing
 from mbench.run.early.words import in_words
 from mbench.run.executor import threads_of
+from mbench.run.masked_models import unpruned
 from mbench.storage.store import Key
 
 if TYPE_CHECKING:
     from mbench.plan.plan import Plan
-    from mbench.run.evaluation_stage import EvaluationStage, Pending
-    from mbench.run.session import ModelSession
+    from mbench.run.evaluation_stage import EvaluationStage
+    from mbench.run.masked_models import Pending
 
-NO_TIME = TaskStatus("interrupted", "the hours were over before this")
 NOTHING_TO_COMPARE = TaskStatus("blocked", "the unpruned model has no outcome to compare with")
 
 
 class Early:
     """An `Executor` that ends when a goal is reached; this process alone."""
 
+    side_by_side = None  # how many items each mask needs shows only as it works
+
     def __init__(self, plan: Plan, goal: EarlyGoal) -> None:
         """For the models of a plan."""
         self._plan = plan
         self._goal = goal
+        self.hours = goal.hours
 
     def evaluate(self, stage: EvaluationStage, pending: Sequence[Pending]) -> None:
         """Evaluate as many items as the goal asks for."""
+        wanted = self._plan.suite.processes
+        if wanted > 1 and pending:
+            stage.session.progress.warning(
+                f"early verdicts are found in one process, not in {wanted}: what a mask still needs"
+                " depends on what all others have shown by then"
+            )
         with threads_of(self._plan), stage.session.timed("evaluate"):
             Course(stage, self._goal).run(pending)
 
@@ -54,30 +74,41 @@ class Course:
     """The looks of one model's masks."""
 
     def __init__(self, stage: EvaluationStage, goal: EarlyGoal) -> None:
-        """Time runs from the start of the run; models get equal parts of what is left."""
-        self._session = session = stage.session
+        """Time runs from the start of the run; models get equal parts of it."""
+        self._session = stage.session
         self._stage = stage
         self._goal = goal
         self._cells: list[Cell] = []
         self._known = Known(stage, [])
-        self._end = None if goal.hours is None else _end(session, goal.hours)
+
+    @cached_property
+    def _lacking(self) -> list[Lacking]:
+        return lacking_of_checkpoints(self._session)
+
+    @property
+    def _end(self) -> float | None:
+        """When time is over; asked anew, since what must be left is known better and better."""
+        hours = self._goal.hours
+        return None if hours is None else end_of_masks(self._session, hours, self._lacking)
 
     def run(self, pending: Sequence[Pending]) -> None:
         """Look at all masks until each task of each has had enough items."""
-        first = [item for item in pending if item.masked.identity == self._stage.unpruned.identity]
-        if self._end is not None and time.monotonic() >= self._end:
-            for item in pending:
-                for task in item.tasks:
-                    if self._stage.looks(task) is not None:
-                        self._lack(self._stage.key(item.masked, task), NO_TIME)
-            return
-        self._stage.run_untimed(first)
-        others = [item for item in pending if not any(item is each for each in first)]
+        full = unpruned(self._session).identity
+        first = [item for item in pending if item.masked.identity == full]
+        others = [item for item in pending if item.masked.identity != full]
+        if self._goal.hours is None:
+            self._stage.run_untimed(first)
+        else:
+            others = masks_by_turns(self._session, others)
+            for item in first:
+                self._whole_in_time(item)
         self._cells = list(self._open(others))
         self._known = Known(self._stage, self._cells)
+        self._leave_without_comparison()
         self._tell_total()
         rounds: Iterable[int | None] = [None]
-        if self._end is not None:
+        if self._goal.hours is not None:
+            self._tell_what_does_not_suffice()
             rounds = range(1, 1 + max((cell.looks.count for cell in self._cells), default=0))
         for until in rounds:
             for _, cells in groupby(self._cells, key=lambda cell: cell.masked.identity):
@@ -85,13 +116,58 @@ class Course:
             if until is not None:
                 self._leave_alone()
 
+    def _whole_in_time(self, item: Pending) -> None:
+        """The unpruned model on all items of each task, look by look as far as the hours go."""
+        self._cells = cells = list(self._open([item]))
+        self._tell_total()
+        with self._stage.active(item.masked, [cell.task for cell in cells]):
+            for cell in cells:
+                with self._failures_of(cell):
+                    while not cell.ended:
+                        left = len(cell.tables) < cell.looks.count
+                        if left and not self._time_for(cell):
+                            cell.ended = True
+                            why = no_time_for(self._seconds(cell))
+                            self._stage.lack(item.masked, cell.task, why)
+                        elif left and cell.looks.count > 1:
+                            number = len(cell.tables)
+                            cell.tables.append(self._stage.look(item.masked, cell.task, number))
+                        else:
+                            self._whole(cell)
+        self._stage.show(item.masked, *self._figures(cells))
+
+    def _leave_without_comparison(self) -> None:
+        """No looks at tasks of which the unpruned model has no outcome; wholes say something."""
+        for cell in self._cells:
+            if cell.looks.count > 1 and self._known.population(cell.task) is None:
+                cell.ended = True
+                key = self._stage.key(unpruned(self._session), cell.task)
+                found = self._session.outcome.evaluation_problems.get(key)
+                over = found is not None and found.status == "interrupted"
+                why = NOTHING_IN_TIME if over else NOTHING_TO_COMPARE
+                self._lack(self._stage.key(cell.masked, cell.task), why)
+
+    def _tell_what_does_not_suffice(self) -> None:
+        """Say beforehand that the hours are too few for a first look at each mask."""
+        if (end := self._end) is None:
+            return
+        unseen = [cell for cell in self._cells if not cell.ended and not cell.tables]
+        needed = sum(self._seconds(cell, 1) for cell in unseen)
+        left = max(0.0, end - time.monotonic())
+        if needed > left:
+            self._session.progress.warning(
+                f"{self._session.model.name}: a first look at each mask takes about"
+                f" {needed / 3600:.2g} hours, {left / 3600:.2g} are left: some will have"
+                " none, and are looked at first if this is run again"
+            )
+
     def _open(self, pending: Iterable[Pending]) -> Iterator[Cell]:
         """The cells of tasks that are prepared, with the looks that are stored."""
         for item in pending:
             for task in item.tasks:
-                looks = self._stage.looks(task)
-                if looks is None:
+                if task not in self._stage.tasks:
                     continue
+                looks = self._stage.tasks.looks(task)
                 cell = Cell(item.masked, task, looks)
                 for number in range(looks.count):
                     table = self._stage.stored_look(item.masked, task, number)
@@ -102,6 +178,11 @@ class Course:
 
     def _look(self, cells: list[Cell], until: int | None) -> None:
         """Have each task of one mask make looks, `until` so many or until it has had enough."""
+        before = {
+            cell.task.name: len(cell.tables)
+            for cell in cells
+            if cell.ended or cell.found is not None
+        }
         for cell in cells:
             if cell.found is None:  # of looks that were stored
                 with self._failures_of(cell):
@@ -114,7 +195,8 @@ class Course:
                     with self._failures_of(cell):
                         self._look_at(cell, until)
         self._tell_total()
-        self._stage.show(cells[0].masked, self._figures(cells))
+        told = [cell for cell in cells if before.get(cell.task.name) != len(cell.tables)]
+        self._stage.show(cells[0].masked, *self._figures(told))
 
     def _look_at(self, cell: Cell, until: int | None) -> None:
         while _goes_on(cell, until):
@@ -153,13 +235,16 @@ class Course:
             return
         # Should nothing be added to it, this is what is known.
         self._session.outcome.early[key] = figure
+        self._session.outcome.looked[key] = cell.looked()
         if self._goal.precision is not None and cell.found.half <= self._goal.precision:
             self._leave(cell, "precise")
 
     def _whole(self, cell: Cell) -> None:
         """All looks are there; or the only one is evaluated."""
         cell.ended = True
-        self._session.outcome.early.pop(self._stage.key(cell.masked, cell.task), None)
+        key = self._stage.key(cell.masked, cell.task)
+        self._session.outcome.early.pop(key, None)
+        self._session.outcome.looked.pop(key, None)
         if cell.tables:
             self._stage.finish(cell.masked, cell.task, cell.tables)
         else:
@@ -193,7 +278,8 @@ class Course:
                 going_on[cell.task.name, self._known.retain(cell)].append(cell)
         for cells in going_on.values():
             lower = cells[0].task.metric in LOWER_IS_BETTER
-            ends = standing(self._known.at_budget(cells[0]), lower_is_better=lower)
+            intervals = self._known.at_budget(cells[0])
+            ends = standing(intervals, lower_is_better=lower, seeds=self._known.seeds)
             for cell in cells:
                 if cell.masked.identity in ends:
                     self._leave(cell, ends[cell.masked.identity])
@@ -201,17 +287,23 @@ class Course:
 
     def _time_for(self, cell: Cell) -> bool:
         """Whether the next look is expected to end in time."""
-        if self._end is None:
-            return True
-        session, part = self._session, cell.looks.parts[len(cell.tables)]
-        digest = session.plan.task_size_key(session.model, cell.task).digest
-        size = TaskSize(part.items, part.tokens, part.generated)
-        takes = session.speeds.speeds().of(digest, 0.0).seconds(size)
-        return time.monotonic() + takes <= self._end
+        end = self._end
+        return end is None or time.monotonic() + self._seconds(cell, 1) <= end
 
-    def _figures(self, cells: Sequence[Cell]) -> dict[str, float]:
-        """Of one mask, by task."""
-        outcome, figures = self._session.outcome, {}
+    def _seconds(self, cell: Cell, looks: int | None = None) -> float:
+        """What so many more looks are expected to take, or all; 0 where no speed is known yet."""
+        session, there = self._session, len(cell.tables)
+        speed = session.speeds.speeds().of(
+            session.plan.task_size_key(session.model, cell.task).digest, 0.0
+        )
+        end = None if looks is None else there + looks
+        sizes = (TaskSize(p.items, p.tokens, p.generated) for p in cell.looks.parts[there:end])
+        return sum(map(speed.seconds, sizes))
+
+    def _figures(self, cells: Sequence[Cell]) -> tuple[dict[str, float], dict[str, EarlyFigure]]:
+        """Of one mask, by task; and what is known of those that are estimated."""
+        outcome, figures = self._session.outcome, dict[str, float]()
+        early = {}
         for cell in cells:
             key = self._stage.key(cell.masked, cell.task)
             if key in outcome.evaluations:
@@ -219,7 +311,8 @@ class Course:
                 figures[cell.task.name] = metrics[cell.task.metric]
             elif key in outcome.early:
                 figures[cell.task.name] = outcome.early[key].figure
-        return figures
+                early[cell.task.name] = outcome.early[key]
+        return figures, early
 
     def _lack(self, key: Key, reason: TaskStatus) -> None:
         self._session.outcome.evaluation_problems.setdefault(key, reason)
@@ -231,11 +324,3 @@ class Course:
 
 def _goes_on(cell: Cell, until: int | None) -> bool:
     return not cell.ended and (until is None or len(cell.tables) < until)
-
-
-def _end(session: ModelSession, hours: float) -> float:
-    """When the model's time is over, on the monotonic clock."""
-    models = session.plan.models
-    place = models.index(session.model) if session.model in models else len(models) - 1
-    now, over = time.monotonic(), session.outcome.begun + 3600 * hours
-    return now + (over - now) / (len(models) - place)

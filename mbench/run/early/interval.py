@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import stats
 
 
 def half_widths(
@@ -19,11 +18,16 @@ def half_widths(
         error: in (0, 1), for both ends together.
         most: the most that one unit can differ from its prediction; None where there is no bound.
 
-    Three things make normal theory hold with few or rare disagreements: one unit that differs by
+    Three things make normal theory hold with few or rare disagreements. One unit that differs by
     `most`, or as much as any that was seen, in either direction is added (after Bonett and Price
-    2012); the degrees of freedom are those of the variance's own error (Satterthwaite 1946); and
-    each end is the wider of Student's and of that corrected for skew (Hall 1992).
+    2012), but counts the less the more were seen: half of it where four were, or what amounts to
+    four. The degrees of freedom are those of the variance's own error (Satterthwaite 1946). And
+    ends are corrected for skew (Hall 1992); of losses, whose tails no bound holds, each is the
+    wider of that and Student's.
     """
+    # Of no use to a report without early figures. `scipy.stats` would take a second to load.
+    from scipy.special import stdtrit
+
     count = len(residuals)
     left = 1 - count / total
     if left <= 0:
@@ -32,17 +36,29 @@ def half_widths(
         return math.inf, math.inf
     centred = residuals - residuals.mean()
     added = float(np.abs(centred).max()) if most is None else most
-    every = np.concatenate([centred, [added, -added]])
-    variance = float((every**2).sum()) / (count - 1)
-    if variance == 0:
+    if added == 0:
         return 0.0, 0.0
-    kurtosis = float((every**4).sum()) / count / variance**2
-    freedom = max(1.0, 2 * count / max(kurtosis - 1, 2 * count / (count - 1)))
+    weight = unseen_weight(centred, added)
+    variance = (float((centred**2).sum()) + 2 * weight * added**2) / (count - 1)
+    fourth = float((centred**4).sum()) + 2 * weight * added**4
+    freedom = freedom_of(variance, fourth / count, count)
     spread = math.sqrt(variance / count * left)
-    critical = float(stats.t.isf(error / 2, freedom))
-    skew = float((every**3).sum()) / count / variance**1.5 * _skew_left(count, total)
+    critical = -float(stdtrit(freedom, error / 2))  # Student's
+    skew = float((centred**3).sum()) / count / variance**1.5 * _skew_left(count, total)
     low, high = (_corrected(sign * critical, skew, count) for sign in (-1, 1))
-    return spread * max(critical, high), spread * max(critical, -low)
+    if most is None:
+        low, high = min(low, -critical), max(high, critical)
+    return spread * high, -spread * low
+
+
+def unseen_weight(centred: np.ndarray, added: float) -> float:
+    """What a unit counts that is added to those seen: 1 where none differs, 1/2 where four do."""
+    return 1 / (1 + float(((centred / added) ** 2).sum()) / 4)
+
+
+def freedom_of(variance: float, fourth: float, count: int) -> float:
+    """Degrees of freedom of a variance of so many values with this fourth central moment."""
+    return max(1.0, 2 * count / max(fourth / variance**2 - 1, 2 * count / (count - 1)))
 
 
 def _skew_left(count: int, total: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -9,17 +10,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mbench.core.early import EarlyFigure
+from mbench.core.evaluation import PERPLEXITY_METRICS
 from mbench.core.interfaces import RouterMode
 from mbench.plan.tasks import PlannedTask
 from mbench.run.early.population import Population
 from mbench.run.early.verdict import Interval, Verdict, verdict
-from mbench.run.looks import TaskLooks
+from mbench.run.looks import TaskLooks, error_share
+from mbench.run.masked_models import asked, made, retained, unpruned
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from mbench.core.evaluation import Evaluation
-    from mbench.run.evaluation_stage import EvaluationStage, MaskedModel
+    from mbench.run.evaluation_stage import EvaluationStage
+    from mbench.run.masked_models import MaskedModel
+    from mbench.run.session import ModelSession
 
 MOST_PREDICTORS = 24
 """Masks that an estimate is adjusted by, beside the unpruned model: those of the next budgets."""
@@ -40,6 +45,10 @@ class Cell:
     found: Verdict | None = None
     ended: bool = False
 
+    def looked(self) -> pd.DataFrame:
+        """Its items as `CellResult.looked` has them."""
+        return looked(self.looks, self.task.metric, self.tables)
+
     @property
     def left(self) -> int:
         """Forward tokens of the looks that were not made."""
@@ -57,9 +66,11 @@ class Known:
         self._cells = {(cell.masked.identity, cell.task.name): cell for cell in cells}
         self._populations: dict[str, Population] = {}
         self._columns: dict[tuple[str, Mask], np.ndarray] = {}
-        made = list(stage.retained())
-        self._masks = {masked.identity: masked for masked, _ in made}
-        self._retain = {masked.identity: retain for masked, retain in made}
+        found = list(retained(stage.session))
+        self._masks = {masked.identity: masked for masked, _ in found}
+        self._retain = {masked.identity: retain for masked, retain in found}
+        self.seeds = _seeds(stage.session)
+        """For each mask, those of its methods at its budget with all seeds."""
 
     def judge(self, cell: Cell) -> EarlyFigure | None:
         """Estimate from a cell's looks; None where the unpruned model has no outcome."""
@@ -75,7 +86,7 @@ class Known:
             population,
             cell.tables,
             np.concatenate(columns, 1),
-            cell.looks.count - 1,
+            error_share(cell.looks.count, len(cell.tables)),
             masks,
             len(self._session.plan.tasks),
         )
@@ -98,7 +109,6 @@ class Known:
             among_high=among[1],
             overall_low=overall[0],
             overall_high=overall[1],
-            stderr=population.item_error(cell.tables),
             masks=masks,
             predictors=1 + len(finished),
             ended="out of time",
@@ -111,11 +121,15 @@ class Known:
     def population(self, task: PlannedTask) -> Population | None:
         """A task's items; None where the unpruned model has no outcome."""
         if task.name not in self._populations:
-            full = self._whole(self._stage.unpruned, task)
-            looks = self._stage.looks(task)
-            if full is None or looks is None:
+            full = self._whole(unpruned(self._session), task)
+            if full is None or task not in self._stage.tasks:
                 return None
+            looks = self._stage.tasks.looks(task)
             self._populations[task.name] = Population(full.items, looks.unit, task.metric)
+            places = {name: at for at, name in enumerate(full.items["item"])}
+            tables = [full.items.iloc[[places[n] for n in names]] for names in looks.names]
+            key = self._stage.key(unpruned(self._session), task)
+            self._session.outcome.looked[key] = looked(looks, task.metric, tables)
         return self._populations[task.name]
 
     def at_budget(self, cell: Cell) -> dict[Mask, Interval]:
@@ -130,7 +144,7 @@ class Known:
     def _asked(self, retain: float, task: PlannedTask) -> Sequence[tuple[str, RouterMode]]:
         """Masks of a budget that are evaluated on a task."""
         same = [each for each in self._masks if self._retain[each] == retain]
-        return [each for each in same if task in self._stage.asked(self._masks[each])]
+        return [each for each in same if task in asked(self._session, self._masks[each])]
 
     def _interval(self, masked: MaskedModel, task: PlannedTask) -> Interval | None:
         if self._stage.key(masked, task) in self._session.outcome.evaluation_problems:
@@ -150,7 +164,7 @@ class Known:
         yield from [each for each in masks if self._whole(each, cell.task)][:MOST_PREDICTORS]
 
     def _told(self, task: PlannedTask, masked: MaskedModel | None) -> np.ndarray:
-        masked = masked or self._stage.unpruned
+        masked = masked or unpruned(self._session)
         place = (task.name, masked.identity)
         if place not in self._columns:
             whole, population = self._whole(masked, task), self.population(task)
@@ -161,3 +175,31 @@ class Known:
 
     def _whole(self, masked: MaskedModel, task: PlannedTask) -> Evaluation | None:
         return self._session.outcome.evaluations.get(self._stage.key(masked, task))
+
+
+def looked(looks: TaskLooks, metric: str, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """A mask's outcomes of a task's first looks, as `CellResult.looked` has them."""
+    import pandas as pd
+
+    units = dict(zip(looks.whole.item_names, looks.unit.tolist(), strict=True))
+    value = "nll" if metric in PERPLEXITY_METRICS else metric
+    joined = pd.concat(tables, ignore_index=True)
+    return pd.DataFrame(
+        {
+            "item": joined["item"],
+            "unit": joined["item"].map(units).astype("int32"),
+            "look": np.repeat(np.arange(len(tables), dtype="int8"), [len(own) for own in tables]),
+            "value": joined[value].astype(float),
+        }
+    )
+
+
+def _seeds(session: ModelSession) -> dict[Mask, set[Mask]]:
+    of_method: dict[tuple[str, float], set[Mask]] = defaultdict(set)
+    for cell, masked in made(session):
+        of_method[cell.method.name, cell.budget.retain].add(masked.identity)
+    found: dict[Mask, set[Mask]] = defaultdict(set)
+    for masks in of_method.values():
+        for each in masks:
+            found[each] |= masks
+    return found

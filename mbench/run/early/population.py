@@ -71,6 +71,15 @@ class Population:
         """The unpruned model's mean of all parts."""
         return float(self.parts(self.full)[1].mean())
 
+    @cached_property
+    def documents(self) -> np.ndarray:
+        """int64 [units]: the document of each, from 0, of texts; of a window with several, the
+        first."""
+        _, document = np.unique(self.full["document"].to_numpy(), return_inverse=True)
+        first = np.unique(self.unit, return_index=True)[1]
+        found: np.ndarray = document[first]
+        return found
+
     def rows(self, items: pd.DataFrame) -> np.ndarray:
         """int64, the places of a table's items among all."""
         return np.array([self.place[name] for name in items["item"]], np.int64)
@@ -87,24 +96,6 @@ class Population:
         units = np.unique(self.unit[rows])
         return units, found[units]
 
-    def item_error(self, tables: Sequence[pd.DataFrame]) -> float:
-        """Standard error that the difference to the unpruned model has over all of the units.
-
-        From the units of the tables; those of one document count as one.
-        """
-        found = [self.parts(table) for table in tables]
-        units = np.concatenate([own for own, _ in found])
-        apart = np.concatenate([parts for _, parts in found]) - self.parts(self.full)[1][units]
-        apart = apart - apart.mean()
-        together = units
-        if "document" in self.full:
-            _, document = np.unique(self.full["document"].to_numpy(), return_inverse=True)
-            first = np.unique(self.unit, return_index=True)[1]
-            together = document[first][units]
-        sums = np.bincount(together, apart)
-        spread = math.sqrt(float((sums**2).sum()) / max(1, len(units) - 1))
-        return spread / math.sqrt(self.count)
-
     def told_by(self, items: pd.DataFrame) -> np.ndarray:
         """float64 [units, p]: what a mask with all outcomes tells of another's.
 
@@ -114,7 +105,7 @@ class Population:
         rows = self.rows(items)
         values = items["nll" if not self.bounded else self.metric].to_numpy(float)
         share = self._share[rows]
-        columns = [self._sum(share * np.nan_to_num(values), rows)]
+        columns = [self._sum(share * np.nan_to_num(values, posinf=0.0, neginf=0.0), rows)]
         if self.bounded and "loglikelihoods" in items:
             lead = np.array([_lead(each) for each in items["loglikelihoods"]])
             for scale in LEADS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -49,7 +49,7 @@ def verdict(
     population: Population,
     tables: Sequence[pd.DataFrame],
     predictors: np.ndarray,
-    looks: int,
+    share: float,
     compared: int,
     tasks: int,
 ) -> Verdict:
@@ -59,31 +59,32 @@ def verdict(
         population: of the task.
         tables: outcomes of the mask on the items of its looks.
         predictors: float64 [units, p], what is known of all units.
-        looks: those that leave items out. Each may err with an equal share of `ERROR`, which needs
-            no assumption on how looks hang together (Bonferroni).
+        share: of `ERROR`, that this look may make (see `error_share`).
         compared: masks whose intervals are to hold at once.
         tasks: on which they are to.
     """
     items = sum(len(table) for table in tables)
-    found = [population.parts(table) for table in tables]
-    sample = np.concatenate([units for units, _ in found])
-    values = np.concatenate([parts for _, parts in found])
-    if np.isnan(values).any():
-        # Without the metric on some item, the figure is a mean over nobody knows how many.
+    parts = [population.parts(table) for table in tables]
+    sample = np.concatenate([units for units, _ in parts])
+    values = np.concatenate([own for _, own in parts])
+    if not np.isfinite(values).all():
+        # The figure is not finite, or, without the metric on some item, a mean over nobody knows
+        # how many.
         nothing = (-math.inf, math.inf)
         return Verdict(math.nan, nothing, nothing, nothing, items)
     # Which unit is in which fold is fixed by how many there are: a look repeated tells the same.
     rng = np.random.default_rng(len(sample))
-    estimate = adjusted(values, sample, predictors, rng)
+    estimate = adjusted(values[:, None], sample, predictors, rng)
+    found, residuals = float(estimate.means[0]), estimate.residuals[:, 0]
     most = float(population.size.max()) if population.bounded else None
     bounds = _certain(population, sample, values)
-    mean = min(max(estimate.mean, bounds[0]), bounds[1])
+    mean = min(max(found, bounds[0]), bounds[1])
 
     def interval(error: float) -> Interval:
-        below, above = half_widths(estimate.residuals, population.count, error, most)
-        return max(estimate.mean - below, bounds[0]), min(estimate.mean + above, bounds[1])
+        below, above = half_widths(residuals, population.count, error, most)
+        return max(found - below, bounds[0]), min(found + above, bounds[1])
 
-    each = ERROR / max(1, looks)
+    each = ERROR * share
     among = each / max(1, compared)
     return Verdict(mean, interval(each), interval(among), interval(among / max(1, tasks)), items)
 
@@ -97,12 +98,19 @@ def _certain(population: Population, sample: np.ndarray, values: np.ndarray) -> 
     return known / population.count, (known + unseen) / population.count
 
 
-def standing(intervals: Mapping[Name, Interval], *, lower_is_better: bool) -> dict[Name, Ending]:
+def standing(
+    intervals: Mapping[Name, Interval],
+    *,
+    lower_is_better: bool,
+    seeds: Mapping[Name, Set[Name]] | None = None,
+) -> dict[Name, Ending]:
     """Which of several masks need no more items to be told from the others, or to be out of it.
 
     Args:
         intervals: that hold at once, by mask; of one without any outcome, everything.
         lower_is_better: of the task's metric.
+        seeds: for a mask, all that its method made with other seeds. They are out together or not
+            at all: were those left alone that look bad by now, their mean would look so, too.
     """
     if len(intervals) < 2:
         return {}
@@ -116,4 +124,8 @@ def standing(intervals: Mapping[Name, Interval], *, lower_is_better: bool) -> di
             found[key] = "settled"
         elif high < best:
             found[key] = "hopeless"
-    return found
+    return {
+        key: end
+        for key, end in found.items()
+        if end == "settled" or all(each in found for each in (seeds or {}).get(key, ()))
+    }

@@ -19,21 +19,25 @@ WHY: dict[Ending, str] = {
 def in_words(figure: EarlyFigure) -> str:
     """A status's reason: `after 400 of 2,000 items: difference to unpruned known to ±0.010`."""
     after = f"after {figure.items:,} of {figure.of:,} items"
-    half = (figure.high - figure.low) / 2
-    if not math.isfinite(half):
-        return f"{after}: too few to tell"
-    return f"{after}: {WHY[figure.ended]} ±{half:.3f}"
+    if figure.untold:
+        return f"{after}: {figure.untold}"
+    return f"{after}: {WHY[figure.ended]} ±{figure.half:.3f}"
 
 
 def goal_of(precision: float | None, hours: float | None) -> EarlyGoal | None:
     """What the two options ask for; None where neither is given.
 
-    Raises `MbenchError` for a value that is no positive number.
+    Raises `MbenchError` for a value that is no positive number, and for a precision of 1 or more.
     """
     for name, value in (("precision", precision), ("hours", hours)):
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if value is not None and not (number and math.isfinite(value) and value > 0):
             raise MbenchError(f"{name} takes a number above 0, got {shown(value)}")
+    if precision is not None and precision >= 1:
+        raise MbenchError(
+            f"precision takes a number below 1, got {shown(precision)}: 0.01 is one point of a"
+            " percentage, and 1 % of a perplexity"
+        )
     if precision is None and hours is None:
         return None
     return EarlyGoal(precision, hours)

@@ -51,7 +51,9 @@ class RemoteClaims:
             try:
                 connection.write_new(_path(stem, number), content)
             except AlreadyThere:
-                continue
+                # It is this one where the first answer was lost, and the request was sent again.
+                if not self._is(stem, number, content):
+                    continue
             # Whoever was away between looking and creating may be beside another by now.
             if self._numbers(stem).keys() - before.keys() != {number}:
                 connection.discard(_path(stem, number))
@@ -75,11 +77,14 @@ class RemoteClaims:
             content = self._connection.read(path)
         except FileNotFoundError:
             return True
-        return abandoned(content, self._now() - listed.written - TICK)
+        for anew in (False, True):  # after a sleep of this machine, its clocks say nothing
+            if not abandoned(content, self._now(anew=anew) - listed.written - TICK):
+                return False
+        return True
 
-    def _now(self) -> float:
+    def _now(self, *, anew: bool = False) -> float:
         """The time as the place has it."""
-        if time.monotonic() - self._read > CLOCK:
+        if anew or time.monotonic() - self._read > CLOCK:
             probe = self._connection.own_name(".clock")
             self._connection.write(probe, b"")
             self._read = time.monotonic()
@@ -89,15 +94,28 @@ class RemoteClaims:
 
     def renew(self, stem: str, number: int, content: bytes) -> bool:
         """Write a claim again; False where another has taken it over."""
-        found = self._numbers(stem)
-        if number not in found or max(found) > number:
+        if not self._is(stem, number, content):
             return False
         self._connection.write(_path(stem, number), content)
         return True
 
-    def release(self, stem: str, number: int) -> None:
-        """Remove a claim."""
-        self._connection.discard(_path(stem, number))
+    def release(self, stem: str, number: int, content: bytes) -> None:
+        """Remove a claim, unless another has taken it over."""
+        with contextlib.suppress(StoreError):
+            if self._is(stem, number, content):
+                self._connection.remove(_path(stem, number))
+
+    def _is(self, stem: str, number: int, content: bytes) -> bool:
+        """Whether this claim still stands.
+
+        Numbers begin anew once a piece of work is given back: the same one may be another's.
+        """
+        if max(self._numbers(stem), default=0) != number:
+            return False
+        try:
+            return self._connection.read(_path(stem, number)) == content
+        except FileNotFoundError:
+            return False
 
 
 class RemoteClaim(Claim):
@@ -119,7 +137,7 @@ class RemoteClaim(Claim):
 
     def release(self) -> None:
         """Give it back."""
-        self._claims.release(self._stem, self._number)
+        self._claims.release(self._stem, self._number, self._content)
 
 
 def _path(stem: str, number: int) -> str:

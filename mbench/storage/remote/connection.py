@@ -7,6 +7,7 @@ that is sent in parts; elsewhere it is written under another name, measured, and
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import platform
@@ -43,6 +44,16 @@ class Listed:
     """Bytes."""
     written: float
     """Seconds since the epoch, by the clock of the place; 0 where it does not say."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that is being sent in parts, or was until its sender ended."""
+
+    path: str
+    id: str
+    begun: float
+    """Seconds since the epoch, by the clock of the place."""
 
 
 class Connection:
@@ -134,6 +145,10 @@ class Connection:
                 return True
             except (ValueError, TypeError, NotImplementedError):
                 return False
+            except OSError as error:
+                if error.errno != errno.ENOSYS:
+                    raise
+                return False  # the server knows no such condition, and says so
             finally:
                 self.discard(path)
         return False
@@ -188,6 +203,27 @@ class Connection:
         """Remove a file if that is possible."""
         with contextlib.suppress(StoreError):
             self.remove(path)
+
+    def unfinished_uploads(self, path: str) -> list[Upload]:
+        """Files below a folder of which only parts were sent by now, at most 1,000; S3 keeps them
+        until they are ended, other places do not say or end them themselves."""
+        if self.protocol not in ("s3", "s3a"):
+            return []
+        bucket, _, prefix = path.partition("/")
+        with self._told("list", path):
+            listed = self._system.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix)
+        return [
+            Upload(f"{bucket}/{each['Key']}", each["UploadId"], each["Initiated"].timestamp())
+            for each in listed.get("Uploads", [])
+        ]
+
+    def end_upload(self, upload: Upload) -> None:
+        """Have what was sent of a file removed, if that is possible."""
+        bucket, _, key = upload.path.partition("/")
+        with contextlib.suppress(StoreError), self._told("remove", upload.path):
+            self._system.call_s3(
+                "abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload.id
+            )
 
     def own_name(self, suffix: str) -> str:
         """A path that nobody else uses, and no artefact has."""

@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -39,16 +39,18 @@ class ObjectStore:
         self._replaced: set[str] = set()
 
     def exists(self) -> bool:
-        """Whether there is anything below the URL."""
-        return self._connection.exists(self._connection.path)
+        """Whether there is anything below the URL; raises `StoreError` where it has no bucket."""
+        found = self._connection.exists(self._connection.path)
+        if not found and not self._connection.has_bucket():
+            raise StoreError(f"cannot use the store {self.root}: there is no such bucket")
+        return found
 
     def open(self, folders: Sequence[str]) -> None:
         """Raise `StoreError` where nothing can be read; what is absent is made when it is needed.
 
         A bucket is never made.
         """
-        if not self.exists() and not self._connection.has_bucket():
-            raise StoreError(f"cannot use the store {self.root}: there is no such bucket")
+        self.exists()
 
     @cached_property
     def writable(self) -> bool:
@@ -160,8 +162,8 @@ class ObjectStore:
             if first in metas
         ]
 
-    def sweep(self, folders: Iterable[str]) -> None:
-        """Remove what was sent of folders that were never finished, a week after it was."""
+    def sweep(self, folders: Sequence[str]) -> None:
+        """Remove what was sent of folders and files that were never finished, a week after."""
         for folder in (*folders, UNFINISHED):
             listing = self._listing(folder)
             for name, listed in listing.items():
@@ -169,6 +171,11 @@ class ObjectStore:
                 partial = folder == UNFINISHED or (rest and f"{first}/{META}" not in listing)
                 if partial and time.time() - listed.written > ABANDONED:
                     self._connection.discard(self._path(f"{folder}/{name}"))
+        with contextlib.suppress(StoreError):  # who may write need not be allowed to ask for them
+            ours = tuple(self._path(f"{folder}/") for folder in (*folders, UNFINISHED))
+            for upload in self._connection.unfinished_uploads(self._path("")):
+                if upload.path.startswith(ours) and time.time() - upload.begun > ABANDONED:
+                    self._connection.end_upload(upload)
 
     def _listing(self, folder: str) -> dict[str, Listed]:
         """Every file below a folder, by its name within it."""

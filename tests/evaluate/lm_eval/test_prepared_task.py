@@ -3,9 +3,6 @@
 import hashlib
 import json
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,50 +15,26 @@ from helpers.lm_eval_runs import (
     VOCABULARY,
     stock,
     toy_model,
-    toy_tokenizer,
     wrapped,
     write,
 )
 from helpers.places import DATA
+from helpers.toy_task import ITEMS, TOY, made_ready, tokenizer_of_words, write_task
 from mbench.core.batch_limit import BatchLimit
 from mbench.core.errors import TaskError
 from mbench.core.evaluation import GENERATED_METRICS
 from mbench.core.suite import LmEvalTask
 from mbench.evaluate.lm_eval import builtin
-from mbench.evaluate.lm_eval.fingerprint import task_fingerprint
-from mbench.evaluate.lm_eval.task_data import data_of
 from mbench.evaluate.lm_eval.task_files import read
-from mbench.storage.inputs import Inputs
 
 needs_data = pytest.mark.skipif(
     not (DATA / "tasks").is_dir(), reason=f"no sample of the real task files in {DATA}"
 )
-TOY = LmEvalTask(task="toy")
-ITEMS = [
-    {"q": "the cat sat on", "choices": ["the mat", "a dog ran home", "it"], "answer": 0},
-    {"q": "birds fly", "choices": ["south", "south", "under the sea in winter"], "answer": 2},
-    {"q": "rain falls from", "choices": ["clouds", "stones", "a cup of tea"], "answer": 0},
-    {"q": "fish swim in", "choices": ["the sky", "the river and the sea", "sand"], "answer": 1},
-]
-CHOICE = """
-    task: toy
-    dataset_path: json
-    dataset_kwargs: {data_files: {test: toy.jsonl}}
-    output_type: multiple_choice
-    test_split: test
-    doc_to_text: "Q: {{q}}\\nA:"
-    doc_to_choice: "{{choices}}"
-    doc_to_target: answer
-    metric_list:
-      - {metric: acc, aggregation: mean, higher_is_better: true}
-      - {metric: acc_norm, aggregation: mean, higher_is_better: true}
-"""
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    text = [part for item in ITEMS for part in [item["q"], *item["choices"]]]
-    return toy_tokenizer([*text, Path(__file__).read_text()])
+    return tokenizer_of_words()
 
 
 def granite():
@@ -88,18 +61,7 @@ def model():
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with one task of four questions, its data in the folder above."""
-    tasks = tmp_path / "tasks"
-    tasks.mkdir()
-    (tmp_path / "toy.jsonl").write_text("\n".join(map(json.dumps, ITEMS)))
-    write(tasks / "toy.yaml", CHOICE)
-    return tasks
-
-
-def made_ready(folder, tokenizer, spec=TOY, max_length=512):
-    from mbench.evaluate.lm_eval.prepared_task import prepare
-
-    return prepare(spec.task, spec, [folder], tokenizer, max_length=max_length)
+    return write_task(tmp_path)
 
 
 def ours(model, tokenizer, folder, spec=TOY, max_length=512, **options):
@@ -321,116 +283,12 @@ def test_requests_longer_than_the_model_are_an_error(folder, tokenizer):
         ours(model, tokenizer, folder)
 
 
-BROKEN = {
-    "a name that nobody defines": ("toyy", {}, "did you mean 'toy'"),
-    "a built-in name misspelt": ("arc_eazy", {}, "did you mean 'arc_easy'"),
-    "malformed YAML": ("toy", {"bad.yaml": "task: [1"}, r"bad\.yaml:\d+:\d+: malformed"),
-    "a key given twice": ("toy", {"bad.yaml": "task: x\ntask: y"}, r"bad\.yaml:2:1: .*repeated"),
-    "not a mapping": ("toy", {"bad.yaml": "- task: x"}, "must be a mapping, not list"),
-    "a name defined twice": ("toy", {"bad.yaml": "task: toy"}, "defined twice"),
-    "a group within itself": (
-        "round",
-        {"round.yaml": "group: round\ntask: [toy, round]"},
-        r"round\.yaml: the group 'round' contains itself",
-    ),
-    "a group of an unknown task": (
-        "wide",
-        {"wide.yaml": "group: wide\ntask: [toy, arc_eazy]"},
-        "did you mean 'arc_easy'",
-    ),
-    "a group of nothing": ("bare", {"bare.yaml": "group: bare\ntask: []"}, "has no items"),
-    "a missing include": ("toy", {"bad.yaml": "include: no.yaml"}, "No such file.*bad.yaml"),
-    "missing data": (
-        "lost",
-        {"lost.yaml": "include: toy.yaml\ntask: lost\ndataset_kwargs: {data_files: no.jsonl}"},
-        "no data file 'no.jsonl'",
-    ),
-    "an unreachable dataset": (
-        "far",
-        {"far.yaml": "include: toy.yaml\ntask: far\ndataset_path: a/b\ndataset_kwargs: null"},
-        "needs the dataset a/b",
-    ),
-    "an unknown field": (
-        "odd",
-        {"odd.yaml": "include: toy.yaml\ntask: odd\nsurplus: 1"},
-        "surplus",
-    ),
-    "a template of absent fields": (
-        "absent",
-        {"absent.yaml": "include: toy.yaml\ntask: absent\ndoc_to_text: '{{nothing}}'"},
-        "nothing",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", BROKEN)
-def test_what_cannot_be_loaded_is_one_line(case, folder, tokenizer):
-    name, files, message = BROKEN[case]
-    for file, text in files.items():
-        (folder / file).write_text(text)
-    with pytest.raises(TaskError, match=message) as caught:
-        made_ready(folder, tokenizer, LmEvalTask(task=name))
-    assert "\n" not in str(caught.value)
-
-
-def test_wrong_settings_are_one_line(folder, tokenizer):
-    with (folder / "toy.yaml").open("a") as stream:
-        stream.write("num_fewshot: 0\n")
-    with pytest.raises(TaskError, match="num_fewshot must be 0"):
-        made_ready(folder, tokenizer, LmEvalTask(task="toy", num_fewshot=2))
-
-
 def test_a_local_task_goes_before_a_builtin_of_its_name(folder, model, tokenizer):
     (folder / "toy.yaml").write_text((folder / "toy.yaml").read_text().replace("toy\n", "piqa\n"))
     assert "piqa" in builtin.index().names
     assert read([folder]).names == ["piqa"]
     _, found = ours(model, tokenizer, folder, LmEvalTask(task="piqa"))
     assert len(found.items) == len(ITEMS)
-
-
-def fingerprint(name, spec, folders, store):
-    inputs = Inputs(store)
-    data = data_of(spec.lm_eval_name(name), folders, inputs)
-    return task_fingerprint(name, spec, folders, [each.identity(inputs) for each in data])
-
-
-def test_fingerprint_follows_content_alone(folder, tmp_path_factory, store):
-    (folder / "toy.yaml").rename(folder / "_toy.yaml")
-    text = (folder / "_toy.yaml").read_text().replace("task: toy\n", "")
-    (folder / "_toy.yaml").write_text(text + "process_docs: !function code.process\n")
-    (folder / "toy.yaml").write_text("include: _toy.yaml\ntask: toy\n")
-    (folder / "code.py").write_text("from other import process\n")
-    (folder / "other.py").write_text("def process(docs):\n    return docs\n")
-    first = fingerprint("toy", LmEvalTask(), [folder], store)
-    assert json.loads(json.dumps(first)) == first
-    elsewhere = tmp_path_factory.mktemp("elsewhere") / "moved"
-    folder.parent.rename(elsewhere)
-    moved = [elsewhere / "tasks"]
-    other_words = LmEvalTask(task="toy", metric="acc_norm", directory="unread")
-    assert fingerprint("another name", other_words, moved, store) == first
-    for path in ("toy.jsonl", "tasks/_toy.yaml", "tasks/code.py", "tasks/other.py"):
-        with (elsewhere / path).open("a") as stream:
-            stream.write("\n# changed\n")
-        changed = fingerprint("toy", TOY, moved, store)
-        assert changed != first
-        first = changed
-    for setting in ({"limit": 1}, {"num_fewshot": 0}, {"max_gen_toks": 1}):
-        assert fingerprint("toy", LmEvalTask(**setting), moved, store) != first
-    assert task_fingerprint("x", LmEvalTask(task="arc_easy"), [], [])["builtin"] == ["arc_easy"]
-
-
-def test_fingerprints_need_no_heavy_import(folder):
-    code = (
-        "import sys; from pathlib import Path\n"
-        "from mbench.evaluate.lm_eval.fingerprint import task_fingerprint\n"
-        "from mbench.evaluate.lm_eval.task_data import data_of\n"
-        "from mbench.core.suite import LmEvalTask\n"
-        f"task_fingerprint('toy', LmEvalTask(), [Path({str(folder)!r})], [])\n"
-        f"data_of('toy', [Path({str(folder)!r})], None)\n"
-        "print(sorted({'lm_eval', 'torch', 'transformers', 'pandas'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_nothing_reaches_the_terminal(folder, model, tokenizer, capfd):

@@ -73,7 +73,7 @@ def test_no_weights_are_read_and_a_second_look_reads_no_tokenizer(
     assert not [finding for finding in first if finding.level == "refused"]
     assert words_of(first, "largest token id") == ["63, and the embedding has 64 rows"]
     assert words_of(first, "positions") == ["64"]
-    assert words_of(first, "sequences") == ["4 of up to 16 tokens, BOS first in none"]
+    assert words_of(first, "sequences") == ["4 of up to 16 tokens, none begins with BOS"]
 
 
 def test_what_is_ignored_or_missing_is_a_note(tmp_path, store, model):
@@ -93,24 +93,24 @@ def test_windows_and_sequences_say_where_bos_is(tmp_path, store, model):
     adds_bos(model)
     findings, _ = found(tmp_path, store, model)
     assert words_of(findings, "BOS") == ["'w1' (1), begins a text by default"]
-    assert words_of(findings, "sequences") == ["4 of up to 16 tokens, BOS first in 4"]
+    assert words_of(findings, "sequences") == ["4 of up to 16 tokens, 4 begin with BOS"]
     sliding, published = (f for f in findings if f.fact == "windows")
     count = len(range(15, WORDS, 8)) + 1
     assert (sliding.words, sliding.level) == (
-        f"{count} of up to 16 tokens from 1 document (records), BOS first in {count}",
+        f"{count} of up to 16 tokens from 1 document (records), {count} begin with BOS",
         "fine",
     )
     assert published.level == "note"
     assert published.words.startswith(
-        f"{(WORDS + 1) // 16} of up to 16 tokens from 1 document (records), BOS first in 1, as"
+        f"{(WORDS + 1) // 16} of up to 16 tokens from 1 document (records), 1 begins with BOS, as"
     )
     asked = ["perplexity.published.bos=window", "corpora.words.bos=none"]
     findings, _ = found(tmp_path, store, model, set_values=asked)
-    assert words_of(findings, "sequences") == ["4 of up to 16 tokens, BOS first in none"]
+    assert words_of(findings, "sequences") == ["4 of up to 16 tokens, none begins with BOS"]
     count = WORDS // 15
     assert (
         words_of(findings, "windows")[1]
-        == f"{count} of up to 16 tokens from 1 document (records), BOS first in {count}"
+        == f"{count} of up to 16 tokens from 1 document (records), {count} begin with BOS"
     )
 
 

@@ -139,18 +139,20 @@ def test_what_cannot_be_compared_is_named(longer):
     other = with_items(other, "ppl", lambda t: t.assign(tokens=51))
     found = compare(("a", longer), ("b", other))
     assert found.compared == ()
-    assert found.not_compared == (
-        "m, Average: the runs have no item in common",
-        "m, Mean log perplexity: ppl with other tokens in the same windows in b",
-        "m, ppl, log perplexity: ppl with other tokens in the same windows in b",
-        "m, quiz: the runs have no item in common",
-    )
+    assert [each.line() for each in found.not_compared] == [
+        "m, Average and quiz: the runs have no item in common",
+        "m, Mean log perplexity and ppl, log perplexity: ppl with other tokens in the same windows"
+        " in b",
+    ]
     retold = change(longer, ("tasks", "ppl", "text"), {"documents": "other"})
     found = compare(("a", longer), ("b", retold))
-    assert "m, ppl, log perplexity: the runs read different texts" in found.not_compared
+    said = [each.line() for each in found.not_compared]
+    assert said == ["m, Mean log perplexity and ppl, log perplexity: the runs read different texts"]
     assert found.settings == ("task ppl › text › documents: text of ppl in a; other in b",)
     with pytest.raises(MbenchError, match=r"a has no method 'gamma' \(there: none, random"):
         compare(("a", longer), ("b", longer), ("gamma", "beta"))
+    with pytest.raises(MbenchError, match=r"method 'randon'; did you mean 'random'\? \(there: "):
+        compare(("a", longer), ("b", longer), ("randon", "beta"))
     elsewhere = run(grid(models=("n",)))
     with pytest.raises(MbenchError, match="a and b have no model, budget and method in common"):
         compare(("a", longer), ("b", elsewhere))
@@ -184,9 +186,11 @@ def test_a_cell_without_comparable_outcomes_is_named_and_changes_nothing_else(lo
         other = of_cells(longer, chosen, task, altered)
     found = compare(("a", longer), ("b", other))
     score = "ppl, log perplexity" if task == "ppl" else "quiz"
-    assert any(
-        f"m 50\u00a0% pruned, alpha, {score}: {message}" in line for line in found.not_compared
-    )
+    lacking = [each for each in found.not_compared if each.reason.startswith(message)]
+    assert "m 50\u00a0% pruned, alpha" in lacking[0].what
+    assert score in lacking[0].scores
+    if len(lacking[0].what) > 1:
+        assert lacking[0].line(most=1).startswith(f"{lacking[0].what[0]} and 1 more; ")
     places = {(c.methods[0], c.retain) for c in found.compared if c.score == score}
     assert ("alpha", 0.5) not in places
     assert ("random", 0.5) in places

@@ -13,7 +13,8 @@ from helpers.small_runs import TASKS, cell, change, grid, results, run, with_ite
 from mbench.core.errors import MergeError
 from mbench.core.evaluation import evaluation
 from mbench.core.results import long_form
-from mbench.report.across_runs.merge import DIFFER, MERGED, SETTLED, merge
+from mbench.report.across_runs.merge import merge
+from mbench.report.across_runs.merged_records import DIFFER, MERGED, SETTLED
 from mbench.storage.results_folder import read, write
 
 KEYS = grid(models=("m", "n"))
@@ -196,7 +197,7 @@ def test_contradictory_figures_are_refused_by_name_or_settled_by_name():
         merge({"a": a, "b": b})
     first, *lines = str(error.value).splitlines()
     assert first == "cannot merge: the runs contradict each other on"
-    assert lines[0].startswith("  m 0 % pruned, none, ppl: perplexity ")
+    assert lines[0].startswith("  m unpruned, ppl: perplexity ")
     assert " in a; perplexity " in lines[0]
     assert len(lines) == len({one.mask for one in a.cells})
     settled = merge({"a": a, "b": b}, prefer="b")

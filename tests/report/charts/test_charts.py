@@ -8,7 +8,7 @@ import pytest
 
 from helpers.drawn import Drawn
 from helpers.synthetic import PAPER_METHODS, PAPER_MODELS, paper_sized
-from mbench.core.results import Footprint, Saving, Spread
+from mbench.core.savings import Footprint, Saving, Spread
 from mbench.report.charts.corpus_overlap import corpus_overlap_by_layer
 from mbench.report.charts.score_by_memory import score_by_memory
 from mbench.report.charts.single_seeds import single_seeds

@@ -14,6 +14,7 @@ import time
 
 import pytest
 
+from helpers.held import LONG
 from helpers.small_runs import grid, run
 from mbench.report.charts import compiler
 from mbench.report.charts.compiler import Compiler, NoPicture
@@ -73,6 +74,11 @@ def test_with_few_addresses_a_page_without_pictures_comes_out(finished, gigabyte
         ("raise ImportError('no wheel here')", "ImportError: no wheel here"),
         ("import os; os.kill(os.getpid(), 11)", "the chart compiler was ended by SIGSEGV"),
         ("import os; os._exit(7)", "the chart compiler ended with status 7"),
+        (
+            # Ends later than its answers do, as on a busy machine.
+            "import os, time; os.closerange(3, 99); time.sleep(2); os._exit(7)",
+            "the chart compiler ended with status 7",
+        ),
         ("import time; time.sleep(1000)", "the chart compiler gave no answer within 1 s"),
         ("print('not JSON')", "AttributeError: "),
     ],
@@ -81,13 +87,14 @@ def test_whatever_the_compiler_does_costs_the_picture(made, tmp_path, monkeypatc
     (tmp_path / "vl_convert.py").write_text(code)
     with monkeypatch.context() as patch:
         patch.setenv("PYTHONPATH", str(tmp_path))
-        patch.setattr(compiler, "SECONDS", 1.0)
+        # Where it answers, it may start slowly.
+        patch.setattr(compiler, "SECONDS", 1.0 if "within 1 s" in reason else LONG)
         made.start()
         start = time.monotonic()
         for _ in range(3):
             with pytest.raises(NoPicture, match=re.escape(reason)):
                 made.compile(SPEC)
-        assert time.monotonic() - start < 20
+        assert time.monotonic() - start < LONG / 2
         assert reason in made.problem
     # The next page tries again.
     made.start(again=True)
@@ -128,7 +135,7 @@ def test_the_process_takes_no_signal_of_the_run_and_ends_with_it():
         process.stdin.flush()
         assert process.stdout.readline() == "drawn\n"
         process.kill()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + LONG
     while any(os.path.exists(f"/proc/{child}") for child in children):
         assert time.monotonic() < deadline
         time.sleep(0.05)

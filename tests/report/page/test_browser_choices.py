@@ -127,7 +127,7 @@ def test_tabs_open_by_their_links_and_by_places_in_them(browser, tab, written):
     assert tab.locator("#results").is_visible()
     assert not tab.locator("#details").is_visible()
     tab.get_by_role("link", name="Details").click()
-    assert tab.locator("#details").is_visible()
+    tab.locator("#details").wait_for()  # the event of a link comes after its click
     assert not tab.locator("#results").is_visible()
     with visit(browser, written.as_uri() + "#model-1-budget-1-metrics") as other:
         assert other.locator("#model-1-budget-1-metrics").is_visible()  # its fold was opened

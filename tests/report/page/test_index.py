@@ -49,6 +49,17 @@ def test_every_directory_is_listed_with_what_is_best(tmp_path):
     assert '<a href="b/index.html">' in (tmp_path / "index.html").read_text()
 
 
+def test_reports_of_a_folder_within_are_listed_and_kept_up_to_date(tmp_path):
+    put(tmp_path, "own", run(grid()))
+    assert len(rows(tmp_path / "index.html")) == 1
+    put(tmp_path / "mine", "narrowed", run(grid()))
+    assert len(rows(tmp_path / "mine" / "index.html")) == 1
+    assert len(rows(tmp_path / "index.html")) == 2
+    assert '<a href="mine/narrowed/index.html">' in (tmp_path / "index.html").read_text()
+    (tmp_path / "mine" / "index.html").write_text("my own page")
+    assert len(rows(write_index(tmp_path))) == 1
+
+
 def test_the_verdict_file_is_that_of_the_page(tmp_path):
     published = put(tmp_path, "run", synthetic())
     found = json.loads((tmp_path / "run" / VERDICT).read_text())

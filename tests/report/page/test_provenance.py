@@ -11,7 +11,7 @@ import pytest
 from helpers import records
 from helpers.pages import html_of
 from helpers.small_runs import grid, run
-from mbench.core.provenance import Checkout, CorpusProfile, Hardware, PluginComponent, RunCost
+from mbench.core.run_record import Checkout, CorpusProfile, Hardware, PluginComponent, RunCost
 from mbench.report.across_runs.merge import merge
 from mbench.report.page.provenance import commands, commit, rows
 from mbench.storage.records import to_plain

@@ -190,7 +190,7 @@ def test_an_unpruned_loss_that_is_not_finite_leaves_a_page(loss):
 def test_a_page_in_the_middle_of_a_run_renders(done):
     """Masks of the second model are made, and nothing of it is evaluated yet."""
     from helpers.small_runs import grid, run
-    from mbench.core.results import TaskStatus
+    from mbench.core.cell_results import TaskStatus
 
     whole = run(grid(models=("m", "n")), average=("quiz",))
     left = dict.fromkeys(whole.task_metrics, TaskStatus("pending", "not reached yet"))

@@ -105,10 +105,12 @@ def test_what_cannot_be_told_says_why():
     assert (best.chip, best.note) == ("one method", "mean")
 
 
-def test_pruned_models_that_guess_have_lost_what_the_unpruned_one_knew():
+def test_pruned_models_that_guess_have_lost_what_the_unpruned_one_knew(capsys):
     values = {"none": 0.9, "mean": 0.0, "max": 0.0, "tb-coverage": 0.0, "random": 0.0}
     _, (best, hurt, gain) = at_half(altered(scored(values), only(*FEW)))
     assert best.why == gain.why == "no better than guessing"
+    show_standings(boards(altered(scored(values), only(*FEW))))
+    assert "no better than guessing; " in capsys.readouterr().err
     assert (hurt.kind, hurt.chip, hurt.figures_text) == ("down", "yes, all 3", "−0.900")
     _, told = at_half(altered(scored(dict.fromkeys(FEW, 0.0)), only(*FEW)))
     assert {answer.why for answer in told} == {"no better than guessing"}

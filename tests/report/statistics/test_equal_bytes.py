@@ -10,7 +10,7 @@ import scipy.stats
 from helpers.altered import altered, without
 from helpers.demo_results import CLOZE
 from helpers.stored_forms import FORMS, bytes_of, failed, three_forms
-from mbench.core.results import TaskStatus
+from mbench.core.cell_results import TaskStatus
 from mbench.report.statistics.boards import boards
 from mbench.report.statistics.equal_bytes import limits_of
 from mbench.report.tables.equal_bytes import limits_table

@@ -11,7 +11,7 @@ import scipy.stats
 from helpers.demo_results import ABILITY, CLOZE, CORPORA, SEEDS, synthetic
 from helpers.page_tables import Tables, first, leaderboard
 from helpers.pages import html_of
-from mbench.core.results import TaskStatus
+from mbench.core.cell_results import TaskStatus
 from mbench.storage.results_folder import write
 
 

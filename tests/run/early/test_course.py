@@ -4,11 +4,13 @@ import shutil
 
 import pytest
 
+from helpers.another_worker import AnotherWasQuicker
 from helpers.tiny_suite import Watcher, plan_of, results_of
 from mbench.core.early import EarlyGoal
 from mbench.core.errors import MbenchError
 from mbench.core.evaluation import Evaluation
 from mbench.plan.needed import needed
+from mbench.report.statistics.boards import boards
 from mbench.run.early.course import Early
 from mbench.run.early.words import goal_of, in_words
 from mbench.run.runner import Runner
@@ -84,7 +86,8 @@ def test_what_it_says_is_so(early, whole):
 
 def test_results_tell_what_is_early(early, folder):
     store, outcome = early
-    cells = results_of(plan_of(folder, store, SUITE), outcome).cells
+    results = results_of(plan_of(folder, store, SUITE), outcome)
+    cells = results.cells
     assert cells[0].tasks["cloze_bible"].status == "ok"
     told = [cell for cell in cells if cell.early]
     assert told
@@ -93,8 +96,31 @@ def test_results_tell_what_is_early(early, folder):
         assert status.status == "early"
         assert status.reason == in_words(cell.early["cloze_bible"])
         assert "cloze_bible" not in cell.evaluations
+        # What it rests on are the items that come first in the order that the unpruned model has.
+        design, own = cells[0].looked["cloze_bible"], cell.looked["cloze_bible"]
+        first = design[design.look < cell.early["cloze_bible"].look]
+        assert len(design) == 350
+        assert len(own) == cell.early["cloze_bible"].items
+        assert set(own["item"]) == set(first["item"])
         # A text of so few windows has no looks.
         assert cell.tasks["ppl-wiki"].status == "ok"
+    # Methods are compared on the items that both have, about where their figures differ.
+    (group,) = boards(results).groups
+    by_task = [board.by_task["cloze_bible"] for board in group.boards]
+    early = [own for ranking in by_task for own in ranking.comparisons.values() if own.early]
+    assert early
+    known = [own for own in early if "random masks" not in own.problem]
+    assert known
+    for own in known:
+        assert not own.problem
+        assert own.low < own.value < own.high < own.low + 0.4
+
+
+def test_that_one_process_is_used_is_told(early, folder):
+    watcher = Watcher()
+    store = Store(shutil.copytree(early[0].root, folder / "two"))
+    run(plan_of(folder, store, SUITE + "processes: 2\n"), store, EarlyGoal(0.06), watcher)
+    assert any("in one process, not in 2" in text for text in watcher.warnings)
 
 
 def test_the_same_again_computes_nothing(early, folder):
@@ -126,6 +152,19 @@ def test_later_runs_end_at_the_figures_of_an_ordinary_run(goal, early, whole, fo
     assert files(copied) == files(whole[0])
 
 
+def test_looks_that_were_there_are_not_counted_whoever_does_the_rest(early, folder, tmp_path):
+    counted = []
+    for name in ("alone", "shared"):
+        store = Store(shutil.copytree(early[0].root, tmp_path / name))
+        plan = plan_of(folder, store, SUITE)
+        executor = AnotherWasQuicker(plan, store) if name == "shared" else None
+        watcher = Watcher()
+        outcome = Runner(plan, store, watcher, executor).run()
+        counted.append((outcome.forward_tokens, watcher.tokens))
+    assert counted[0] == counted[1]
+    assert 0 < counted[0][0] < counted[0][1]
+
+
 def test_hours_look_at_all_masks_first_and_leave_those_that_are_told_apart(whole, folder, tmp_path):
     store = Store(tmp_path)
     outcome = run(plan_of(folder, store, SUITE), store, EarlyGoal(hours=1.0))
@@ -145,7 +184,7 @@ def test_when_the_hours_are_over_nothing_begins(folder, tmp_path):
     cells = results_of(plan, outcome).cells
     statuses = {status for cell in cells for status in cell.tasks.values()}
     assert {(each.status, each.reason) for each in statuses} == {
-        ("interrupted", "the hours were over before this")
+        ("interrupted", "the hours were over before this: run it again to go on")
     }
 
 
@@ -183,6 +222,11 @@ def test_goals_are_positive_numbers(wrong):
         goal_of(wrong, None)
     with pytest.raises(MbenchError, match="hours takes a number above 0"):
         goal_of(None, wrong)
+
+
+def test_a_precision_of_percents_is_refused():
+    with pytest.raises(MbenchError, match="precision takes a number below 1, got 3"):
+        goal_of(3, None)
 
 
 def test_without_options_there_is_no_goal():

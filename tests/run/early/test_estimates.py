@@ -10,9 +10,9 @@ from mbench.core.evaluation import evaluation
 from mbench.run.early.adjustment import adjusted, ridge
 from mbench.run.early.population import Population
 from mbench.run.early.verdict import standing, verdict
-from mbench.run.looks import looks_of
+from mbench.run.looks import error_share, looks_of
 
-ORDERS = 400
+ORDERS = 300
 
 
 def answers(random, count, lost, won, right=0.6):
@@ -47,18 +47,21 @@ def value(table, metric):
     return next(each.value for each in evaluation("t", table).metrics if each.name == metric)
 
 
-def share_within(random, full, mask, metric):
-    """Of random orders, those in which every look's interval has the figure of all items."""
+def share_within(random, full, mask, metric, others=()):
+    """Of random orders, those in which every look's interval has the figure of all items.
+
+    `others`: masks with all items, beside the unpruned model.
+    """
     count = len(full)
     population = Population(full, np.arange(count), metric)
-    predictors = population.told_by(full)
+    predictors = np.concatenate([population.told_by(each) for each in (full, *others)], 1)
     truth, within = value(mask, metric), 0
     for order in range(ORDERS):
         looks = looks_of(full["item"].tolist(), range(count), {"order": order})
         good = True
         for made in range(1, len(looks)):
             tables = [mask.iloc[look] for look in looks[:made]]
-            found = verdict(population, tables, predictors, len(looks) - 1, 1, 1)
+            found = verdict(population, tables, predictors, error_share(len(looks), made), 1, 1)
             low, high = map(population.shown, found.own)
             good &= low - 1e-12 <= truth <= high + 1e-12
         within += good
@@ -89,15 +92,32 @@ def test_losses_are_within_over_all_looks(tails):
 def test_weighted_items_are_within_over_all_looks():
     random = np.random.default_rng(3)
     tables = answers(random, 500, 0.1, 0.05)
-    weight = np.where(np.arange(500) < 100, 1.0, 0.2)
+    weight = np.repeat([1.0, 0.2, 0.0], [100, 380, 20])
     weighted = [table.assign(weight=weight) for table in tables]
     assert share_within(random, *weighted, "acc") >= nearly(0.95)
+
+
+def test_equal_and_constant_predictors_and_a_mask_of_equal_outcomes_hide_no_error():
+    random = np.random.default_rng(11)
+    full, mask = answers(random, 400, 0.03, 0.01)
+    constant = full.assign(acc=1.0)
+    nearly_equal = mask.copy()
+    nearly_equal.loc[[5, 300], "acc"] = 1 - nearly_equal.loc[[5, 300], "acc"]
+    others = (full, constant, nearly_equal, nearly_equal)
+    assert share_within(random, full, mask, "acc", others) >= nearly(0.95)
+
+
+def test_the_looks_of_a_task_share_all_of_the_error():
+    for looks, first in ((2, 1.0), (3, 0.5), (4, 1 / 6)):
+        shares = [error_share(looks, made) for made in range(1, looks)]
+        assert sum(shares) == pytest.approx(1)
+        assert shares[0] == pytest.approx(first)
 
 
 def test_an_interval_of_answers_that_never_differ_is_not_empty():
     full, _ = answers(np.random.default_rng(0), 400, 0.1, 0)
     population = Population(full, np.arange(400), "acc")
-    found = verdict(population, [full.iloc[:160]], population.told_by(full), 2, 1, 1)
+    found = verdict(population, [full.iloc[:160]], population.told_by(full), 0.5, 1, 1)
     # With 1.5 % lost, none is among 160 of 400 in a twentieth of all orders.
     assert found.own[0] < full["acc"].mean() - 0.012
     assert found.half > 0.006
@@ -107,7 +127,7 @@ def test_a_figure_of_which_items_are_missing_is_not_known():
     full, mask = answers(np.random.default_rng(0), 400, 0.1, 0)
     mask.loc[3, "acc"] = np.nan
     population = Population(full, np.arange(400), "acc")
-    found = verdict(population, [mask.iloc[:160]], population.told_by(full), 2, 1, 1)
+    found = verdict(population, [mask.iloc[:160]], population.told_by(full), 0.5, 1, 1)
     assert math.isinf(found.half)
 
 
@@ -134,7 +154,8 @@ def test_the_regression_is_that_of_least_error_on_items_left_out():
 
     penalties = 30 * np.logspace(-3, 2, 11)
     best = min(penalties, key=left_out)
-    slope, level = ridge(known, values)
+    slopes, (level,) = ridge(known, values[:, None])
+    slope = slopes[:, 0]
     expected = fit(centred, values - values.mean(), best)
     assert slope * np.where(known.std(0) > 0, known.std(0), 0) == pytest.approx(expected)
     assert level + known.mean(0) @ slope == pytest.approx(values.mean())
@@ -147,11 +168,13 @@ def test_estimates_have_no_bias_and_end_at_the_mean():
     means = []
     for _ in range(2000):
         sample = random.permutation(80)[:30]
-        means.append(adjusted(values[sample], sample, known, random).mean)
+        means.append(adjusted(values[sample, None], sample, known, random).means[0])
     error = np.std(means) / math.sqrt(len(means))
     assert abs(np.mean(means) - values.mean()) < 4 * error
     every = random.permutation(80)
-    assert adjusted(values[every], every, known, random).mean == pytest.approx(values.mean())
+    assert adjusted(values[every, None], every, known, random).means[0] == pytest.approx(
+        values.mean()
+    )
 
 
 @pytest.mark.parametrize("metric", ["perplexity", "mean_nll", "bits_per_byte"])
@@ -171,6 +194,9 @@ def test_masks_are_told_apart_by_intervals_that_hold_at_once():
     found = standing(intervals, lower_is_better=True)
     assert found == {"best": "hopeless", "second": "hopeless", "out": "hopeless", "last": "settled"}
     assert standing({"alone": (0, 1)}, lower_is_better=False) == {}
+    seeds = {"out": {"out", "best"}, "second": {"second", "out"}}
+    assert standing(intervals, lower_is_better=False, seeds=seeds) == {"last": "settled"}
+    assert standing(intervals, lower_is_better=True, seeds=seeds) == found
 
 
 def test_looks_are_random_and_the_same_for_everybody():

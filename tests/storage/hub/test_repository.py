@@ -13,6 +13,7 @@ import time
 import pytest
 from huggingface_hub import HfApi, constants, hf_hub_download
 
+from helpers.held import LONG
 from helpers.hub_server import HubServer
 from mbench.storage.hub import client
 from mbench.storage.hub.answers import HubRefusal, HubUnreachable
@@ -105,12 +106,13 @@ def kill(hub, how, monkeypatch):
     elif how == "refused":
         hub.stop()
     else:
-        monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.2 if how == "hang" else 5)
+        monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.2 if how == "hang" else 60)
         hub.fail(how, on="api")
 
 
 @pytest.mark.parametrize("how", REASONS)
 def test_where_the_hub_is_dead_its_last_answer_counts(how, online, store, monkeypatch):
+    before = datetime.date.today()
     asked(store)
     commit = online.push("model", "acme/tiny", FILES)
     asked(store)
@@ -118,8 +120,8 @@ def test_where_the_hub_is_dead_its_last_answer_counts(how, online, store, monkey
     found = asked(store)
     assert found.commit == commit
     assert REASONS[how] in found.note
-    today = datetime.date.today().isoformat()
-    assert found.note.endswith(f": commit {commit[:12]} as resolved on {today}")
+    (told,) = re.findall(rf": commit {commit[:12]} as resolved on (\S+)$", found.note)
+    assert before <= datetime.date.fromisoformat(told) <= datetime.date.today()
     assert "\n" not in found.note
 
 
@@ -187,26 +189,32 @@ def test_a_hub_that_is_dead_is_waited_for_once(online, store, monkeypatch):
     for name in ("acme/tiny", "acme/other", "acme/third"):
         with pytest.raises(HubUnreachable, match="no answer within"):
             asked(store, name=name)
+    # The server may come to read a request after its client has given it up.
+    until = time.monotonic() + LONG
+    while len(online.requests) < client.TRIES_IN_SILENCE and time.monotonic() < until:
+        time.sleep(0.02)
     assert len(online.requests) == client.TRIES_IN_SILENCE
     online.heal()
     monkeypatch.setattr(client, "DEAD_FOR", 0.0)
-    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 5)
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 60)
     assert asked(store).note == ""
 
 
 @pytest.mark.parametrize("told", ["1", "date", "window"])
-def test_a_hub_that_asks_to_wait_is_given_the_time(told, online, store):
+def test_a_hub_that_asks_to_wait_is_given_the_time(told, online, store, monkeypatch):
     lines = []
     if told == "date":
-        online.retry_after = email.utils.formatdate(time.time() + 2, usegmt=True)
+        now = int(time.time())
+        monkeypatch.setattr(time, "time", lambda: now)
+        online.retry_after = email.utils.formatdate(now + 1, usegmt=True)
     else:
         online.retry_after = "1"
     online.fail("429 window" if told == "window" else "429", on="commit", times=1)
     start = time.monotonic()
     resolve("model", "acme/tiny", None, store, say=lines.append)
-    assert 0.9 < time.monotonic() - start < 4
+    assert 0.9 < time.monotonic() - start < 300
     (line,) = lines
-    assert re.fullmatch(r".* too many requests \(429\) and asks to wait [12] s; waiting", line)
+    assert re.fullmatch(r".* too many requests \(429\) and asks to wait 1 s; waiting", line)
 
 
 def test_neither_token_nor_password_is_told(online, store, monkeypatch):

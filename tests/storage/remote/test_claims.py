@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
+from datetime import datetime, timedelta
 
 import pytest
 
 from helpers import plain_places
-from helpers.claim_racers import owners, racers
+from helpers.claim_racers import kill_in_work, owners, racers
+from helpers.held import LONG
 from helpers.s3_server import BUCKET, s3_server
 from mbench.core.errors import StoreError
+from mbench.storage.remote.claims import TICK
 from mbench.storage.store import Store
 
 URL = f"s3://{BUCKET}/p"
@@ -26,6 +28,12 @@ def s3(monkeypatch):
 def claims(s3) -> list[str]:
     listed = s3.client().list_objects_v2(Bucket=BUCKET, Prefix="p/claims/")
     return [each["Key"] for each in listed.get("Contents", [])]
+
+
+def written(s3) -> datetime:
+    """When the only claim was written last."""
+    (found,) = s3.client().list_objects_v2(Bucket=BUCKET, Prefix="p/claims/")["Contents"]
+    return found["LastModified"]
 
 
 def given_to_another_machine(s3) -> None:
@@ -57,19 +65,23 @@ def test_a_claim_of_another_machine_is_taken_over_when_its_lease_is_over(s3):
     store = Store(URL)
     claim = store.claim("work", lease=2)
     assert claim is not None
-    given_to_another_machine(s3)
     start = time.monotonic()
+    given_to_another_machine(s3)
     while (taken := Store(URL).claim("work", lease=2)) is None:
-        assert time.monotonic() - start < 20
+        assert time.monotonic() - start < LONG
         time.sleep(0.1)
     assert time.monotonic() - start > 1
-    # The one that was away finds out, and gives nothing back that is not its own.
-    assert not claim.renew()
-    assert claim.lost
-    claim.release()
     assert store.claim("work") is None
     taken.release()
     assert claims(s3) == []
+    # The one that was away finds out, though a third one's claim is named as its own was, and
+    # gives nothing back that is not its own.
+    third = store.claim("work")
+    assert not claim.renew()
+    assert claim.lost
+    claim.release()
+    assert third.renew()
+    assert len(claims(s3)) == 1
 
 
 def test_a_kept_claim_outlives_its_lease_also_while_the_server_is_away(s3):
@@ -77,24 +89,25 @@ def test_a_kept_claim_outlives_its_lease_also_while_the_server_is_away(s3):
     claim = store.claim("work", lease=4)
     assert claim is not None
     with claim.kept():
+        made, until = written(s3), time.monotonic() + LONG
         s3.stop()
         time.sleep(1)
         s3.start()
-        until = time.monotonic() + 6
-        while time.monotonic() < until:
-            assert store.claim("work") is None
-            time.sleep(0.3)
+        while written(s3) - made <= timedelta(seconds=4 + TICK):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        assert store.claim("work") is None
     assert claims(s3) == []
     assert not claim.lost
 
 
 def test_of_many_that_race_never_two_have_the_same_piece(s3, tmp_path):
     log = tmp_path / "log"
-    for racer in racers(URL, log, rounds=15, count=3):
-        assert racer.wait(120) == 0
+    for racer in racers(URL, log, rounds=10, count=3):
+        assert racer.wait(LONG) == 0
     held, ended = owners(log)
     assert not held
-    assert sum(ended.values()) > 40
+    assert sum(ended.values()) > 25
     assert len(ended) > 1
     assert claims(s3) == []
 
@@ -102,11 +115,7 @@ def test_of_many_that_race_never_two_have_the_same_piece(s3, tmp_path):
 def test_the_claims_of_killed_processes_are_taken_over(s3, tmp_path):
     log = tmp_path / "log"
     (racer,) = racers(URL, log, rounds=10**6, count=1)
-    until = time.monotonic() + 30
-    while time.monotonic() < until and not (log.exists() and log.stat().st_size > 200):
-        time.sleep(0.01)
-    racer.send_signal(signal.SIGKILL)
-    racer.wait()
+    kill_in_work(racer, log)
     store = Store(URL)
     for piece in range(3):
         claim = store.claim(f"piece {piece}", lease=5)

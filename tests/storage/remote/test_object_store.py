@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from helpers import plain_places
+from helpers.held import LONG
 from helpers.s3_server import BUCKET, s3_server
 from helpers.stored_examples import (
     ITEMS,
@@ -186,17 +187,17 @@ def writer(url, number, die_after=0):
 def test_a_killed_writer_leaves_nothing_that_counts(s3):
     url = f"s3://{BUCKET}/p"
     for sent in (1, 3):
-        assert writer(url, sent, die_after=sent).wait(60) == 9
+        assert writer(url, sent, die_after=sent).wait(LONG) == 9
         assert not Store(url).has_statistic(STATISTIC)
         assert names(Store(url)) == set()
-    assert writer(url, 5).wait(60) == 0
+    assert writer(url, 5).wait(LONG) == 0
     assert (Store(url).read_sums(STATISTIC)["a"] == 5).all()
 
 
 def test_of_two_writers_that_differ_one_is_stored_whole(s3):
     url = f"s3://{BUCKET}"
     for each in [writer(url, number) for number in (1, 2, 3)]:
-        assert each.wait(60) == 0
+        assert each.wait(LONG) == 0
     store = Store(url)
     assert store.verify(STATISTIC) is not None
     found = {float(store.read_sums(STATISTIC)["a"][0])}
@@ -227,6 +228,8 @@ def test_a_server_that_dies_costs_one_line_and_nothing_stored(s3):
 def test_a_bucket_that_is_not_there_is_named_and_not_made(s3):
     with pytest.raises(StoreError, match=r"s3://absent/p: there is no such bucket"):
         Store("s3://absent/p")
+    with pytest.raises(StoreError, match=r"s3://absent/p: there is no such bucket"):
+        Store("s3://absent/p", make=False)
     assert [b["Name"] for b in s3.client().list_buckets()["Buckets"]] == [BUCKET]
     with pytest.raises(StoreError, match=rf"there is no store at s3://{BUCKET}/p"):
         Store(f"s3://{BUCKET}/p", make=False)
@@ -303,7 +306,7 @@ def test_copies_take_no_more_than_they_may(tmp_path):
 
 def test_what_was_never_finished_is_removed_after_a_week(s3, monkeypatch):
     url = f"s3://{BUCKET}/p"
-    assert writer(url, 1, die_after=2).wait(60) == 9
+    assert writer(url, 1, die_after=2).wait(LONG) == 9
     store = Store(url)
     store.write_json(MASK, {"a": 1})
 
