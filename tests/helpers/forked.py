@@ -70,8 +70,8 @@ class Forked:
         self._output = [Path(folder) / name for name in ("out", "err")]
         for path in self._output:
             path.touch()
-        whole = {**os.environ, "OMP_NUM_THREADS": "1", "MBENCH_STORE": str(store)}
-        whole |= environment or {}
+        whole = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+        whole["MBENCH_STORE"] = str(store)
         self._process = forked(_run, words, cwd, whole, self._output, session, first)
         self._process.start()
         self.pid = self._process.pid
@@ -123,7 +123,8 @@ class Forked:
             if over:
                 break
             time.sleep(0.02)
-        raise AssertionError(f"no {what}: {self._output[1].read_text()}")
+        said = "\n".join(path.read_text(errors="replace") for path in self._output)
+        raise AssertionError(f"no {what}; exit status {self.returncode}\n{said}")
 
 
 def _run(
