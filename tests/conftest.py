@@ -15,8 +15,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Where a test has named no store, none can be: that of whoever runs the tests would be full later.
 os.environ["MBENCH_STORE"] = os.path.join(os.devnull, "no store was named")
 # Nor is a test one of the jobs or clusters that they are run in.
-for name in ("RAY_ADDRESS", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"):
-    os.environ.pop(name, None)
+os.environ.pop("RAY_ADDRESS", None)
+os.environ.pop("SLURM_ARRAY_TASK_ID", None)
+os.environ.pop("SLURM_ARRAY_TASK_COUNT", None)
 if "PYTEST_XDIST_WORKER" in os.environ:
     # There is a process for every core already.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
