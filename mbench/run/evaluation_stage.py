@@ -107,7 +107,7 @@ class EvaluationStage:
             else:
                 missing.append(task)
         if missing:
-            with self.active(item.masked, missing):
+            with self.failures_of(item.masked, missing), self.active(item.masked):
                 for task in missing:
                     figures |= self.run_task(item.masked, task)
         self.show(item.masked, figures)
@@ -163,15 +163,20 @@ class EvaluationStage:
         return_freed_memory()
 
     @contextmanager
-    def active(self, masked: MaskedModel, tasks: Sequence[PlannedTask]) -> Iterator[None]:
-        """The model as it is with a mask; an error of the block is that of the tasks."""
+    def active(self, masked: MaskedModel) -> Iterator[None]:
+        """The model as it is with a mask."""
         from mbench.moe.experts import fast_experts
         from mbench.moe.mask import masked as applied
 
+        layers = self.session.load().layers
+        with fast_experts(layers), applied(layers, masked.mask, masked.router):
+            yield
+
+    @contextmanager
+    def failures_of(self, masked: MaskedModel, tasks: Sequence[PlannedTask]) -> Iterator[None]:
+        """An error of the block, be it that a mask cannot be applied, is that of the tasks."""
         try:
-            layers = self.session.load().layers
-            with fast_experts(layers), applied(layers, masked.mask, masked.router):
-                yield
+            yield
         except StoreError:
             raise
         except Exception as error:

@@ -15,6 +15,7 @@ import pytest
 import mbench_plugins.demo
 from helpers.another_worker import AnotherWasQuicker
 from helpers.forked import Forked
+from helpers.no_room import no_room_for_masks
 from helpers.tiny_suite import SUITE, Watcher, go, plan_of, results_of
 from mbench.cli.summary import list_problems
 from mbench.run.runner import Runner
@@ -110,6 +111,16 @@ def test_a_task_that_fails_leaves_the_others(tmp_path, store):
     assert status["cloze_bible"] == status["ppl-wiki"] == ["ok"]
     assert status["cloze_wiki"] == ["failed"]
     assert any("brier" in text for text in watcher.warnings)
+
+
+def test_a_mask_that_cannot_be_applied_leaves_the_others(tmp_path, store, monkeypatch):
+    plan = plan_of(tmp_path, store, retain=[0.5], methods=["reap"], limit=3)
+    no_room_for_masks(monkeypatch)
+    cells = results_of(plan, go(plan, store)[0]).cells
+    unpruned, reap = (cell.tasks.values() for cell in cells)
+    assert {own.status for own in unpruned} == {"ok"}
+    assert {own.status for own in reap} == {"failed"}
+    assert all("out of memory" in own.reason for own in reap)
 
 
 def test_what_another_process_evaluated_is_announced_all_the_same(tmp_path, store):

@@ -120,7 +120,7 @@ class Course:
         """The unpruned model on all items of each task, look by look as far as the hours go."""
         self._cells = cells = list(self._open([item]))
         self._tell_total()
-        with self._stage.active(item.masked, [cell.task for cell in cells]):
+        with self._failures_of(*cells), self._stage.active(item.masked):
             for cell in cells:
                 with self._failures_of(cell):
                     while not cell.ended:
@@ -189,8 +189,7 @@ class Course:
                     self._judge(cell)
         going_on = [cell for cell in cells if _goes_on(cell, until)]
         if going_on:
-            tasks = [cell.task for cell in going_on]
-            with self._stage.active(cells[0].masked, tasks):
+            with self._failures_of(*going_on), self._stage.active(cells[0].masked):
                 for cell in going_on:
                     with self._failures_of(cell):
                         self._look_at(cell, until)
@@ -210,15 +209,16 @@ class Course:
                 self._judge(cell)
 
     @contextmanager
-    def _failures_of(self, cell: Cell) -> Iterator[None]:
-        """An error of the block ends the cell alone."""
+    def _failures_of(self, *cells: Cell) -> Iterator[None]:
+        """An error of the block ends these cells of one mask alone."""
         try:
             yield
         except StoreError:
             raise
         except Exception as error:
-            cell.ended = True
-            self._stage.fail(cell.masked, [cell.task], error)
+            for cell in cells:
+                cell.ended = True
+            self._stage.fail(cells[0].masked, [cell.task for cell in cells], error)
 
     def _judge(self, cell: Cell) -> None:
         """Estimate from the looks made so far, and end the cell if they are enough."""

@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from helpers.another_worker import AnotherWasQuicker
+from helpers.no_room import no_room_for_masks
 from helpers.tiny_suite import Watcher, plan_of, results_of
 from mbench.core.early import EarlyGoal
 from mbench.core.errors import MbenchError
@@ -214,6 +215,18 @@ def test_a_task_that_the_unpruned_model_fails_on_is_told(folder, tmp_path, monke
     assert any("broken" in reason for reason in reasons)
     assert "the unpruned model has no outcome to compare with" in reasons
     assert all(cell.tasks["ppl-wiki"].status == "ok" for cell in cells)
+
+
+@pytest.mark.parametrize("goal", [EarlyGoal(precision=0.06), EarlyGoal(hours=1.0)])
+def test_a_mask_that_cannot_be_applied_fails_alone(goal, folder, tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    plan = plan_of(folder, store, SUITE)
+    no_room_for_masks(monkeypatch)
+    cells = results_of(plan, run(plan, store, goal)).cells
+    unpruned, *pruned = ({own.status for own in cell.tasks.values()} for cell in cells)
+    assert unpruned == {"ok"}
+    assert pruned
+    assert all(statuses == {"failed"} for statuses in pruned)
 
 
 @pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan"), float("inf"), "1", True])
