@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -189,6 +189,7 @@ def measure(
     layers = session.load().layers
     for mask in masks:
         with (
+            _unmeasured_if_it_fails(session),
             threads_of(session.plan),
             fast_experts(layers),
             masked(layers, mask, session.plan.suite.router),
@@ -196,13 +197,19 @@ def measure(
             for task in tasks:
                 evaluator = stage.tasks.looks(task).whole
                 digest = session.plan.task_size_key(session.model, task).digest
-                try:
+                with _unmeasured_if_it_fails(session, task=task.name):
                     if evaluator.generated:
                         _measure_generation(session, evaluator, digest, budget)
                     else:
                         _measure_scoring(session, evaluator, digest, budget)
-                except Exception as error:
-                    session.progress.event("unmeasured", task=task.name, reason=str(error))
+
+
+@contextlib.contextmanager
+def _unmeasured_if_it_fails(session: ModelSession, **what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        session.progress.event("unmeasured", **what, reason=str(error))
 
 
 class _Enough(Exception):

@@ -2,6 +2,7 @@ import itertools
 
 import pytest
 
+from helpers.no_room import no_room_for_masks
 from helpers.tiny_suite import Watcher, go, plan_of, results_of
 from mbench.plan.cost import estimate, model_cost
 from mbench.plan.speeds import read_speeds
@@ -70,6 +71,16 @@ def test_every_task_is_measured_within_its_time_and_nothing_is_stored(tmp_path, 
     pending = stage.pending()
     assert {task.name for item in pending for task in item.tasks} == {t.name for t in plan.tasks}
     assert model_cost(plan, store, plan.models[0], speeds).speed_measured is False  # no profile
+
+
+def test_a_mask_that_cannot_be_applied_is_left_unmeasured(tmp_path, store, monkeypatch):
+    plan = plan_of(tmp_path, store, retain=[0.5])
+    session = ModelSession(plan, plan.models[0], store, Progress(), Outcome())
+    stage = EvaluationStage(session)
+    stage.tasks.prepare(plan.tasks)
+    no_room_for_masks(monkeypatch)
+    measure(session, stage, plan.tasks, masks_drawn(session), budget=0.3)
+    assert not session.speeds.speeds().tasks
 
 
 def test_a_forecast_is_made_again_when_methods_agree_and_when_each_budget_was_seen(tmp_path, store):
