@@ -18,6 +18,10 @@ os.environ["MBENCH_STORE"] = os.path.join(os.devnull, "no store was named")
 os.environ.pop("RAY_ADDRESS", None)
 os.environ.pop("SLURM_ARRAY_TASK_ID", None)
 os.environ.pop("SLURM_ARRAY_TASK_COUNT", None)
+# Servers that tests start are on this machine, which a proxy does not reach; they have no accounts.
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
+os.environ.pop("AWS_PROFILE", None)
+os.environ.pop("AWS_DEFAULT_PROFILE", None)
 if "PYTEST_XDIST_WORKER" in os.environ:
     # There is a process for every core already.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
