@@ -3,7 +3,7 @@
 Every metric is a pure function of the per-item table, so results can be recomputed and compared
 in pairs. A table has one row per item and a text column `item` that identifies the item whatever
 the mask, plus either
-- one column per item-wise metric (`acc`, `acc_norm`, `exact_match`, ...), values in [0, 1], and
+- one column per item-wise metric (`acc`, `acc_norm`, `exact_match`, ...), mostly in [0, 1], and
   `weight` if not all items count alike; of generated answers also those of `GENERATED_METRICS`; or
 - `document` (its number), `nll` (natural-log loss summed over the item), `tokens` and `bytes` that
   were scored, for perplexity. An item is what one window scores of one document, named

@@ -147,14 +147,14 @@ class EarlyPairs:
             found = adjusted(outcomes[:, early], sample, predictors, rng)
             means[early], residuals[:, early] = found.means, found.residuals
         cluster = None
-        if not population.bounded and "document" in full:
+        if population.of_text and "document" in full:
             cluster = population.documents[sample]
             tokens = np.bincount(
                 np.unique(cluster, return_inverse=True)[1], population.size[sample]
             )
             if too_few := Stratum(tokens[:, None], tokens, "documents").too_few():
                 return f"early: {too_few}"
-        most = float(population.size.max()) if population.bounded else None
+        most = population.most(sample, outcomes)
         return Sampled(outcomes, residuals, means, population.count, most, cluster)
 
     def _predictors(self, population: Population, task: str) -> np.ndarray:
@@ -196,8 +196,7 @@ def _parts(population: Population, cell: CellResult, task: str) -> np.ndarray:
     if task in cell.evaluations:
         table = cell.evaluations[task].items
     else:
-        value = "nll" if not population.bounded else population.metric
-        table = cell.looked[task].rename(columns={"value": value})
+        table = cell.looked[task].rename(columns={"value": population.column})
     units, parts = population.parts(table)
     found[units] = parts
     return found

@@ -53,23 +53,55 @@ class Population:
         return np.full(len(self.full), self.count / float(self.full[size].sum()) / scale)
 
     @property
-    def bounded(self) -> bool:
-        """Whether an item's figure lies in [0, 1]."""
-        return self.metric not in PERPLEXITY_METRICS
+    def of_text(self) -> bool:
+        """Whether items are pieces of texts, which have losses."""
+        return self.metric in PERPLEXITY_METRICS
+
+    @property
+    def column(self) -> str:
+        """Of a table of items, the one that figures follow from."""
+        return "nll" if self.of_text else self.metric
 
     @cached_property
     def size(self) -> np.ndarray:
-        """float64 [units]: the most that a unit can add, or of texts its length; mean 1."""
+        """float64 [units]: what a unit of right answers adds, or of texts its length; mean 1."""
         every = np.arange(len(self.full))
-        if self.bounded:
+        if not self.of_text:
             return self._sum(self._share, every)
         size = self.full["bytes" if self.metric == "bits_per_byte" else "tokens"].to_numpy(float)
         return self._sum(size * self.count / size.sum(), every)
 
+    def bounded(self, units: np.ndarray, parts: np.ndarray) -> bool:
+        """Whether outcomes lie in [0, 1], so that no unit adds more than its size.
+
+        By those of the unpruned model, and parts of masks [n] or [n, m] on some units, NaN left
+        out: a task's code may give scores of any size, e.g. percentages.
+        """
+        if self.of_text:
+            return False
+        seen = (self._full_parts, self.size), (parts, self.size[units])
+        return not any(
+            (own < 0).any() or (own.transpose() > most * (1 + 1e-9)).any() for own, most in seen
+        )
+
+    def most(self, units: np.ndarray, parts: np.ndarray) -> float | None:
+        """The most that a unit can differ by, of scores without bounds by as much as any outcome
+        seen from another; None of texts, of whose losses nothing is known."""
+        if self.of_text:
+            return None
+        if self.bounded(units, parts):
+            return float(self.size.max())
+        seen = np.concatenate([self._full_parts, parts.ravel()])
+        return float(np.ptp(seen[np.isfinite(seen)]))
+
+    @cached_property
+    def _full_parts(self) -> np.ndarray:
+        return self.parts(self.full)[1]
+
     @cached_property
     def full_mean(self) -> float:
         """The unpruned model's mean of all parts."""
-        return float(self.parts(self.full)[1].mean())
+        return float(self._full_parts.mean())
 
     @cached_property
     def documents(self) -> np.ndarray:
@@ -90,7 +122,7 @@ class Population:
         A part is NaN where the metric lacks an item's value that the unpruned model has.
         """
         rows = self.rows(items)
-        values = items["nll" if not self.bounded else self.metric].to_numpy(float)
+        values = items[self.column].to_numpy(float)
         share = self._share[rows]
         found = self._sum(np.where(share == 0, 0.0, share * values), rows)
         units = np.unique(self.unit[rows])
@@ -103,10 +135,10 @@ class Population:
         with its sign turned where it is wrong.
         """
         rows = self.rows(items)
-        values = items["nll" if not self.bounded else self.metric].to_numpy(float)
+        values = items[self.column].to_numpy(float)
         share = self._share[rows]
         columns = [self._sum(share * np.nan_to_num(values, posinf=0.0, neginf=0.0), rows)]
-        if self.bounded and "loglikelihoods" in items:
+        if "loglikelihoods" in items:
             lead = np.array([_lead(each) for each in items["loglikelihoods"]])
             for scale in LEADS:
                 signed = np.tanh(lead / scale) * np.where(values > 0.5, 1, -1)

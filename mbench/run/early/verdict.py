@@ -76,7 +76,7 @@ def verdict(
     rng = np.random.default_rng(len(sample))
     estimate = adjusted(values[:, None], sample, predictors, rng)
     found, residuals = float(estimate.means[0]), estimate.residuals[:, 0]
-    most = float(population.size.max()) if population.bounded else None
+    most = population.most(sample, values)
     bounds = _certain(population, sample, values)
     mean = min(max(found, bounds[0]), bounds[1])
 
@@ -91,7 +91,7 @@ def verdict(
 
 def _certain(population: Population, sample: np.ndarray, values: np.ndarray) -> Interval:
     """Between what the mean is if all unseen items are wrong, or all right."""
-    if not population.bounded:
+    if not population.bounded(sample, values):
         return -math.inf, math.inf
     known = float(values.sum())
     unseen = float(population.size.sum() - population.size[sample].sum())

@@ -97,6 +97,35 @@ def test_weighted_items_are_within_over_all_looks():
     assert share_within(random, *weighted, "acc") >= nearly(0.95)
 
 
+def scores(random, count, shape):
+    """Two models' scores up to 100, which many items have none of, or below and above zero."""
+    full = random.uniform(0, 60, count)
+    mask = np.clip(full - 5 + random.normal(0, 8, count), 0, 100)
+    if shape == "mostly 0":
+        mask *= random.random(count) < 0.1
+    if shape == "signed":
+        full, mask = full - 30, mask - 30
+    return [
+        pd.DataFrame({"item": [str(n) for n in range(count)], "bleu": each})
+        for each in (full, mask)
+    ]
+
+
+@pytest.mark.parametrize("shape", ["any", "mostly 0", "signed"])
+def test_scores_beyond_1_are_within_over_all_looks(shape):
+    random = np.random.default_rng(5)
+    assert share_within(random, *scores(random, 400, shape), "bleu") >= nearly(0.95)
+
+
+def test_scores_of_nothing_but_0_leave_doubt():
+    full, mask = scores(np.random.default_rng(0), 400, "any")
+    population = Population(full, np.arange(400), "bleu")
+    first = mask.iloc[:120].assign(bleu=0.0)
+    found = verdict(population, [first], population.told_by(full), 1 / 3, 1, 1)
+    assert found.own[0] < found.mean < found.own[1]
+    assert found.half > 0.1
+
+
 def test_equal_and_constant_predictors_and_a_mask_of_equal_outcomes_hide_no_error():
     random = np.random.default_rng(11)
     full, mask = answers(random, 400, 0.03, 0.01)
