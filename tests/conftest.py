@@ -18,6 +18,8 @@ os.environ["MBENCH_STORE"] = os.path.join(os.devnull, "no store was named")
 os.environ.pop("RAY_ADDRESS", None)
 os.environ.pop("SLURM_ARRAY_TASK_ID", None)
 os.environ.pop("SLURM_ARRAY_TASK_COUNT", None)
+os.environ.pop("SLURM_ARRAY_TASK_MIN", None)
+os.environ.pop("SLURM_ARRAY_TASK_STEP", None)
 # Servers that tests start are on this machine, which a proxy does not reach; they have no accounts.
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
 os.environ.pop("AWS_PROFILE", None)
