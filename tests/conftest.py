@@ -20,6 +20,9 @@ os.environ.pop("SLURM_ARRAY_TASK_ID", None)
 os.environ.pop("SLURM_ARRAY_TASK_COUNT", None)
 os.environ.pop("SLURM_ARRAY_TASK_MIN", None)
 os.environ.pop("SLURM_ARRAY_TASK_STEP", None)
+# Nor has it the terminal that somebody reads them on.
+os.environ.pop("COLUMNS", None)
+os.environ.pop("LINES", None)
 # Servers that tests start are on this machine, which a proxy does not reach; they have no accounts.
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
 os.environ.pop("AWS_PROFILE", None)
