@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mbench.core.errors import StoreError
+from mbench.storage.atomic import ABANDONED
 
 CLAIMS = "claims"
 """The folder of a store that holds them."""
@@ -126,6 +127,14 @@ class FileClaims:
         except OSError as error:
             raise StoreError(f"cannot claim work in {self._folder}: {error.strerror}") from error
         return None
+
+    def sweep(self) -> None:
+        """Remove what was not touched for a week, e.g. since its owner died with all work done."""
+        with contextlib.suppress(OSError), os.scandir(self._folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):  # gone by now
+                    if time.time() - entry.stat().st_mtime > ABANDONED:
+                        os.unlink(entry)
 
     def _give_up(self, path: Path) -> bool:
         """Take an abandoned claim away; False where its owner lives."""

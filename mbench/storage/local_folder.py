@@ -120,6 +120,7 @@ class LocalFolder:
         """Remove what killed processes left unfinished."""
         for folder in folders:
             sweep(self.root / folder)
+        FileClaims(self.root / CLAIMS).sweep()
 
 
 def _measure(path: Path) -> tuple[int, float]:

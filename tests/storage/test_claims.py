@@ -12,6 +12,7 @@ from helpers.claim_racers import kill_in_work, owners, racers
 from helpers.held import LONG
 from mbench.core.errors import StoreError
 from mbench.storage.claims import TOUCHES, FileClaims
+from mbench.storage.store import Store
 
 
 def test_one_of_two_has_a_claim_until_it_gives_it_back(tmp_path):
@@ -141,3 +142,15 @@ def test_on_a_full_disk_nothing_is_claimed_and_nothing_stays(tmp_path):
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         assert not list(tmp_path.iterdir())
     assert claims.take("work") is not None
+
+
+def test_what_the_dead_claimed_with_all_work_done_goes_after_a_week(tmp_path):
+    store = Store(tmp_path)
+    claimed = [store.claim(work) for work in ("one", "other")]
+    week_ago = time.time() - 8 * 24 * 3600
+    old, new = (tmp_path / "claims").iterdir()
+    os.utime(old, (week_ago, week_ago))
+    store.sweep()
+    assert list((tmp_path / "claims").iterdir()) == [new]
+    for each in claimed:
+        each.release()

@@ -163,12 +163,14 @@ class ObjectStore:
         ]
 
     def sweep(self, folders: Sequence[str]) -> None:
-        """Remove what was sent of folders and files that were never finished, a week after."""
-        for folder in (*folders, UNFINISHED):
+        """Remove what was sent of folders and files that were never finished, and claims of who
+        ended with all work done, a week after."""
+        for folder in (*folders, UNFINISHED, CLAIMS):
             listing = self._listing(folder)
             for name, listed in listing.items():
                 first, _, rest = name.partition("/")
-                partial = folder == UNFINISHED or (rest and f"{first}/{META}" not in listing)
+                lacking = rest and f"{first}/{META}" not in listing
+                partial = folder in (UNFINISHED, CLAIMS) or lacking
                 if partial and time.time() - listed.written > ABANDONED:
                     self._connection.discard(self._path(f"{folder}/{name}"))
         with contextlib.suppress(StoreError):  # who may write need not be allowed to ask for them

@@ -309,12 +309,13 @@ def test_what_was_never_finished_is_removed_after_a_week(s3, monkeypatch):
     assert writer(url, 1, die_after=2).wait(LONG) == 9
     store = Store(url)
     store.write_json(MASK, {"a": 1})
+    assert store.claim("work") is not None
 
     def stored():
         return s3.client().list_objects_v2(Bucket=BUCKET)["KeyCount"]
 
     store.sweep()
-    assert stored() == 2 + 1
+    assert stored() == 2 + 1 + 1
     later = time.time() + 8 * 24 * 3600
     monkeypatch.setattr(time, "time", lambda: later)
     store.sweep()
