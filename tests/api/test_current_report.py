@@ -11,6 +11,7 @@ import pytest
 
 from helpers.command import call
 from helpers.tiny_suite import SUITE
+from mbench.api import current_report
 
 UNCHANGED = "nothing has changed"
 
@@ -66,6 +67,19 @@ def test_what_has_not_changed_is_not_written_again(done):
 def test_a_change_of_anything_writes_it_again_once(done, change):
     again(done)
     change(done)
+    assert again(done)
+    assert not again(done)
+
+
+@pytest.mark.parametrize("place", ["HOME", "SHIPPED"])
+def test_other_code_or_published_figures_write_it_again(done, tmp_path, monkeypatch, place):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "page.py").write_text("")
+    monkeypatch.setattr(current_report, place, other)
+    again(done)
+    assert not again(done)
+    (other / "page.py").write_text("pass")
     assert again(done)
     assert not again(done)
 

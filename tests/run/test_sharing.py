@@ -133,6 +133,18 @@ def test_a_piece_that_fails_is_given_back_and_not_tried_again(tmp_path):
     assert not os.listdir(tmp_path / "claims")
 
 
+def test_what_another_ended_between_look_and_claim_is_not_done_again(tmp_path):
+    looks, did = [], []
+
+    def done(piece):
+        looks.append(piece)
+        return looks.count(piece) > 1
+
+    Shared(Store(tmp_path), 0, 1).each(["a", "b"], str, done, did.append)
+    assert did == []
+    assert not os.listdir(tmp_path / "claims")
+
+
 def test_a_claim_on_a_piece_lasts_while_it_is_worked_on(tmp_path):
     store, looks = Store(tmp_path), []
 

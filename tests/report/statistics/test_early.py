@@ -7,10 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from helpers.damage import flip
 from helpers.demo_results import synthetic
 from mbench import long_form, ranked
 from mbench.core.cell_results import TaskStatus
 from mbench.core.early import EarlyFigure, EarlyGoal
+from mbench.core.errors import StoreError
 from mbench.report.across_runs.merge import merge
 from mbench.report.page.early import early_at, early_note
 from mbench.report.page.index import to_json
@@ -223,6 +225,19 @@ def test_early_figures_are_written_read_and_merged(mixed, tmp_path):
     # Whole beats early.
     joined = merge({"early": mixed, "whole": synthetic(failures=False)})
     assert not any(cell.early for cell in joined.cells)
+
+
+def test_damaged_items_of_early_figures_are_no_items(mixed, tmp_path):
+    write(mixed, tmp_path)
+    path = tmp_path / "early_items.parquet"
+    for bit in range(0, 8 * path.stat().st_size, 997):
+        flip(path, bit)
+        with pytest.raises(StoreError, match=r"early_items\.parquet is damaged"):
+            read(tmp_path)
+        flip(path, bit)
+    path.unlink()
+    with pytest.raises(StoreError, match=r"early_items\.parquet is missing"):
+        read(tmp_path)
 
 
 def test_results_of_whole_evaluations_have_none(tmp_path):
