@@ -147,14 +147,14 @@ class BatchLimit:
         """
         self.tokens = max(1, self.tokens // 2)
         self._devices = ()
-        _give_back()
+        give_back_memory()
         self._tell(f"out of memory ({problem}) at {tokens} tokens, goes on with {self.tokens}")
 
     def halve_rows(self, rows: int, problem: str) -> None:
         """Memory ran out over so many answers side by side; as `halve`."""
         self.rows = max(1, rows // 2)
         self._devices = ()
-        _give_back()
+        give_back_memory()
         self._tell(
             f"out of memory ({problem}) with {rows} answers at once, goes on with {self.rows}"
         )
@@ -162,7 +162,7 @@ class BatchLimit:
     def stay(self, problem: str, told: str) -> None:
         """Memory ran out over what no limit makes smaller; as `halve`."""
         self._devices = ()
-        _give_back()
+        give_back_memory()
         self._tell(f"out of memory ({problem}) over {told}")
 
     def _watched(self) -> list[int]:
@@ -234,7 +234,8 @@ def _too_large(tokens: int, error: Exception) -> RuntimeError:
     )
 
 
-def _give_back() -> None:
+def give_back_memory() -> None:
+    """Let others have what this process holds of GPUs and does not use."""
     import torch
 
     if torch.cuda.is_available():

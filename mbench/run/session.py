@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from mbench.core.batch_limit import BatchLimit, out_of_memory
+from mbench.core.batch_limit import BatchLimit, give_back_memory, out_of_memory
 from mbench.core.cell_results import CellKey, SearchCost, TaskStatus
 from mbench.core.early import EarlyFigure
 from mbench.core.errors import ModelNotFound
@@ -150,8 +150,10 @@ class ModelSession:
         return self._loaded
 
     def unload(self) -> None:
-        """Forget the model, so that it is loaded anew: somebody changed it."""
-        self._loaded = None
+        """Forget the model, so that it is loaded anew, and let other processes have its memory."""
+        if self._loaded is not None:
+            self._loaded = None
+            give_back_memory()
 
     def advance(self, tokens: int) -> None:
         """Count forward tokens, and show them."""
