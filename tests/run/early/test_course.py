@@ -10,10 +10,13 @@ from helpers.tiny_suite import Watcher, plan_of, results_of
 from mbench.core.early import EarlyGoal
 from mbench.core.errors import MbenchError
 from mbench.core.evaluation import Evaluation
+from mbench.plan.cost import model_cost
 from mbench.plan.needed import needed
+from mbench.plan.speeds import Speeds, TaskSpeed
 from mbench.report.statistics.boards import boards
 from mbench.run.early.course import Early
 from mbench.run.early.words import goal_of, in_words
+from mbench.run.evaluation_stage import EvaluationStage
 from mbench.run.runner import Runner
 from mbench.storage.store import Store
 
@@ -140,6 +143,35 @@ def test_what_it_evaluated_is_needed_by_its_suite(early, folder):
     keys = needed(plan_of(folder, store, SUITE), store)
     kept = {f"{key.digest}.parquet" for key in keys if key.kind == "evaluations"}
     assert files(store).keys() <= kept
+
+
+def test_what_was_evaluated_costs_nothing_again(early, folder):
+    store, outcome = early
+    plan = plan_of(folder, store, SUITE)
+    (model,) = plan.models
+    digests = [plan.task_size_key(model, task).digest for task in plan.tasks]
+    speeds = Speeds(tasks=dict.fromkeys(digests, TaskSpeed(1.0)))
+    cost = model_cost(plan, store, model, speeds)
+    assert cost.evaluations_begun == len(outcome.early)
+    assert cost.seconds == pytest.approx(cost.evaluation_tokens)
+
+
+def test_a_mask_that_fails_at_a_later_look_has_failed(folder, tmp_path, monkeypatch):
+    look = EvaluationStage.look
+
+    def fail(stage, masked, task, number):
+        if number:
+            raise ValueError("broken")
+        return look(stage, masked, task, number)
+
+    monkeypatch.setattr(EvaluationStage, "look", fail)
+    store = Store(tmp_path)
+    plan = plan_of(folder, store, SUITE)
+    outcome = run(plan, store, EarlyGoal(precision=1e-4))
+    assert outcome.early
+    cells = results_of(plan, outcome).cells[1:]
+    assert not any(cell.early for cell in cells)
+    assert {cell.tasks["cloze_bible"].status for cell in cells} == {"failed"}
 
 
 @pytest.mark.parametrize("goal", [None, EarlyGoal(precision=0.03), EarlyGoal(hours=1.0)])
