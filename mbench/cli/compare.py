@@ -63,15 +63,15 @@ def command(
 
 def _show(comparison: Comparison) -> None:
     from mbench.cli.standings import say
-    from mbench.report.page.comparison import correction, heading
+    from mbench.report.page.comparison import heading, reading
 
     console = console_of(stderr=False)
-    legend = "95 % intervals that hold for all at once"
-    bold = "; bold: told apart (adjusted)" if console.is_terminal else ""
-    say(console, f"{heading(comparison)}, {legend}{bold}")
+    legend = ", 95 % intervals that hold for all at once" if comparison.families else ""
+    bold = "; bold: told apart (adjusted)" if legend and console.is_terminal else ""
+    say(console, f"{heading(comparison)}{legend}{bold}")
     console.print(_table(comparison))
-    if comparison.compared:
-        say(console, f"told apart at 5 %, {correction(comparison)}")
+    for line in reading(comparison):
+        say(console, line)
     for line in comparison.settings:
         say(console, f"differs: {line}")
     for each in comparison.not_compared:

@@ -152,6 +152,10 @@ class Beside:
     """Why a cell cannot be compared."""
     tasks: tuple[str, ...]
     """Of the score."""
+    one_model: bool
+    """Whether both runs computed the same weights in the same way."""
+    cells: Mapping[CellOfRun, CellResult]
+    """With the outcomes of these items alone."""
 
     def columns(self, run: int, pair: CellPair) -> list[int]:
         """Of the pair's cells in that run, all of which must be comparable."""
@@ -161,6 +165,27 @@ class Beside:
         """The mean score of the pair's cells in that run."""
         columns = self.columns(run, pair)
         return float(np.mean([stratum.figures[columns] for stratum in self.paired.strata]))
+
+    def identical(self, pair: CellPair) -> bool:
+        """Whether both sides have the same masks on the same model, with all that was recorded of
+        every item the same, so that there is no difference that more items could show.
+
+        Two masks that give the same answers are none such: on other items they may not.
+        """
+        sides = [self.columns(run, pair) for run in (0, 1)]
+        if not self.one_model or len(sides[0]) != len(sides[1]):
+            return False
+        for stratum in self.paired.strata:
+            if (stratum.totals[:, sides[0]] != stratum.totals[:, sides[1]]).any():
+                return False
+        return all(
+            (first.mask, first.router) == (second.mask, second.router)
+            and all(
+                _same_outcomes(self.cells[0, first.key], self.cells[1, second.key], task)
+                for task in self.tasks
+            )
+            for first, second in zip(*pair.cells, strict=True)
+        )
 
     def problem(self, pair: CellPair, names: tuple[str, str]) -> str:
         """Why a pair cannot be compared; empty if it can."""
@@ -205,7 +230,15 @@ def put_beside(runs: TwoRuns, model: str, parts: Sequence[Part]) -> Beside | str
     }
     paired = pair(restricted, parts)
     tasks = tuple(task for task, _ in parts)
-    return Beside(paired, problems | dict(paired.problems), tasks)
+    models = [results.provenance.models[model] for results in runs.results]
+    one_model = len({(m.content, m.dtype, m.attention) for m in models}) == 1
+    return Beside(paired, problems | dict(paired.problems), tasks, one_model, restricted)
+
+
+def _same_outcomes(first: CellResult, second: CellResult, task: str) -> bool:
+    found = (cell.evaluations[task] for cell in (first, second))
+    one, two = (each.items.drop(columns="item").set_axis(each.names.array) for each in found)
+    return bool(one.equals(two.reindex(one.index)))
 
 
 def _items(cell: CellResult, task: str, metric: str) -> set[str]:

@@ -30,6 +30,9 @@ from mbench.report.words import listing
 Floors: TypeAlias = dict[tuple[str, float], dict[str, Floor]]
 """(model, retain ratio) -> floors of uninformative tasks; the unpruned model has ratio 1."""
 
+IDENTICAL = "identical"
+"""Why nothing is tested where both have the same masks and outcomes, item by item."""
+
 _Lacking: TypeAlias = tuple[str, str, str]
 """What is not compared, by which score, and why; empty where it is all, or whatever the score."""
 
@@ -215,6 +218,8 @@ def _compare_model(
             for floors_of_run in floors_of_runs
         )
         why = few or (GUESSING if at_floor else "")
+        if beside.identical(pair):
+            why = IDENTICAL
         difference = paired_differences([pair], beside)
         results.append(_Unadjusted(_compared(score, pair, beside, difference), difference, why))
     return results

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mbench.report import words
-from mbench.report.across_runs.compare import Compared, Comparison
+from mbench.report.across_runs.compare import IDENTICAL, Compared, Comparison
 from mbench.report.page.render import environment
 from mbench.report.tables.table import MISSING, Cell, Column, Row, Table
 from mbench.report.words import bounds, finite, method_name, pruned, score_text
@@ -61,10 +61,19 @@ def heading(comparison: Comparison) -> str:
     )
 
 
-def correction(comparison: Comparison) -> str:
-    """What the p-values are adjusted for, in words."""
-    sizes = [f"all {count} of {family}" for family, count in comparison.families.items() if count]
-    return f"adjusted by Holm's method over {', and separately over '.join(sizes)}"
+def reading(comparison: Comparison) -> tuple[str, ...]:
+    """When differences are told apart, and what is none, a line each."""
+    sizes = [f"all {count} of {family}" for family, count in comparison.families.items()]
+    lines = ["nothing is tested"] if comparison.compared else []
+    if sizes:
+        over = ", and separately over ".join(sizes)
+        lines = [f"told apart at 5 %, adjusted by Holm's method over {over}"]
+    if any(each.difference.problem == IDENTICAL for each in comparison.compared):
+        lines.append(
+            "identical: the same experts of the same model, with the same outcome of every item;"
+            " these do not count among the comparisons"
+        )
+    return tuple(lines)
 
 
 def by_place(comparison: Comparison) -> dict[Place, dict[str, Compared]]:
@@ -90,7 +99,7 @@ def write_page(comparison: Comparison, path: Path) -> None:
         comparison=comparison,
         heading=heading(comparison),
         table=_table(comparison),
-        correction=correction(comparison),
+        reading=reading(comparison),
     )
     write_text_atomically(path, content)
 

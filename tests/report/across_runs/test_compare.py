@@ -62,13 +62,41 @@ def find(found, score, method, retain=0.5):
     return one
 
 
-def test_a_run_compared_with_itself_differs_nowhere(longer):
-    found = compare(("a", longer), ("a", longer))
-    assert found.compared
+def test_what_both_computed_alike_is_identical_and_no_comparison(longer):
+    again = longer
+    for task in ("quiz", "ppl"):
+        again = with_items(again, task, lambda t: t[::-1].reset_index(drop=True))
+    found = compare(("a", longer), ("b", again))
     assert {one.difference.value for one in found.compared} == {0.0}
-    assert not any(one.difference.clear for one in found.compared)
-    assert {one.difference.p for one in found.compared} == {1.0}
-    assert (found.settings, found.not_compared) == ((), ())
+    assert {one.difference.problem for one in found.compared} == {"identical"}
+    assert (found.families, found.settings, found.not_compared) == ({}, (), ())
+    # One method changed: it alone is tested, as if nothing else were there.
+    beta = lambda c: c.method == "beta"  # noqa: E731
+    one_right = lambda c, t: t.assign(acc=t["acc"].where(t.index > 0, 1 - t["acc"]))  # noqa: E731
+    other = of_cells(again, beta, "quiz", one_right)
+    found = compare(("a", longer), ("b", other))
+    assert found.families == {"the overall scores": 2, "the single tasks": 2}
+    assert {one.methods[0] for one in found.compared if not one.difference.problem} == {"beta"}
+    assert find(found, "quiz", "beta").difference.size == 2
+    assert find(found, "quiz", "random").difference.problem == "identical"
+
+
+def test_equal_figures_of_unlike_computations_are_no_identity(longer):
+    """Other experts, another dtype, or an outcome that no score counts: more items may differ."""
+    unpruned, *cells = longer.cells
+    for unlike in ({"mask": "other experts"}, {"router": "preserved"}):
+        other = dataclasses.replace(longer, cells=(dataclasses.replace(unpruned, **unlike), *cells))
+        one = find(compare(("a", longer), ("b", other)), "quiz", "none", 1.0)
+        assert (one.difference.problem, one.difference.value, one.difference.p) == ("", 0.0, 1.0)
+        assert one.difference.low < 0 < one.difference.high
+    other = change(longer, ("models", "m", "dtype"), "float16")
+    assert compare(("a", longer), ("b", other)).families == {
+        "the overall scores": 14,
+        "the single tasks": 14,
+    }
+    told = [with_items(longer, "quiz", lambda t, x=x: t.assign(answer=x)) for x in "AAB"]
+    quiz = [find(compare(("a", told[0]), ("b", b)), "quiz", "alpha") for b in told[1:]]
+    assert [one.difference.problem for one in quiz] == ["identical", ""]
 
 
 def test_two_methods_against_scipy(longer):
@@ -257,7 +285,8 @@ def test_the_command_prints_json_a_table_and_a_page(longer, tmp_path):
     )
     renamed = recorded(dataclasses.replace(longer, cells=cells))
     write(renamed, tmp_path / "a")
-    write(renamed, tmp_path / "b")
+    worse = of_cells(renamed, lambda c: c.method == hostile, "quiz", lambda c, t: t.assign(acc=0.0))
+    write(worse, tmp_path / "b")
     words = ["compare", str(tmp_path / "a"), str(tmp_path / "b")]
     done = CliRunner().invoke(group, [*words, "--json"], catch_exceptions=False)
     data = json.loads(done.stdout)
@@ -267,19 +296,22 @@ def test_the_command_prints_json_a_table_and_a_page(longer, tmp_path):
     }
     assert data["correction"] == {
         "method": "Holm",
-        "comparisons": {"the overall scores": 14, "the single tasks": 14},
+        "comparisons": {"the overall scores": 2, "the single tasks": 2},
     }
+    assert {one["not_tested_because"] for one in data["comparisons"]} == {"", "identical"}
     page = tmp_path / "page.html"
     shown = CliRunner().invoke(group, [*words, "--html", str(page)], catch_exceptions=False)
     assert "random" in shown.stdout
-    assert "+0.000 [+0.000, +0.000]" in shown.stdout
+    assert "+0.000 identical" in shown.stdout
     text = page.read_text()
     assert hostile not in text
-    said = (
-        "Holm's method over all 14 of the overall scores, and separately over all 14 of the single"
-    )
-    assert said in " ".join(html.unescape(text).split())
-    assert said in " ".join(shown.stdout.split())
+    said = "Holm's method over all 2 of the overall scores, and separately over all 2 of the single"
+    for line in (said, "same experts of the same model, with the same outcome of every item"):
+        assert line in " ".join(html.unescape(text).split())
+        assert line in " ".join(shown.stdout.split())
+    shown = CliRunner().invoke(group, [*words[:2], words[1]], catch_exceptions=False)
+    assert "\nnothing is tested\nidentical: " in shown.stdout
+    assert "95 %" not in shown.stdout
     assert "&lt;script&gt;" in text
     assert f"<h1>{tmp_path / 'b'} minus {tmp_path / 'a'}</h1>" in text
     two = [*words[:2], "--methods", "random", hostile]
