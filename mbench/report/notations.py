@@ -23,6 +23,8 @@ class Syntax:
     missing: str
     minus: str
     lower: str
+    early: str
+    """Stands behind a figure that is an estimate."""
 
 
 def latex_text(text: str) -> str:
@@ -65,6 +67,9 @@ SYNTAX = {
         "--",
         "$-$",
         r"$\downarrow$",
+        r"$^{\dagger}$",
     ),
-    "markdown": Syntax(markdown_text, "%s", "**%s**", "±", "∞", "–", MINUS, "↓"),
+    "markdown": Syntax(
+        markdown_text, "%s", "**%s**", "±", "∞", "–", MINUS, "↓", "\N{NO-BREAK SPACE}†"
+    ),
 }

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from mbench.core.cell_results import CellResult
 from mbench.core.evaluation import LOWER_IS_BETTER
+from mbench.report.early_footnote import SIGN, early_footnote
 from mbench.report.notations import SYNTAX, Syntax
 from mbench.report.statistics.boards import Board, GroupBoards, RunBoards
-from mbench.report.statistics.early import estimate_of, lines_of, value_or_early
+from mbench.report.statistics.early import estimate_of, value_or_early
 from mbench.report.statistics.equal_bytes import EqualBytes, Limit
 from mbench.report.statistics.groups import Entry
 from mbench.report.statistics.ranking import Ranking
@@ -31,12 +32,6 @@ NOTE = (
     "Bold: the best figure at a budget and those not told apart from it (paired over items or"
     " documents, 5 % after Holm's correction for all pairs of methods); none where all are tied."
     " Several seeds: mean and sample standard deviation. A dash: no complete result."
-)
-
-EARLY_NOTE = (
-    "Early: estimated over all items from those given, with a 95 % interval of the difference to"
-    " the unpruned model over these items that holds over all looks; told apart from others by"
-    " intervals for all masks of the budget at once, to which the error over items is added."
 )
 
 BYTES_NOTE = (
@@ -121,8 +116,8 @@ def _note(boards: GroupBoards) -> str:
     said = [NOTE]
     if words := stored_in_words(boards.results, boards.group.model):
         said.append(f"W{words[1:]}; {NOT_QUANTISED}.")
-    if any(cell.early for cell in boards.group.cells.values()):
-        said.append(EARLY_NOTE)
+    if early := early_footnote(boards):
+        said.append(early)
     if parts:
         said.append(f"Nothing is told apart on {'; '.join(parts)}.")
     gaps = [f"{gap.method} at {board.pruned}" for board in boards.boards for gap in board.gaps]
@@ -181,7 +176,8 @@ def _grids(run: RunBoards, syntax: Syntax) -> Iterator[Grid]:
             blocks.append(((syntax.text(percent(0.0)), "unpruned", *figures),))
         blocks += [_block(syntax, board, columns) for board in boards.boards]
         caption = syntax.text(f"{run.results.title}: {boards.heading}")
-        yield Grid(caption, syntax.text(_note(boards)), names, tuple(blocks))
+        note = syntax.text(_note(boards)).replace(SIGN, syntax.early.strip())
+        yield Grid(caption, note.replace("±", syntax.spread), names, tuple(blocks))
     for by_bytes in run.equal_bytes:
         yield _by_bytes(syntax, run.results.title, by_bytes)
 
@@ -199,8 +195,8 @@ def _limit(syntax: Syntax, limit: Limit) -> tuple[tuple[str, ...], ...]:
     for place, row in enumerate(limit.rows):
         figure, found = syntax.missing, limit.row_of(row)
         if found is not None:
-            text = score_text(found.summary.mean).replace(MINUS, syntax.minus)
-            figure = getattr(syntax, _mark(limit.ranking, row.name)) % text
+            mark = _mark(limit.ranking, row.name)
+            figure = _set(syntax, mark, score_text(found.summary.mean))
         most = "" if place else syntax.text(size(limit.bytes, "B"))
         name = f"{row.name} ({row.form})"
         rows.append((most, syntax.text(name), syntax.text(size(row.bytes, "B")), figure))
@@ -212,8 +208,7 @@ def _block(syntax: Syntax, board: Board, columns: Sequence[_Column]) -> tuple[tu
     rows: list[tuple[str, ...]] = []
     for entry in board.budget.entries:
         figures = (
-            getattr(syntax, column.mark(board, entry.method))
-            % _figure(syntax, entry, column, board.group.unpruned)
+            _figure(syntax, entry, column, column.mark(board, entry.method), board.group.unpruned)
             for column in columns
         )
         pruned = "" if rows else syntax.text(percent(1 - board.retain))
@@ -229,40 +224,43 @@ def _name(board: Board, entry: Entry) -> str:
 
 
 def _figure(
-    syntax: Syntax, entry: Entry, column: _Column, unpruned: CellResult | None = None
+    syntax: Syntax,
+    entry: Entry,
+    column: _Column,
+    mark: str = "plain",
+    unpruned: CellResult | None = None,
 ) -> str:
-    """A method's figure over its seeds; a dash if any of them failed."""
+    """A method's marked figure over its seeds; an estimate is signed, and a dash stands where any
+    of them failed."""
     summary = entry.summary(column.value)
     if summary is None:
-        return _early(syntax, entry, column, unpruned)
+        value = _early(entry, column, unpruned)
+        if value is None:
+            return syntax.missing
+        return _set(syntax, mark, number(column.metric, value)) + syntax.early
     text = number(column.metric, summary.mean)
-    text = text.replace(MINUS, syntax.minus).replace("∞", syntax.infinite)
     if summary.count > 1 and math.isfinite(summary.std):
-        text += f" {syntax.spread} {number(column.metric, summary.std, scale=summary.mean)}"
-    return text
+        text += f" ± {number(column.metric, summary.std, scale=summary.mean)}"
+    return _set(syntax, mark, text)
 
 
-def _early(syntax: Syntax, entry: Entry, column: _Column, unpruned: CellResult | None) -> str:
-    """A figure where some masks were evaluated on some items, with an interval: of a score, of it;
-    of a task, of the difference to the unpruned model."""
+def _set(syntax: Syntax, mark: str, text: str) -> str:
+    signs = {MINUS: syntax.minus, "∞": syntax.infinite, "±": syntax.spread}
+    for sign, written in signs.items():
+        text = text.replace(sign, written)
+    return str(getattr(syntax, mark)) % text
+
+
+def _early(entry: Entry, column: _Column, unpruned: CellResult | None) -> float | None:
+    """A figure where some masks were evaluated on some items; None where not all have one."""
     if column.score is not None:
         known = estimate_of(entry, column.score, unpruned)
-        if known is None:
-            return syntax.missing
-        value, ends = known.value, (known.low, known.high)
-        lines = ["early", f"{' to '.join(number(column.metric, end) for end in ends)}"]
-    else:
-        values = [value_or_early(cell, column.name, column.metric) for cell in entry.cells]
-        present = [each for each in values if each is not None]
-        lines = list(lines_of(entry, column.name)[:2])
-        if not lines or len(present) < len(values):
-            return syntax.missing
-        value = math.fsum(present) / len(present)
-    figure, *said = (
-        each.replace(MINUS, syntax.minus)
-        for each in (number(column.metric, value), *map(syntax.text, lines))
-    )
-    return f"{figure} ({', '.join(said)})"
+        return None if known is None else known.value
+    values = [value_or_early(cell, column.name, column.metric) for cell in entry.cells]
+    present = [each for each in values if each is not None]
+    if len(present) < len(values):
+        return None
+    return math.fsum(present) / len(present)
 
 
 def write_tables(run: RunBoards, directory: Path) -> None:

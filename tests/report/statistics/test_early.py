@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -268,11 +269,30 @@ def test_nothing_is_tested_of_early_figures_and_they_say_so(mixed):
     html = to_html(run)
     assert "Early verdict:" in html
     assert "Figures from some of the items" in html
-    assert "120 of 200 items" in to_markdown(run)
-    assert "120 of 200 items" in to_latex(run)
     table = ranked(mixed)
     at = table[table.retain == 0.5].set_index("method")
     assert not at.early["frequency"]
+
+
+def test_tables_for_papers_have_a_sign_at_early_figures_and_one_footnote(mixed):
+    run = boards(mixed)
+    halves = [cell.early[TASKS[0]].half for cell in mixed.cells if cell.early]
+    ends = f"{min(halves):.3f} to {max(halves):.3f}"
+    of_score = run.groups[0].score.name
+    for text, sign, spread, cell in (
+        (to_latex(run), r"$^{\dagger}$", r"$\pm$", r"& (?:\\textbf{)?0\.\d{3}}?$"),
+        (to_markdown(run), "†", "±", r"\| (?:\*\*)?0\.\d{3}(?:\*\*)?\xa0$"),
+    ):
+        table = text.replace(f"{sign}: early, an estimate", "")
+        signed = table.split(sign)[:-1]
+        # Of three methods both tasks and the mean of all; nothing else stands beside a figure.
+        assert len(signed) == 3 * 3
+        assert all(re.search(cell, before) for before in signed)
+        assert f"{TASKS[0]} 120 of 200 items, {spread}{ends}; " in text
+        assert f"; {of_score} {spread}0." in text
+    plain = boards(synthetic(failures=False))
+    assert "dagger" not in to_latex(plain)
+    assert "†" not in to_markdown(plain)
 
 
 def test_the_page_says_from_how_many_items_and_what_can_be_told_apart(mixed):
