@@ -12,6 +12,7 @@ from mbench.core.cell_results import UNPRUNED, CellKey, CellResult
 from mbench.core.errors import MbenchError, did_you_mean
 from mbench.core.evaluation import evaluation
 from mbench.core.results import Results
+from mbench.report.across_runs.same_outcomes import agree_in_all
 from mbench.report.statistics.pairing import Paired, Part, pair
 from mbench.report.statistics.pairwise import Pairwise, pairwise
 from mbench.report.words import method_name, pruned
@@ -167,24 +168,20 @@ class Beside:
         return float(np.mean([stratum.figures[columns] for stratum in self.paired.strata]))
 
     def identical(self, pair: CellPair) -> bool:
-        """Whether both sides have the same masks on the same model, with all that was recorded of
-        every item the same, so that there is no difference that more items could show.
+        """Whether both sides have the same masks on the same model, with the same outcome of every
+        item up to rounding, so that there is no difference that more items could show.
 
         Two masks that give the same answers are none such: on other items they may not.
         """
-        sides = [self.columns(run, pair) for run in (0, 1)]
-        if not self.one_model or len(sides[0]) != len(sides[1]):
+        first, second = pair.cells
+        masks = [[(cell.mask, cell.router) for cell in side] for side in pair.cells]
+        if not self.one_model or masks[0] != masks[1]:
             return False
-        for stratum in self.paired.strata:
-            if (stratum.totals[:, sides[0]] != stratum.totals[:, sides[1]]).any():
-                return False
         return all(
-            (first.mask, first.router) == (second.mask, second.router)
-            and all(
-                _same_outcomes(self.cells[0, first.key], self.cells[1, second.key], task)
-                for task in self.tasks
-            )
-            for first, second in zip(*pair.cells, strict=True)
+            agree_in_all(*(cell.evaluations[task] for cell in both))
+            for one, two in zip(first, second, strict=True)
+            for both in [(self.cells[0, one.key], self.cells[1, two.key])]
+            for task in self.tasks
         )
 
     def problem(self, pair: CellPair, names: tuple[str, str]) -> str:
@@ -233,12 +230,6 @@ def put_beside(runs: TwoRuns, model: str, parts: Sequence[Part]) -> Beside | str
     models = [results.provenance.models[model] for results in runs.results]
     one_model = len({(m.content, m.dtype, m.attention) for m in models}) == 1
     return Beside(paired, problems | dict(paired.problems), tasks, one_model, restricted)
-
-
-def _same_outcomes(first: CellResult, second: CellResult, task: str) -> bool:
-    found = (cell.evaluations[task] for cell in (first, second))
-    one, two = (each.items.drop(columns="item").set_axis(each.names.array) for each in found)
-    return bool(one.equals(two.reindex(one.index)))
 
 
 def _items(cell: CellResult, task: str, metric: str) -> set[str]:

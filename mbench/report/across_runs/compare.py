@@ -31,7 +31,7 @@ Floors: TypeAlias = dict[tuple[str, float], dict[str, Floor]]
 """(model, retain ratio) -> floors of uninformative tasks; the unpruned model has ratio 1."""
 
 IDENTICAL = "identical"
-"""Why nothing is tested where both have the same masks and outcomes, item by item."""
+"""Why nothing is tested where both have the same masks and, up to rounding, outcomes."""
 
 _Lacking: TypeAlias = tuple[str, str, str]
 """What is not compared, by which score, and why; empty where it is all, or whatever the score."""

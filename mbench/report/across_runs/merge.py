@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from mbench.core.cell_results import UNPRUNED, CellKey, CellResult, TaskStatus
 from mbench.core.errors import MergeError
 from mbench.core.evaluation import Evaluation
@@ -25,14 +23,11 @@ from mbench.report.across_runs.merged_records import (
     joined_provenance,
     unique,
 )
+from mbench.report.across_runs.same_outcomes import agree
 from mbench.report.across_runs.setting_differences import counted_items, deciding_differences
 
 if TYPE_CHECKING:
     import pandas as pd
-
-TOLERANCE = 1e-4
-"""Relative difference of an item's outcome up to which it is the same measurement: batches of
-another shape or another number of threads change the last digits of a loss."""
 
 _SEVERITY = ("ok", "early", "failed", "blocked", "interrupted", "pending", "left out", "absent")
 
@@ -44,7 +39,7 @@ def merge(runs: Mapping[str, Results], prefer: str | None = None) -> Results:
 
     Whatever several runs have is kept once. Cells, tasks, seeds and budgets keep the order in which
     they first occur. Merging is commutative and associative up to that order, and merging a run
-    with itself changes nothing. Figures within `TOLERANCE` of each other count as equal, and the
+    with itself changes nothing. Figures within a tolerance of each other count as equal, and the
     first run's are kept. Where a cell failed in one run, the result of another is used.
 
     Args:
@@ -140,12 +135,12 @@ class _Joined:
             by_run.setdefault(run, {})[f"{run} ({cell.label})"] = outcome
         cell = measured[0][1]
         for of_run in by_run.values():
-            if not _agree(list(of_run.values())):
+            if not agree(list(of_run.values())):
                 # Even in the preferred run, neither is better than the other.
                 self._contradict(cell, *_differing(task, of_run), settled=False)
                 return
         firsts = {run: next(iter(of_run.values())) for run, of_run in by_run.items()}
-        if not _agree(list(firsts.values())):
+        if not agree(list(firsts.values())):
             self._contradict(cell, *_differing(task, firsts), settled=self.prefer in firsts)
 
     def _contradict(
@@ -207,27 +202,6 @@ def _differing(task: str, outcomes: Mapping[str, Evaluation]) -> tuple[str, dict
     if len(set(items.values())) > 1:
         return f"{task} › items", counted_items(items)
     return task, {name: _figures(outcome) for name, outcome in outcomes.items()}
-
-
-def _agree(outcomes: Sequence[Evaluation]) -> bool:
-    """Whether all give the same items the same numbers, up to `TOLERANCE`; no item is twice."""
-    if all(outcome is outcomes[0] for outcome in outcomes):
-        return True
-    first, *others = (o.items.set_index("item").select_dtypes("number") for o in outcomes)
-    for other in others:
-        if set(other.columns) != set(first.columns) or set(other.index) != set(first.index):
-            return False
-    tables = [first.to_numpy(float)]
-    tables += [other.loc[first.index, first.columns].to_numpy(float) for other in others]
-    stacked = np.stack(tables)
-    absent = np.isnan(stacked)
-    if (absent.any(axis=0) != absent.all(axis=0)).any():
-        return False
-    # What is equal needs no tolerance, infinite losses among it.
-    stacked = stacked[:, ~(absent.all(axis=0) | (stacked == stacked[0]).all(axis=0))]
-    size = np.abs(stacked).max(axis=0)
-    spread = stacked.max(axis=0) - stacked.min(axis=0)
-    return bool((np.isfinite(size) & (spread <= TOLERANCE * size)).all())
 
 
 def _refusal(opening: str, lines: Iterable[str]) -> str:

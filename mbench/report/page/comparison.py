@@ -70,8 +70,8 @@ def reading(comparison: Comparison) -> tuple[str, ...]:
         lines = [f"told apart at 5 %, adjusted by Holm's method over {over}"]
     if any(each.difference.problem == IDENTICAL for each in comparison.compared):
         lines.append(
-            "identical: the same experts of the same model, with the same outcome of every item;"
-            " these do not count among the comparisons"
+            "identical: the same experts of the same model, with the same outcome of every item"
+            " up to rounding; these do not count among the comparisons"
         )
     return tuple(lines)
 

@@ -97,6 +97,26 @@ def test_equal_figures_of_unlike_computations_are_no_identity(longer):
     told = [with_items(longer, "quiz", lambda t, x=x: t.assign(answer=x)) for x in "AAB"]
     quiz = [find(compare(("a", told[0]), ("b", b)), "quiz", "alpha") for b in told[1:]]
     assert [one.difference.problem for one in quiz] == ["identical", ""]
+    # Perplexities of another number of threads are the same up to rounding, like a merge says.
+    lost = [
+        with_items(longer, "ppl", lambda t, x=x: t.assign(nll=t["nll"] * x))
+        for x in (1 + 1e-7, 1.01)
+    ]
+    ppl = [find(compare(("a", longer), ("b", b)), PPL, "alpha") for b in lost]
+    assert [one.difference.problem for one in ppl] == ["identical", ""]
+
+
+def test_equal_scores_with_other_log_likelihoods_are_no_identity():
+    """A hundred items, all right, with choices 1e-6 and a tenth further apart."""
+
+    def likely(by):
+        table = pd.DataFrame({"item": [f"quiz/{n}" for n in range(100)], "acc": 1.0})
+        rows = [(-1.0 * by, -9.0, -9.0)] * 100
+        return with_items(run(grid()), "quiz", lambda _: table.assign(loglikelihoods=rows))
+
+    for by, problem in ((1.0, "identical"), (1 + 1e-6, "identical"), (1.1, "")):
+        one = find(compare(("a", likely(1.0)), ("b", likely(by))), "quiz", "alpha")
+        assert (one.difference.value, one.difference.problem) == (0.0, problem)
 
 
 def test_two_methods_against_scipy(longer):
