@@ -12,6 +12,11 @@ from helpers.places import ROOT
 from helpers.source_tree import tree
 from helpers.suite_reference import reference
 from mbench.cli import VERBS, group
+from mbench.report.item_files import FOLDER
+from mbench.report.publish import RENDERED
+from mbench.storage.report_folder import LOCK, PAGE
+from mbench.storage.results_folder import RESULT_FILES
+from mbench.storage.results_json import FORMAT
 
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "reports/README.md"]
 DOCUMENTS += [str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").glob("*.md"))]
@@ -76,6 +81,16 @@ def test_every_option_that_narrows_a_suite_is_told():
 def test_the_readme_names_every_verb():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [verb for verb in VERBS if f"mbench {verb}" not in readme] == []
+
+
+def test_every_file_of_a_report_is_listed_and_no_other():
+    results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    table = results[: results.index("Columns of `results.csv`")]
+    cells = re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE)
+    listed = [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+    beside = {*RENDERED, *RESULT_FILES, LOCK, f"{FOLDER}/"} - {PAGE}
+    assert sorted(listed) == sorted(beside)
+    assert re.findall(r"`results.json`, format (\d+)", results) == [str(FORMAT)]
 
 
 def test_the_tree_says_what_the_packages_say():
