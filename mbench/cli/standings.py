@@ -123,5 +123,5 @@ def _figure(board: Board, method: str) -> Text:
     summary = standing.summary
     early = "≈ " if standing.early is not None else ""
     text = early + score_text(summary.mean) + (f" ± {summary.std:.3f}" if summary.count > 1 else "")
-    tied = isinstance(standing, Ranked) and standing.tied
+    tied = isinstance(standing, Ranked) and standing.tied and len(ranking.ranked) > 1
     return Text(text, style="bold" if tied else "")

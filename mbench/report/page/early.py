@@ -106,7 +106,8 @@ def early_at(ranking: Ranking) -> str:
     if not early and not references:
         return ""
     every = sum(len(row.names) for row in ranking.ranked)
-    whose = [f"{early} of {every} methods"] if early else []
+    with_figures = " with figures" if ranking.lacking else ""
+    whose = [f"{early} of {every} methods{with_figures}"] if early else []
     whose += ["random pruning"] if references else []
     compared = [c for c in ranking.comparisons.values() if c.early and c.family == "methods"]
     halves = [(own.high - own.low) / 2 for own in compared if not own.problem]

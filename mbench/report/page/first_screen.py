@@ -32,7 +32,7 @@ class Mark:
     """The whisker's ends: the interval of the difference to the dashed line; None without one."""
     high: float | None
     kind: str
-    """`tied` for best, `rest`, or `untold` where nothing is tested."""
+    """`tied` for best, `rest`, or `untold` where there is nothing to test."""
     beyond: str
     """The figure, where it lies outside the axis; else empty."""
     text: str
@@ -84,6 +84,8 @@ class Screen:
     """
     gaps: str
     """Which methods have no cell at some budget; empty where all have."""
+    lacking: bool
+    """Whether methods have no figures, so that others are best among the rest only."""
     few_masks: str
     """What so few random masks cannot show; empty if they are enough."""
     warnings: tuple[str, ...]
@@ -120,6 +122,7 @@ def first_screen(boards: GroupBoards) -> Screen | None:
         ),
         stored_in_words(boards.results, boards.group.model),
         _gaps(boards),
+        any(ranking.lacking for _, ranking in ranked),
         _few_masks([ranking for _, ranking in ranked]),
         boards.answer_warnings,
         early_note(boards.results, boards.group.model),
@@ -192,7 +195,6 @@ def _panel(board: Board, ranking: Ranking, on: Axis, reference: str) -> Panel:
 def _mark(ranking: Ranking, row: Ranked, on: Axis, reference: str) -> Mark:
     value, whisker = row.summary.mean, _whisker(ranking, row, reference)
     low, high = map(on.at, whisker) if whisker else (None, None)
-    untold = "methods" in ranking.untested
     compared = ranking.compare(row.label, reference) if reference else None
     said = (f"{row.label}: {score_text(value)}", *_told(ranking, row, reference))
     return Mark(
@@ -200,7 +202,7 @@ def _mark(ranking: Ranking, row: Ranked, on: Axis, reference: str) -> Mark:
         on.at(value),
         low,
         high,
-        "untold" if untold else "tied" if row.tied else "rest",
+        "untold" if not ranking.compared else "tied" if row.tied else "rest",
         score_text(value) if on.beyond(value) else "",
         ", ".join(filter(None, said)),
         row.early is not None or (compared is not None and compared.early),

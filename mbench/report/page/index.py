@@ -78,6 +78,7 @@ def _budget_to_json(board: Board) -> dict[str, Any]:
         "retain": board.retain,
         "pruned": board.pruned,
         "tied_for_best": [list(row.names) for row in ranking.tied] if ranking else [],
+        "without_figures": [own.entry.method for own in ranking.lacking] if ranking else [],
         "answers": [_answer_to_json(answer) for answer in answers(ranking)] if ranking else [],
         "comparisons": _comparisons_to_json(ranking) if ranking else [],
         "early": [list(row.names) for row in board.ranked if row.early is not None],

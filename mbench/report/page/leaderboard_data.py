@@ -115,6 +115,7 @@ def _ranking(ranking: Ranking) -> dict[str, Any]:
         "rows": [_row(row) for row in rows],
         "random": _reference(ranking.random),
         "unpruned": _reference(ranking.unpruned),
+        "lacking": len(ranking.lacking),
         "unranked": [_unranked(own) for own in ranking.unranked],
         "untested": dict(ranking.untested),
         "units": [[u.task, u.unit, u.count, round(u.effective, 1)] for u in ranking.units],

@@ -39,7 +39,7 @@ class Answer:
     question: str
     kind: Kind
     chip: str
-    """In a word or two: `yes, all 6`, `6 of 9 tied`, `cannot tell`."""
+    """In a few words: `yes, all 6`, `6 of 9 tied`, `all tied among 3 of 9`, `cannot tell`."""
     why: str = ""
     """Why it cannot be told; empty otherwise."""
     name: str = ""
@@ -49,7 +49,7 @@ class Answer:
     interval: tuple[float, float] | None = None
     """From the lowest to the highest bound of their simultaneous intervals."""
     note: str = ""
-    """`highest: reap-code`, or what limits the answer."""
+    """`highest: reap-code`, or what limits the answer: `6 have no figures yet`."""
 
     @property
     def figures_text(self) -> str:
@@ -66,9 +66,11 @@ class Answer:
 
 def answers(ranking: Ranking) -> tuple[Answer, Answer, Answer]:
     """The three answers, in the order of the page."""
-    every = combinations(ranking.ranked, 2)
+    pairs = [(a.label, b.label) for a, b in combinations(ranking.ranked, 2)]
+    if ranking.winner is not None:
+        pairs.append((ranking.winner.label, RANDOM))
     return (
-        _marked(_best(ranking), [(a.label, b.label) for a, b in every], ranking),
+        _marked(_best(ranking), pairs, ranking),
         _marked(_against(ranking, HURT), [(row.label, UNPRUNED) for row in ranking.tied], ranking),
         _marked(_against(ranking, GAIN), [(row.label, RANDOM) for row in ranking.tied], ranking),
     )
@@ -79,7 +81,7 @@ def _marked(answer: Answer, rests_on: Sequence[tuple[str, str]], ranking: Rankin
     compared = (ranking.compare(*labels) for labels in rests_on)
     if answer.kind == "unknown" or not any(own is not None and own.early for own in compared):
         return answer
-    return replace(answer, note="; ".join(filter(None, (answer.note, EARLY))))
+    return replace(answer, note=_joined(answer.note, EARLY))
 
 
 def _best(ranking: Ranking) -> Answer:
@@ -90,20 +92,81 @@ def _best(ranking: Ranking) -> Answer:
     scores = [row.summary.mean for row in group]
     figures = (min(scores), max(scores))
     extreme = "highest" if ranking.score.higher else "lowest"
-    note = f"{extreme}: {listing(_at_the_top(rows))}"
+    without = _without_figures(ranking)
+    note = _joined(without, f"{extreme}: {listing(_at_the_top(rows))}")
     if why := ranking.untested.get("methods", ""):
         return Answer(BEST, "unknown", "cannot tell", why, figures=figures, note=note)
     if len(rows) == 1:
-        return Answer(BEST, "none", "one method", figures=figures, note=rows[0].label)
+        chip = f"one method of {_asked(ranking)}" if without else "one method"
+        return Answer(BEST, "none", chip, figures=figures, note=_joined(without, rows[0].label))
     compared = [ranking.compare(a.label, b.label) for a, b in combinations(rows, 2)]
     untold = [own.problem for own in compared if own is not None]
     if untold and all(untold):
         return Answer(BEST, "unknown", "cannot tell", untold[0], figures=figures, note=note)
     if ranking.winner is not None:
-        return Answer(BEST, "win", "clear win", name=ranking.winner.label, figures=figures)
-    tied, methods = _count(group), _count(rows)
-    chip = f"all {methods} tied" if tied == methods else f"{tied} of {methods} tied"
-    return Answer(BEST, "tie", chip, figures=figures, note=note)
+        against = _not_above_random(ranking, ranking.winner)
+        note, name = _joined(without, against), ranking.winner.label
+        kind: Kind = "none" if without or against else "win"
+        chip = _won(ranking, alone=not against)
+        return Answer(BEST, kind, chip, name=name, figures=figures, note=note)
+    kind = "none" if without else "tie"
+    return Answer(BEST, kind, _tied(ranking), figures=figures, note=note)
+
+
+def _won(ranking: Ranking, *, alone: bool) -> str:
+    """A win among the methods that have figures; `alone`: also over random pruning."""
+    if among := _among(ranking):
+        return f"{'clear win' if alone else 'best'}{among}"
+    return "clear win" if alone else f"best of {_count(ranking.ranked)}"
+
+
+def _tied(ranking: Ranking) -> str:
+    tied, methods, among = _count(ranking.tied), _count(ranking.ranked), _among(ranking)
+    if tied == methods:
+        return f"all tied{among}" if among else f"{_all(methods)} tied"
+    return f"{tied} tied{among}" if among else f"{tied} of {methods} tied"
+
+
+def _among(ranking: Ranking) -> str:
+    """Where methods have no figures, of how many an answer is."""
+    if not ranking.lacking:
+        return ""
+    return f" among {_count(ranking.ranked)} of {_asked(ranking)}"
+
+
+def _asked(ranking: Ranking) -> int:
+    return _count(ranking.ranked) + len(ranking.lacking)
+
+
+def _without_figures(ranking: Ranking) -> str:
+    """`6 have no figures yet`; empty where every method has a place."""
+    lacking = ranking.lacking
+    if not lacking:
+        return ""
+    have = "1 has" if len(lacking) == 1 else f"{len(lacking)} have"
+    what = "comparable figures" if any(own.problem for own in lacking) else "figures"
+    tasks = [task for task, _ in ranking.score.parts]
+    states = {c.task_status(t).status for own in lacking for c in own.entry.cells for t in tasks}
+    return f"{have} no {what}" + " yet" * bool(states & {"interrupted", "pending"})
+
+
+def _not_above_random(ranking: Ranking, best: Ranked) -> str:
+    """What random pruning takes from a win; empty if nothing, or where that cannot be told."""
+    compared = ranking.compare(best.label, RANDOM)
+    if compared is None or compared.problem:
+        return ""
+    if not compared.clear:
+        return "not told apart from random pruning"
+    above = (compared.value > 0) == ranking.score.higher
+    return "" if above else "worse than random pruning"
+
+
+def _joined(*parts: str) -> str:
+    return "; ".join(filter(None, parts))
+
+
+def _all(methods: int) -> str:
+    return "both" if methods == 2 else f"all {methods}"
 
 
 def _at_the_top(rows: Sequence[Ranked]) -> list[str]:
@@ -136,7 +199,7 @@ def _against(ranking: Ranking, question: str) -> Answer:
     note = "" if len(told) in (0, len(group)) else _some(told)
     masks = len(ranking.random.figures) if ranking.random else 0
     if family == "random" and masks < MASKS_FOR_FIVE_PERCENT:
-        note = "; ".join(filter(None, (note, f"mean of {masks} masks")))
+        note = _joined(note, f"mean of {masks} masks")
     return Answer(question, kind, chip, figures=figures, interval=interval, note=note)
 
 
@@ -152,7 +215,7 @@ def _verdict(
     kind: Kind = "down" if family == "unpruned" else "up"
     if expected:
         if len(expected) == len(compared):
-            return kind, "yes" if methods == 1 else f"yes, all {methods}", expected
+            return kind, "yes" if methods == 1 else f"yes, {_all(methods)}", expected
         return kind, f"yes, {_count(expected)} of {methods}", expected
     if other:
         opposite: Kind = "up" if family == "unpruned" else "down"

@@ -105,6 +105,26 @@ class Ranking:
         return tuple(row for row in self.ranked if row.tied)
 
     @property
+    def lacking(self) -> tuple[Unranked, ...]:
+        """Methods that were asked for the score and have no place; without random pruning."""
+        tasks = [task for task, _ in self.score.parts]
+        return tuple(
+            own
+            for own in self.unranked
+            if own.entry.method != RANDOM
+            and not any(
+                cell.task_status(task).status == "left out"
+                for cell in own.entry.cells
+                for task in tasks
+            )
+        )
+
+    @property
+    def compared(self) -> bool:
+        """Whether there are methods to be tied for best, or told apart."""
+        return len(self.ranked) > 1 and "methods" not in self.untested
+
+    @property
     def winner(self) -> Ranked | None:
         """The best row if it is told apart from every other one and there is another."""
         return self.tied[0] if len(self.tied) == 1 and len(self.ranked) > 1 else None

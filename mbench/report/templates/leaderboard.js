@@ -125,7 +125,8 @@ boards.then((data) => {
   // Lines on how an early figure came about; none where all items were evaluated.
   const earlyLines = (view, row, task) => view.budget.early[row.names[0]]?.[task] ?? [];
 
-  const untold = (board) => "methods" in board.untested;
+  // Whether there is nothing to be tied for best with.
+  const untold = (board) => board.rows.length < 2 || "methods" in board.untested;
 
   // `best`: the direction of the first click, which puts the best on top: -1 for large ones.
   function columnsOf(view) {
@@ -432,8 +433,10 @@ boards.then((data) => {
     if (!view.board) return [];
     const family = { none: "unpruned", random: "random" }[view.reference] ?? "methods";
     const why = view.board.untested[family];
+    const known = view.board.rows.reduce((count, row) => count + row.names.length, 0);
+    const among = view.board.lacking ? ` among the ${known} of ${known + view.board.lacking} methods that have figures` : "";
     const parts = [why ? `Cannot tell: ${why}.` : "Whiskers: difference to the dashed line.",
-      " Rank: the places that the pairs told apart allow. Unpruned and random have none, and their intervals belong to families of their own."];
+      ` Rank: the places that the pairs told apart allow${among}. Unpruned and random have none, and their intervals belong to families of their own.`];
     const few = view.board.units.map(([task, unit, count]) => `${task} ${count} ${unit}`).join(", ");
     const some = Object.keys(view.budget.early).length;
     const early = some ? ` ${EARLY}. Two are told apart where zero is outside. Below a task's figure: its items, half the interval of the difference to unpruned, and why no more were evaluated.` : "";

@@ -1,5 +1,6 @@
 """The three answers, against figures from which they follow by eye."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -51,6 +52,52 @@ def test_a_clear_win():
     assert 0 < low < 0.4 < high
 
 
+@pytest.mark.parametrize(
+    ("random", "against"),
+    [(0.69, "not told apart from random pruning"), (0.9, "worse than random pruning")],
+)
+def test_the_best_of_several_is_no_clear_win_unless_it_is_above_random(random, against):
+    values = {"none": 0.95, "mean": 0.7, "max": 0.5, "tb-coverage": 0.5, "random": random}
+    results = altered(scored(values, 0.02), only(*FEW))
+    _, (best, _, gain) = at_half(results)
+    assert gain.kind != "up"
+    assert (best.kind, best.name, best.chip, best.note) == ("none", "mean", "best of 3", against)
+    index = to_json(boards(results))["budgets"]
+    assert [own["answers"][0]["note"] for own in index if own["retain"] == 0.5] == [against]
+    _, (best, _, _) = at_half(altered(without("random"), results))
+    assert (best.kind, best.chip) == ("win", "clear win")  # nothing is known of random pruning
+
+
+@pytest.mark.parametrize(
+    ("values", "status", "chip", "note"),
+    [
+        ({"mean": 0.7, "max": 0.7}, "interrupted", "all tied among 2 of 3", "1 has no figures yet"),
+        ({"mean": 0.8, "max": 0.5}, "failed", "clear win among 2 of 3", "1 has no figures"),
+        ({"mean": 0.8}, "interrupted", "one method of 3", "2 have no figures yet"),
+    ],
+)
+def test_methods_without_figures_are_counted_beside_what_is_told(values, status, chip, note):
+    """Of others' figures alone nobody can say who is best, or draw who is."""
+    known = {"none": 0.9, "random": 0.4, **values}
+
+    def missing(cell):
+        if cell.method in known:
+            return cell
+        return dataclasses.replace(cell, status=status, reason="no", tasks={}, evaluations={})
+
+    every = {**dict.fromkeys(FEW, 0.1), **known}
+    results = altered(missing, altered(scored(every, 0.01), only(*FEW)))
+    _, (best, _, _) = at_half(results)
+    assert (best.kind, best.chip) == ("none", chip)
+    assert best.note.split("; ")[0] == note
+    (shown,) = [own for own in to_json(boards(results))["budgets"] if own["retain"] == 0.5]
+    assert set(shown["without_figures"]) == set(FEW) - set(known)
+    page = html_of(results)
+    assert chip in page
+    assert "tied for best of those with figures" in page
+    assert ("names tied" in page) == (len(values) > 1)
+
+
 def test_equal_scores_never_lead_alone():
     values = {"none": 0.9, "mean": 0.7, "max": 0.7, "tb-coverage": 0.69, "random": 0.4}
     _, (best, hurt, _) = at_half(altered(scored(values, 0.01), only(*FEW)))
@@ -61,7 +108,7 @@ def test_equal_scores_never_lead_alone():
 
 
 def test_copies_count_as_methods_and_are_tested_once():
-    board = boards(synthetic()).groups[0].boards[-1]
+    board = boards(synthetic(failures=False)).groups[0].boards[-1]
     best, hurt, _ = answers(board.ranking)
     names = sum(len(row.names) for row in board.ranking.ranked)
     tied = sum(len(row.names) for row in board.ranking.tied)
