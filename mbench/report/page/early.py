@@ -23,6 +23,29 @@ HOW = (
     " the unpruned model and of masks with all items tell."
 )
 
+OF_INTERVALS = (
+    "The interval is of the difference to the unpruned model over all items, and holds by itself,"
+    " however often it was looked at: of 100 such intervals, about five may miss. In rankings"
+    " intervals hold for all masks of a budget at once (Bonferroni), and for an average for all"
+    " tasks at once: it lies between the means of the bounds."
+)
+
+OF_PAIRS = (
+    "Two methods are compared in items like these, by their differences on the items that both have"
+    " and what is predicted of the others, after the least share of its items that any task of the"
+    " two has; they are told apart where zero is outside an interval that holds for the whole"
+    " family and however often it was looked at. That rests on normal theory with corrections for"
+    " few items. There are no p-values."
+)
+
+EITHER_WAY = (
+    "The same run without a precision or hours goes on from here to exact figures."
+    " They may change a verdict either way: methods that are tied may then be told"
+    " apart, and methods that are told apart by little may be tied, as their difference over all"
+    " items is smaller and is tested by itself. Each holds at 5 %, and neither is an error of the"
+    " other as long as the early interval has that difference in it."
+)
+
 WHOLE_ONLY = (
     "Pages of items, items won and lost, flips, divergence of choices, subtasks, every metric,"
     " methods crossed with texts and equal bytes are of whole evaluations alone: what is listed"
@@ -96,7 +119,7 @@ def _widths(cells: Sequence[CellResult], results: Results) -> str:
             parts.append(f"±{' to '.join(dict.fromkeys(ends))}{unit}")
     if not parts:
         return ""
-    return f" Differences to unpruned are known to {listing(parts)} (95 %)."
+    return f" By itself, each difference to unpruned is known to {listing(parts)} (95 %)."
 
 
 def early_at(ranking: Ranking) -> str:
@@ -132,15 +155,5 @@ def early_part(run: RunBoards) -> Part | None:
     table = early_figures(run)
     if table is None:
         return None
-    how = (
-        f"{HOW} The interval is of the difference to the unpruned model over all items, and holds"
-        " however often it was looked at. In rankings intervals hold for all masks of a budget at"
-        " once (Bonferroni), and for an average for all tasks at once: it lies between the means of"
-        " the bounds. Two methods are compared in items like these, by their differences on the"
-        " items that both have and what is predicted of the others, after the least share of its"
-        " items that any task of the two has; they are told apart where zero is outside an interval"
-        " that holds for the whole family and however often it was looked at. That rests on normal"
-        " theory with corrections for few items. There are no p-values. The same run without a"
-        " precision or hours goes on from here to exact figures."
-    )
-    return Part("Early figures", (Text(how), Text(WHOLE_ONLY), table), id="early-figures")
+    said = (HOW, OF_INTERVALS, OF_PAIRS, EITHER_WAY, WHOLE_ONLY)
+    return Part("Early figures", (*map(Text, said), table), id="early-figures")

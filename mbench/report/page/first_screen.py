@@ -154,7 +154,7 @@ def _whisker_words(references: set[str], *, early: bool) -> str:
         return ""
     return (
         f"Whiskers: 95 % interval of the difference to {' or '.join(compared)}, all methods of a"
-        " budget at once." + " Broken: early." * early
+        " budget at once." + " Broken: early; all items may change a verdict either way." * early
     )
 
 

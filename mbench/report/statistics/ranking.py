@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mbench.core.cell_results import UNPRUNED, CellKey
+from mbench.core.cell_results import UNPRUNED, CellKey, CellResult
 from mbench.report.statistics.against_random import reversing_seeds, worse_seeds
-from mbench.report.statistics.early import Estimate, estimate_of
+from mbench.report.statistics.early import Estimate, estimate, estimate_of
 from mbench.report.statistics.families import Comparison, FamilyName
 from mbench.report.statistics.floors import floors
 from mbench.report.statistics.gap import GapClosed, gap_closed
@@ -196,7 +196,7 @@ def _ranking(group: Group, budget: BudgetEntries, score: Score, paired: Paired[C
     )
     at_floor = tuple(floors(group, budget, dict(score.parts)).values())
     units = units_of(score, paired)
-    lacking = _why_no_random(budget, score)
+    lacking = _why_no_random(budget, score, paired, unpruned)
     untested = untested_families(units, at_floor, placed.random, full, no_random=lacking)
     compared = placed.comparisons(untested)
     return Ranking(
@@ -212,7 +212,9 @@ def _ranking(group: Group, budget: BudgetEntries, score: Score, paired: Paired[C
     )
 
 
-def _why_no_random(budget: BudgetEntries, score: Score) -> str:
+def _why_no_random(
+    budget: BudgetEntries, score: Score, paired: Paired[CellKey], unpruned: CellResult | None
+) -> str:
     """Why random pruning is not there, should it not be."""
     random = next((entry for entry in budget.entries if entry.method == RANDOM), None)
     if random is None:
@@ -221,7 +223,14 @@ def _why_no_random(budget: BudgetEntries, score: Score) -> str:
     without = [task for task in tasks if random.cells[0].task_status(task).status == "left out"]
     if without:
         return f"random pruning was not asked for {listing(without)}"
-    return "random pruning is incomplete or not comparable"
+    if problem := problem_of(random, paired):
+        return f"random pruning cannot be compared: {problem}"
+    lacks = [cell for cell in random.cells if estimate(cell, score, unpruned) is None]
+    statuses = {cell.task_status(task).status for cell in lacks for task in tasks}
+    why = listing(sorted(statuses - {"ok", "early"}))
+    count, masks = len(random.cells) - len(lacks), len(random.cells)
+    said = f"figures of {count} of {masks} random masks" if count else "no figures of random masks"
+    return said + (f", the {'others' if count else 'masks'} are {why}" if why else "")
 
 
 def _there(entry: Entry, paired: Paired[CellKey]) -> bool:

@@ -439,7 +439,7 @@ boards.then((data) => {
       ` Rank: the places that the pairs told apart allow${among}. Unpruned and random have none, and their intervals belong to families of their own.`];
     const few = view.board.units.map(([task, unit, count]) => `${task} ${count} ${unit}`).join(", ");
     const some = Object.keys(view.budget.early).length;
-    const early = some ? ` ${EARLY}. Two are told apart where zero is outside. Below a task's figure: its items, half the interval of the difference to unpruned, and why no more were evaluated.` : "";
+    const early = some ? ` ${EARLY}. Two are told apart where zero is outside. Below a task's figure: its items, half the interval of its difference to unpruned (by itself), and why no more were evaluated.` : "";
     return [parts.join(""), ` ${some ? "What is whole rests" : "Rests"} on: ${few}.`, early];
   }
 

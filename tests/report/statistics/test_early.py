@@ -268,6 +268,7 @@ def test_nothing_is_tested_of_early_figures_and_they_say_so(mixed):
     assert json.dumps(to_json(run), allow_nan=False)
     html = to_html(run)
     assert "Early verdict:" in html
+    assert "all items may change a verdict either way" in html
     assert "Figures from some of the items" in html
     table = ranked(mixed)
     at = table[table.retain == 0.5].set_index("method")
@@ -307,7 +308,8 @@ def test_the_page_says_from_how_many_items_and_what_can_be_told_apart(mixed):
     assert "asked for ±0.02 or 3 hours" in note
     assert f"{count} of {every} evaluations are estimated from 60\u00a0% of items" in note
     assert len(note) < 260
-    assert f"known to ±{min(halves):.3f} to {max(halves):.3f}" in note
+    ends = f"±{min(halves):.3f} to {max(halves):.3f}"
+    assert f"By itself, each difference to unpruned is known to {ends}" in note
     (board,) = (own for own in boards(results).groups[0].boards if own.retain == 0.5)
     ranking, names = board.ranking, ("mean", "max")
     pairs = [

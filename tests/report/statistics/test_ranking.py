@@ -172,6 +172,8 @@ def test_what_is_listed_twice_is_not_taken_for_seeds():
     found = at(few(lambda c: (c, c) if is_mean(c) or c.seed == 3 else c))
     assert found["mean"].problem == "it is listed twice"
     assert found["random"].problem == "seed 3 is listed twice"
+    untested = ranking_at(few(lambda c: (c, c) if c.seed == 3 else c)).untested
+    assert untested == {"random": "random pruning cannot be compared: seed 3 is listed twice"}
     assert found["max"].masks_beaten is None
 
 
@@ -184,7 +186,8 @@ def test_an_incomplete_random_mean_is_no_reference():
     ranking = ranking_at(few(fail))
     assert [own.entry.method for own in ranking.unranked] == ["random"]
     assert ranking.random is None
-    assert ranking.untested == {"random": "random pruning is incomplete or not comparable"}
+    why = "figures of 5 of 6 random masks, the others are failed"
+    assert ranking.untested == {"random": why}
     assert ranking.compare("mean", "random") is None
     assert ranking.row_of("mean").gap_closed is None
 
