@@ -62,7 +62,9 @@ def plan(suite: Suite, **options: Unpack[Options]) -> PlannedRun:
     Raises `MbenchError`, one line, for a mistake in the suite, an option or a plugin.
     """
     with _own_settings():
-        return planned_run(_request(suite, options, _on_standard_error, trust_expected=True))
+        return planned_run(
+            _request(suite, options, _on_standard_error, only_look=True, trust_expected=True)
+        )
 
 
 def run(
@@ -158,7 +160,8 @@ def identify(
         MbenchError: one line, for what is no pair of such checkpoints.
     """
     from mbench.api.identifying import identified
-    from mbench.storage.store import Store, default_root
+    from mbench.storage.reading import store_to_read
+    from mbench.storage.store import default_root
 
     for name, given in (("base", base), ("pruned", pruned)):
         _refuse_no_path(name, given)
@@ -166,7 +169,7 @@ def identify(
         _refuse_no_path("store", store)
     root = default_root() if store is None else store
     with _own_settings():
-        return identified(base, pruned, [Path(each) for each in plugins], Store(root))
+        return identified(base, pruned, [Path(each) for each in plugins], store_to_read(root))
 
 
 @contextmanager
@@ -188,13 +191,12 @@ def _request(
     suite: Suite,
     options: Mapping[str, Any],
     tell: Callable[[str], object],
-    *,
-    trust_expected: bool = False,
+    **how: bool,
 ) -> Request:
-    return request(_wish(suite, options, trust_expected=trust_expected), tell)
+    return request(_wish(suite, options, **how), tell)
 
 
-def _wish(suite: Suite, options: Mapping[str, Any], *, trust_expected: bool = False) -> Wish:
+def _wish(suite: Suite, options: Mapping[str, Any], **how: bool) -> Wish:
     for name in options:
         if name not in Options.__annotations__:
             # `output` is an option of `run` alone, which takes it by itself.
@@ -217,8 +219,8 @@ def _wish(suite: Suite, options: Mapping[str, Any], *, trust_expected: bool = Fa
         methods=options.get("methods") or {},
         narrowing=_narrowing(options),
         store=options.get("store") or None,
-        trust_expected=trust_expected,
         broken_files=False,
+        **how,
     )
 
 

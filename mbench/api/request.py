@@ -44,6 +44,8 @@ class Wish:
     narrowing: Mapping[str, Any] = field(default_factory=dict)
     """The options of `FLAGS` by name."""
     store: Path | str | None = None
+    only_look: bool = False
+    """Whether no store is made where there is none."""
     trust_expected: bool = False
     """Whether what is out of reach may be planned by what the suite says of it."""
     broken_files: bool = True
@@ -97,6 +99,7 @@ def request(wish: Wish, tell: Callable[[str], object]) -> Request:
     from mbench.plan.yaml_text import PlacedMap
     from mbench.run.environment import set_up_libraries
     from mbench.storage.inputs import Inputs
+    from mbench.storage.reading import store_to_read
     from mbench.storage.store import Store, default_root
 
     # First, because plugins take seconds to load.
@@ -123,7 +126,8 @@ def request(wish: Wish, tell: Callable[[str], object]) -> Request:
     registry = _registry(plugin_files, given, tell, broken_files=wish.broken_files)
     if note:
         tell(f"note: {note}")
-    store = Store(wish.store or default_root())
+    root = wish.store or default_root()
+    store = store_to_read(root) if wish.only_look else Store(root)
     if lock is not None:
         refuse_other_files(source.path, lock, store)
     inputs = Inputs(store, tell, None if lock is None else lock.hub)

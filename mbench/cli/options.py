@@ -172,6 +172,7 @@ def request_of(
     plugin_files: tuple[Path, ...] = (),
     store_root: Path | str | None = None,
     *,
+    only_look: bool = False,
     trust_expected: bool = False,
     **narrowing: Any,
 ) -> Request:
@@ -183,6 +184,7 @@ def request_of(
         plugin_files=plugin_files,
         narrowing=narrowing,
         store=store_root,
+        only_look=only_look,
         trust_expected=trust_expected,
     )
     asked = planned(wish, _say)

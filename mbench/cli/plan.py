@@ -38,7 +38,7 @@ def command(
 
     goal = goal_of(precision, hours)
     json_stream = click.get_current_context().with_resource(json_only()) if as_json else None
-    planned = request(trust_expected=True, **options)
+    planned = request(only_look=True, trust_expected=True, **options)
     suite = planned.plan.suite
     cost = estimate(planned.plan, planned.store)
     few, differences = few_masks(planned.plan, cost), detectable(planned.plan, planned.store)

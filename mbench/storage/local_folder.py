@@ -47,7 +47,8 @@ class LocalFolder:
             try:
                 root.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise StoreError(f"cannot use the store {root}: {error.strerror}") from None
+                why = "it is no folder" if isinstance(error, FileExistsError) else error.strerror
+                raise StoreError(f"cannot use the store {root}: {why}") from None
         there = [each for each in (root, *map(root.joinpath, folders)) if os.path.isdir(each)]
         for folder in there:
             if not os.access(folder, os.R_OK | os.X_OK):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
+import tempfile
 import time
 from functools import partial
 
@@ -12,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import mbench
 from helpers.command import call
 from helpers.tiny_suite import SUITE, Watcher, go, plan_of
 from mbench.storage.store import Store
@@ -152,3 +155,26 @@ def test_a_store_that_is_not_there_is_not_made(folder, ask):
     done = ask("list", "--store", "nowhere", status=2)
     assert "there is no store at nowhere" in done.stderr
     assert not (folder / "nowhere").exists()
+
+
+def test_who_only_looks_makes_no_store(folder, tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setenv("MBENCH_STORE", "rel/store")
+    assert call("plan", "less.yaml", cwd=folder, store="rel/store").returncode == 0
+    done = call("identify", "demo", "demo", cwd=folder, store="rel/store")
+    assert "all 24 in each layer" in done.stdout, done
+    monkeypatch.chdir(folder)
+    assert len(mbench.plan("less.yaml", store=tmp_path / "none").costs) == 1
+    gc.collect()
+    assert not (folder / "rel").exists()
+    assert not (tmp_path / "none").exists()
+    assert not list(temporary.iterdir())
+
+
+def test_a_file_is_no_store(folder):
+    for verb in ("plan", "run"):
+        done = call(verb, "less.yaml", cwd=folder, store="all.yaml")
+        assert done.returncode == 2
+        assert done.stderr == "error: cannot use the store all.yaml: it is no folder\n"
