@@ -6,6 +6,7 @@ from helpers.no_room import no_room_for_masks
 from helpers.tiny_suite import Watcher, go, plan_of, results_of
 from mbench.plan.cost import estimate, model_cost
 from mbench.plan.speeds import read_speeds
+from mbench.run import forecast
 from mbench.run.evaluation_stage import EvaluationStage
 from mbench.run.forecast import masks_drawn, measure
 from mbench.run.progress import Progress
@@ -18,12 +19,12 @@ def test_a_run_forecasts_itself_and_its_speeds_price_the_next_plan(tmp_path, sto
     assert not assumed.speed_measured
     outcome, _ = go(plan, store)
     # Too short for measuring beforehand: once, when a mask of each budget is done.
-    (forecast,) = outcome.forecasts
-    assert forecast.model == plan.models[0].name
-    assert forecast.seconds > 0
-    assert forecast.took is not None
+    (made,) = outcome.forecasts
+    assert made.model == plan.models[0].name
+    assert made.seconds > 0
+    assert made.took is not None
     cost = results_of(plan, outcome).provenance.runs[0].cost
-    assert cost.forecasts == (forecast,)
+    assert cost.forecasts == (made,)
 
     speeds = read_speeds(store, plan.models[0].identity)
     assert len(speeds.tasks) == len(plan.tasks)
@@ -71,6 +72,23 @@ def test_every_task_is_measured_within_its_time_and_nothing_is_stored(tmp_path, 
     pending = stage.pending()
     assert {task.name for item in pending for task in item.tasks} == {t.name for t in plan.tasks}
     assert model_cost(plan, store, plan.models[0], speeds).speed_measured is False  # no profile
+
+
+def test_a_run_measures_what_is_not_known_before_its_first_forecast(tmp_path, store, monkeypatch):
+    monkeypatch.setattr(forecast, "SHORTEST", 0.0)
+    said = []
+    monkeypatch.setattr(Watcher, "stage", lambda _, text: said.append(text))
+    plan = plan_of(tmp_path, store)
+    outcome, _ = go(plan, store, Watcher())
+    assert said.count("measure speed") == 1
+    # At first of every cell, then of as many masks as methods have made, then of what was left.
+    first, *others = outcome.forecasts
+    assert first.evaluations == (1 + len(plan.cells)) * len(plan.tasks)
+    assert first.evaluations > others[0].evaluations > others[1].evaluations
+    assert all(each.seconds > 0 for each in outcome.forecasts)
+    # What was measured serves the next run, which has its forecast at once.
+    go(plan_of(tmp_path, store, retain=[0.125, 0.75]), store, Watcher())
+    assert said.count("measure speed") == 1
 
 
 def test_a_mask_that_cannot_be_applied_is_left_unmeasured(tmp_path, store, monkeypatch):
