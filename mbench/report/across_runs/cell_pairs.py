@@ -191,16 +191,19 @@ class Beside:
                 if (run, cell.key) in self.problems:
                     return f"{self.problems[run, cell.key]} in {names[run]}"
                 if (run, cell.key) not in self.paired.columns:
-                    return f"{self._lack(cell)} in {names[run]}"
+                    return self._lack(cell, names[run])
         return ""
 
-    def _lack(self, cell: CellResult) -> str:
-        """Why a cell has no outcome of all items."""
+    def _lack(self, cell: CellResult, run: str) -> str:
+        """Why a cell of the run has no outcome of all items."""
         if any(task in cell.early for task in self.tasks):
-            return "early, and only whole evaluations are compared,"
+            return (
+                f"early in {run}, and only whole evaluations are compared here; its page and"
+                " verdict.json compare early methods with each other"
+            )
         if any(cell.task_status(task).status == "left out" for task in self.tasks):
-            return "not asked for"
-        return "no result"
+            return f"not asked for in {run}"
+        return f"no result in {run}"
 
 
 def put_beside(runs: TwoRuns, model: str, parts: Sequence[Part]) -> Beside | str:

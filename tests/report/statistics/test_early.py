@@ -14,6 +14,7 @@ from mbench import long_form, ranked
 from mbench.core.cell_results import TaskStatus
 from mbench.core.early import EarlyFigure, EarlyGoal
 from mbench.core.errors import StoreError
+from mbench.report.across_runs.compare import compare
 from mbench.report.across_runs.merge import merge
 from mbench.report.page.early import early_at, early_note
 from mbench.report.page.index import to_json
@@ -239,6 +240,20 @@ def test_damaged_items_of_early_figures_are_no_items(mixed, tmp_path):
     path.unlink()
     with pytest.raises(StoreError, match=r"early_items\.parquet is missing"):
         read(tmp_path)
+
+
+def test_a_comparison_of_runs_names_the_place_where_early_methods_are_compared(mixed):
+    found = compare(("a", mixed), ("a", mixed), ("mean", "max"))
+    assert TASKS[0] not in {each.score for each in found.compared if each.retain == 0.5}
+    (lacking,) = (each for each in found.not_compared if TASKS[0] in each.scores)
+    assert lacking.reason == (
+        "early in a, and only whole evaluations are compared here; its page and verdict.json"
+        " compare early methods with each other"
+    )
+    told = to_json(boards(mixed))["budgets"]
+    (budget,) = (own for own in told if own["retain"] == 0.5)
+    pairs = [{own["first"], own["second"]} for own in budget["comparisons"] if own["early"]]
+    assert {"mean", "max"} in pairs
 
 
 def test_results_of_whole_evaluations_have_none(tmp_path):
