@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from mbench.report.statistics.inference import NOISE
 
 FAR = 10.0
-"""A few figures that are further from all others than so many times these are from each other
-stand at the edge: one diverged model must not flatten a chart."""
+"""A few figures that are further from all others than so many times these are from each other, or
+than a usual whisker is long, stand at the edge: one diverged model must not flatten a chart."""
 
 TICKS = 7
 """At most."""
@@ -47,17 +48,20 @@ class Axis:
         ]
 
 
-def axis(figures: Iterable[float], ends: Iterable[float] = ()) -> Axis | None:
-    """An axis that holds the figures but for a few far ones, and of `ends` (bounds of intervals)
-    those that are not much further; None without a finite figure."""
+def axis(figures: Iterable[float], whiskers: Iterable[Sequence[float]] = ()) -> Axis | None:
+    """An axis that holds the figures but for a few far ones, and of the ends of whiskers those that
+    are not much further than figures and usual whiskers reach; None without a finite figure."""
     values = sorted(value for value in figures if math.isfinite(value))
     if not values:
         return None
-    low, high = _together(values)
+    drawn = [own for own in whiskers if own and all(map(math.isfinite, own))]
+    usual = median(own[-1] - own[0] for own in drawn) if drawn else 0.0
+    low, high = _together(values, usual)
     if high - low < NOISE:  # equal but for rounding
         high = low
-    spread = (high - low) or abs(high) / 10 or 0.1
-    near = [end for end in ends if math.isfinite(end) and low - spread <= end <= high + spread]
+    spread = max(high - low, usual) or abs(high) / 10 or 0.1
+    ends = (end for own in drawn for end in own)
+    near = [end for end in ends if low - spread <= end <= high + spread]
     low, high = min([low, *near]), max([high, *near])
     around = abs(high) / 10 if abs(high) > NOISE else 0.1
     margin = 0.04 * (high - low if high - low > NOISE else around)
@@ -65,14 +69,14 @@ def axis(figures: Iterable[float], ends: Iterable[float] = ()) -> Axis | None:
     return Axis(low, high, _step((high - low) / TICKS))
 
 
-def _together(values: Sequence[float]) -> tuple[float, float]:
+def _together(values: Sequence[float], usual: float) -> tuple[float, float]:
     """The ends of sorted figures without up to a quarter that is far from all others."""
     low, high = 0, len(values) - 1
     for count in range(1, len(values) // 4 + 1):
         last = len(values) - 1 - count
-        if values[last + 1] - values[last] > FAR * (values[last] - values[low]) > 0:
+        if values[last + 1] - values[last] > FAR * max(values[last] - values[low], usual) > 0:
             high = min(high, last)
-        if values[count] - values[count - 1] > FAR * (values[high] - values[count]) > 0:
+        if values[count] - values[count - 1] > FAR * max(values[high] - values[count], usual) > 0:
             low = count
     return values[low], values[high]
 

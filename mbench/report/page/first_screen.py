@@ -99,14 +99,13 @@ def first_screen(boards: GroupBoards) -> Screen | None:
     ranked = [(board, board.ranking) for board in boards.boards if board.ranking]
     scores = [row.summary.mean for _, ranking in ranked for row in ranking.placed]
     references = {board.id: _reference(ranking) for board, ranking in ranked}
-    ends = [
-        bound
+    whiskers = [
+        _whisker(ranking, row, references[board.id])
         for board, ranking in ranked
         for row in ranking.ranked
-        for bound in _whisker(ranking, row, references[board.id])
     ]
     full = next((r.unpruned.summary.mean for _, r in ranked if r.unpruned), None)
-    on = axis([*scores, *([full] if full is not None else [])], ends)
+    on = axis([*scores, *([full] if full is not None else [])], whiskers)
     if on is None or boards.score is None:
         return None
     return Screen(

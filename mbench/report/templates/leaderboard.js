@@ -311,7 +311,8 @@ boards.then((data) => {
     }
     if (column.drawn && axis) {
       const line = element("div", { className: "axis" });
-      for (const tick of axis.ticks) line.append(Object.assign(element("span", {}, tick.toFixed(axis.decimals)), { style: `left:${axis.place(tick)}%` }));
+      // The label of one at the very edge would be cut.
+      for (const tick of axis.ticks.filter((own) => axis.place(own) < 96)) line.append(Object.assign(element("span", {}, tick.toFixed(axis.decimals)), { style: `left:${axis.place(tick)}%` }));
       cell.append(element("div", { className: "drawn" }, element("span", {}), line));
     }
     return cell;

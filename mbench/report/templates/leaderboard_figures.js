@@ -76,25 +76,32 @@ const leaderboardFigures = (() => {
     if (task.metric !== "perplexity") return number(value);
     return value >= 1e6 ? value.toExponential(1).replace("e+", "e") : value.toFixed(value < 100 ? 2 : value < 1000 ? 1 : 0);
   }
+
+  function median(values) {
+    const sorted = [...values].sort((a, b) => a - b);
+    const middle = sorted.length >> 1;
+    return sorted.length ? (sorted[middle] + sorted.at(-1 - middle)) / 2 : 0;
+  }
+
   // An axis over the scores and whiskers; of figures far from all others it shows the edge.
   function axisOf(rows, at) {
     const values = rows.map((row) => row.score).filter((value) => value !== null).sort((a, b) => a - b);
     if (!values.length) return null;
+    const whiskers = at === null ? [] : rows.filter((row) => row.compared?.tested)
+      .map((row) => [at + row.compared.low, at + row.compared.high]);
+    const usual = median(whiskers.map(([low, high]) => high - low));
     // Up to a quarter that is far from all others stands at the edge (as in axis.py).
     let [first, last] = [0, values.length - 1];
     for (let count = 1; count <= values.length / 4; count += 1) {
       const end = values.length - 1 - count;
-      const [spread, rest] = [10 * (values[end] - values[first]), 10 * (values[last] - values[count])];
+      const [spread, rest] = [values[end] - values[first], values[last] - values[count]].map((own) => 10 * Math.max(own, usual));
       if (spread > 0 && values[end + 1] - values[end] > spread) last = Math.min(last, end);
       if (rest > 0 && values[count] - values[count - 1] > rest) first = count;
     }
     let [low, high] = [values[first], values[last]];
-    const spread = high - low || Math.abs(high) / 10 || 0.1;
-    for (const row of rows) {
-      for (const end of row.compared?.tested && at !== null ? [at + row.compared.low, at + row.compared.high] : []) {
-        if (end >= low - spread && end <= high + spread) [low, high] = [Math.min(low, end), Math.max(high, end)];
-      }
-    }
+    const spread = Math.max(high - low, usual) || Math.abs(high) / 10 || 0.1;
+    const near = whiskers.flat().filter((end) => end >= low - spread && end <= high + spread);
+    [low, high] = [Math.min(low, ...near), Math.max(high, ...near)];
     const margin = 0.05 * (high - low || spread);
     [low, high] = [low - margin, high + margin];
     const power = 10 ** Math.floor(Math.log10((high - low) / 5));
