@@ -144,7 +144,7 @@ def test_guesses_are_never_bold_and_named_below():
         "0.010",
         "0.000",
     ]
-    assert "quiz: no better than guessing" in text
+    assert "quiz: not told apart from guessing" in text
 
 
 def test_what_the_page_cannot_compare_carries_no_mark():

@@ -20,11 +20,10 @@ from mbench.report.across_runs.cell_pairs import (
 from mbench.report.across_runs.setting_differences import SettingDifference, deciding_differences
 from mbench.report.statistics.families import Comparison as Difference
 from mbench.report.statistics.families import adjusted_family
-from mbench.report.statistics.floors import Floor, floors
+from mbench.report.statistics.floors import GUESSING, Floor, floors
 from mbench.report.statistics.groups import BudgetEntries, arrange
 from mbench.report.statistics.pairwise import Pairwise
 from mbench.report.statistics.scores import Score, primary_score, second_score, task_score
-from mbench.report.statistics.untested import GUESSING
 from mbench.report.words import listing
 
 Floors: TypeAlias = dict[tuple[str, float], dict[str, Floor]]

@@ -21,6 +21,7 @@ from mbench.report.page.score_maps import score_maps
 from mbench.report.page.subtasks import subtask_parts
 from mbench.report.statistics.boards import Board, GroupBoards, RunBoards
 from mbench.report.statistics.corpus_choices import corpus_choices
+from mbench.report.statistics.floors import GUESSING
 from mbench.report.statistics.single_seeds import places_of_single_seeds
 from mbench.report.tables.calibration import calibration
 from mbench.report.tables.corpus_overlap import corpus_overlap
@@ -192,7 +193,8 @@ DETAILS = (
             "Every task and metric",
             every_metric,
             note="Shaded: the best figure of a column among ranked methods; none where a task is "
-            "at floor. Nothing is tested here: the leaderboard shows which differences are clear.",
+            f"{GUESSING}. Nothing is tested here: the leaderboard shows which differences are"
+            " clear.",
         ),
         answers_part,
         folded("Every seed", every_seed),

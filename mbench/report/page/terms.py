@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mbench.report.statistics.floors import GUESSING
 from mbench.report.tables.table import Column
 
 TERMS = {
@@ -48,7 +49,7 @@ TERMS = {
 
 def term_of(column: Column) -> str:
     """Id of the entry that a column's head links to, empty if it needs none."""
-    if "at floor" in column.detail:
+    if GUESSING in column.detail:
         return "floor"
     detail = column.detail.removesuffix(" ↓")
     if detail.startswith("exact_match"):

@@ -1,4 +1,4 @@
-"""Tasks that are uninformative because figures on them are no better than guessing."""
+"""Tasks that are uninformative because figures on them are not told apart from guessing."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import pandas as pd
 from mbench.core.cell_results import CellResult
 from mbench.core.evaluation import WEIGHT, Metric
 from mbench.report.statistics.groups import BudgetEntries, Group
+
+GUESSING = "not told apart from guessing"
 
 ROOM = 0.02
 """A figure clears the floor if it is significantly more than this above it: a figure of 0.01 on a
@@ -30,7 +32,7 @@ class Floor:
 
 def at_floor(task: str, uninformative: Mapping[str, Floor]) -> str:
     """What a column's head adds for an uninformative task, else nothing."""
-    return f", at floor {uninformative[task].level:.2f}" if task in uninformative else ""
+    return f", {GUESSING} ({uninformative[task].level:.2f})" if task in uninformative else ""
 
 
 def level(items: pd.DataFrame, metric: str) -> float | None:

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 
 from mbench.core.cell_results import CellKey
 from mbench.report.statistics.families import FamilyName
-from mbench.report.statistics.floors import Floor
+from mbench.report.statistics.floors import GUESSING, Floor
 from mbench.report.statistics.groups import Entry
 from mbench.report.statistics.pairing import Paired
 from mbench.report.statistics.scores import Score
 from mbench.report.words import listing
-
-GUESSING = "no better than guessing"
 
 FEWEST_MASKS = 3
 """Fewest random masks from which the error of their mean is estimated."""

@@ -18,7 +18,7 @@ Part = tuple[str, str]
 def every_metric(board: Board) -> Table:
     """Methods in the leaderboard's order; the best figure of a ranked method is marked.
 
-    Nothing is marked where a task is at floor.
+    Nothing is marked where a task is not told apart from guessing.
     """
     parts = [
         (task, metric)

@@ -261,7 +261,7 @@ def test_two_guesses_are_at_the_floor():
         return with_items(run(grid()), "quiz", lambda _: table)
 
     one = find(compare(("a", able(40)), ("b", able(100))), "quiz", "alpha")
-    assert one.difference.problem == "no better than guessing"
+    assert one.difference.problem == "not told apart from guessing"
     assert math.isnan(one.difference.p)
     one = find(compare(("a", able(40)), ("b", able(400))), "quiz", "alpha")
     assert one.difference.clear

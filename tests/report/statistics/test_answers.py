@@ -155,12 +155,16 @@ def test_what_cannot_be_told_says_why():
 def test_pruned_models_that_guess_have_lost_what_the_unpruned_one_knew(capsys):
     values = {"none": 0.9, "mean": 0.0, "max": 0.0, "tb-coverage": 0.0, "random": 0.0}
     _, (best, hurt, gain) = at_half(altered(scored(values), only(*FEW)))
-    assert best.why == gain.why == "no better than guessing"
+    assert best.why == gain.why == "not told apart from guessing"
     show_standings(boards(altered(scored(values), only(*FEW))))
-    assert "no better than guessing; " in capsys.readouterr().err
+    assert "not told apart from guessing; " in capsys.readouterr().err
     assert (hurt.kind, hurt.chip, hurt.figures_text) == ("down", "yes, all 3", "−0.900")
+    # Terminal, heads of tables and glossary have one name for it.
+    page = html_of(altered(scored(values), only(*FEW)))
+    assert "not told apart from guessing (" in page
+    assert "<dt>Not told apart from guessing</dt>" in page
     _, told = at_half(altered(scored(dict.fromkeys(FEW, 0.0)), only(*FEW)))
-    assert {answer.why for answer in told} == {"no better than guessing"}
+    assert {answer.why for answer in told} == {"not told apart from guessing"}
 
 
 def test_scores_that_differ_by_rounding_are_equal():
