@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from helpers.browsing import accessibility, overflow, visit
+from helpers.browsing import accessibility, artefacts, overflow, visit
 from mbench.report.page.scores_page import ScoreMap, write_scores_page
 
 VALUES = np.array([[0.5, 3.0, -1.0, 3.0], [7.0, 7.0, 7.0, 1e-9]])
@@ -26,3 +26,24 @@ def test_a_cell_has_the_colour_of_its_rank_and_tells_its_score(browser, tmp_path
         assert tab.locator("h1").inner_text() == "mine <b>"
         assert overflow(tab) <= 0
         assert accessibility(tab) == []
+
+
+def test_layers_and_experts_are_numbered_where_they_stand(browser, tmp_path):
+    values = np.random.default_rng(0).normal(size=(40, 128))
+    write_scores_page("many", [ScoreMap("on wiki", values)], tmp_path / "page.html")
+    for width, every in ((1280, 5), (390, 20)):
+        with visit(browser, tmp_path / "page.html", width) as tab:
+            box = tab.locator("canvas").bounding_box()
+            for name, start, size, count, step in (
+                ("layers", box["y"], box["height"], 40, 1),
+                ("experts", box["x"], box["width"], 128, every),
+            ):
+                labels = tab.locator(f".{name} span").all()
+                assert [int(own.inner_text()) for own in labels] == list(range(0, count, step))
+                for own in labels:
+                    at = own.bounding_box()
+                    x, y = at["x"] + at["width"] / 2, at["y"] + at["height"] / 2
+                    place = (x if name == "experts" else y) - start
+                    assert int(place / size * count) == int(own.inner_text())
+            tab.screenshot(path=artefacts() / f"scores-{width}.png")
+            assert overflow(tab) <= 0
