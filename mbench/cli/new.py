@@ -67,7 +67,8 @@ def _write_plugin(name: str) -> None:
     for path, template in PLUGIN_FILES.items():
         _write(folder / Template(path).substitute(words), template, words)
     click.echo(f"{folder}/: a plugin with the method {name!r} and its tests; what next:")
-    click.echo(f"  pip install -e {folder} && pytest {folder}")
+    # The pytest of the same environment, whichever is first on the path.
+    click.echo(f"  pip install -e './{folder}[test]' && python -m pytest {folder}")
 
 
 def _taken(name: str, module: str) -> str:

@@ -37,7 +37,7 @@ def installed(folder):
 def test_a_new_plugin_passes_its_own_tests(new, tmp_path):
     made = new("plugin", "gate-total")
     assert made.returncode == 0, made.stderr
-    assert "pip install -e gate-total && pytest gate-total" in made.stdout
+    assert "pip install -e './gate-total[test]' && python -m pytest gate-total" in made.stdout
     folder = tmp_path / "gate-total"
     installed(folder)
     environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
