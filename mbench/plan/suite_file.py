@@ -91,7 +91,7 @@ def _redirect_model(source: YamlSource, redirection: str) -> None:
         forms = "NAME, NAME=PATH, NAME=ID or NAME=ID@REVISION"
         raise SuiteError(f"--model takes {forms}, got {shown(redirection)}")
     if name not in listed:
-        raise source.unknown(("models",), "model", name, listed, "--model")
+        raise source.unknown(("models",), "model", name, listed, f"--model {redirection}")
     if not separator:
         return
     before = listed[name] if isinstance(listed[name], dict) else {}
@@ -133,7 +133,7 @@ def _redirect_text(source: YamlSource, redirection: str) -> None:
         raise SuiteError(f"--text: {name!r} is both a corpus and a perplexity text: use --set")
     if not sections:
         known = [*source.section("corpora"), *source.section("perplexity")]
-        raise source.unknown((), "text", name, known, "--text")
+        raise source.unknown((), "text", name, known, f"--text {redirection}")
     entry = source.section(sections[0])[name]
     if isinstance(entry, dict) and "mix" in entry:
         raise SuiteError(f"--text: {name!r} is a mix: redirect the corpora that it is mixed of")
@@ -151,7 +151,7 @@ def _redirect_task(source: YamlSource, redirection: str) -> None:
     name, target = _split(source, "--task", redirection, "FILE.yaml")
     listed = source.section("tasks")
     if name not in listed:
-        raise source.unknown(("tasks",), "task", name, listed, "--task")
+        raise source.unknown(("tasks",), "task", name, listed, f"--task {redirection}")
     path = Path(os.path.expanduser(target))
     try:
         config = task_files.read_file(path).config

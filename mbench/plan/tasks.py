@@ -156,7 +156,7 @@ def find_text(
 
 def identity_of(text: Text, place: Place, source: YamlSource) -> dict[str, Any]:
     """What determines a text; what is wrong with its files is told with the suite's line."""
-    with source.naming(place):
+    with source.naming((*place, "source")):
         return text.identity()
 
 

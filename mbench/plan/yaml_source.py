@@ -169,12 +169,14 @@ class YamlSource:
         self.changed[place] = self.where(cause)
 
     def where(self, place: Place) -> str:
-        """`file:line:column` of a place, or the option that set it."""
+        """The option that set a place; else `file:line:column`, and what options changed in it."""
         for length in range(len(place), 0, -1):
             if place[:length] in self.changed:
                 return self.changed[place[:length]]
         if not self.written:
-            return ": ".join(filter(None, (str(self.path), ".".join(map(str, place)))))
+            return ": ".join(filter(None, (str(self.path), ".".join(map(str, place))))) + (
+                self._changed_in(place)
+            )
         node: Any = self.data
         line, column = 0, 0
         for key in place:
@@ -188,7 +190,14 @@ class YamlSource:
                 node = node[key]
             except (KeyError, IndexError, TypeError, AttributeError):
                 break
-        return f"{self.path}:{line + 1}:{column + 1}"
+        return f"{self.path}:{line + 1}:{column + 1}{self._changed_in(place)}"
+
+    def _changed_in(self, place: Place) -> str:
+        """The options that put something within a place, which may be what is wrong there."""
+        within = [option for each, option in self.changed.items() if each[: len(place)] == place]
+        # What the suite itself asked for is told by the place that asked.
+        options = [o for o in dict.fromkeys(within) if not o.startswith(str(self.path))]
+        return f", changed by {', '.join(options)}" if place and options else ""
 
     def error(self, place: Place, message: str) -> SuiteError:
         """A `SuiteError` at a place."""
@@ -207,9 +216,12 @@ class YamlSource:
     def unknown(
         self, place: Place, what: str, name: str, choices: Iterable[str], option: str = ""
     ) -> SuiteError:
-        """A `SuiteError` for a name that does not exist, with the nearest one that does."""
-        prefix = f"{option}: " if option else ""
-        return self.error(place, prefix + unknown(what, str(name), map(str, choices)))
+        """A `SuiteError` for a name that does not exist, with the nearest one that does.
+
+        `option` is where the name stands, if not at the place.
+        """
+        problem = unknown(what, str(name), map(str, choices))
+        return SuiteError(f"{option}: {problem}") if option else self.error(place, problem)
 
 
 def _is_suite(path: Path) -> bool:
