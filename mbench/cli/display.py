@@ -37,6 +37,8 @@ class PlainLines(Progress):
         """Print forecasts, finished profiles, and masks and evaluations that failed."""
         if kind == "note":
             click.echo(values["text"], err=True)
+        elif kind == "forecast" and values["seconds"] < 1:
+            pass  # all is done but the report
         elif kind == "forecast":
             left = duration(values["seconds"])
             click.echo(f"{values['model']}: about {left} more, at the speed measured", err=True)
@@ -120,6 +122,7 @@ class LiveBar(PlainLines):
             TimeRemainingColumn,
         )
         from rich.progress import Progress as Bars
+        from rich.table import Column
         from rich.text import Text
 
         told = self._told = _Told()
@@ -139,8 +142,14 @@ class LiveBar(PlainLines):
             TimeElapsedColumn(),
             TextColumn("elapsed"),
             _TimeLeft(compact=True),
-            TextColumn("{task.description}", markup=False),
+            # What does not fit beside the others is cut off: a second line would make them jump.
+            TextColumn(
+                "{task.description}",
+                markup=False,
+                table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
+            ),
             console=console_of(stderr=True),
+            expand=True,
             # Speed over the last minutes: profiling and evaluation differ.
             speed_estimate_period=60,
         )
