@@ -31,6 +31,7 @@ from mbench.cli.store_display import (
     to_json,
     totals_of,
     warn,
+    with_mask,
 )
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def list_(text: str, kinds: tuple[Any, ...], store_root: Path | str | None, as_j
 @store_option
 @json_option
 def show(key: str, store_root: Path | str | None, as_json: bool) -> None:
-    """Show one artefact, given by the first characters of its key.
+    """Show one artefact, given by the first characters of its key, or of its mask's number.
 
     Says what made it and whether it is whole; of a mask the experts it keeps, of an evaluation its
     metrics. Exit status: 0 whole, 2 there is no such artefact, 3 damaged.
@@ -98,10 +99,12 @@ def show(key: str, store_root: Path | str | None, as_json: bool) -> None:
     from mbench.storage.housekeeping import contents, describe
 
     store = _open(store_root)
-    found = [each for each in contents(store) if each.key.digest.startswith(key)]
+    found, which = [each for each in contents(store) if each.key.digest.startswith(key)], "keys"
+    if not found:
+        found, which = with_mask(store, key), "masks"
     if len(found) != 1:
         listed = ", ".join(f"{each.key.kind} {each.key.digest[:12]}" for each in found[:5])
-        many = f"{len(found)} artefacts have keys that start with {key!r}: {listed}"
+        many = f"{len(found)} artefacts have {which} that start with {key!r}: {listed}"
         raise StoreError(many if found else f"no artefact of {store.root} has the key {key!r}")
     described = describe(found[0], whole=True)
     if described is None:

@@ -42,6 +42,17 @@ def details_of(store: Store, described: Described) -> dict[str, dict[str, Any]]:
     return {"profile": dict(vars(store.read_profile(key)))}
 
 
+def with_mask(store: Store, number: str) -> list[Stored]:
+    """The masks whose number, by which labels and `mbench identify` name them, starts so."""
+    from mbench.storage.housekeeping import contents
+
+    def number_of(each: Stored) -> str:
+        stored = store.read_json(each.key)
+        return str(stored.get("content_hash", "")) if isinstance(stored, dict) else ""
+
+    return [each for each in contents(store, ["masks"]) if number_of(each).startswith(number)]
+
+
 def all_kinds() -> tuple[Any, ...]:
     """The folders of a store."""
     from mbench.storage.artefacts import KINDS

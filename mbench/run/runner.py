@@ -203,9 +203,11 @@ def _differing(session: ModelSession) -> Iterator[_Work]:
 
 
 def _lacking(session: ModelSession, cells: Sequence[Cell], pending: Sequence[Pending]) -> str:
-    """What a run of the model would store."""
+    """What a run of the model would store; what follows from masks is not known before."""
     evaluations = sum(len(item.tasks) for item in pending)
-    return f"of {session.model.name} masks ({len(cells)}) and evaluations (at least {evaluations})"
+    counts = {"mask": len(cells), "evaluation": evaluations}
+    said = [f"{count} {what}{'s' * (count != 1)}" for what, count in counts.items() if count]
+    return f"{' and '.join(said)} of {session.model.name}"
 
 
 def _make_masks(

@@ -77,6 +77,10 @@ def test_show_gives_experts_of_a_mask_and_metrics_of_an_evaluation(folder, ask):
     assert shown["metric"]["acc"] == pytest.approx(np.mean(items["acc"]))
     statistics = printed(ask("list", "--kind", "statistics", "--json"))["artefacts"]
     assert "checksum: right" in ask("show", statistics[0]["key"][:12]).stdout
+    # Labels of evaluations, and `mbench identify`, name masks by what they keep.
+    number = stored["content"]["content_hash"][:12]
+    assert any(f"mask {number} on cloze_bible" in each["label"] for each in rows)
+    assert printed(ask("show", number, "--json"))["key"] == row["key"]
     assert "no artefact" in ask("show", "zz", status=2).stderr
     assert "artefacts have keys that start with ''" in ask("show", "", status=2).stderr
 

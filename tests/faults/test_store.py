@@ -173,7 +173,7 @@ def test_a_finished_suite_runs_from_a_store_that_cannot_be_written(finished, cop
     watcher = Watcher()
     with (
         changes_below(copy, 1, read_only),
-        pytest.raises(StoreError, match=r"cannot be written, and lacks of demo masks \(1\)"),
+        pytest.raises(StoreError, match="cannot be written, and lacks 1 mask and 6 evaluations"),
     ):
         run(finished.folder, copy, watcher)
     assert watcher.tokens == 0
