@@ -161,15 +161,13 @@ def identify(
     """
     from mbench.api.identifying import identified
     from mbench.storage.reading import store_to_read
-    from mbench.storage.store import default_root
 
     for name, given in (("base", base), ("pruned", pruned)):
         _refuse_no_path(name, given)
     if store is not None:
         _refuse_no_path("store", store)
-    root = default_root() if store is None else store
     with _own_settings():
-        return identified(base, pruned, [Path(each) for each in plugins], store_to_read(root))
+        return identified(base, pruned, [Path(each) for each in plugins], store_to_read(store))
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def made_of(
     That is after a run that did anything or could not do all of it, where plugins have panels,
     whose code may do anything, and where artefacts have no times, as in object storage.
     """
-    if outcome.early or not _complete(outcome):
+    if outcome.early or not is_complete(outcome):
         return None
     return _digest(
         asked,
@@ -77,7 +77,7 @@ def made_early_of(
     """
     if goal is None or goal.hours is not None or asked.plan.suite.efficiency is not None:
         return None
-    if outcome is not None and not _complete(outcome):
+    if outcome is not None and not is_complete(outcome):
         return None
     plan, store = asked.plan, asked.store
     evaluations: set[Key] = set()
@@ -94,7 +94,8 @@ def made_early_of(
     return _digest(asked, folder, said, {"goal": to_plain(goal)}, there)
 
 
-def _complete(outcome: Outcome) -> bool:
+def is_complete(outcome: Outcome) -> bool:
+    """Whether nothing failed, and nobody ended the run."""
     problems = outcome.mask_problems or outcome.evaluation_problems or outcome.task_problems
     return not (outcome.interrupted or problems)
 

@@ -69,7 +69,8 @@ def launch(
         raise SuiteError(f"--launcher-option: {one_line(error)}") from None
     with executor.batch():
         jobs = [executor.submit(_work, words) for words in _commands(asked, workers)]
-    tell(f"{workers} workers are jobs of {executor.cluster}; what they say is in {folder}")
+    who = "a worker is a job" if workers == 1 else f"{workers} workers are jobs"
+    tell(f"{who} of {executor.cluster}; what they say is in {folder}")
     try:
         _wait(jobs)
     except BaseException:

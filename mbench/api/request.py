@@ -126,8 +126,7 @@ def request(wish: Wish, tell: Callable[[str], object]) -> Request:
     registry = _registry(plugin_files, given, tell, broken_files=wish.broken_files)
     if note:
         tell(f"note: {note}")
-    root = wish.store or default_root()
-    store = store_to_read(root) if wish.only_look else Store(root)
+    store = store_to_read(wish.store) if wish.only_look else Store(wish.store or default_root())
     if lock is not None:
         refuse_other_files(source.path, lock, store)
     inputs = Inputs(store, tell, None if lock is None else lock.hub)

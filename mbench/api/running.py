@@ -16,6 +16,7 @@ from mbench.core import interruption
 from mbench.core.errors import SuiteError
 from mbench.plan.admission.admit import admit, refuse
 from mbench.plan.cost import Estimate, estimate
+from mbench.plan.reached import remember_reached
 from mbench.storage.report_folder import PAGE, VERDICT, check_replaceable
 
 if TYPE_CHECKING:
@@ -69,7 +70,12 @@ def prepare(
     findings = admit(asked.plan, asked.store)
     refuse(findings, asked.source)
     report = RunReport(asked, findings, directory, command, goal)
-    return Prepared(asked, findings, estimate(asked.plan, asked.store), report)
+    return Prepared(asked, findings, cost_of(asked, goal), report)
+
+
+def cost_of(asked: Request, goal: EarlyGoal | None) -> Estimate:
+    """What a run costs, all items taken; early verdicts are found in one process."""
+    return estimate(asked.plan, asked.store, None if goal is None else 1)
 
 
 def executor_of(
@@ -119,6 +125,8 @@ def report(prepared: Prepared, outcome: Outcome, progress: Progress) -> Finished
         current_report.remember(
             prepared.asked.store, prepared.report.directory, _made_of(prepared, outcome)
         )
+        if prepared.report.goal is not None and current_report.is_complete(outcome):
+            remember_reached(prepared.asked.plan, prepared.asked.store, prepared.report.goal)
     for text in published.warnings:
         progress.warning(text)
     return Finished(results, outcome, published)

@@ -200,14 +200,17 @@ class PlannedRun:
 
 
 def planned_run(asked: Request) -> PlannedRun:
-    """The tables of a plan."""
+    """The tables of a plan; raises `AdmissionError` for what a run would refuse, as far as nothing
+    need be fetched to know it."""
     import pandas as pd
 
+    from mbench.plan.admission.admit import admit_what_is_here, refuse
     from mbench.plan.cost import estimate
     from mbench.plan.detectable import detectable
     from mbench.plan.in_words import methods_in_words, protocol_in_words
 
     plan, store = asked.plan, asked.store
+    refuse(admit_what_is_here(plan, store), asked.source)
     costs = pd.DataFrame(
         {
             "model": cost.model,

@@ -62,14 +62,13 @@ def command(
     from mbench.storage.inputs import Inputs
     from mbench.storage.reading import store_to_read
     from mbench.storage.results_folder import read
-    from mbench.storage.store import default_root
 
     set_up_libraries()
     results = read(result)
     name, _, place = (model or "").partition("=")
     cell = choose(results, model=name or None, method=method, retain=retain, seed=seed)
     registry = load_registry(plugin_files)
-    store = store_to_read(default_root())
+    store = store_to_read()
     source = find_checkpoint(results, cell.model, place or None, registry.models, Inputs(store))
     written = export(results, cell, source, out, form)
     for full, pruned, size in (

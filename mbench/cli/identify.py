@@ -57,10 +57,9 @@ def command(
     from mbench.storage.atomic import write_text_atomically
     from mbench.storage.mask_json import mask_to_json
     from mbench.storage.reading import store_to_read
-    from mbench.storage.store import default_root
 
     json_stream = click.get_current_context().with_resource(json_only()) if as_json else None
-    store = store_to_read(store_root or default_root())
+    store = store_to_read(store_root)
     with _progress() as advance:
         found = identified(base, pruned, plugin_files, store, advance)
     if json_stream is not None:

@@ -34,8 +34,18 @@ NARROW = 11
 """Columns of a terminal for a question, so that a table fits into 80."""
 
 
-def show_plan(estimate: Estimate, plan: Plan, *, err: bool, goal: EarlyGoal | None = None) -> None:
-    """A row per model: cells, masks, passes to do and stored, tokens, time, memory; then notes."""
+def show_plan(
+    estimate: Estimate,
+    plan: Plan,
+    *,
+    err: bool,
+    goal: EarlyGoal | None = None,
+    reached: bool = False,
+) -> None:
+    """A row per model: cells, masks, passes to do and stored, tokens, time, memory; then notes.
+
+    `reached`: what is stored is all that the goal asks for.
+    """
     suite = plan.suite
     # A published checkpoint may bring a budget of its own.
     retains = sorted({cell.budget.retain for cell in plan.cells}, reverse=True)
@@ -51,10 +61,17 @@ def show_plan(estimate: Estimate, plan: Plan, *, err: bool, goal: EarlyGoal | No
         table.add_row("all", *_totals(costs))
     console_of(stderr=err).print(table)
     # With a goal nothing is forecast: only a run without one measures speeds beforehand.
-    for line in _notes(costs, suite, forecast=goal is None):
+    for line in _notes(estimate, suite, forecast=goal is None):
         say(line, err=err)
-    if goal is not None:
-        say(_upper_bound(costs, goal), err=err)
+    if goal is not None and not estimate.nothing_to_do:
+        say(_reached(goal) if reached else _upper_bound(costs, goal), err=err)
+
+
+def _reached(goal: EarlyGoal) -> str:
+    return (
+        f"early verdict, asked for {goal.in_words}: nothing to do, what is stored is enough; the"
+        " table is for all items"
+    )
 
 
 def _upper_bound(costs: Sequence[ModelCost], goal: EarlyGoal) -> str:
@@ -156,26 +173,22 @@ def size(count: int) -> str:
     return f"{count / 1e9:.0f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
-def _notes(costs: Sequence[ModelCost], suite: Suite, *, forecast: bool) -> Iterator[str]:
+def _notes(estimate: Estimate, suite: Suite, *, forecast: bool) -> Iterator[str]:
+    costs = estimate.models
     if not all(cost.masks_final for cost in costs):
         yield "pass: one mask on one task; ≤: masks that turn out to be equal are evaluated once"
-    if all(cost.evaluations == cost.evaluations_cached and not cost.profiles for cost in costs):
+    unknown = _names(task for cost in costs for task in cost.unknown_tasks)
+    if estimate.nothing_to_do:
         yield "nothing to do: everything is in the store"
-    elif all(cost.speed_measured for cost in costs):
-        yield "time: at the speed last measured"
+    elif unknown:
+        yield (
+            f"tokens and time: not known, for nobody has counted {unknown} here yet: `mbench check`"
+            " with the same suite and options does, and says what a run would refuse"
+        )
     else:
-        later = "; a run measures it in its first minute" if forecast else ""
-        if all(cost.speed_known for cost in costs):
-            yield (
-                "~: rough: tasks not measured here are taken to be as fast, per token, as others"
-                + later
-            )
-        else:
-            yield f"time -: no speed was measured here yet{later}"
+        yield from _on_time(costs, forecast=forecast)
     if begun := sum(cost.evaluations_begun for cost in costs):
         yield f"of the passes to do, {begun:,} are begun: tokens and time are of what is missing"
-    if unknown := _names(task for cost in costs for task in cost.unknown_tasks):
-        yield f"tokens of {unknown} are not counted yet: `mbench check`, given the same, does that"
     if expected := _names(task for cost in costs for task in cost.expected_tasks):
         yield f"tokens of {expected}: as the suite states them"
     if generated := sum(cost.generated_tokens for cost in costs):
@@ -189,6 +202,23 @@ def _notes(costs: Sequence[ModelCost], suite: Suite, *, forecast: bool) -> Itera
             yield f"{cost.model}: its files cannot be read: sizes are those the suite states"
         if cost.seconds > LONG and not cost.speed_measured:
             yield f"{cost.model} on accelerators, roughly: {_on_accelerators(cost)}"
+
+
+def _on_time(costs: Sequence[ModelCost], *, forecast: bool) -> Iterator[str]:
+    """What the times rest on, and what they leave out."""
+    later = "; a run measures it in its first minute" if forecast else ""
+    if not all(cost.speed_known for cost in costs):
+        yield f"time -: no speed was measured here yet{later}"
+        return
+    if all(cost.speed_measured for cost in costs):
+        yield "time: at the speed last measured"
+    else:
+        rough = "~: rough: tasks not measured here are taken to be as fast, per token, as others"
+        yield rough + later
+    yield (
+        "not in the time: starting, reading texts and tasks, and writing the report, which together"
+        " take some 10 to 30 seconds"
+    )
 
 
 def _names(names: Iterator[str]) -> str:
@@ -225,7 +255,12 @@ def show_detectable(rows: Sequence[Detectable]) -> None:
     for row in rows:
         by_model.setdefault(row.model, []).append(replace(row, model=""))
     alike = len({tuple(map(_cells, of_model)) for of_model in by_model.values()}) == 1
-    click.echo("least difference that a run would find (power 80 %, 5 % for each question):")
+    if not any(least is not None for row in rows for least in row.least.values()):
+        say("least difference that a run on all items finds: not known before `mbench check`")
+        return
+    say(
+        "least difference that a run on all items finds in 80 of 100 cases (5 % for each question):"
+    )
     questions = [
         f"{question}\n{_tests([row.comparisons[family] for row in rows])}"
         for family, question in QUESTIONS.items()

@@ -17,7 +17,6 @@ from mbench.core.clean_text import shown_place
 from mbench.core.errors import SOME_FAILED
 
 if TYPE_CHECKING:
-    from mbench.api.request import Request
     from mbench.api.running import Finished, Prepared
     from mbench.core.early import EarlyGoal
     from mbench.core.results import Results
@@ -109,6 +108,7 @@ def command(
     from mbench.cli.display import json_only, watching
     from mbench.cli.plan_display import show_plan
     from mbench.cli.summary import show_notes
+    from mbench.plan.reached import is_reached
     from mbench.run.early.words import goal_of
 
     goal = goal_of(precision, hours)
@@ -119,14 +119,15 @@ def command(
     words = ["mbench", *sys.argv[1:]]
     prepared = prepare(asked, output, words, partial(click.echo, err=True), goal)
     if not as_json and not quiet:
-        show_plan(prepared.cost, asked.plan, err=True, goal=goal)
+        reached = is_reached(asked.plan, asked.store, goal)
+        show_plan(prepared.cost, asked.plan, err=True, goal=goal, reached=reached)
         show_notes(prepared.findings)
     with watching(json_stream=json_stream, quiet=quiet) as progress:
         progress.event("plan", **prepared.cost.to_json())
         if goal is not None:
             progress.event("goal", precision=goal.precision, hours=goal.hours)
         if launcher is not None:
-            _launch(asked, workers or 1, launcher_options, prepared.report.directory, progress)
+            _launch(prepared, workers or 1, launcher_options, progress)
         made = _made(prepared, progress, executor)
     failed = _tell(made, progress, as_json=as_json, quiet=quiet)
     warn_of_failures(asked.registry, asked.registry.rejected_files)
@@ -150,19 +151,21 @@ def _refuse_without(
         raise SuiteError("--launcher: workers evaluate all items, without --precision and --hours")
 
 
-def _launch(
-    asked: Request, workers: int, options: tuple[str, ...], folder: Path, progress: Progress
-) -> None:
+def _launch(prepared: Prepared, workers: int, options: tuple[str, ...], progress: Progress) -> None:
     """Workers do all that they can; what is left is for this process, which writes the report."""
     from mbench.api.launching import launch, options_of
+    from mbench.cli.summary import counted
 
-    progress.stage(f"{workers} workers")
+    settings, folder = options_of(options), prepared.report.directory
+    if prepared.cost.nothing_to_do:
+        return
+    progress.stage(counted(workers, "worker"))
     logs = folder.parent / f"{folder.name}.jobs"
 
     def tell(text: str) -> None:
         progress.event("note", text=text)
 
-    launch(asked, workers, options_of(options), logs, tell, progress.warning)
+    launch(prepared.asked, workers, settings, logs, tell, progress.warning)
 
 
 def _made(prepared: Prepared, progress: Progress, executor: Executor) -> Finished | Path:

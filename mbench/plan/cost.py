@@ -91,6 +91,11 @@ class Estimate:
 
     models: tuple[ModelCost, ...]
 
+    @property
+    def nothing_to_do(self) -> bool:
+        """Whether all outcomes are stored."""
+        return not any(cost.evaluations_left or cost.profiles for cost in self.models)
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for `--json`; no times where none is known."""
         unknown = dict.fromkeys(TIMES)
@@ -99,9 +104,11 @@ class Estimate:
         }
 
 
-def estimate(plan: Plan, store: Store) -> Estimate:
-    """Look at the store and count; loads nothing."""
-    return Estimate(tuple(model_cost(plan, store, model) for model in plan.models))
+def estimate(plan: Plan, store: Store, side_by_side: int | None = None) -> Estimate:
+    """Look at the store and count; loads nothing. `side_by_side`: see `model_cost`."""
+    return Estimate(
+        tuple(model_cost(plan, store, each, side_by_side=side_by_side) for each in plan.models)
+    )
 
 
 def model_cost(

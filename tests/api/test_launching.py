@@ -57,6 +57,11 @@ def test_jobs_do_the_work_and_the_run_writes_the_report(tmp_path):
     (told,) = (event["text"] for event in events if event["event"] == "warning")
     early = r"a worker ended early, others did its share: job \d+"
     assert re.fullmatch(f"{early} on {platform.node()}: no room here", told)
+    # Nothing is left, so that no job is started.
+    status, events, err = run(tmp_path, *launcher, *local)
+    assert (status, events[-1]["event"]) == (0, "done"), err
+    assert not any("jobs" in event.get("text", "") for event in events)
+    assert sorted((tmp_path / "reports" / "shared.jobs").glob("*_log.out")) == sorted(logs)
 
 
 def test_where_no_job_could_work_nothing_is_computed_here(tmp_path):

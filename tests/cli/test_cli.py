@@ -19,8 +19,13 @@ import yaml
 import mbench
 from helpers.command import call, call_apart
 from helpers.places import ROOT
-from helpers.tiny_suite import SUITE
+from helpers.tiny_suite import SUITE, plan_of
 from mbench.cli import VERBS
+from mbench.cli.plan_display import show_detectable, show_plan
+from mbench.core.errors import AdmissionError
+from mbench.plan.cost import estimate
+from mbench.plan.detectable import detectable
+from mbench.storage.store import Store
 
 ESCAPE = "\x1b"
 
@@ -90,15 +95,12 @@ def test_plan_leads_with_the_cost_and_keeps_the_settings_behind_an_option(folder
     other = folder / "other"
     new = call("plan", "tiny.yaml", cwd=folder, store=other)
     cells, masks, left, stored, profiles = 12, 13, 26, 0, 2
-    figures = rf"^demo +{cells} +≤ {masks} +≤ {left} +{stored} +{profiles} +not counted +- "
-    assert re.search(figures, new.stdout, re.M)
-    assert "tokens of cloze_bible are not counted yet: `mbench check`" in new.stdout
-    assert call("check", "tiny.yaml", cwd=folder, store=other).returncode == 0
-    counted = call("plan", "tiny.yaml", cwd=folder, store=other)
-    (row,) = re.findall(r"^demo +.*", counted.stdout, re.M)
     of_run = call_there("plan", "tiny.yaml", "--json")
-    per_mask = json.loads(of_run.stdout)["models"][0]["mask_tokens"]
-    assert f"{masks * per_mask + 384:,}" in row
+    tokens = masks * json.loads(of_run.stdout)["models"][0]["mask_tokens"] + 384
+    figures = rf"^demo +{cells} +≤ {masks} +≤ {left} +{stored} +{profiles} +{tokens:,} +- "
+    assert re.search(figures, new.stdout, re.M)
+    assert "time -: no speed was measured here yet" in new.stdout
+    assert "at the speed last measured" not in new.stdout
     setting = "selector round-robin (protected 10, overflow clamp)"
     assert setting not in new.stdout
     assert setting in call_there("plan", "tiny.yaml", "--settings").stdout
@@ -106,6 +108,28 @@ def test_plan_leads_with_the_cost_and_keeps_the_settings_behind_an_option(folder
     assert as_json["models"][0]["evaluations_cached"] == as_json["models"][0]["evaluations"]
     assert any(setting in entry["text"] for entry in as_json["settings"])
     assert {row["name"] for row in as_json["detectable"]} >= {"cloze_bible", "ppl-wiki"}
+
+
+def test_plan_refuses_what_a_run_does_where_nothing_need_be_fetched(folder, call_there):
+    words = ("tiny.yaml", "--set", "tasks.cloze_bible.metric=accuracy")
+    run, planned = call_there("run", *words), call_there("plan", *words)
+    assert (planned.returncode, planned.stdout) == (2, "")
+    assert planned.stderr == run.stderr
+    with pytest.raises(AdmissionError, match="accuracy"):
+        mbench.plan(folder / "tiny.yaml", changes={"tasks.cloze_bible.metric": "accuracy"})
+
+
+def test_what_nobody_has_counted_is_called_so(tmp_path, capsys):
+    store = Store(tmp_path / "store")
+    plan = plan_of(tmp_path, store)
+    show_plan(estimate(plan, store), plan, err=False)
+    show_detectable(detectable(plan, store))
+    told = capsys.readouterr().out
+    assert re.search(r"^demo +12 .* not counted +- ", told, re.M)
+    assert "nobody has counted cloze_bible here yet: `mbench check`" in told
+    assert "finds: not known before" in told
+    assert "speed" not in told
+    assert "Disagree" not in told
 
 
 def test_plan_says_where_random_masks_are_few_and_what_more_cost(call_there):
@@ -166,6 +190,8 @@ def test_export_writes_the_model_that_was_chosen(folder, call_there):
         (["run", "tiny.yaml", "--method", "rendom"], "unknown method 'rendom'; did you mean"),
         (["run", "tiny.yaml", "--retain", "0.001"], "keeps none"),
         (["run", "tiny.yaml", "--model", "demo=./nowhere"], "nowhere"),
+        (["run", "tiny.yaml", "--text", "wiki=gone.txt"], "error: --text wiki=gone.txt: "),
+        (["run", "tiny.yaml", "--text", "ppl-wiki=gone.txt"], "error: --text ppl-wiki=gone.txt: "),
         (["run", "tiny.yaml", "--model", "demo=org/model"], "mbench run quickstart"),
         (["run", "tiny.yaml", "--output", "tiny.yaml"], "cannot write"),
         (["run", "tiny.yaml", "--store", "tiny.yaml"], "cannot use the store"),
@@ -184,6 +210,16 @@ def test_a_mistake_is_one_line_and_status_2(call_there, words, message):
     (line,) = run.stderr.splitlines()
     assert line.startswith("error: ")
     assert message in line
+
+
+def test_a_refusal_names_the_option_that_may_be_its_cause(folder, call_there):
+    (folder / "short.txt").write_text("three words only")
+    run = call_there("check", "tiny.yaml", "--text", "wiki=short.txt", "--retain", "0.5")
+    assert run.returncode == 2
+    assert re.fullmatch(
+        r"error: tiny.yaml:\d+:\d+, changed by --text wiki=short.txt: corpora.wiki on demo: .*\n",
+        run.stderr,
+    )
 
 
 BROKEN_CORPUS = """

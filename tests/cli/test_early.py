@@ -35,6 +35,11 @@ def test_a_run_says_from_how_many_items_a_figure_is(tmp_path):
     assert (cost["evaluations_cached"], cost["evaluations_begun"]) == (1, 1)
     planned = call("plan", "small.yaml", "--hours", "5", cwd=tmp_path, store=tmp_path / "store")
     assert "the most it takes, and all may be done within the hours" in planned.stdout
+    for precision, reached in (("0.2", True), ("0.01", False)):
+        early = ("plan", "small.yaml", "--precision", precision, "--set", "processes=2")
+        planned = call(*early, cwd=tmp_path, store=tmp_path / "store").stdout
+        assert ("nothing to do, what is stored is enough" in planned) == reached
+        assert ("note: early verdicts are found in one process, not in 2" in planned) != reached
     done = call(*words, cwd=tmp_path, store=tmp_path / "store")
     assert done.returncode == 0
     # What is missing, and nothing else, was priced; a run also compares a few lines with the
@@ -42,6 +47,11 @@ def test_a_run_says_from_how_many_items_a_figure_is(tmp_path):
     (took,) = re.findall(r"([0-9,]+) forward tokens", done.stderr)
     assert int(took.replace(",", "")) == pytest.approx(cost["evaluation_tokens"], rel=0.05)
     assert "/300" not in done.stdout + done.stderr
+    words = ("plan", "small.yaml", "--hours", "0.001", "--set", "processes=2")
+    planned = call(*words, cwd=tmp_path, store=tmp_path / "store")
+    assert "nothing to do: everything is in the store" in planned.stdout
+    assert "the hours" not in planned.stdout + planned.stderr
+    assert "one process" not in planned.stdout
 
 
 def test_hours_too_few_for_any_verdict_are_told_beforehand(tmp_path):

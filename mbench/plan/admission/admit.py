@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from mbench.core.admission import Finding
 from mbench.core.errors import AdmissionError
-from mbench.plan.admission.budgets import budget_checks
+from mbench.plan.admission.budgets import budget_checks, budget_findings
 from mbench.plan.admission.chats import chat_checks
 from mbench.plan.admission.check import Check, RefusedElsewhere
 from mbench.plan.admission.lengths import sequence_checks, window_checks
@@ -28,6 +28,19 @@ from mbench.storage.store import Store
 def admit(plan: Plan, store: Store) -> tuple[Finding, ...]:
     """Everything that was found, refusals included, in the order of the suite's inputs."""
     return tuple(finding for check in _checks(plan) for finding in _findings(check, store))
+
+
+def admit_what_is_here(plan: Plan, store: Store) -> tuple[Finding, ...]:
+    """The same for plans, which fetch nothing: of a suite that takes something from the hub, only
+    what is to be known of its budgets."""
+    texts = [*plan.texts_used().values(), *(task.text for task in plan.tasks)]
+    here = (
+        not plan.inputs.pins().repositories
+        and all(checkpoint.files_available for checkpoint in plan.checkpoints)
+        and not any(task.out_of_reach for task in plan.tasks)
+        and not any(text.source.hub for text in texts if text is not None)
+    )
+    return admit(plan, store) if here else tuple(budget_findings(plan))
 
 
 def refuse(findings: tuple[Finding, ...], source: YamlSource) -> None:

@@ -34,7 +34,7 @@ from mbench.run.early.hours import (
 )
 from mbench.run.early.known import Cell, Known
 from mbench.run.early.verdict import standing
-from mbench.run.early.words import in_words
+from mbench.run.early.words import in_words, one_process_alone
 from mbench.run.executor import threads_of
 from mbench.run.masked_models import unpruned
 from mbench.storage.store import Key
@@ -62,10 +62,7 @@ class Early:
         """Evaluate as many items as the goal asks for."""
         wanted = self._plan.suite.processes
         if wanted > 1 and pending:
-            stage.session.progress.warning(
-                f"early verdicts are found in one process, not in {wanted}: what a mask still needs"
-                " depends on what all others have shown by then"
-            )
+            stage.session.progress.warning(one_process_alone(wanted))
         with threads_of(self._plan), stage.session.timed("evaluate"):
             Course(stage, self._goal).run(pending)
 

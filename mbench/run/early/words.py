@@ -24,6 +24,15 @@ def in_words(figure: EarlyFigure) -> str:
     return f"{after}: {WHY[figure.ended]} ±{figure.half:.3f}"
 
 
+def one_process_alone(processes: int) -> str:
+    """What an early run does with a suite's processes."""
+    return (
+        f"early verdicts are found in one process, not in {processes}, so that few items left out"
+        " save no time on the clock: what a mask still needs depends on what all others have shown"
+        " by then"
+    )
+
+
 def goal_of(precision: float | None, hours: float | None) -> EarlyGoal | None:
     """What the two options ask for; None where neither is given.
 
