@@ -215,10 +215,7 @@ def _on_time(costs: Sequence[ModelCost], *, forecast: bool) -> Iterator[str]:
     else:
         rough = "~: rough: tasks not measured here are taken to be as fast, per token, as others"
         yield rough + later
-    yield (
-        "not in the time: starting, reading texts and tasks, and writing the report, which together"
-        " take some 10 to 30 seconds"
-    )
+    yield "not in the time: starting, reading texts and tasks, and writing the report"
 
 
 def _names(names: Iterator[str]) -> str:
