@@ -307,7 +307,10 @@ boards.then((data) => {
     if (column.term && !column.task) {
       const link = element("a", { className: "term", href: `#term-${column.term}` });
       link.setAttribute("aria-label", `What ${column.head} means`);
-      button.after(link);
+      // Beside a name of several lines, too.
+      const both = element("span", { className: "head" });
+      button.replaceWith(both);
+      both.append(button, link);
     }
     if (column.drawn && axis) {
       const line = element("div", { className: "axis" });

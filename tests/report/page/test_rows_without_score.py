@@ -85,6 +85,10 @@ def test_a_row_without_its_score_shows_its_other_figures_and_why(browser, result
         assert text in rows["random"].locator("td").all_text_contents()
         # Nothing of it was measured: one line.
         assert rows["mean"].locator("td").all_inner_texts() == [LATE.reason]
+        # What explains a head is on the line where its name ends.
+        for head in tab.locator("#lb thead th:has(.term):visible").all():
+            name, link = (head.locator(own).bounding_box() for own in ("button", ".term"))
+            assert link["y"] < name["y"] + name["height"]
         tab.locator("#lb").screenshot(path=artefacts() / f"rows-without-score-{width}.png")
         assert overflow(tab) <= 0
         assert tab.problems == []
