@@ -35,7 +35,7 @@ def show_standings(run: RunBoards) -> None:
             say(console, words)
         console.print(_scores(boards, run.score))
         if note := early_note(run.results, boards.group.model):
-            say(console, f"≈ early. {note}")
+            say(console, f"≈ early; all items may change a verdict either way. {note}")
         for gap in (gap for board in boards.boards for gap in board.gaps):
             say(console, f"no cell: {gap.method} at {pruned(gap.retain)}, {gap.reason}")
         console.print(_answers(boards))

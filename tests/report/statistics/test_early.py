@@ -11,6 +11,7 @@ import pytest
 from helpers.damage import flip
 from helpers.demo_results import synthetic
 from mbench import long_form, ranked
+from mbench.cli.standings import show_standings
 from mbench.core.cell_results import TaskStatus
 from mbench.core.early import EarlyFigure, EarlyGoal
 from mbench.core.errors import StoreError
@@ -263,7 +264,7 @@ def test_results_of_whole_evaluations_have_none(tmp_path):
     assert all(cell["early"] == {} for cell in data["cells"])
 
 
-def test_nothing_is_tested_of_early_figures_and_they_say_so(mixed):
+def test_nothing_is_tested_of_early_figures_and_they_say_so(mixed, capsys):
     run = boards(mixed)
     board = next(board for board in run.groups[0].boards if board.retain == 0.5)
     early = [row for row in board.by_task["cloze-bible"].ranked if row.early is not None]
@@ -284,6 +285,8 @@ def test_nothing_is_tested_of_early_figures_and_they_say_so(mixed):
     html = to_html(run)
     assert "Early verdict:" in html
     assert "all items may change a verdict either way" in html
+    show_standings(run)
+    assert "all items may change a verdict either way" in capsys.readouterr().err
     assert "Figures from some of the items" in html
     table = ranked(mixed)
     at = table[table.retain == 0.5].set_index("method")
