@@ -195,5 +195,5 @@ def test_a_redirected_corpus_is_read_as_before(planned, tmp_path):
     plan = planned(texts=[f"talks={other}"])
     assert [c.turns for c in plan.texts["talks"].conversations()] == [2]
     Path(other).with_suffix(".txt").write_text("text")
-    with pytest.raises(MbenchError, match=r"suite\.yaml:.*other\.txt: plain text holds no conv"):
+    with pytest.raises(MbenchError, match=r"^--text talks=.*other\.txt: plain text holds no conv"):
         planned(texts=[f"talks={other.with_suffix('.txt')}"])
