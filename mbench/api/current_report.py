@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mbench_published
 
 import mbench
-from mbench.plan.cost import masked_models
-from mbench.plan.stored_looks import read_looks
+from mbench.plan.reached import evaluations_with_looks
 from mbench.storage.artefacts import digest_of
 from mbench.storage.file_hash import state_of
 from mbench.storage.records import to_plain
@@ -79,17 +77,13 @@ def made_early_of(
         return None
     if outcome is not None and not is_complete(outcome):
         return None
-    plan, store = asked.plan, asked.store
-    evaluations: set[Key] = set()
-    for model in plan.models:
-        masked, unmade = masked_models(plan, store, model)
-        if unmade:
-            return None
-        for each, task in product(masked, plan.tasks):
-            key = plan.evaluation_key(each.model, each.mask, each.router, task)
-            looks = read_looks(store, plan.task_size_key(each.model, task)).looks
-            evaluations |= {key, *(look.key(key, number) for number, look in enumerate(looks))}
-    there = {key for key in evaluations if store.has_items(key)}
+    evaluations = evaluations_with_looks(asked.plan, asked.store)
+    if evaluations is None:
+        return None
+    keys = set(evaluations)
+    for key, looks in evaluations.items():
+        keys |= {look.key(key, number) for number, look in enumerate(looks.looks)}
+    there = {key for key in keys if asked.store.has_items(key)}
     said = {"lock": lock, "findings": to_plain(tuple(findings)), "command": list(command)}
     return _digest(asked, folder, said, {"goal": to_plain(goal)}, there)
 

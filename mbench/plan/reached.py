@@ -9,7 +9,7 @@ from __future__ import annotations
 from mbench.core.early import EarlyGoal
 from mbench.plan.cost import masked_models
 from mbench.plan.plan import Plan
-from mbench.plan.stored_looks import read_looks
+from mbench.plan.stored_looks import Looks, read_looks
 from mbench.storage.store import Key, Store
 
 
@@ -29,22 +29,31 @@ def remember_reached(plan: Plan, store: Store, goal: EarlyGoal) -> None:
         store.write_json(_key(there, goal), there, replace=True)
 
 
-def _there(plan: Plan, store: Store) -> dict[str, int]:
-    """How many looks are stored of each evaluation; nothing where masks are to be made."""
-    found: dict[str, int] = {}
+def evaluations_with_looks(plan: Plan, store: Store) -> dict[Key, Looks] | None:
+    """All evaluations that a plan asks for, with the looks at their tasks; None where masks are to
+    be made, which is not known before."""
+    found: dict[Key, Looks] = {}
     for model in plan.models:
         masked, unmade = masked_models(plan, store, model)
         if unmade:
-            return {}
+            return None
         for each, names in masked.items():
             for task in plan.tasks:
                 if task.name in names:
                     key = plan.evaluation_key(each.model, each.mask, each.router, task)
-                    looks = read_looks(store, plan.task_size_key(each.model, task))
-                    whole = max(1, len(looks.looks))
-                    there = whole if store.has_items(key) else len(looks.stored(store, key))
-                    found[key.digest] = there
+                    found[key] = read_looks(store, plan.task_size_key(each.model, task))
     return found
+
+
+def _there(plan: Plan, store: Store) -> dict[str, int]:
+    """How many looks are stored of each evaluation; nothing where masks are to be made."""
+    found = evaluations_with_looks(plan, store) or {}
+    return {
+        key.digest: max(1, len(looks.looks))
+        if store.has_items(key)
+        else len(looks.stored(store, key))
+        for key, looks in found.items()
+    }
 
 
 def _key(evaluations: dict[str, int], goal: EarlyGoal) -> Key:
